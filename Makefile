@@ -1,0 +1,45 @@
+# Everything a person types. The first call of a target makes what it needs; later calls start in seconds.
+PYTHON ?= python3.11
+# Which build of torch: empty takes what plain pip finds, see "CPU or CUDA" in the README.
+TORCH_INDEX ?=
+VENV := .venv
+PIP_INSTALL := $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: help check format test test-all demo lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --editable '.[service,trainer]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	$(PIP_INSTALL) --editable '.[service,trainer,dev]'
+	touch $@
+
+check: $(VENV)/dev.stamp  ## lint, types and import contracts
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/dev.stamp  ## rewrite the code in the house style
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+test: $(VENV)/dev.stamp  ## the default tests: a few minutes on two cores
+	$(VENV)/bin/pytest -m 'not slow and not gpu'
+
+test-all: $(VENV)/dev.stamp  ## every test, long trainings too
+	$(VENV)/bin/pytest
+
+demo: $(VENV)/demo.stamp  ## make a shop, train on it, serve it; DATA=folder for your own, PORT=, ONCE=1 to stop after one answer
+	$(VENV)/bin/python -m examples.demo $(if $(DATA),--data $(DATA)) $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
+
+lock: $(VENV)/dev.stamp  ## write constraints.txt from what is installed and tested
+	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/\+[a-z0-9]+$$//' | grep -vE '^(nvidia-|triton)' > constraints.txt
+
+clean:  ## remove everything that make made
+	rm -rf $(VENV) .demo

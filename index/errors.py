@@ -1,0 +1,65 @@
+"""Every error that a caller or an operator can cause, and what to do about it.
+
+EsansError                      the root: catch this to catch them all
+├── ConfigError                 a configuration that cannot be used
+├── FaultsError                 several faults of one place, told together
+│   └── DatasetError            the dataset folder breaks a rule
+├── TrainingError               training cannot go on (a loss that is not finite ...)
+├── BundleError                 something about what is published
+│   ├── NoBundleError           nothing is published yet, or not under that name
+│   ├── FaultyBundleError       files are missing, changed or disagree (a FaultsError too)
+│   └── WorseThanPopularityError  measured below popularity, so not made current
+└── RequestError                a question that cannot be answered as asked
+
+Messages have four parts: where, what was found, what was expected, what to do.
+A programmer's mistake at a public door is a ValueError, never one of these.
+"""
+
+from collections.abc import Sequence
+
+
+class EsansError(Exception):
+    """The root of all errors that a caller or an operator can cause."""
+
+
+class ConfigError(EsansError):
+    """A configuration cannot be used: an unknown key, a value out of range."""
+
+
+class FaultsError(EsansError):
+    """Several faults of one place, reported together so that one repair round is enough."""
+
+    def __init__(self, place: str, faults: Sequence[str]) -> None:
+        self.place = place
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  - {fault}" for fault in self.faults)
+        count = len(self.faults)
+        super().__init__(f"{place}: {count} fault{'s' if count != 1 else ''} found\n{lines}")
+
+
+class DatasetError(FaultsError):
+    """The dataset folder breaks one or more rules."""
+
+
+class TrainingError(EsansError):
+    """Training cannot go on."""
+
+
+class BundleError(EsansError):
+    """Something about what is published is not as it must be."""
+
+
+class NoBundleError(BundleError):
+    """Nothing is published yet, or nothing under that name."""
+
+
+class FaultyBundleError(FaultsError, BundleError):
+    """Files of a bundle are missing, changed, or disagree with each other."""
+
+
+class WorseThanPopularityError(BundleError):
+    """A model that popularity beats is not made current unless forced."""
+
+
+class RequestError(EsansError):
+    """A question that cannot be answered as it was asked."""

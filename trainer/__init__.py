@@ -1,0 +1,1 @@
+"""The offline side: learns two towers from interactions and publishes a bundle."""

@@ -1,0 +1,1 @@
+"""Where negatives come from: one small file per sampler, all behind one interface."""
