@@ -12,11 +12,11 @@ help:  ## this list
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --editable '.[service,trainer]'
+	$(PIP_INSTALL) --config-settings editable_mode=compat --editable '.[service,trainer]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(PIP_INSTALL) --editable '.[service,trainer,dev]'
+	$(PIP_INSTALL) --config-settings editable_mode=compat --editable '.[service,trainer,dev]'
 	touch $@
 
 check: $(VENV)/dev.stamp  ## lint, types and import contracts
