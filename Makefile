@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 # Which build of torch: empty takes what plain pip finds, see "CPU or CUDA" in the README.
 TORCH_INDEX ?=
 VENV := .venv
-PIP_INSTALL := $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: help check format test test-all demo lock clean
 
@@ -12,11 +12,11 @@ help:  ## this list
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --config-settings editable_mode=compat --editable '.[service,trainer]'
+	$(PIP_INSTALL) --editable '.[service,trainer]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(PIP_INSTALL) --config-settings editable_mode=compat --editable '.[service,trainer,dev]'
+	$(PIP_INSTALL) --editable '.[service,trainer,dev]'
 	touch $@
 
 check: $(VENV)/dev.stamp  ## lint, types and import contracts
