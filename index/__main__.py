@@ -1,0 +1,99 @@
+"""`python -m index`: look at a folder of bundles and tend it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from index.errors import EsansError
+from index.manifest import read_manifest
+from index.shelf import Shelf
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status (0 done, 1 refused with a reason)."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        parsed.run(Shelf(parsed.bundles), parsed)
+    except EsansError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m index", description="Look at a folder of bundles and tend it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shown = commands.add_parser("show", help="list the bundles; the current one is marked")
+    shown.set_defaults(run=show)
+    back = commands.add_parser(
+        "rollback",
+        help="make an older bundle current",
+        description="Make the bundle before the current one current, or the one you name. "
+        "Done twice without a name it returns to where it began.",
+    )
+    back.set_defaults(run=roll_back)
+    pruned = commands.add_parser(
+        "prune",
+        help="remove old bundles",
+        description="Remove all but the newest bundles. The current one and the one before it "
+        "always stay, and so does what a run is writing.",
+    )
+    pruned.set_defaults(run=prune)
+    for command in (shown, back, pruned):
+        command.add_argument(
+            "bundles", type=Path, metavar="BUNDLES", help="the folder of bundles"
+        )
+    back.add_argument(
+        "version", nargs="?", metavar="VERSION", help="which one (default: the one before)"
+    )
+    pruned.add_argument(
+        "--keep",
+        type=_count,
+        default=3,
+        metavar="COUNT",
+        help="how many of the newest stay (default: 3)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{count} is below 0")
+    return count
+
+
+def show(shelf: Shelf, _: argparse.Namespace) -> None:
+    """Print a line per bundle, oldest first."""
+    pointer = shelf.pointer()
+    versions = shelf.versions()
+    if not versions:
+        shelf.current()
+    for version in versions:
+        manifest = read_manifest(shelf.folder / version)
+        mark = "*" if pointer and pointer.version == version else " "
+        recall = manifest.measures.get("test", {}).get("model", {}).get("recall@50")
+        print(
+            f"{mark} {version}  {manifest.items:,} items  {manifest.index.factory}  "
+            f"recall@50 {'not measured' if recall is None else format(recall, '.4f')}"
+        )
+    print("* is current" if pointer else "none is current")
+
+
+def roll_back(shelf: Shelf, parsed: argparse.Namespace) -> None:
+    """Make an older bundle current and say so."""
+    pointer = shelf.roll_back(parsed.version)
+    print(f"current is now {pointer.version}; before it {pointer.previous}")
+
+
+def prune(shelf: Shelf, parsed: argparse.Namespace) -> None:
+    """Remove old bundles and name them."""
+    doomed = shelf.prune(parsed.keep)
+    print("\n".join(f"removed {name}" for name in doomed) or "nothing to remove")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""A published bundle, opened: every file checked, then memory-mapped.
+
+Digests guard against accidents. FAISS and ONNX readers are not hardened against malice: open
+only bundles from a publisher you trust.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.encoders import ItemEncoder, UserEncoder
+from index.errors import FaultyBundleError
+from index.files import sha256_of
+from index.id_table import IdTable, Rows, open_array, open_id_table
+from index.item_index import Floats, ItemIndex
+from index.manifest import HISTORIES, OPTIONAL, REQUIRED, Manifest, read_manifest
+from index.probe import open_probe, replay
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Every known user's whole history: item rows, oldest first, CSR.
+
+    users    ids of the users, one per history
+    offsets  [users + 1]  int64
+    rows     [count]      int32
+    """
+
+    users: IdTable
+    offsets: NDArray[np.int64]
+    rows: Rows
+
+    def of(self, user_id: str) -> Rows | None:
+        """Return a user's history, or None where the user is unknown."""
+        row = self.users.row_of(user_id)
+        if row < 0:
+            return None
+        return self.rows[self.offsets[row] : self.offsets[row + 1]]
+
+    def save(self, folder: Path) -> None:
+        """Write the files named in `manifest.HISTORIES`."""
+        self.users.save(folder, "user_ids")
+        np.save(folder / "histories.offsets.npy", self.offsets, allow_pickle=False)
+        np.save(folder / "histories.rows.npy", self.rows, allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One published whole; nothing in it changes while it is open.
+
+    vectors  [items, dim]  float32 unit rows
+    counts   [items]       int64, training positives per item
+    """
+
+    folder: Path
+    manifest: Manifest
+    items: IdTable
+    vectors: Floats
+    counts: NDArray[np.int64]
+    index: ItemIndex
+    user_encoder: UserEncoder
+    item_encoder: ItemEncoder | None
+    histories: Histories | None
+
+    @property
+    def version(self) -> str:
+        """Return the name under which it is published."""
+        return self.folder.name
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Open a bundle: digests, then counts and widths, then the probe; never half of one.
+
+    Raises FaultyBundleError, listing every fault of the first of these steps that finds any.
+    """
+    manifest = read_manifest(folder)
+    _refuse(folder, _changed_files(folder, manifest))
+    parts = _Parts(folder)
+    bundle = Bundle(
+        folder=folder,
+        manifest=manifest,
+        items=parts.read("item_ids", lambda: open_id_table(folder, "item_ids")),
+        vectors=parts.array("item_vectors.npy"),
+        counts=parts.array("item_counts.npy"),
+        index=parts.read("items.faiss", lambda: ItemIndex.open(folder / "items.faiss")),
+        user_encoder=parts.read(
+            "user_encoder.onnx",
+            lambda: UserEncoder(folder / "user_encoder.onnx", manifest.history_length),
+        ),
+        item_encoder=_item_encoder(parts, manifest),
+        histories=_histories(parts, manifest),
+    )
+    probe = parts.read("probe.npz", lambda: open_probe(folder / "probe.npz"))
+    _refuse(folder, parts.faults)
+    _refuse(folder, _mismatches(bundle))
+    _refuse(folder, replay(probe, bundle.user_encoder, bundle.index, bundle.vectors))
+    return bundle
+
+
+class _Parts:
+    """Reads one file after the other and remembers what could not be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: list[str] = []
+
+    def read(self, name: str, reader: Callable[[], Any]) -> Any:  # noqa: ANN401  # a foreign reader's own
+        """Return what the reader makes; where it fails, note the fault."""
+        try:
+            return reader()
+        except Exception as error:  # whatever a foreign reader raises, the file is at fault
+            self.faults.append(f"{name}: cannot be read: {_first_line(error)}")
+            return None  # never seen: faults are refused before anyone looks
+
+    def array(self, name: str) -> Any:  # noqa: ANN401  # the dtype is checked with the counts
+        """Open an .npy file memory-mapped."""
+        return self.read(name, lambda: open_array(self.folder / name))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+
+
+def _refuse(folder: Path, faults: list[str]) -> None:
+    if faults:
+        raise FaultyBundleError(f"bundle {folder}", faults)
+
+
+def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
+    wanted = set(REQUIRED) | (set(HISTORIES) if manifest.has_histories else set())
+    faults = [
+        f"{name}: the manifest does not name it"
+        for name in sorted(wanted - set(manifest.files))
+    ]
+    unknown = set(manifest.files) - set(REQUIRED) - set(OPTIONAL)
+    faults += [f"{name}: not a file of format {manifest.format}" for name in sorted(unknown)]
+    for name, fact in manifest.files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            faults.append(f"{name}: missing (a plain file was expected); publish again")
+        elif (size := path.stat().st_size) != fact.size_bytes:
+            faults.append(f"{name}: {size} bytes, the manifest says {fact.size_bytes}")
+        elif sha256_of(path) != fact.sha256:
+            faults.append(f"{name}: its content is not what was published (sha256 differs)")
+    return faults
+
+
+def _item_encoder(parts: _Parts, manifest: Manifest) -> ItemEncoder | None:
+    name = "item_encoder.onnx"
+    if name not in manifest.files:
+        return None
+    encoder: ItemEncoder = parts.read(name, lambda: ItemEncoder(parts.folder / name))
+    return encoder
+
+
+def _histories(parts: _Parts, manifest: Manifest) -> Histories | None:
+    if not manifest.has_histories:
+        return None
+    users = parts.read("user_ids", lambda: open_id_table(parts.folder, "user_ids"))
+    offsets: NDArray[np.int64] = parts.array("histories.offsets.npy")
+    rows: Rows = parts.array("histories.rows.npy")
+    return Histories(users, offsets, rows)
+
+
+def _mismatches(bundle: Bundle) -> list[str]:
+    """Compare what the files say of each other; a line for each that differs."""
+    manifest = bundle.manifest
+    items, width = manifest.items, manifest.width
+    claims: list[tuple[str, object, object]] = [
+        ("item_vectors.npy holds", _shape(bundle.vectors), ("float32", (items, width))),
+        ("item_counts.npy holds", _shape(bundle.counts), ("int64", (items,))),
+        ("items.faiss holds items", bundle.index.count, items),
+        ("items.faiss has the width", bundle.index.dim, width),
+        ("user_encoder.onnx has the width", bundle.user_encoder.width, width),
+        *_id_claims("item_ids", bundle.items, items),
+    ]
+    if bundle.item_encoder:
+        claims.append(("item_encoder.onnx has the width", bundle.item_encoder.width, width))
+        claims.append(
+            (
+                "item_encoder.onnx reads",
+                bundle.item_encoder.modalities,
+                list(manifest.modalities),
+            )
+        )
+    if bundle.histories:
+        claims += _history_claims(bundle.histories, items)
+    return [
+        f"{what} {found}, expected {wanted}; publish all files from one run"
+        for what, found, wanted in claims
+        if found != wanted
+    ]
+
+
+def _shape(array: NDArray[np.generic]) -> tuple[str, tuple[int, ...]]:
+    return str(array.dtype), array.shape
+
+
+def _id_claims(name: str, table: IdTable, count: int) -> list[tuple[str, object, object]]:
+    return [
+        (f"{name}.blob holds", (str(table.blob.dtype), table.blob.ndim), ("uint8", 1)),
+        (f"{name}.offsets holds", _shape(table.offsets), ("int64", (count + 1,))),
+        (f"{name}.hashes holds", _shape(table.hashes), ("uint64", (count,))),
+        (f"{name}.rows holds", _shape(table.rows), ("int32", (count,))),
+        (f"{name}.offsets cover the blob:", _covers(table.offsets, len(table.blob)), True),
+        (f"{name}.rows are within range:", _within(table.rows, count), True),
+    ]
+
+
+def _history_claims(histories: Histories, items: int) -> list[tuple[str, object, object]]:
+    users = len(histories.users)
+    return [
+        *_id_claims("user_ids", histories.users, users),
+        ("histories.offsets.npy holds", _shape(histories.offsets), ("int64", (users + 1,))),
+        ("histories.rows.npy is", str(histories.rows.dtype), "int32"),
+        ("histories cover their rows:", _covers(histories.offsets, len(histories.rows)), True),
+        ("histories.rows.npy is within the items:", _within(histories.rows, items), True),
+    ]
+
+
+def _covers(offsets: NDArray[np.int64], length: int) -> bool:
+    """Return whether offsets start at 0, never fall, and end at the length."""
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != length:
+        return False
+    return bool((offsets[1:] >= offsets[:-1]).all())
+
+
+def _within(rows: Rows, count: int) -> bool:
+    return not len(rows) or bool(rows.min() >= 0 and rows.max() < count)

@@ -1,0 +1,116 @@
+"""The two towers, frozen: ONNX graphs in, vectors out. The one door to onnxruntime.
+
+One thread per session: a query takes microseconds, spinning threads would cost more.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from index.id_table import Rows
+from index.item_index import Floats
+
+USER_INPUTS = ("history_vectors", "mask")
+MODALITY_PREFIX = "modality_"
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Open a graph on one CPU thread.
+
+    Raises an error of onnxruntime's own if the file is not a graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class UserEncoder:
+    """The user tower: what a history of item vectors asks for.
+
+    width       of item vectors and of queries
+    max_length  the newest items of a history that it reads
+    """
+
+    def __init__(self, path: Path, max_length: int) -> None:
+        self._session = open_session(path)
+        names = [one.name for one in self._session.get_inputs()]
+        if names != list(USER_INPUTS):
+            raise ValueError(f"inputs are {names}, expected {list(USER_INPUTS)}")
+        self.max_length = max_length
+        self.width = int(self._session.get_outputs()[0].shape[-1])
+
+    def encode(self, history_vectors: Floats, mask: NDArray[np.bool_]) -> Floats:
+        """Encode a padded batch.
+
+        history_vectors  [batch, length, dim]  newest at position 0, padded on the right
+        mask             [batch, length]       True where there is an item
+        returns          [batch, dim]          unit rows
+        """
+        feed = {"history_vectors": history_vectors, "mask": mask}
+        return np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+
+    def encode_histories(self, vectors: Floats, histories: Sequence[Rows]) -> Floats:
+        """Encode histories given as item rows, oldest first; the newest `max_length` are read.
+
+        vectors    [items, dim]  item vectors
+        histories  one array of rows per user, none empty
+        returns    [len(histories), dim]
+        """
+        newest_first = [history[::-1][: self.max_length] for history in histories]
+        rows, mask = padded(newest_first)
+        return self.encode(vectors[rows], mask)
+
+
+def padded(arrays: Sequence[Rows]) -> tuple[Rows, NDArray[np.bool_]]:
+    """Stack arrays of unequal length, filled on the right with row 0, which the mask hides."""
+    length = max(len(one) for one in arrays)
+    rows = np.zeros((len(arrays), length), dtype=np.int32)
+    mask = np.zeros((len(arrays), length), dtype=np.bool_)
+    for position, one in enumerate(arrays):
+        rows[position, : len(one)] = one
+        mask[position, : len(one)] = True
+    return rows, mask
+
+
+class ItemEncoder:
+    """The item tower's content path: the vector of an item that training has never seen."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = open_session(path)
+        inputs = [one.name for one in self._session.get_inputs()]
+        self.modalities = [
+            name.removeprefix(MODALITY_PREFIX)
+            for name in inputs
+            if name.startswith(MODALITY_PREFIX)
+        ]
+        self.width = int(self._session.get_outputs()[0].shape[-1])
+
+    def encode(self, features: Mapping[str, Floats], count: int) -> Floats:
+        """Encode new items from their raw features.
+
+        features  name -> [count, width of that modality]; a row of NaN, or a modality left out,
+                  counts as missing
+        returns   [count, dim]  unit rows
+
+        Raises ValueError if a modality is not one that the tower knows.
+        """
+        unknown = sorted(set(features) - set(self.modalities))
+        if unknown:
+            raise ValueError(f"unknown modalities {unknown}; the tower knows {self.modalities}")
+        feed: dict[str, NDArray[np.generic]] = {}
+        presence = np.zeros((count, max(1, len(self.modalities))), dtype=np.bool_)
+        for place, (name, width) in enumerate(self._widths().items()):
+            rows = features.get(name, np.full((count, width), np.nan, dtype=np.float32))
+            presence[:, place] = ~np.isnan(rows).all(axis=1)
+            feed[MODALITY_PREFIX + name] = np.nan_to_num(rows).astype(np.float32, copy=False)
+        feed["presence"] = presence
+        return np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+
+    def _widths(self) -> dict[str, int]:
+        inputs = {one.name: one.shape for one in self._session.get_inputs()}
+        return {name: int(inputs[MODALITY_PREFIX + name][-1]) for name in self.modalities}

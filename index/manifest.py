@@ -1,0 +1,119 @@
+"""What a bundle says of itself: `manifest.json`, typed and closed."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from index.errors import FaultyBundleError
+from index.files import sha256_of, write_json
+from index.id_table import files_of
+
+MANIFEST = "manifest.json"
+REQUIRED = (
+    *files_of("item_ids"),
+    "item_vectors.npy",
+    "item_counts.npy",
+    "items.faiss",
+    "items.parquet",
+    "probe.npz",
+    "towers.safetensors",
+    "user_encoder.onnx",
+)
+HISTORIES = (*files_of("user_ids"), "histories.offsets.npy", "histories.rows.npy")
+OPTIONAL = (*HISTORIES, "item_encoder.onnx")
+
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Closed(BaseModel):
+    """A value that cannot change and has no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileFact(Closed):
+    """One file: its size and the sha256 of its bytes."""
+
+    size_bytes: Count
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class IndexFacts(Closed):
+    """The index: how it was built, and what it finds of the exact best."""
+
+    factory: str
+    nprobe: int | None = Field(ge=1)
+    recall: dict[int, float]
+    faiss_version: str
+
+
+class DatasetFacts(Closed):
+    """What it was trained on."""
+
+    fingerprint: str
+    split: str
+    is_ordered: bool
+    users: Count
+    interactions: Count
+    training_interactions: Count
+    notes: list[str]
+
+
+class Manifest(Closed):
+    """Everything that a reader must know before it trusts the files beside it."""
+
+    format: Literal[1] = 1
+    made_at: str = Field(description="UTC, ISO 8601")
+    name: str = "esans"
+    items: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
+    history_length: Annotated[int, Field(ge=1)] = Field(
+        description="newest items that are read"
+    )
+    modalities: dict[str, int] = Field(description="name -> numbers per raw row")
+    item_ids_digest: str
+    has_histories: bool
+    dataset: DatasetFacts
+    index: IndexFacts
+    cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
+    measures: dict[str, Any] = Field(default={}, description="offline, through the same index")
+    run: dict[str, Any] = Field(description="the run configuration")
+    libraries: dict[str, str]
+    files: dict[FileName, FileFact]
+
+
+def facts_of(folder: Path) -> dict[str, FileFact]:
+    """Measure every file of a bundle folder but the manifest."""
+    return {
+        path.name: FileFact(size_bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST
+    }
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, last of all files: without it a folder is no bundle."""
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest.
+
+    Raises FaultyBundleError with every fault if it is absent, unreadable or not of format 1.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise FaultyBundleError(
+            str(path),
+            [f"cannot be read ({error.strerror}); without a manifest it is no bundle"],
+        ) from error
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(step) for step in one['loc']) or 'the file'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        raise FaultyBundleError(str(path), faults) from error

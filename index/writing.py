@@ -1,0 +1,118 @@
+"""Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.bundle import Histories
+from index.encoders import UserEncoder
+from index.id_table import Rows, build_id_table, digest_of
+from index.item_index import FAISS_VERSION, Floats, ItemIndex, build_item_index, exact_scores
+from index.manifest import (
+    DatasetFacts,
+    IndexFacts,
+    Manifest,
+    facts_of,
+    read_manifest,
+    write_manifest,
+)
+from index.probe import Probe
+
+PROBE_COUNT = 50  # candidates compared per question
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the run knows of itself, told in the manifest."""
+
+    name: str
+    made_at: datetime
+    dataset: DatasetFacts
+    history_length: int
+    modalities: dict[str, int]
+    run: dict[str, Any]
+    libraries: dict[str, str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a run made.
+
+    vectors           [items, dim]      float32 unit rows
+    counts            [items]           int64, training positives
+    histories         of known users, or None to publish none
+    tuning_histories  from validation, none empty: the queries that the index is tuned on
+    probe_histories   a few of them, asked again at every opening
+    probe_queries     [probes, dim]     the trainer's own answers to these
+    """
+
+    item_ids: Sequence[str]
+    vectors: Floats
+    counts: NDArray[np.int64]
+    histories: Histories | None
+    tuning_histories: Sequence[Rows]
+    probe_histories: Sequence[Rows]
+    probe_queries: Floats
+
+
+def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
+    """Complete a staged folder that holds the towers' files and `items.parquet` already."""
+    encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
+    queries = encoder.encode_histories(contents.vectors, contents.tuning_histories)
+    index, card = build_item_index(contents.vectors, queries, facts.seed)
+    build_id_table(contents.item_ids).save(folder, "item_ids")
+    np.save(folder / "item_vectors.npy", contents.vectors, allow_pickle=False)
+    np.save(folder / "item_counts.npy", contents.counts, allow_pickle=False)
+    index.save(folder / "items.faiss")
+    if contents.histories:
+        contents.histories.save(folder)
+    _ask(contents, index).save(folder / "probe.npz")
+    manifest = Manifest(
+        made_at=facts.made_at.isoformat(timespec="seconds"),
+        name=facts.name,
+        items=len(contents.item_ids),
+        width=contents.vectors.shape[1],
+        history_length=facts.history_length,
+        modalities=facts.modalities,
+        item_ids_digest=digest_of(contents.item_ids),
+        has_histories=contents.histories is not None,
+        dataset=facts.dataset,
+        index=IndexFacts(
+            factory=card.factory,
+            nprobe=card.nprobe,
+            recall=card.recall,
+            faiss_version=FAISS_VERSION,
+        ),
+        cluster_maps=[],
+        run=facts.run,
+        libraries=facts.libraries,
+        files=facts_of(folder),
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def add_measures(folder: Path, measures: dict[str, Any]) -> Manifest:
+    """Write what was measured into a staged bundle's manifest."""
+    manifest = read_manifest(folder).model_copy(update={"measures": measures})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _ask(contents: Contents, index: ItemIndex) -> Probe:
+    """Record what the index returns for the trainer's own queries."""
+    count = min(PROBE_COUNT, len(contents.item_ids))
+    found = [index.search(query, count) for query in contents.probe_queries]
+    shortest = min(len(rows) for rows in found)
+    rows = np.stack([rows[:shortest] for rows in found])
+    scores = [
+        exact_scores(contents.vectors, chosen, query)
+        for chosen, query in zip(rows, contents.probe_queries, strict=True)
+    ]
+    return Probe(contents.probe_histories, contents.probe_queries, rows, np.stack(scores))

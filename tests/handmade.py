@@ -1,0 +1,108 @@
+"""A bundle made by hand, without training: even users like even items, the encoder is a mean.
+
+Item i of 40 points east if even, north if odd, plus a little of its own; so the nearest items
+of an even history are the even ones, in an order that brute force can tell.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+from onnx import TensorProto, helper
+
+from index.bundle import Histories
+from index.id_table import build_id_table
+from index.manifest import DatasetFacts
+from index.shelf import Shelf
+from index.writing import Contents, RunFacts, write_bundle
+
+NOW = datetime(2026, 1, 31, 10, 15, tzinfo=UTC)
+ITEM_COUNT, DIM, HISTORY_LENGTH = 40, 8, 10
+
+
+def item_vectors(count=ITEM_COUNT, seed=0):
+    """[count, DIM] unit rows, even items around one axis, odd ones around another."""
+    own = np.random.default_rng(seed).normal(scale=0.2, size=(count, DIM))
+    own[np.arange(count), np.arange(count) % 2] += 1
+    return (own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_mean_encoder(path, dim=DIM):
+    """The user tower as five nodes: the mean of the history, put on the unit sphere."""
+    nodes = [
+        helper.make_node("Cast", ["mask"], ["weights"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["weights", "last"], ["column"]),
+        helper.make_node("Mul", ["history_vectors", "column"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "middle"], ["sum"], keepdims=0),
+        helper.make_node("LpNormalization", ["sum"], ["queries"], axis=-1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean",
+        [
+            helper.make_tensor_value_info(
+                "history_vectors", TensorProto.FLOAT, ["b", "l", dim]
+            ),
+            helper.make_tensor_value_info("mask", TensorProto.BOOL, ["b", "l"]),
+        ],
+        [helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["b", dim])],
+        [
+            helper.make_tensor("last", TensorProto.INT64, [1], [2]),
+            helper.make_tensor("middle", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(path))
+
+
+def mean_query(vectors, history_rows):
+    """What the hand-made encoder answers."""
+    total = vectors[np.asarray(history_rows)[::-1][:HISTORY_LENGTH]].sum(axis=0)
+    return (total / np.linalg.norm(total)).astype(np.float32)
+
+
+def write_handmade(folder: Path, count=ITEM_COUNT, seed=0, with_histories=True, prefix="item"):
+    """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
+    vectors = item_vectors(count, seed)
+    ids = [f"{prefix}-{row}" for row in range(count)]
+    write_mean_encoder(folder / "user_encoder.onnx")
+    (folder / "towers.safetensors").write_bytes(b"")
+    pq.write_table(pa.table({"item_id": ids}), folder / "items.parquet")
+    rows = np.array([0, 2, 4, 1, 3, 5], dtype=np.int32)
+    histories = Histories(
+        build_id_table(["user-0", "user-1", "user-2"]), np.array([0, 3, 6, 6]), rows
+    )
+    asked = [rows[:3], rows[3:]]
+    contents = Contents(
+        item_ids=ids,
+        vectors=vectors,
+        counts=np.arange(count, 0, -1, dtype=np.int64),  # item-0 is the most popular
+        histories=histories if with_histories else None,
+        tuning_histories=asked,
+        probe_histories=asked,
+        probe_queries=np.stack([mean_query(vectors, one) for one in asked]),
+    )
+    dataset = DatasetFacts(
+        fingerprint="by hand",
+        split="none",
+        is_ordered=True,
+        users=3,
+        interactions=6,
+        training_interactions=6,
+        notes=[],
+    )
+    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, {}, {}, {}, seed)
+    return write_bundle(folder, contents, facts)
+
+
+def publish_handmade(bundles: Path, now=NOW, **options):
+    """Publish a hand-made bundle and make it current; returns its version."""
+    shelf = Shelf(bundles)
+    with shelf.stage() as staged:
+        write_handmade(staged, **options)
+        version = shelf.publish(staged, now)
+    shelf.make_current(version)
+    return version
