@@ -1,0 +1,22 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def test_data() -> Callable[[str], Path]:
+    """The folder of a real dataset by name; a test that asks for an absent one is skipped."""
+    base = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        if not (base / name).is_dir():
+            pytest.skip(
+                f"{name} is not under {base}; set TEST_DATA to the folder that holds it"
+            )
+        return base / name
+
+    return find

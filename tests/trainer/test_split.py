@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+
+from tests.trainer.shops import interactions, items, write_shop
+from trainer.dataset import TEST, TRAIN, VALID, Interactions, load_dataset
+from trainer.histories import Histories, cases, histories
+
+
+def taken_by(**items_of_users):
+    """Columns in which each user takes the letters of a word in turn."""
+    pairs = [(user, item) for user, word in items_of_users.items() for item in word]
+    return {
+        "user_id": [user for user, _ in pairs],
+        "item_id": [item for _, item in pairs],
+        "timestamp": list(range(len(pairs))),
+    }
+
+
+def words_of(data, part):
+    """What each user has in a part, spelled by item ids."""
+    gathered = histories(data.interactions, (part,), len(data.user_ids))
+    return [
+        "".join(data.item_ids[row] for row in gathered.of(u)) for u in range(len(data.user_ids))
+    ]
+
+
+def letters(word):
+    return items(item_id=list(word), title=None)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Write a folder of interactions over the given letters, without features."""
+
+    def write(taken, word="abcdefghij"):
+        return write_shop(tmp_path, taken, letters(word), visual=np.ones((len(word), 2)))
+
+    return write
+
+
+# ---------------------------------------------------------------- splits
+
+
+def test_auto_takes_the_split_column_where_there_is_one(plain):
+    taken = taken_by(ann="abcd", bob="dcb")
+    taken["split"] = ["test", "train", "valid", "train", "train", "train", "train"]
+    data = load_dataset(plain(taken))
+    assert data.split == "source split column"
+    assert [words_of(data, part) for part in (TRAIN, VALID, TEST)] == [
+        ["bd", "dcb"],
+        ["c", ""],
+        ["a", ""],
+    ]
+
+
+def test_a_split_column_that_is_not_used_is_noted(plain):
+    taken = taken_by(ann="abcd")
+    taken["split"] = ["test", "train", "valid", "train"]
+    data = load_dataset(plain(taken), "leave-last-two")
+    assert words_of(data, TEST) == ["d"]
+    assert "the split column is not used" in data.notes
+
+
+def test_leave_last_two_keeps_short_users_in_train_and_counts_them(plain):
+    data = load_dataset(plain(taken_by(ann="abcd", bob="ab", cat="c", dan="cba")))
+    assert words_of(data, TRAIN) == ["ab", "ab", "c", "c"]
+    assert words_of(data, VALID) == ["c", "", "", "b"]
+    assert words_of(data, TEST) == ["d", "", "", "a"]
+    assert "users with under 3 interactions, all in train: 2" in data.notes
+
+
+def test_leave_last_two_goes_by_sequence_where_there_is_no_time(plain):
+    taken = taken_by(ann="abcd")
+    taken["seq_pos"] = taken.pop("timestamp")[::-1]
+    data = load_dataset(plain(taken), "leave-last-two")
+    assert (words_of(data, VALID), words_of(data, TEST)) == (["b"], ["a"])
+    assert data.split == "leave last two out, by seq_pos"
+
+
+def test_time_goes_before_sequence(plain):
+    taken = taken_by(ann="abcd")
+    taken["seq_pos"] = taken["timestamp"][::-1]
+    data = load_dataset(plain(taken))
+    assert words_of(data, TEST) == ["d"]
+    assert "ordered by timestamp, seq_pos not used" in data.notes
+
+
+def test_last_fifth_goes_by_global_time_then_row_of_the_file(plain):
+    taken = taken_by(ann="abcdefgh", bob="abcdefgh", cat="abcd")
+    taken["timestamp"] = [0] * 20  # all ties: the file's last two rows are test
+    taken["timestamp"][2] = 1  # but this one is later
+    data = load_dataset(plain(taken), "last-fifth")
+    assert words_of(data, TEST) == ["c", "", "d"]
+    assert words_of(data, VALID) == ["", "", "bc"]
+    assert data.split == "last fifth of all interactions, by timestamp"
+
+
+def test_ties_across_users_go_by_row_of_the_file_even_when_users_are_mixed(plain):
+    users = ["ann", "bob"] * 10
+    word = [letter for letter in "abcdefghij" for _ in range(2)]
+    taken = {"user_id": users, "item_id": word, "timestamp": [0] * 20}
+    data = load_dataset(plain(taken), "last-fifth")
+    assert (words_of(data, VALID), words_of(data, TEST)) == (["i", "i"], ["j", "j"])
+
+
+def test_random_holds_out_two_of_each_user_by_seed(plain):
+    folder = plain(taken_by(ann="abcdefghij", bob="jihgfedcba", cat="ab"))
+    first, again, other = (load_dataset(folder, "random", seed) for seed in (1, 1, 2))
+    for data in (first, other):
+        assert [len(word) for word in words_of(data, TRAIN)] == [8, 8, 2]
+        assert [len(word) for word in words_of(data, VALID)] == [1, 1, 0]
+        assert [len(word) for word in words_of(data, TEST)] == [1, 1, 0]
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_cold_items_are_in_test_alone_and_valid_is_the_last_of_the_rest(plain):
+    data = load_dataset(
+        plain(taken_by(ann="abcdefghij", bob="jihgfedcba", cat="abcde")), "cold"
+    )
+    (cold,) = set("".join(words_of(data, TEST)))  # a twentieth of ten items, at least one
+    rest = [word.replace(cold, "") for word in ("abcdefghij", "jihgfedcba", "abcde")]
+    assert words_of(data, TRAIN) == [word[:-1] for word in rest]
+    assert words_of(data, VALID) == [word[-1] for word in rest]
+
+
+def test_cold_leaves_a_user_with_one_other_item_in_train(plain):
+    taken = taken_by(ann="ab", bob="ab", cat="abcdefghijklmnopqrst", dan="a")
+    data = load_dataset(plain(taken, "abcdefghijklmnopqrst"), "cold", seed=3)
+    (cold,) = set("".join(words_of(data, TEST)))
+    short = 1 if cold not in "ab" else 0
+    assert [len(word) for word in words_of(data, VALID)] == [short, short, 1, 0]
+
+
+def test_cold_splits_a_set_without_order(plain):
+    taken = taken_by(ann="abcdefghij", bob="jihgfedcba")
+    del taken["timestamp"]
+    data = load_dataset(plain(taken), "cold")
+    assert [len(word) for word in words_of(data, VALID)] == [1, 1]
+    assert "seeded random other interaction" in data.split
+
+
+def test_a_split_of_an_unknown_name_is_a_programmers_mistake(tmp_path):
+    with pytest.raises(ValueError, match=r"split must be one of .* not 'half'"):
+        load_dataset(write_shop(tmp_path), "half")
+
+
+def test_users_held_out_without_a_history_are_counted(plain):
+    taken = taken_by(ann="abcd", bob="ab")
+    taken["split"] = ["train", "train", "valid", "test", "test", "test"]
+    data = load_dataset(plain(taken))
+    assert "users in test without an earlier part, not asked about: 1" in data.notes
+
+
+# ---------------------------------------------------------------- histories and cases
+
+
+@pytest.fixture
+def three_users():
+    """User 0 has all parts, user 1 only train, user 2 is absent, user 3 has no train."""
+    return Interactions(
+        user_rows=np.array([0, 0, 0, 0, 1, 3, 3], dtype=np.int32),
+        item_rows=np.array([5, 1, 4, 2, 9, 7, 8], dtype=np.int32),
+        parts=np.array([TRAIN, TRAIN, VALID, TEST, TRAIN, VALID, TEST], dtype=np.int8),
+        is_ordered=True,
+    )
+
+
+def test_histories_keep_the_order_and_know_empty_users(three_users):
+    known = histories(three_users, (TRAIN,), user_count=5)
+    assert [known.of(user).tolist() for user in range(5)] == [[5, 1], [9], [], [], []]
+    assert known.offsets.tolist() == [0, 2, 3, 3, 3, 3]
+    everything = histories(three_users, {TRAIN, VALID, TEST}, user_count=5)
+    assert everything.item_rows.tolist() == three_users.item_rows.tolist()
+
+
+def test_a_valid_case_knows_train_alone(three_users):
+    asked = cases(three_users, VALID, user_count=4)
+    assert asked.user_rows.tolist() == [0]
+    assert asked.histories.of(0).tolist() == [5, 1]
+    assert asked.targets.of(0).tolist() == [4]
+    assert asked.without_history_count == 1
+
+
+def test_a_test_case_knows_train_and_valid(three_users):
+    asked = cases(three_users, TEST, user_count=4)
+    assert asked.user_rows.tolist() == [0, 3]
+    assert [asked.histories.of(case).tolist() for case in (0, 1)] == [[5, 1, 4], [7]]
+    assert [asked.targets.of(case).tolist() for case in (0, 1)] == [[2], [8]]
+    assert asked.without_history_count == 0
+
+
+def test_there_are_no_cases_of_train(three_users):
+    with pytest.raises(ValueError, match=r"part must be VALID \(1\) or TEST \(2\), not 0"):
+        cases(three_users, TRAIN, user_count=4)
+
+
+@pytest.mark.parametrize("offsets", [[1, 2], [0, 3], [0, 2, 1, 2]])
+def test_histories_check_their_offsets(offsets):
+    with pytest.raises(ValueError, match="offsets must"):
+        Histories(np.array(offsets, dtype=np.int64), np.array([0, 1], dtype=np.int32))
+
+
+def test_an_unordered_set_is_marked_in_its_interactions(tmp_path):
+    data = load_dataset(write_shop(tmp_path, interactions(timestamp=None)))
+    assert not data.interactions.is_ordered

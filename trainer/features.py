@@ -1,0 +1,182 @@
+"""Read the raw features of items: list columns and features_<modality>.npy files.
+
+It knows rows of numbers; which item a row belongs to is told to it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from trainer.tables import Findings, Source, quoted
+
+Floats = NDArray[np.float32]
+
+PREFIX = "features_"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The feature rows of one modality.
+
+    place                  where they were found, as messages give it
+    values  [rows, width]  a missing row is all NaN
+    """
+
+    modality: str
+    place: str
+    values: Floats
+
+
+def is_feature(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type holds features: a list of floats in each row."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    is_list = is_list or pa.types.is_fixed_size_list(kind)
+    return bool(is_list and pa.types.is_floating(kind.value_type))
+
+
+def read_arrays(folder: Path, findings: Findings) -> list[Block]:
+    """Read every features_<modality>.npy of a folder; those at fault are told and left out."""
+    blocks = []
+    for path in sorted(folder.glob(f"{PREFIX}?*.npy")):
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            said = " ".join(str(error).split())
+            findings.faults.append(
+                f"{path.name}: cannot be read ({said}); "
+                "expected a whole .npy file without pickled objects; write it with numpy.save"
+            )
+            continue
+        if fault := _shape_fault(values):
+            findings.faults.append(f"{path.name}: {fault}")
+            continue
+        block = Block(path.stem.removeprefix(PREFIX), path.name, _as_float32(values))
+        blocks.append(block)
+    return blocks
+
+
+def read_list_columns(items: Source, findings: Findings) -> list[Block]:
+    """Read every list column of floats as a modality; those at fault are told and left out."""
+    blocks = []
+    for field in items.table.schema:
+        if items.table.column_names.count(field.name) > 1 or not is_feature(field.type):
+            continue
+        values = _read_list_column(items, field.name, findings)
+        if values is not None:
+            place = f"{items.name}, column {field.name}"
+            blocks.append(Block(field.name.removeprefix(PREFIX), place, values))
+    return blocks
+
+
+def join_blocks(
+    blocks: list[Block], item_ids: list[str] | None, findings: Findings
+) -> dict[str, Floats]:
+    """Put all modalities together by name, checked against the items and each other.
+
+    With item_ids None, the items themselves being at fault, only the numbers are checked.
+    """
+    modalities: dict[str, Floats] = {}
+    places: dict[str, str] = {}
+    for block in sorted(blocks, key=lambda block: block.modality):
+        name, count = block.modality, len(block.values)
+        if name in places:
+            findings.faults.append(
+                f"{block.place}: found the modality {name} again, also in {places[name]}; "
+                "expected each modality once; remove or rename one"
+            )
+        elif item_ids is not None and count != len(item_ids):
+            findings.faults.append(
+                f"{block.place}: found {count:,} rows; expected {len(item_ids):,}, one an item "
+                "in the order of the items table; make it anew from that table"
+            )
+        else:
+            modalities[name] = _mark_missing(block, item_ids, findings)
+        places.setdefault(name, block.place)
+    if not blocks:
+        findings.notes.append("no modality: items are known by id alone")
+    return modalities
+
+
+def _shape_fault(values: object) -> str | None:
+    """Say what is wrong with the type or shape of a loaded array."""
+    if not isinstance(values, np.ndarray):
+        return "found an archive of arrays; expected one array; write it with numpy.save"
+    if values.dtype not in (np.float16, np.float32, np.float64):
+        return f"found {values.dtype}; expected float16, float32 or float64; convert it"
+    if values.ndim != 2 or values.shape[1] == 0:
+        return f"found shape {values.shape}; expected (items, width), width > 0; reshape it"
+    return None
+
+
+def _as_float32(values: NDArray[np.floating]) -> Floats:
+    with np.errstate(over="ignore"):  # what float32 cannot hold turns infinite and is told
+        return values.astype(np.float32)
+
+
+def _read_list_column(items: Source, column: str, findings: Findings) -> Floats | None:
+    """Read lists as rows of numbers, a null as a missing row; None if there is no one width."""
+    lists = items.table[column].combine_chunks()
+    widths = pc.list_value_length(lists).fill_null(-1).to_numpy()
+    present = np.flatnonzero(widths >= 0)
+    width = int(widths[present[0]]) if len(present) else 0
+    if width == 0:
+        findings.faults.append(
+            f"{items.name}, column {column}: found no numbers in its first list, or no list at "
+            "all; expected a list of one width, or null, in each row; fill or drop the column"
+        )
+        return None
+    ragged = present[widths[present] != width]
+    if len(ragged):
+        found = f"a list of {widths[ragged[0]]}"
+        expected = f"{width} numbers as in row {present[0]}, or null"
+        remedy = "make all rows of one width"
+        findings.faults.append(items.fault(column, ragged, found, expected, remedy))
+        return None
+    values = np.full((len(lists), width), np.nan, dtype=np.float32)
+    flat = pc.list_flatten(lists).to_numpy(zero_copy_only=False)  # null numbers turn NaN
+    values[present] = _as_float32(flat).reshape(-1, width)
+    return values
+
+
+def _mark_missing(block: Block, item_ids: list[str] | None, findings: Findings) -> Floats:
+    """Turn all-zero rows into missing ones; tell of rows that are partly NaN or infinite."""
+    width = block.values.shape[1]
+    nan_counts = np.isnan(block.values).sum(axis=1)
+    for found, is_faulty in (
+        (f"NaN among its {width} numbers", (nan_counts > 0) & (nan_counts < width)),
+        ("an infinite number, as float32", np.isinf(block.values).any(axis=1)),
+    ):
+        rows = np.flatnonzero(is_faulty)
+        if len(rows):
+            findings.faults.append(_row_fault(block, rows, item_ids, found))
+    is_zero = ~block.values.any(axis=1)
+    is_missing = is_zero | (nan_counts == width)
+    if is_missing.all():
+        findings.faults.append(
+            f"{block.place}: found every row missing (all NaN, null or zero); "
+            "expected some rows of numbers; fill it or remove it"
+        )
+    notes = {
+        f"all-zero rows of {block.modality} counted as missing": is_zero,
+        f"items without {block.modality}": is_missing,
+    }
+    findings.notes += [f"{told}: {mask.sum():,}" for told, mask in notes.items() if mask.any()]
+    return np.where(is_missing[:, None], np.float32(np.nan), block.values)
+
+
+def _row_fault(
+    block: Block, rows: NDArray[np.int64], item_ids: list[str] | None, found: str
+) -> str:
+    """Tell of faulty feature rows: the first with its item, of the others where."""
+    item = f" (item {quoted(item_ids[rows[0]])})" if item_ids else ""
+    told = (
+        f"{block.place}, row {rows[0]}{item}: found {found}; expected finite numbers, or a row "
+        "that is all NaN where the item lacks it; mend the row"
+    )
+    if len(rows) == 1:
+        return told
+    return f"{told} ({len(rows):,} such rows, the first: {', '.join(map(str, rows[:3]))})"
