@@ -72,6 +72,28 @@ def cases(interactions: Interactions, part: int, user_count: int) -> Cases:
     )
 
 
+def some_cases(whole: Cases, count: int, rng: np.random.Generator) -> Cases:
+    """Draw `count` of the cases, in their order; all of them where there are no more."""
+    total = len(whole.user_rows)
+    if total <= count:
+        return whole
+    chosen = np.sort(rng.choice(total, count, replace=False))
+    return Cases(
+        user_rows=whole.user_rows[chosen],
+        histories=_chosen(whole.histories, chosen),
+        targets=_chosen(whole.targets, chosen),
+    )
+
+
+def _chosen(whole: Histories, chosen: NDArray[np.int64]) -> Histories:
+    """Keep the lists of some users, ascending."""
+    lengths = np.diff(whole.offsets)
+    is_kept = np.zeros(len(lengths), dtype=np.bool_)
+    is_kept[chosen] = True
+    offsets = np.concatenate([[0], np.cumsum(lengths[chosen])]).astype(np.int64)
+    return Histories(offsets, whole.item_rows[np.repeat(is_kept, lengths)])
+
+
 def _counts(
     interactions: Interactions, parts: Collection[int], user_count: int
 ) -> NDArray[np.int64]:

@@ -1,0 +1,110 @@
+"""`python -m trainer`: train on a dataset folder and publish a bundle."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from index.errors import EsansError
+from index.shelf import Shelf
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status (0 done, 1 refused with a reason)."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except EsansError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error}; nothing was published, run again to go on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Learn two towers from interactions, and publish them as a bundle.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_run(commands.add_parser("run", help="train, measure, publish"))
+    explained = commands.add_parser("config", help="print every setting with its meaning")
+    explained.set_defaults(run=explain)
+    return parser
+
+
+ABOUT_RUN = """\
+Train on a dataset folder, measure what was trained, publish it and make it current.
+
+DIR holds interactions.parquet or .csv (user_id, item_id, and timestamp or seq_pos where known)
+and items.parquet (item_id, any attributes, features as list columns) with features_NAME.npy
+beside it, one row per item. See the README for the whole list.
+
+A killed run goes on where it was: give the same command again.
+
+example: python -m trainer run --data shop/ --bundles bundles/"""
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Describe `run`."""
+    parser.description = ABOUT_RUN
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(run=run)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    parser.add_argument(
+        "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
+    )
+    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="make it current even where popularity measures better",
+    )
+    parser.add_argument(
+        "--skip",
+        choices=("never", "if-any", "if-same"),
+        default="never",
+        help="do nothing where a bundle is current (if-any), or one made from the same data "
+        "and configuration (if-same); default: never",
+    )
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Train and publish, unless there is nothing to do."""
+    if parsed.skip == "if-any" and Shelf(parsed.bundles).pointer():
+        print(f"{parsed.bundles}: holds a current bundle, nothing to do")
+        return
+    from trainer.config import check_config, read_config  # torch takes seconds to import
+    from trainer.dataset import load_dataset
+    from trainer.pipeline import is_current, run as run_pipeline
+
+    config = read_config(parsed.config) if parsed.config else check_config({}, "defaults")
+    if parsed.seed is not None:
+        values = config.model_dump(mode="json") | {"seed": parsed.seed}
+        config = check_config(values, "--seed")
+    if parsed.skip == "if-same":
+        data = load_dataset(parsed.data, config.data.split, config.seed)
+        if is_current(config, data, parsed.bundles):
+            print(f"{parsed.bundles}: the current bundle is of this data and configuration")
+            return
+    published = run_pipeline(config, parsed.data, parsed.bundles, force=parsed.force)
+    print(
+        f"\npublished {published.version} and made it current\n"
+        f"serve it: python -m service --bundles {parsed.bundles}"
+    )
+
+
+def explain(_: argparse.Namespace) -> None:
+    """Print the whole configuration with its defaults."""
+    from trainer.explain import example
+
+    print(example(), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Where a run stands, on disk: tensors and numbers in one safetensors file, never a pickle.
+
+Everything random in a run is drawn from its seed and the number of the step, so no generator's
+state has to be kept: a run that goes on from a checkpoint takes the very steps it would have.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+from json import dumps, loads
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from index.errors import TrainingError
+from index.files import sync_folder
+
+
+@dataclass
+class Progress:
+    """How far a run has come; all of it plain numbers.
+
+    epoch, batch  the next batch to take
+    step          batches taken so far, over all epochs
+    loss_sum      over the epoch's batches so far
+    curve         one row per finished epoch: loss, validation recall@50, seconds
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best_recall: float = -1.0
+    best_epoch: int = -1
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def stale_epochs(self) -> int:
+        """Return how many epochs have passed since the best one."""
+        return len(self.curve) - 1 - self.best_epoch
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file, replaced whole; `run_key` tells whose: same data, configuration and seed."""
+
+    path: Path
+    run_key: str
+
+    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+        """Replace the file in one atomic step."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(f".{os.getpid()}")
+        about = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
+        save_file({name: one.contiguous() for name, one in tensors.items()}, beside, about)
+        with beside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        beside.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def load(self) -> tuple[dict[str, Tensor], Progress] | None:
+        """Return what was saved, or None where there is nothing of this run.
+
+        Raises TrainingError if the file cannot be read.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = file.metadata()
+                if about["run_key"] != self.run_key:
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            return tensors, Progress(**loads(about["progress"]))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise TrainingError(
+                f"{self.path}: cannot be read as a checkpoint ({error}); "
+                "remove it to begin the run anew"
+            ) from error
+
+    def remove(self) -> None:
+        """Forget the run: it is finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def pack(
+    optimizer: torch.optim.Optimizer, named: dict[str, dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Flatten the optimizer's state and named groups of tensors into one flat dict."""
+    flat = {
+        f"optimizer/{number}/{name}": value
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    for group, tensors in named.items():
+        flat |= {f"{group}/{name}": one.detach().clone() for name, one in tensors.items()}
+    return flat
+
+
+def unpack(flat: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Put the optimizer's part of a flat dict back."""
+    whole = optimizer.state_dict()
+    whole["state"] = {}
+    for key, value in flat.items():
+        kind, _, rest = key.partition("/")
+        if kind == "optimizer":
+            number, name = rest.split("/")
+            whole["state"].setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(whole)
+
+
+def group_of(flat: dict[str, Tensor], group: str) -> dict[str, Tensor]:
+    """Return one named group of a flat dict."""
+    prefix = f"{group}/"
+    return {
+        name.removeprefix(prefix): one for name, one in flat.items() if name.startswith(prefix)
+    }

@@ -1,0 +1,156 @@
+"""The run configuration: TOML in, one frozen part per stage out. Each field explains itself."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from index.errors import ConfigError
+from trainer.split import SplitName
+
+
+class Part(BaseModel):
+    """Frozen, and closed: an unknown key stops the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Part):
+    """Which interactions are trained on, and which are held out to measure."""
+
+    split: SplitName = Field(
+        default="auto",
+        description="auto: the split column where there is one, else leave-last-two by order, "
+        "else random. column, leave-last-two, last-fifth (by time over all users), random, "
+        "cold (5 % of the items are held out of training altogether)",
+    )
+
+
+class TowersConfig(Part):
+    """The two towers."""
+
+    width: int = Field(64, ge=4, le=1024, description="numbers per vector")
+    history_length: int = Field(
+        50, ge=1, le=1000, description="newest items of a history that the user tower reads"
+    )
+    id_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of items whose id is hidden in a training step, so that content "
+        "learns to stand alone",
+    )
+
+
+class UniformConfig(Part):
+    """Negatives drawn from the whole catalogue, each item alike."""
+
+    name: Literal["uniform"]
+    count: int = Field(512, ge=1, le=100_000, description="items encoded per step, shared")
+
+
+class InBatchConfig(Part):
+    """The other positives of the batch as negatives; nothing more is encoded."""
+
+    name: Literal["in-batch"] = "in-batch"
+
+
+SamplerConfig = Annotated[UniformConfig | InBatchConfig, Field(discriminator="name")]
+
+
+class TrainingConfig(Part):
+    """The loop."""
+
+    sampler: SamplerConfig = Field(
+        default=InBatchConfig(), description="where negatives come from: a table with its name"
+    )
+    log_q_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="part of log q that is subtracted; 1 estimates full softmax",
+    )
+    batch_size: int = Field(512, ge=2, le=65_536, description="training targets per step")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW, decoupled")
+    temperature: float = Field(0.05, gt=0, le=10, description="scores are divided by it")
+    epochs: int = Field(30, ge=1, le=10_000, description="passes over the targets, at most")
+    patience: int = Field(
+        2, ge=1, le=1000, description="epochs without a better validation recall@50, then stop"
+    )
+    validation_cases: int = Field(
+        10_000, ge=1, description="users asked after each epoch, a seeded sample of this size"
+    )
+    checkpoint_s: float = Field(
+        60, ge=0, description="seconds between checkpoints; a killed run goes on from the last"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes the first CUDA device where there is one"
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="CPU threads of torch; more help large batches on an idle machine, "
+        "and cost a factor on a busy one",
+    )
+
+
+class EvaluationConfig(Part):
+    """What is measured before a bundle is made current."""
+
+    ease_lambda: float = Field(250.0, gt=0, description="ridge of the EASE reference")
+    ease_items_limit: int = Field(
+        20_000, ge=0, description="EASE needs items x items numbers: above this it is skipped"
+    )
+
+
+class BundleConfig(Part):
+    """What is published."""
+
+    name: str = Field("esans", min_length=1, max_length=80, description="told in the manifest")
+    histories: bool = Field(
+        True,
+        description="publish every user's history, so that /retrieve answers for a user_id; "
+        "false where histories must not leave the trainer",
+    )
+
+
+class RunConfig(Part):
+    """A whole run. Every field has a default: an empty file is a good configuration."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random in the run")
+    data: DataConfig = DataConfig()
+    towers: TowersConfig = TowersConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    bundle: BundleConfig = BundleConfig()
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a TOML file.
+
+    Raises ConfigError, naming the file and each key at fault, if it cannot be used.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    return check_config(values, str(path))
+
+
+def check_config(values: object, place: str) -> RunConfig:
+    """Check values; raises ConfigError, naming the place and each key at fault."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"  - {'.'.join(str(step) for step in one['loc'])}: {one['msg']}"
+            + ("" if one["type"] == "extra_forbidden" else f", found {one['input']!r}")
+            for one in error.errors(include_url=False)
+        ]
+        raise ConfigError(
+            f"{place}: cannot be used\n" + "\n".join(lines) + "\n"
+            "see `python -m trainer config` for every key, its range and what it does"
+        ) from error

@@ -1,0 +1,73 @@
+"""What each user is known to like: never a negative of theirs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.histories import Histories
+
+
+@dataclass(frozen=True)
+class KnownPositives:
+    """All training positives of every user, on one device.
+
+    offsets     [users + 1]  int64
+    item_rows   [count]      int64, each user's
+    pairs       [count]      int64, user * items + item, ascending
+    item_count  of the catalogue
+    """
+
+    offsets: Tensor
+    item_rows: Tensor
+    pairs: Tensor
+    item_count: int
+
+    def of(self, user_rows: Tensor, rows: Tensor) -> Tensor:
+        """Tell which rows are known positives of which user.
+
+        user_rows  [batch]
+        rows       [n], shared by all, or [batch, n]
+        returns    [batch, n]  bool
+        """
+        if rows.ndim == 1:
+            return self._of_shared(user_rows, rows)
+        wanted = user_rows[:, None] * self.item_count + rows
+        places = torch.searchsorted(self.pairs, wanted).clamp(max=len(self.pairs) - 1)
+        return self.pairs[places] == wanted
+
+    def _of_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
+        """Mark columns by walking the users' few positives, not all [batch, n] pairs."""
+        columns = torch.arange(len(rows), device=rows.device)
+        column_of = torch.full((self.item_count,), -1, device=rows.device)
+        column_of[rows] = columns
+        owners, items = self._positives_of(user_rows)
+        found = column_of[items]
+        is_found = found >= 0
+        marked = torch.zeros(len(user_rows), len(rows), dtype=torch.bool, device=rows.device)
+        marked[owners[is_found], found[is_found]] = True
+        return marked[:, column_of[rows]]  # equal rows share one marked column
+
+    def _positives_of(self, user_rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch position and the item of every positive of the batch's users."""
+        starts = self.offsets[user_rows]
+        lengths = self.offsets[user_rows + 1] - starts
+        owners = torch.repeat_interleave(
+            torch.arange(len(user_rows), device=user_rows.device), lengths
+        )
+        within = torch.arange(len(owners), device=user_rows.device)
+        within = within - (torch.cumsum(lengths, 0) - lengths)[owners]
+        return owners, self.item_rows[starts[owners] + within]
+
+
+def known_positives(
+    histories: Histories, item_count: int, device: torch.device
+) -> KnownPositives:
+    """Gather the training positives of every user."""
+    offsets = torch.from_numpy(histories.offsets)
+    item_rows = torch.from_numpy(histories.item_rows).long()
+    users = torch.repeat_interleave(torch.arange(len(offsets) - 1), torch.diff(offsets))
+    pairs = torch.sort(users * item_count + item_rows).values
+    return KnownPositives(
+        offsets.to(device), item_rows.to(device), pairs.to(device), item_count
+    )

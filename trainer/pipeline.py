@@ -1,0 +1,135 @@
+"""The run, read aloud: dataset -> towers -> staged bundle -> measured -> published."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from index.bundle import open_bundle
+from index.errors import BundleError, WorseThanPopularityError
+from index.manifest import read_manifest
+from index.retriever import Retriever
+from index.shelf import Shelf
+from index.writing import add_measures
+from trainer.catalogue import training_counts
+from trainer.checkpoint import Checkpoint
+from trainer.config import RunConfig
+from trainer.course import Course, prepare
+from trainer.dataset import Dataset, load_dataset
+from trainer.evaluation import Report, evaluate, table_of
+from trainer.histories import cases, histories
+from trainer.interactions import TEST, TRAIN
+from trainer.publishing import stage_bundle
+from trainer.samplers.choice import build_sampler
+from trainer.towers import build_towers
+from trainer.training import Trained, train
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a run left behind."""
+
+    version: str
+    report: Report
+
+
+def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Published:
+    """Train on a dataset folder, measure the staged bundle, publish it and make it current.
+
+    force  make it current even where popularity measures better
+
+    Raises DatasetError, TrainingError, BundleError; WorseThanPopularityError after publishing.
+    """
+    torch.set_num_threads(config.training.threads)
+    data = load_dataset(folder, config.data.split, config.seed)
+    tqdm.write(description_of(data))
+    course = prepare(data, config)
+    shelf = Shelf(bundles)
+    checkpoint = checkpoint_of(bundles, data, config)
+    trained = train_towers(course, data, config, checkpoint)
+    with shelf.stage() as staged:
+        now = datetime.now(UTC)
+        stage_bundle(staged, data, course.catalogue, trained, course.validation, config, now)
+        report = measure_staged(staged, data, config)
+        version = shelf.publish(staged, now)
+    checkpoint.remove()
+    tqdm.write(table_of(report))
+    if not force:
+        refuse_worse(report, bundles, version)
+    shelf.make_current(version)
+    return Published(version, report)
+
+
+def train_towers(
+    course: Course, data: Dataset, config: RunConfig, checkpoint: Checkpoint
+) -> Trained:
+    """Build both towers and train them."""
+    towers = build_towers(
+        len(course.catalogue),
+        {name: mean.cpu() for name, mean in course.catalogue.means().items()},
+        config.towers,
+        data.interactions.is_ordered,
+        config.seed,
+    ).to(course.device)
+    sampler = build_sampler(config.training.sampler)
+    dropout = config.towers.id_dropout
+    return train(towers, course, sampler, config.training, dropout, checkpoint)
+
+
+def checkpoint_of(bundles: Path, data: Dataset, config: RunConfig) -> Checkpoint:
+    """Name the checkpoint of this very run: same data, same configuration, same seed."""
+    values = config.model_dump(mode="json", include={"seed", "data", "towers", "training"})
+    del values["training"]["checkpoint_s"]
+    text = json.dumps([data.fingerprint, values], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
+
+
+def measure_staged(staged: Path, data: Dataset, config: RunConfig) -> Report:
+    """Open the staged bundle as a service would, measure it, tell it in its manifest."""
+    report = evaluate(
+        Retriever(open_bundle(staged)),
+        cases(data.interactions, TEST, len(data.user_ids)),
+        histories(data.interactions, (TRAIN,), len(data.user_ids)),
+        training_counts(data),
+        config.evaluation,
+    )
+    add_measures(staged, {"test": report})
+    return report
+
+
+def refuse_worse(report: Report, bundles: Path, version: str) -> None:
+    """Raise WorseThanPopularityError where popularity finds more of the test items."""
+    model, popular = report["model"]["recall@50"], report["popularity"]["recall@50"]
+    if model < popular:
+        raise WorseThanPopularityError(
+            f"{bundles / version}: published but not made current: its test recall@50 is "
+            f"{model:.4f}, popularity reaches {popular:.4f}; train longer, bring more data, "
+            f"or make it current anyway with `python -m index rollback {bundles} {version}`"
+        )
+
+
+def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:
+    """Tell whether the current bundle was made from this dataset by this configuration."""
+    try:
+        manifest = read_manifest(Shelf(bundles).current())
+    except BundleError:
+        return False
+    same_config = manifest.run.get("config") == config.model_dump(mode="json")
+    return same_config and manifest.dataset.fingerprint == data.fingerprint
+
+
+def description_of(data: Dataset) -> str:
+    """Say what was read, for a person."""
+    kinds = ", ".join(f"{name} [{rows.shape[1]}]" for name, rows in data.modalities.items())
+    lines = [
+        f"{len(data.user_ids):,} users, {len(data.item_ids):,} items, "
+        f"{len(data.interactions.parts):,} interactions; modalities: {kinds or 'none'}; "
+        f"split: {data.split}",
+        *(f"  note: {note}" for note in data.notes),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""From trained towers to a staged bundle: what a run made, in the form that the index reads."""
+
+import platform
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+import index.bundle
+from index.id_table import build_id_table
+from index.manifest import DatasetFacts, Manifest
+from index.writing import Contents, RunFacts, write_bundle
+from trainer.catalogue import Catalogue, training_counts
+from trainer.config import RunConfig
+from trainer.dataset import Dataset
+from trainer.export import export_towers
+from trainer.histories import Cases, histories
+from trainer.interactions import TEST, TRAIN, VALID
+from trainer.training import Trained
+from trainer.validation import queries_of
+
+PROBES = 8
+TUNING_QUERIES = 1_000
+LIBRARIES = ("faiss-cpu", "numpy", "onnx", "onnxruntime", "safetensors", "torch")
+
+
+def stage_bundle(
+    staged: Path,
+    data: Dataset,
+    catalogue: Catalogue,
+    trained: Trained,
+    validation: Cases,
+    config: RunConfig,
+    now: datetime,
+) -> Manifest:
+    """Write everything but the measures into a staged folder.
+
+    validation  cases to tune the index on, and to take the probe from
+    """
+    tower = trained.towers.user
+    vectors = catalogue.encode_all(trained.towers.item)
+    probes = range(min(PROBES, len(validation.user_rows)))
+    with torch.no_grad():
+        queries = queries_of(tower, vectors, validation.histories, probes).cpu().numpy()
+    tuning = [
+        validation.histories.of(case)
+        for case in range(min(TUNING_QUERIES, len(validation.user_rows)))
+    ]
+    contents = Contents(
+        item_ids=data.item_ids,
+        vectors=vectors.cpu().numpy(),
+        counts=training_counts(data),
+        histories=whole_histories(data) if config.bundle.histories else None,
+        tuning_histories=tuning,
+        probe_histories=tuning[: len(probes)],
+        probe_queries=queries,
+    )
+    export_towers(trained.towers, staged)
+    pq.write_table(data.attributes, staged / "items.parquet")
+    return write_bundle(staged, contents, facts_of_run(data, trained, config, now))
+
+
+def whole_histories(data: Dataset) -> index.bundle.Histories:
+    """Gather what every user took, held-out items too: the service answers from it."""
+    whole = histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
+    users = build_id_table(data.user_ids)
+    return index.bundle.Histories(users, whole.offsets, whole.item_rows)
+
+
+def facts_of_run(data: Dataset, trained: Trained, config: RunConfig, now: datetime) -> RunFacts:
+    """Gather what the manifest tells of the run."""
+    training: dict[str, Any] = {
+        "curve": trained.curve,
+        "best_epoch": trained.best_epoch + 1,
+        "validation_recall@50": trained.best_recall,
+        "steps": trained.steps,
+    }
+    parts = data.interactions.parts
+    return RunFacts(
+        name=config.bundle.name,
+        made_at=now,
+        dataset=DatasetFacts(
+            fingerprint=data.fingerprint,
+            split=data.split,
+            is_ordered=data.interactions.is_ordered,
+            users=len(data.user_ids),
+            interactions=len(parts),
+            training_interactions=int((parts == TRAIN).sum()),
+            notes=list(data.notes),
+        ),
+        history_length=config.towers.history_length,
+        modalities={name: rows.shape[1] for name, rows in data.modalities.items()},
+        run={"config": config.model_dump(mode="json"), "training": training},
+        libraries={name: version(name) for name in LIBRARIES}
+        | {"python": platform.python_version()},
+        seed=config.seed,
+    )

@@ -1,0 +1,62 @@
+"""The seam between the loop and its negatives: `sample(context) -> Negatives`.
+
+A sampler is a function, or an object called like one where it keeps state. The loop never
+changes for a new one: it hands over what the step knows and takes vectors, whatever they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step knows when its negatives are drawn.
+
+    user_rows      [batch]         int64
+    positive_rows  [batch]         int64, the targets
+    positives      [batch, width]  their vectors, with gradient
+    queries        [batch, width]  the users' vectors, with gradient
+    target_share   [items]         float32, each item's share of all training targets, sum 1
+    encode         rows [n] -> vectors [n, width], with gradient
+    is_known       rows [n] or [batch, n] -> bool [batch, n]: training positives of each user
+    step           counted from 0 over the whole run
+    rng            of this step alone: the same step draws the same, resumed or not
+    """
+
+    user_rows: Tensor
+    positive_rows: Tensor
+    positives: Tensor
+    queries: Tensor
+    target_share: Tensor
+    encode: Callable[[Tensor], Tensor]
+    is_known: Callable[[Tensor], Tensor]
+    step: int
+    rng: Generator
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What a sampler drew: shared by the batch, or a set per row.
+
+    vectors         [n, width] or [batch, n, width]
+    log_q           [n] or [batch, n]   log of the expected count with which each was drawn
+    is_masked       [batch, n]          True where it must not count as a negative of that row
+    positive_log_q  [batch] or None     the same law at the positives; None where it has none
+    rows            as log_q, or None   item rows; None where vectors are virtual
+    """
+
+    vectors: Tensor
+    log_q: Tensor
+    is_masked: Tensor
+    positive_log_q: Tensor | None = field(default=None)
+    rows: Tensor | None = field(default=None)
+
+
+class Sampler(Protocol):
+    """Draws the negatives of one step."""
+
+    def __call__(self, context: Context, /) -> Negatives:
+        """Draw for the step that the context describes."""
