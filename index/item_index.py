@@ -71,8 +71,11 @@ class ItemIndex:
         return found
 
     def save(self, path: Path) -> None:
-        """Write the index file; nprobe travels inside."""
-        faiss.write_index(self.handle, str(path))
+        """Write the index file; nprobe travels inside. Raises OSError if the disk refuses."""
+        try:
+            faiss.write_index(self.handle, str(path))
+        except RuntimeError as error:  # how FAISS tells of it
+            raise OSError(f"{path}: cannot be written ({error})") from error
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -17,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error}; nothing was published, run again to go on", file=sys.stderr)
+        remedy = "what was current still is; mend it and give the same command again to go on"
+        print(f"{error}; {remedy}", file=sys.stderr)
         return 1
     return 0
 

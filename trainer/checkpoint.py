@@ -50,11 +50,15 @@ class Checkpoint:
     run_key: str
 
     def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
-        """Replace the file in one atomic step."""
+        """Replace the file in one atomic step; raises OSError if the disk refuses."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(f".{os.getpid()}")
         about = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
-        save_file({name: one.contiguous() for name, one in tensors.items()}, beside, about)
+        try:
+            save_file({name: one.contiguous() for name, one in tensors.items()}, beside, about)
+        except SafetensorError as error:  # how it tells of a full disk
+            beside.unlink(missing_ok=True)
+            raise OSError(f"{self.path}: cannot be written ({error})") from error
         with beside.open("rb") as stream:
             os.fsync(stream.fileno())
         beside.replace(self.path)
@@ -81,8 +85,9 @@ class Checkpoint:
             ) from error
 
     def remove(self) -> None:
-        """Forget the run: it is finished."""
-        self.path.unlink(missing_ok=True)
+        """Forget the run: it is finished. What a killed save left beside it goes too."""
+        for path in self.path.parent.glob(f"{self.path.stem}.*"):
+            path.unlink(missing_ok=True)
 
 
 def pack(

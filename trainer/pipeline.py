@@ -56,11 +56,13 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
         stage_bundle(staged, data, course.catalogue, trained, course.validation, config, now)
         report = measure_staged(staged, data, config)
         version = shelf.publish(staged, now)
-    checkpoint.remove()
     tqdm.write(table_of(report))
-    if not force:
-        refuse_worse(report, bundles, version)
-    shelf.make_current(version)
+    is_refused = not force and is_worse(report)
+    if not is_refused:
+        shelf.make_current(version)
+    checkpoint.remove()  # not before: a full disk may yet refuse the pointer
+    if is_refused:
+        raise worse_than_popularity(report, bundles, version)
     return Published(version, report)
 
 
@@ -102,15 +104,21 @@ def measure_staged(staged: Path, data: Dataset, config: RunConfig) -> Report:
     return report
 
 
-def refuse_worse(report: Report, bundles: Path, version: str) -> None:
-    """Raise WorseThanPopularityError where popularity finds more of the test items."""
+def is_worse(report: Report) -> bool:
+    """Tell whether popularity finds more of the test items in 50."""
+    return bool(report["model"]["recall@50"] < report["popularity"]["recall@50"])
+
+
+def worse_than_popularity(
+    report: Report, bundles: Path, version: str
+) -> WorseThanPopularityError:
+    """Say what was measured, and what can be done about it."""
     model, popular = report["model"]["recall@50"], report["popularity"]["recall@50"]
-    if model < popular:
-        raise WorseThanPopularityError(
-            f"{bundles / version}: published but not made current: its test recall@50 is "
-            f"{model:.4f}, popularity reaches {popular:.4f}; train longer, bring more data, "
-            f"or make it current anyway with `python -m index rollback {bundles} {version}`"
-        )
+    return WorseThanPopularityError(
+        f"{bundles / version}: published but not made current: its test recall@50 is "
+        f"{model:.4f}, popularity reaches {popular:.4f}; train longer, bring more data, "
+        f"or make it current anyway with `python -m index rollback {bundles} {version}`"
+    )
 
 
 def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:

@@ -33,8 +33,8 @@ class ItemTower(nn.Module):
         self.names = list(means)
         self.ids = nn.Embedding(item_count + 1, width)
         nn.init.normal_(self.ids.weight, std=width**-0.5)
-        for name, mean in means.items():
-            self.register_buffer(f"mean_{name}", mean.clone())
+        for place, mean in enumerate(means.values()):  # by place: torch takes no dot in a name
+            self.register_buffer(f"mean_{place}", mean.clone())
         self.projections = nn.ModuleList(nn.Linear(len(means[name]), width) for name in means)
         self.missing = nn.Parameter(torch.randn(len(means), width) * width**-0.5)
         parts = 1 + len(means)
@@ -58,8 +58,8 @@ class ItemTower(nn.Module):
     def combine(self, own: Tensor, features: list[Tensor], presence: Tensor) -> Tensor:
         """Encode items whose id embeddings [rows, width] are at hand; see `forward`."""
         parts = [own]
-        for place, name in enumerate(self.names):
-            mean = cast(Tensor, getattr(self, f"mean_{name}"))
+        for place in range(len(self.names)):
+            mean = cast(Tensor, getattr(self, f"mean_{place}"))
             content = self.projections[place](
                 functional.normalize(features[place] - mean, dim=-1)
             )

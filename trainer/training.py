@@ -126,9 +126,14 @@ class _Loop:
                 f"epoch {progress.epoch + 1}: the loss is exactly 0, expected above; every "
                 "negative was masked, or batches hold one item only: use a larger batch_size"
             )
-        recall = validation_recall(
-            self.towers.user, self.item_vectors(), self.course.validation
-        )
+        vectors = self.item_vectors()
+        if not torch.isfinite(vectors).all():
+            raise TrainingError(
+                f"epoch {progress.epoch + 1}: its last step left item vectors that are not "
+                f"finite; lower learning_rate (now {self.config.learning_rate}) or raise "
+                f"temperature (now {self.config.temperature})"
+            )
+        recall = validation_recall(self.towers.user, vectors, self.course.validation)
         progress.curve.append({"loss": loss, "recall@50": recall, "seconds": seconds})
         if recall > progress.best_recall:
             progress.best_recall, progress.best_epoch = recall, progress.epoch

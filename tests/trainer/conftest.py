@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from tests.tiny_world import write_tiny_world
+from trainer.dataset import load_dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As a run has it by default: tiny tensors gain nothing from more."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A planted world in which 50 answers are few: 80 items of each parity."""
+    folder = tmp_path_factory.mktemp("world")
+    write_tiny_world(folder, users=120, items=160)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world_data(world):
+    return load_dataset(world)
