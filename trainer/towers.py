@@ -18,6 +18,7 @@ from torch.nn import functional
 from trainer.config import TowersConfig
 
 HIDDEN_FACTOR = 4  # the towers' hidden layers, in widths
+ID_SCALE = 0.01  # of a fresh id embedding: content speaks first (docs/experiments.md)
 
 
 class ItemTower(nn.Module):
@@ -32,7 +33,7 @@ class ItemTower(nn.Module):
         self.unknown_row = item_count
         self.names = list(means)
         self.ids = nn.Embedding(item_count + 1, width)
-        nn.init.normal_(self.ids.weight, std=width**-0.5)
+        nn.init.normal_(self.ids.weight, std=ID_SCALE)
         for name, mean in means.items():
             self.register_buffer(f"mean_{name}", mean.clone())
         self.projections = nn.ModuleList(nn.Linear(len(means[name]), width) for name in means)
