@@ -41,6 +41,12 @@ class TowersConfig(Part):
         description="share of items whose id is hidden in a training step, so that content "
         "learns to stand alone",
     )
+    id_scale: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="standard deviation of a fresh id embedding; small lets content speak first",
+    )
 
 
 class UniformConfig(Part):
