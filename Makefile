@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-all demo lock clean
+.PHONY: help check format test test-images test-all demo lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,10 @@ format: $(VENV)/dev.stamp  ## rewrite the code in the house style
 	$(VENV)/bin/ruff check --fix .
 
 test: $(VENV)/dev.stamp  ## the default tests: a few minutes on two cores
-	$(VENV)/bin/pytest -m 'not slow and not gpu'
+	$(VENV)/bin/pytest -m 'not slow and not gpu and not images'
+
+test-images: $(VENV)/dev.stamp  ## do what the Dockerfile would, in clean environments
+	$(VENV)/bin/pytest -m images
 
 test-all: $(VENV)/dev.stamp  ## every test, long trainings too
 	$(VENV)/bin/pytest

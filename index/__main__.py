@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from index.errors import EsansError
+from index.errors import EsansError, FaultyBundleError
 from index.manifest import read_manifest
 from index.shelf import Shelf
 
@@ -73,14 +73,22 @@ def show(shelf: Shelf, _: argparse.Namespace) -> None:
     if not versions:
         shelf.current()
     for version in versions:
-        manifest = read_manifest(shelf.folder / version)
         mark = "*" if pointer and pointer.version == version else " "
-        recall = manifest.measures.get("test", {}).get("model", {}).get("recall@50")
-        print(
-            f"{mark} {version}  {manifest.items:,} items  {manifest.index.factory}  "
-            f"recall@50 {'not measured' if recall is None else format(recall, '.4f')}"
-        )
+        print(f"{mark} {version}  {summary_of(shelf.folder / version)}")
     print("* is current" if pointer else "none is current")
+
+
+def summary_of(folder: Path) -> str:
+    """Say in a line what a bundle holds, or what is wrong with its manifest."""
+    try:
+        manifest = read_manifest(folder)
+    except FaultyBundleError as error:
+        return f"faulty: {'; '.join(error.faults)}"
+    recall = manifest.measures.get("test", {}).get("model", {}).get("recall@50")
+    return (
+        f"{manifest.items:,} items  {manifest.index.factory}  "
+        f"recall@50 {'not measured' if recall is None else format(recall, '.4f')}"
+    )
 
 
 def roll_back(shelf: Shelf, parsed: argparse.Namespace) -> None:

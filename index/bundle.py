@@ -84,8 +84,8 @@ def open_bundle(folder: Path) -> Bundle:
         folder=folder,
         manifest=manifest,
         items=parts.read("item_ids", lambda: open_id_table(folder, "item_ids")),
-        vectors=parts.array("item_vectors.npy"),
-        counts=parts.array("item_counts.npy"),
+        vectors=parts.array("item_vectors.npy", "float32", ndim=2),
+        counts=parts.array("item_counts.npy", "int64"),
         index=parts.read("items.faiss", lambda: ItemIndex.open(folder / "items.faiss")),
         user_encoder=parts.read(
             "user_encoder.onnx",
@@ -116,9 +116,9 @@ class _Parts:
             self.faults.append(f"{name}: cannot be read: {_first_line(error)}")
             return None  # never seen: faults are refused before anyone looks
 
-    def array(self, name: str) -> Any:  # noqa: ANN401  # the dtype is checked with the counts
+    def array(self, name: str, dtype: str, ndim: int = 1) -> Any:  # noqa: ANN401  # of this dtype
         """Open an .npy file memory-mapped."""
-        return self.read(name, lambda: open_array(self.folder / name))
+        return self.read(name, lambda: open_array(self.folder / name, dtype, ndim))
 
 
 def _first_line(error: Exception) -> str:
@@ -161,8 +161,8 @@ def _histories(parts: _Parts, manifest: Manifest) -> Histories | None:
     if not manifest.has_histories:
         return None
     users = parts.read("user_ids", lambda: open_id_table(parts.folder, "user_ids"))
-    offsets: NDArray[np.int64] = parts.array("histories.offsets.npy")
-    rows: Rows = parts.array("histories.rows.npy")
+    offsets: NDArray[np.int64] = parts.array("histories.offsets.npy", "int64")
+    rows: Rows = parts.array("histories.rows.npy", "int32")
     return Histories(users, offsets, rows)
 
 
@@ -171,8 +171,8 @@ def _mismatches(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
     items, width = manifest.items, manifest.width
     claims: list[tuple[str, object, object]] = [
-        ("item_vectors.npy holds", _shape(bundle.vectors), ("float32", (items, width))),
-        ("item_counts.npy holds", _shape(bundle.counts), ("int64", (items,))),
+        ("item_vectors.npy holds", bundle.vectors.shape, (items, width)),
+        ("item_counts.npy holds", bundle.counts.shape, (items,)),
         ("items.faiss holds items", bundle.index.count, items),
         ("items.faiss has the width", bundle.index.dim, width),
         ("user_encoder.onnx has the width", bundle.user_encoder.width, width),
@@ -196,16 +196,11 @@ def _mismatches(bundle: Bundle) -> list[str]:
     ]
 
 
-def _shape(array: NDArray[np.generic]) -> tuple[str, tuple[int, ...]]:
-    return str(array.dtype), array.shape
-
-
 def _id_claims(name: str, table: IdTable, count: int) -> list[tuple[str, object, object]]:
     return [
-        (f"{name}.blob holds", (str(table.blob.dtype), table.blob.ndim), ("uint8", 1)),
-        (f"{name}.offsets holds", _shape(table.offsets), ("int64", (count + 1,))),
-        (f"{name}.hashes holds", _shape(table.hashes), ("uint64", (count,))),
-        (f"{name}.rows holds", _shape(table.rows), ("int32", (count,))),
+        (f"{name}.offsets holds", len(table.offsets), count + 1),
+        (f"{name}.hashes holds", len(table.hashes), count),
+        (f"{name}.rows holds", len(table.rows), count),
         (f"{name}.offsets cover the blob:", _covers(table.offsets, len(table.blob)), True),
         (f"{name}.rows are within range:", _within(table.rows, count), True),
     ]
@@ -215,8 +210,7 @@ def _history_claims(histories: Histories, items: int) -> list[tuple[str, object,
     users = len(histories.users)
     return [
         *_id_claims("user_ids", histories.users, users),
-        ("histories.offsets.npy holds", _shape(histories.offsets), ("int64", (users + 1,))),
-        ("histories.rows.npy is", str(histories.rows.dtype), "int32"),
+        ("histories.offsets.npy holds", len(histories.offsets), users + 1),
         ("histories cover their rows:", _covers(histories.offsets, len(histories.rows)), True),
         ("histories.rows.npy is within the items:", _within(histories.rows, items), True),
     ]

@@ -84,6 +84,7 @@ class IdTable:
 
 
 PARTS = ("blob", "offsets", "hashes", "rows")
+DTYPES = ("uint8", "int64", "uint64", "int32")
 
 
 def files_of(name: str) -> tuple[str, ...]:
@@ -118,10 +119,20 @@ def open_id_table(folder: Path, name: str) -> IdTable:
 
     Raises ValueError or OSError if a file is not a plain array; the caller names the bundle.
     """
-    blob, offsets, hashes, rows = (open_array(folder / file) for file in files_of(name))
+    blob, offsets, hashes, rows = (
+        open_array(folder / file, dtype, 1)
+        for file, dtype in zip(files_of(name), DTYPES, strict=True)
+    )
     return IdTable(blob, offsets, hashes, rows)
 
 
-def open_array(path: Path) -> Any:  # noqa: ANN401  # the file decides the dtype
-    """Open an .npy file memory-mapped and read-only; never runs code from it."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def open_array(path: Path, dtype: str, ndim: int) -> Any:  # noqa: ANN401  # whose dtype is an argument
+    """Open an .npy file memory-mapped and read-only; never runs code from it.
+
+    Raises ValueError if it is not an array of this dtype and so many dimensions.
+    """
+    array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    if (array.dtype, array.ndim) != (np.dtype(dtype), ndim):
+        found = f"{array.dtype} in {array.ndim} dimensions"
+        raise ValueError(f"{path.name} is {found}, expected {dtype} in {ndim}")
+    return array

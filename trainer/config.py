@@ -41,6 +41,12 @@ class TowersConfig(Part):
         description="share of items whose id is hidden in a training step, so that content "
         "learns to stand alone",
     )
+    id_scale: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="standard deviation of a fresh id embedding; small lets content speak first",
+    )
 
 
 class UniformConfig(Part):
@@ -74,7 +80,7 @@ class TrainingConfig(Part):
     batch_size: int = Field(512, ge=2, le=65_536, description="training targets per step")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
     weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW, decoupled")
-    temperature: float = Field(0.05, gt=0, le=10, description="scores are divided by it")
+    temperature: float = Field(0.07, gt=0, le=10, description="scores are divided by it")
     epochs: int = Field(30, ge=1, le=10_000, description="passes over the targets, at most")
     patience: int = Field(
         2, ge=1, le=1000, description="epochs without a better validation recall@50, then stop"

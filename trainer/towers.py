@@ -23,16 +23,19 @@ HIDDEN_FACTOR = 4  # the towers' hidden layers, in widths
 class ItemTower(nn.Module):
     """Items, given by id row and raw content, to unit vectors."""
 
-    def __init__(self, item_count: int, means: Mapping[str, Tensor], width: int) -> None:
+    def __init__(
+        self, item_count: int, means: Mapping[str, Tensor], config: TowersConfig
+    ) -> None:
         """Prepare for a catalogue.
 
         means  name -> [raw width], the catalogue's mean raw row of each modality
         """
         super().__init__()
+        width = config.width
         self.unknown_row = item_count
         self.names = list(means)
         self.ids = nn.Embedding(item_count + 1, width)
-        nn.init.normal_(self.ids.weight, std=width**-0.5)
+        nn.init.normal_(self.ids.weight, std=config.id_scale)
         for place, mean in enumerate(means.values()):  # by place: torch takes no dot in a name
             self.register_buffer(f"mean_{place}", mean.clone())
         self.projections = nn.ModuleList(nn.Linear(len(means[name]), width) for name in means)
@@ -126,6 +129,6 @@ def build_towers(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        item = ItemTower(item_count, means, config.width)
+        item = ItemTower(item_count, means, config)
         user = UserTower(config.width, config.history_length, is_ordered)
     return Towers(item, user)

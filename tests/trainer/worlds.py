@@ -14,7 +14,12 @@ WIDTH, LENGTH = 16, 8
 def tiny_config(sections=None, **training):
     """A run of seconds; `training` changes that section, `sections` whole other ones."""
     values = {
-        "towers": {"width": WIDTH, "history_length": LENGTH, "id_dropout": 0.1},
+        "towers": {
+            "width": WIDTH,
+            "history_length": LENGTH,
+            "id_dropout": 0.1,
+            "id_scale": 0.2,
+        },
         "training": {
             "device": "cpu",
             "batch_size": 64,

@@ -1,0 +1,154 @@
+"""`make demo`: make a shop, train on it, publish, serve, ask; or all that on your own folder.
+
+Everything is kept under `.demo/`, so that a second run starts in seconds.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from examples.catalogue import ShopSize, make_catalogue
+from trainer.dataset import TEST, TRAIN, VALID, Dataset, load_dataset
+from trainer.histories import histories
+
+HOME = Path(".demo")
+START_LIMIT_S = 120
+SHOWN = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; return the exit status."""
+    parsed = build_parser().parse_args(arguments)
+    folder = parsed.data or generated_shop(HOME / "shop")
+    bundles = HOME / f"bundles-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+    if train(folder, bundles):
+        return 1
+    with serving(bundles, parsed.port) as url:
+        show_answer(url, folder, generated=parsed.data is None)
+        if not parsed.once:
+            print(f"\nserving on {url} (docs: {url}/docs); Ctrl-C stops it")
+            wait_for_ctrl_c()
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the demo."""
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="your own dataset (default: a generated shop)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="PORT", help="to serve on (default: a free one)"
+    )
+    parser.add_argument("--once", action="store_true", help="stop after the first answer")
+    return parser
+
+
+def generated_shop(folder: Path) -> Path:
+    """Make the demo shop, unless it is there."""
+    if not folder.exists():
+        print("making a shop: 3,000 items, 4,000 users; all of it is generated")
+        beside = folder.with_name(f"{folder.name}.part")
+        make_catalogue(beside, ShopSize(), seed=7)
+        beside.rename(folder)
+    return folder
+
+
+def train(folder: Path, bundles: Path) -> int:
+    """Train and publish, unless the current bundle is of this data; return the exit status."""
+    command = [sys.executable, "-m", "trainer", "run", "--data", str(folder)]
+    command += ["--bundles", str(bundles), "--skip", "if-same"]
+    print(f"$ {' '.join(['python', *command[1:]])}", flush=True)
+    return subprocess.run(command, check=False).returncode
+
+
+@contextmanager
+def serving(bundles: Path, port: int) -> Iterator[str]:
+    """Serve a folder of bundles; give the URL once it is ready, and stop it at the end."""
+    log = HOME / "service.log"
+    command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", str(port)]
+    print(f"$ {' '.join(['python', *command[1:]])} > {log}", flush=True)
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        yield wait_until_ready(process, log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Return the service's URL as soon as /readyz says yes; end with its log if it dies."""
+    limit = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < limit:
+        if process.poll() is not None:
+            raise SystemExit(f"the service ended at once:\n{log.read_text()}")
+        url = listening_url(log)
+        if url and is_ready(url):
+            return url
+        time.sleep(0.1)
+    raise SystemExit(f"the service was not ready within {START_LIMIT_S} s:\n{log.read_text()}")
+
+
+def listening_url(log: Path) -> str | None:
+    """Find the URL in the service's log."""
+    for line in log.read_text().splitlines():
+        if '"listening"' in line:
+            return str(json.loads(line)["url"])
+    return None
+
+
+def is_ready(url: str) -> bool:
+    """Ask /readyz."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def show_answer(url: str, folder: Path, *, generated: bool) -> None:
+    """Ask for one user, print the curl line that asks the same, and the answer with titles."""
+    data = load_dataset(folder)
+    whole = histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
+    title_of = dict(zip(data.item_ids, titles_of(data), strict=True))
+    user_id, history = data.user_ids[-1], whole.of(len(data.user_ids) - 1)
+    question = {"user_id": user_id, "k": SHOWN}
+    answer = httpx.post(f"{url}/retrieve", json=question, timeout=10).raise_for_status().json()
+    body = json.dumps(question)
+    print(f"\ncurl -s {url}/retrieve -H 'content-type: application/json' -d '{body}'")
+    print(json.dumps(answer)[:400] + " ...")
+    print(f"\nuser {user_id} took last{' (a generated user)' if generated else ''}:")
+    for row in history[-5:]:
+        print(f"    {title_of[data.item_ids[row]]}")
+    print("and might want:")
+    for candidate in answer["candidates"]:
+        print(f"    {candidate['score']:.3f}  {title_of[candidate['item_id']]}")
+
+
+def titles_of(data: Dataset) -> list[str]:
+    """Return a title per item: its own where the catalogue has titles, else its id."""
+    if "title" not in data.attributes.column_names:
+        return data.item_ids
+    titles = data.attributes["title"].to_pylist()
+    return [str(title or one) for title, one in zip(titles, data.item_ids, strict=True)]
+
+
+def wait_for_ctrl_c() -> None:
+    """Sleep until the person at the terminal has seen enough."""
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

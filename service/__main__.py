@@ -1,0 +1,102 @@
+"""`python -m service`: serve the current bundle of a folder, in one process."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from index.errors import ConfigError
+from service.logs import configure_logging, fields
+from service.settings import Settings, describe_settings, load_settings
+
+GRACE_S = 10  # how long requests that have begun may take to end after SIGTERM
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal; return the exit status (0 stopped, 1 no port, 2 bad settings)."""
+    # read by OpenMP and OpenBLAS when they are first imported, so before the app is
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    parsed = build_parser().parse_args(arguments)
+    overrides = {name: value for name, value in vars(parsed).items() if value is not None}
+    try:
+        settings = load_settings(overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure_logging(settings.log_level)
+    return serve(settings)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the options; each is a setting, spoken on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Answer /retrieve from the current bundle of a folder, and follow it: the "
+        "port opens at once, /readyz says when a bundle is live. One process; for more, start "
+        "replicas.",
+        epilog=f"Every setting is an environment variable, too; an option here overrides it."
+        f"\n\n{describe_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundles", metavar="DIR", help="the folder of bundles")
+    parser.add_argument("--host", dest="http_host", metavar="NAME", help="where to listen")
+    parser.add_argument(
+        "--port",
+        dest="http_port",
+        metavar="PORT",
+        help="0 takes a free one; the line with the event `listening` tells which",
+    )
+    return parser
+
+
+def serve(settings: Settings) -> int:
+    """Listen and answer until a signal; return the exit status."""
+    import uvicorn  # late, as is the app: after the threads are set, and not for --help
+
+    from service.app import create_app
+
+    log = logging.getLogger("service")
+    log.info("settings", extra=fields(**settings.model_dump(mode="json")))
+    try:
+        listener = listen(settings.http_host, settings.http_port)
+    except OSError as error:
+        place = f"{settings.http_host}:{settings.http_port}"
+        print(f"{place}: cannot listen ({error}); choose a free port", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    log.info("listening", extra=fields(url=url_of(listener)))
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the port; raises OSError where that cannot be done."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address under which this machine reaches the service."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def stop(*_: object) -> NoReturn:
+    """End in peace: uvicorn drains first, then raises its signal once more."""
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Bodies: read within a bound, checked against a schema, written as JSON."""
+
+import json
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+from starlette.responses import Response
+
+from index.errors import RequestError
+from service.schemas import Fault
+
+FAULTS_TOLD = 20  # of a body with more, the first ones are told
+FOUND_LENGTH = 80
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class BodyTooLargeError(RequestError):
+    """The body has more bytes than the service reads."""
+
+
+class InvalidBodyError(RequestError):
+    """The body breaks its schema.
+
+    faults  one per fault: place (where in the body), found, expected
+    """
+
+    def __init__(self, error: ValidationError) -> None:
+        self.faults = [_fault(one) for one in error.errors(include_url=False)[:FAULTS_TOLD]]
+        first = self.faults[0]
+        count = error.error_count()
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        super().__init__(f"{first['place']}: {first['expected']}{more}")
+
+
+async def read_body(request: Request, schema: type[Model], limit_bytes: int) -> Model:
+    """Read and check a JSON body.
+
+    Raises BodyTooLargeError as soon as that shows, InvalidBodyError with every fault.
+    """
+    try:
+        return schema.model_validate_json(await _bytes_of(request, limit_bytes))
+    except ValidationError as error:
+        raise InvalidBodyError(error) from error
+
+
+async def _bytes_of(request: Request, limit_bytes: int) -> bytes:
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > limit_bytes:
+        raise _too_large(limit_bytes)
+    body = bytearray()
+    async for chunk in request.stream():  # the header may be absent, so count as it comes
+        body += chunk
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+    return bytes(body)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"the body is larger than {limit_bytes} bytes; send shorter lists, or let the operator "
+        "raise ESANS_BODY_LIMIT_BYTES"
+    )
+
+
+def _fault(fault: ErrorDetails) -> Fault:
+    place = ".".join(str(step) for step in fault["loc"]) or "the body"
+    found = "text that is no JSON"
+    if fault["type"] != "json_invalid":
+        found = json.dumps(fault["input"], ensure_ascii=False)
+    if len(found) > FOUND_LENGTH:
+        found = f"{found[:FOUND_LENGTH]}..."
+    return {"place": place, "found": found, "expected": _expectation(fault)}
+
+
+def _expectation(fault: ErrorDetails) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "no such key here; remove it or correct its name"
+    return fault["msg"]
+
+
+def json_response(
+    value: object, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with a value that orjson can write; arrays and their numbers may be numpy's."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, headers, media_type="application/json")

@@ -1,0 +1,194 @@
+"""Which bundle is live: opened beside the old one, checked, then swapped by one reference.
+
+One thread follows `current`, by content, every `poll_s` seconds. What it cannot open is refused
+and the old bundle serves on. A refused version is opened again only when something changed: the
+pointer, or the names and sizes of the version's files (a slow network volume may show them
+late). Where the file system itself failed (OSError), every poll tries again.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from index.bundle import Bundle, open_bundle
+from index.errors import FaultsError, NoBundleError
+from index.retriever import Retriever
+from index.shelf import Pointer
+from service.logs import fields
+from service.metrics import Metrics
+from service.schemas import Readiness
+
+STOP_S = 5.0  # how long a stop waits for an opening that has begun
+
+log = logging.getLogger("service")
+
+Waiting = Literal["loading", "no bundle", "refused"]
+Attempt = tuple[Pointer, tuple[tuple[str, int], ...]]
+
+
+class Shelves(Protocol):
+    """The part of `index.shelf.Shelf` that is used here."""
+
+    folder: Path
+
+    def pointer(self) -> Pointer | None:
+        """Say which bundle is current."""
+
+    def path_of(self, version: str) -> Path:
+        """Return a version's folder."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A bundle and what answers from it."""
+
+    bundle: Bundle
+    retriever: Retriever
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything there is to know at one moment; replaced, never changed."""
+
+    live: Live | None = None
+    waiting: Waiting = "loading"
+    reasons: tuple[str, ...] = ()
+    is_stopped: bool = False
+
+
+class LiveBundle:
+    """Follows the current bundle in a thread of its own."""
+
+    def __init__(self, shelf: Shelves, poll_s: float, metrics: Metrics) -> None:
+        self._shelf = shelf
+        self._poll_s = poll_s
+        self._metrics = metrics
+        self._state = State()
+        self._refused: Attempt | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="live-bundle", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow; returns at once, long before a bundle is open."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; an opening that has begun is waited for, but not for ever."""
+        self._stopping.set()
+        self._thread.join(STOP_S)
+
+    def get(self) -> Live:
+        """Return what is live now; keep it to the request's end.
+
+        Raises NoBundleError while there is none.
+        """
+        live = self._state.live
+        if live is None:
+            raise NoBundleError(
+                f"no bundle is live yet ({self._state.waiting}); "
+                "/readyz tells the reasons; try again soon"
+            )
+        return live
+
+    def readiness(self) -> Readiness:
+        """Say whether questions can be answered, and what is wrong."""
+        state = self._state
+        if state.is_stopped:
+            status: Readiness = {"status": "stopped"}
+        else:
+            status = {"status": "ready" if state.live else state.waiting}
+        if state.live:
+            status["bundle"] = state.live.bundle.version
+        if state.reasons:
+            status["reasons"] = list(state.reasons)
+        return status
+
+    def _follow(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._poll()
+                self._stopping.wait(self._poll_s)
+        except Exception as error:  # a thread's last word: without it nobody would know
+            log.exception("live bundle is no longer followed")
+            reason = (
+                f"the current bundle is no longer followed ({type(error).__name__}); restart"
+            )
+            self._state = replace(self._state, is_stopped=True, reasons=(reason,))
+
+    def _poll(self) -> None:
+        """Look at `current` once, and open what it names unless that is live or refused."""
+        try:
+            pointer = self._shelf.pointer()
+        except FaultsError as error:
+            self._refused = None
+            return self._turn_down("current", error)
+        if pointer is None:
+            return self._miss_the_pointer()
+        live = self._state.live
+        if live and live.bundle.version == pointer.version:
+            self._state = State(live)
+            return None
+        attempt = (pointer, _sizes(self._shelf.folder / pointer.version))
+        return None if attempt == self._refused else self._open(attempt)
+
+    def _miss_the_pointer(self) -> None:
+        self._refused = None
+        reason = f"nothing is published in {self._shelf.folder}"
+        self._state = State(self._state.live, "no bundle", (reason,))
+
+    def _open(self, attempt: Attempt) -> None:
+        """Open a bundle and swap, or refuse it and stay."""
+        version = attempt[0].version
+        began = time.perf_counter()
+        try:
+            live = open_live(self._shelf.path_of(version))
+            made_at_s = unix_time(live.bundle.manifest.made_at)
+        except Exception as error:  # whatever a new bundle is like, the old one serves on
+            self._refused = None if isinstance(error, OSError) else attempt
+            self._metrics.reloads.labels("refused").inc()
+            return self._turn_down(version, error)
+        load_s = time.perf_counter() - began
+        self._state, self._refused = State(live), None
+        facts = live.bundle.manifest
+        self._metrics.show_bundle(version, facts.index.factory, facts.items, made_at_s, load_s)
+        log.info(
+            "bundle is live",
+            extra=fields(version=version, items=facts.items, load_s=round(load_s, 3)),
+        )
+        return None
+
+    def _turn_down(self, what: str, error: Exception) -> None:
+        reasons = _reasons(error)
+        if reasons != self._state.reasons:
+            log.error("bundle refused", extra=fields(version=what, reasons=reasons))
+        self._state = State(self._state.live, "refused", reasons)
+
+
+def open_live(folder: Path) -> Live:
+    """Open a bundle for answering; raises what `open_bundle` raises."""
+    bundle = open_bundle(folder)
+    return Live(bundle, Retriever(bundle))
+
+
+def unix_time(moment: str) -> float:
+    """Return ISO 8601 as seconds since 1970; without a zone it is taken as UTC."""
+    parsed = datetime.fromisoformat(moment)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _sizes(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return names and sizes of a folder's files; nothing where it cannot be read."""
+    try:
+        return tuple(sorted((path.name, path.stat().st_size) for path in folder.iterdir()))
+    except OSError:
+        return ()
+
+
+def _reasons(error: Exception) -> tuple[str, ...]:
+    if isinstance(error, FaultsError):
+        return tuple(f"{error.place}: {fault}" for fault in error.faults)
+    return (f"{type(error).__name__}: {error}",)

@@ -1,0 +1,74 @@
+"""/openapi.json in full: routes read raw bodies, so the schemas are put in here by hand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from service import schemas
+
+REF = "#/components/schemas/{model}"
+QUESTIONS = (schemas.RetrieveRequest,)
+ANSWERS: tuple[Any, ...] = (
+    schemas.RetrieveAnswer,
+    schemas.Alive,
+    schemas.Readiness,
+    schemas.BundleAnswer,
+    schemas.Problem,
+)
+WHAT_IS_MEANT = {
+    304: "Not changed since the ETag that was sent",
+    404: "No such thing",
+    405: "Not with this method",
+    413: "The body is too large",
+    422: "The body is not as it must be",
+    500: "The service failed",
+    503: "No bundle is live",
+}
+
+
+def reads(question: type) -> dict[str, Any]:
+    """Describe a route's body; for `openapi_extra`."""
+    return {"requestBody": {"required": True, "content": {"application/json": _as(question)}}}
+
+
+def answers(meaning: str, answer: type, *problem_statuses: int) -> dict[int | str, Any]:
+    """Describe a route's answer and its problems; for `responses`."""
+    told: dict[int | str, Any] = {
+        200: {"description": meaning, "content": {"application/json": _as(answer)}}
+    }
+    for status in (*problem_statuses, 500):
+        content = {"application/problem+json": _as(schemas.Problem)}
+        told[status] = {"description": WHAT_IS_MEANT[status], "content": content}
+    return told
+
+
+def _as(schema: type) -> dict[str, Any]:
+    return {"schema": {"$ref": REF.format(model=schema.__name__)}}
+
+
+def complete_openapi(app: FastAPI) -> None:
+    """Let the app describe itself with the schemas that the routes refer to."""
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            told = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            told.setdefault("components", {}).setdefault("schemas", {}).update(_definitions())
+            app.openapi_schema = told
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # the way FastAPI's manual shows
+
+
+def _definitions() -> dict[str, Any]:
+    wanted = [(one, "validation", TypeAdapter(one)) for one in QUESTIONS]
+    wanted += [(one, "serialization", TypeAdapter(one)) for one in ANSWERS]
+    _, rest = TypeAdapter.json_schemas(wanted, ref_template=REF)  # type: ignore[arg-type]
+    definitions: dict[str, Any] = rest["$defs"]
+    return definitions

@@ -1,0 +1,118 @@
+"""Errors, as `application/problem+json` (RFC 9457). One table says which status each gets."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+import orjson
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from index.errors import (
+    BundleError,
+    ConfigError,
+    DatasetError,
+    EsansError,
+    FaultsError,
+    FaultyBundleError,
+    NoBundleError,
+    RequestError,
+    TrainingError,
+    WorseThanPopularityError,
+)
+from service.bodies import BodyTooLargeError, InvalidBodyError
+from service.logs import request_id
+from service.schemas import Fault, Problem
+
+MEDIA_TYPE = "application/problem+json"
+UNEXPECTED = "the service failed; its log has the cause under this request_id"
+
+log = logging.getLogger("service")
+
+
+class Row(NamedTuple):
+    """What an error becomes."""
+
+    status: int
+    kind: str
+    title: str
+
+
+INTERNAL = Row(500, "about:blank", "Internal Server Error")
+
+TABLE: dict[type[EsansError], Row] = {
+    RequestError: Row(422, "urn:esans:problem:request", "The question cannot be answered"),
+    InvalidBodyError: Row(
+        422, "urn:esans:problem:invalid-body", "The body is not as it must be"
+    ),
+    BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
+    NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
+    FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
+    BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
+    # what follows is raised offline only; met here, it is our own mistake
+    EsansError: INTERNAL,
+    ConfigError: INTERNAL,
+    FaultsError: INTERNAL,
+    DatasetError: INTERNAL,
+    TrainingError: INTERNAL,
+    WorseThanPopularityError: INTERNAL,
+}
+
+
+def problem_response(
+    path: str,
+    row: Row,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    faults: Sequence[Fault] = (),
+) -> Response:
+    """Answer a request for this path with a problem."""
+    body: Problem = {
+        "type": row.kind,
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "instance": path,
+        "request_id": request_id.get() or "",
+    }
+    if faults:
+        body["errors"] = list(faults)
+    wanted = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(orjson.dumps(body), row.status, wanted, MEDIA_TYPE)
+
+
+def internal_problem(path: str) -> Response:
+    """Answer that we failed, without telling how."""
+    return problem_response(path, INTERNAL, UNEXPECTED)
+
+
+def install_problems(app: FastAPI, retry_after_s: int) -> None:
+    """Let the app answer errors with problems; a 503 says when to come back."""
+
+    async def answer_ours(request: Request, error: Exception) -> Response:
+        row = TABLE[type(error)] if isinstance(error, EsansError) else INTERNAL
+        if row.status == INTERNAL.status:
+            log.error("request failed", exc_info=error)
+            return internal_problem(request.url.path)
+        faults = error.faults if isinstance(error, InvalidBodyError) else ()
+        headers = {"Retry-After": str(retry_after_s)} if row.status == 503 else None
+        return problem_response(
+            request.url.path, row, str(error), headers=headers, faults=faults
+        )
+
+    app.add_exception_handler(EsansError, answer_ours)
+    app.add_exception_handler(HTTPException, answer_http)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """Answer what the web framework itself refuses: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    path = request.url.path
+    detail = f"{request.method} {path}: {error.detail}; /docs lists what can be asked"
+    row = Row(error.status_code, "about:blank", phrase)
+    return problem_response(path, row, detail, headers=error.headers)

@@ -1,0 +1,120 @@
+"""The settings: `ESANS_*` in the environment, typed, frozen and closed."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from index.errors import ConfigError
+
+PREFIX = "ESANS_"
+INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by a cluster, for a service called esans
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can choose."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    bundles: Path = Field(description="the folder of bundles; it may still be empty")
+    http_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="the address to listen on; 0.0.0.0 for every network of this machine",
+    )
+    http_port: int = Field(
+        default=8000, ge=0, le=65_535, description="the port; 0 takes a free one"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least urgent line that is logged"
+    )
+    poll_s: float = Field(
+        default=2.0,
+        ge=0.02,
+        le=3_600,
+        description="seconds between two looks at which bundle is current",
+    )
+    body_limit_bytes: int = Field(
+        default=1 << 20,
+        ge=1 << 10,
+        le=1 << 26,
+        description="bytes of the largest request body that is read",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_unknown_names(cls, values: object) -> object:
+        """Catch a misspelt variable, which would otherwise be passed over in silence."""
+        complaints = unknown_names(os.environ)
+        if complaints:
+            raise ValueError("; ".join(complaints))
+        return values
+
+
+def known_names() -> list[str]:
+    """Return the variables that are settings."""
+    return sorted(f"{PREFIX}{name}".upper() for name in Settings.model_fields)
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """Return a complaint for each variable that looks like a setting and is none."""
+    known = known_names()
+    complaints = []
+    for name in sorted(environment):
+        spoken = name.upper()
+        if not spoken.startswith(PREFIX) or spoken in known or INJECTED.match(spoken):
+            continue
+        close = difflib.get_close_matches(spoken, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        complaints.append(f"{name} is no setting; {hint}known are {', '.join(known)}")
+    return complaints
+
+
+def load_settings(overrides: Mapping[str, Any]) -> Settings:
+    """Read the settings; what is in `overrides` comes before the environment.
+
+    Raises ConfigError, listing every fault.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_told(one) for one in error.errors())) from error
+
+
+def _told(fault: ErrorDetails) -> str:
+    if not fault["loc"]:
+        return f"settings: {fault['ctx']['error']}"
+    name = str(fault["loc"][0])
+    variable = f"{PREFIX}{name.upper()}"
+    if fault["type"] == "missing":
+        option = " or give --bundles DIR" if name == "bundles" else ""
+        return (
+            f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
+        )
+    return f"{variable}: found {fault['input']!r}; {fault['msg']}; change it"
+
+
+def describe_settings() -> str:
+    """Return a line per setting, for --help."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else f"default: {field.default}"
+        variable = f"{PREFIX}{name.upper()}"
+        lines.append(f"  {variable}\n    {field.description} ({_range_of(field)}{default})")
+    return "\n".join(lines)
+
+
+def _range_of(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return f"{', '.join(get_args(field.annotation))}; "
+    low = [one.ge for one in field.metadata if isinstance(one, Ge)]
+    high = [one.le for one in field.metadata if isinstance(one, Le)]
+    return f"{low[0]} to {high[0]}; " if low and high else ""

@@ -1,0 +1,46 @@
+import pytest
+
+from index.errors import BundleError
+from index.id_table import IdTable, build_id_table, digest_of, hashes_of, open_id_table
+
+IDS = ["item-1", "007", "7", "κόσμος", "品", "🦊", "a b", "é", "e\u0301", "x" * 512]
+
+
+def test_every_id_leads_to_its_row_and_back():
+    table = build_id_table(IDS)
+    assert table.rows_of(IDS).tolist() == list(range(len(IDS)))
+    assert table.ids_of(range(len(IDS))) == IDS
+
+
+def test_a_saved_table_answers_as_before(tmp_path):
+    build_id_table(IDS).save(tmp_path, "item_ids")
+    table = open_id_table(tmp_path, "item_ids")
+    assert table.rows_of([*IDS[::-1], "nobody"]).tolist() == [*range(len(IDS))[::-1], -1]
+
+
+@pytest.mark.parametrize(
+    "stranger", ["", "item-", "item-11", "07", "ITEM-1", "\ud800", "x" * 513]
+)
+def test_an_unknown_id_has_no_row(stranger):
+    assert build_id_table(IDS).row_of(stranger) == -1
+
+
+def test_an_unknown_id_with_the_hash_of_a_known_one_is_still_unknown():
+    known = build_id_table(["known"])
+    collided = IdTable(known.blob, known.offsets, hashes_of([b"stranger"]), known.rows)
+    assert collided.row_of("stranger") == -1
+
+
+def test_two_equal_ids_are_refused_with_both_rows():
+    with pytest.raises(BundleError, match=r"'b' \(row 1\) and 'b' \(row 3\).*distinct"):
+        build_id_table(["a", "b", "c", "b"])
+
+
+def test_a_table_of_no_ids_knows_none(tmp_path):
+    build_id_table([]).save(tmp_path, "user_ids")
+    table = open_id_table(tmp_path, "user_ids")
+    assert (len(table), table.row_of("anyone")) == (0, -1)
+
+
+def test_the_digest_tells_where_one_id_ends():
+    assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])

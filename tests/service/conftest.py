@@ -1,0 +1,28 @@
+import pytest
+
+from tests.handmade import publish_handmade
+from tests.service.asking import running
+
+
+@pytest.fixture(scope="session")
+def shelf_folder(tmp_path_factory):
+    """A folder with one published bundle; look, but do not touch."""
+    folder = tmp_path_factory.mktemp("bundles")
+    publish_handmade(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def caller(shelf_folder):
+    """An app whose bundle is live."""
+    with running(shelf_folder) as caller:
+        caller.wait_for("ready")
+        yield caller
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """An app with nothing to serve."""
+    with running(tmp_path) as caller:
+        caller.wait_for("no bundle")
+        yield caller

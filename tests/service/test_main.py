@@ -1,0 +1,114 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.handmade import publish_handmade
+from tests.service.asking import until
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**more):
+    """This process' environment without settings of the service, and with these."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ESANS_")}
+    return clean | more
+
+
+def run(*arguments, **variables):
+    """Run to the end; return the exit status and what was said of errors."""
+    command = [sys.executable, "-m", "service", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr, done.stdout
+
+
+@contextmanager
+def served(bundles, **variables):
+    """The real process on a free port: its address and its lines, then SIGTERM."""
+    command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(ESANS_POLL_S="0.05", **variables),
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        lines = []
+        while not lines or lines[-1]["event"] != "listening":
+            lines.append(json.loads(process.stdout.readline()))
+        try:
+            with httpx.Client(base_url=lines[-1]["url"]) as client:
+                yield client, lines
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stdout.read()
+            lines += [json.loads(line) for line in rest.splitlines()]
+            lines.append({"event": "exit", "status": process.wait(timeout=30)})
+
+
+def test_a_process_serves_follows_and_stops_in_peace(tmp_path):
+    with served(tmp_path, ESANS_SERVICE_HOST="10.0.0.1", ESANS_PORT="tcp://x") as (
+        client,
+        lines,
+    ):
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        version = publish_handmade(tmp_path)
+        until(lambda: client.get("/readyz").status_code == 200)
+        told = client.post("/retrieve", json={"user_id": "user-0", "k": 5}).json()
+        assert told["bundle"] == version
+        assert len(told["candidates"]) == 5
+    assert lines[-1] == {"event": "exit", "status": 0}
+    events = [line["event"] for line in lines]
+    assert events.count("settings") == events.count("bundle is live") == 1
+    assert any(line.get("route") == "/retrieve" for line in lines)
+
+
+def test_it_stops_in_peace_before_anything_is_published(tmp_path):
+    with served(tmp_path) as (_, lines):
+        pass
+    assert lines[-1] == {"event": "exit", "status": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        ([], {}, "ESANS_BUNDLES is not set"),
+        (["--port", "http"], {"ESANS_BUNDLES": "x"}, "ESANS_HTTP_PORT: found 'http'"),
+        (["--bundles", "x"], {"ESANS_HTTP_PROT": "1"}, "did you mean ESANS_HTTP_PORT?"),
+        (["--bundles", "x"], {"ESANS_POLL_S": "soon"}, "ESANS_POLL_S: found 'soon'"),
+    ],
+)
+def test_a_setting_at_fault_stops_the_start_with_one_message(arguments, variables, told):
+    status, errors, _ = run(*arguments, **variables)
+    assert status == 2
+    assert told in errors
+    assert "Traceback" not in errors
+
+
+def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, errors, _ = run("--bundles", str(tmp_path), "--port", str(port))
+    assert status == 1
+    assert f"127.0.0.1:{port}: cannot listen" in errors
+    assert "Traceback" not in errors
+
+
+def test_help_teaches_every_setting():
+    status, _, out = run("--help")
+    assert status == 0
+    assert "ESANS_BODY_LIMIT_BYTES" in out
+    assert "overrides" in out
+
+
+def test_nothing_that_counts_threads_is_imported_before_they_are_set():
+    check = "import sys, service.__main__; assert not {'numpy', 'faiss'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=60)

@@ -1,0 +1,68 @@
+import re
+
+from tests.handmade import publish_handmade
+from tests.service.asking import running
+
+REQUESTS = "http_server_request_duration_seconds"
+
+
+def test_fallbacks_are_counted_by_reason(shelf_folder):
+    with running(shelf_folder) as caller:
+        caller.wait_for("ready")
+        assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 0
+        caller.retrieve(user_id="nobody")
+        caller.retrieve(user_id="nobody")
+        caller.retrieve(history=["lost"])
+        caller.retrieve(history=["item-0"])
+        assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 2
+        assert caller.metric('esans_fallback_total{reason="no_known_items"}') == 1
+        assert caller.metric('esans_fallback_total{reason="empty_history"}') == 0
+
+
+def test_short_answers_and_candidates_are_counted(shelf_folder):
+    with running(shelf_folder) as caller:
+        caller.wait_for("ready")
+        caller.retrieve(history=["item-0"], k=10)
+        caller.retrieve(history=["item-0"], k=40)
+        assert caller.metric("esans_short_results_total") == 1
+        assert caller.metric("esans_candidates_returned_sum") == 49
+        assert caller.metric('esans_stage_duration_seconds_count{stage="find"}') == 2
+
+
+def test_the_live_bundle_is_shown_and_only_that(tmp_path):
+    first = publish_handmade(tmp_path, prefix="a")
+    with running(tmp_path) as caller:
+        caller.wait_for("ready", first)
+        second = publish_handmade(tmp_path, prefix="b", count=50)
+        caller.wait_for("ready", second)
+        text = caller.get("/metrics").text
+        assert f'esans_bundle_info{{index="Flat",version="{second}"}} 1.0' in text
+        assert first not in text
+        assert caller.metric("esans_index_items") == 50
+        assert caller.metric("esans_bundle_load_seconds") > 0
+        assert caller.metric("esans_bundle_age_seconds") > 0
+
+
+def test_no_id_and_no_unknown_path_becomes_a_label(caller):
+    caller.retrieve(user_id="secret-user", history=["secret-item"])
+    caller.get("/secret/path")
+    caller.ask("SECRET", "/livez")
+    text = caller.get("/metrics").text
+    assert "secret" not in text.lower()
+    assert f'{REQUESTS}_count{{method="GET",route="unmatched",status="404"}}' in text
+    assert f'{REQUESTS}_count{{method="_OTHER",route="/livez",status="405"}}' in text
+
+
+def test_requests_are_timed_by_route_template(caller):
+    caller.retrieve(k=1)
+    labels = '{method="POST",route="/retrieve",status="200"}'
+    assert caller.metric(f"{REQUESTS}_count{labels}") >= 1
+    buckets = re.findall(
+        rf'{REQUESTS}_bucket{{le="([^"]+)",method="POST"', caller.get("/metrics").text
+    )
+    assert {"0.001", "0.0025", "0.075", "10.0", "+Inf"} <= set(buckets)
+
+
+def test_the_process_is_measured_too(caller):
+    assert caller.metric("process_resident_memory_bytes") > 0
+    assert "python_info{" in caller.get("/metrics").text

@@ -1,0 +1,80 @@
+import pytest
+
+CALLS = [
+    ("post", "/retrieve", {"200", "413", "422", "500", "503"}),
+    ("get", "/bundle", {"200", "304", "500", "503"}),
+    ("get", "/readyz", {"200", "500", "503"}),
+    ("get", "/health", {"200", "500", "503"}),
+    ("get", "/livez", {"200", "500"}),
+    ("get", "/metrics", {"200"}),
+]
+
+
+@pytest.fixture(scope="module")
+def described(caller):
+    return caller.get("/openapi.json").json()
+
+
+def references(node):
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return []
+    own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+    return own + [deeper for value in node.values() for deeper in references(value)]
+
+
+def resolved(described, reference):
+    node = described
+    for step in reference.removeprefix("#/").split("/"):
+        node = node[step]
+    return node
+
+
+def test_every_reference_leads_to_a_schema(described):
+    found = references(described)
+    assert len(found) > 10
+    for reference in found:
+        assert resolved(described, reference)["type"] in ("object", "string")
+
+
+def test_it_is_openapi_3_1_with_a_text_for_every_answer(described):
+    assert described["openapi"].startswith("3.1")
+    for path in described["paths"].values():
+        for call in path.values():
+            assert call["summary"]
+            assert all(answer["description"] for answer in call["responses"].values())
+    names = [c["operationId"] for p in described["paths"].values() for c in p.values()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("method", "path", "statuses"), CALLS)
+def test_every_call_tells_all_its_answers(described, method, path, statuses):
+    answers = described["paths"][path][method]["responses"]
+    assert set(answers) == statuses
+    for status in statuses & {"413", "422", "500"}:
+        assert references(answers[status]["content"]["application/problem+json"]) == [
+            "#/components/schemas/Problem"
+        ]
+
+
+def test_no_call_is_left_out(described):
+    assert set(described["paths"]) == {path for _, path, _ in CALLS}
+
+
+def test_the_question_is_described_to_the_last_bound(described):
+    content = described["paths"]["/retrieve"]["post"]["requestBody"]["content"]
+    question = resolved(described, references(content)[0])
+    assert question["additionalProperties"] is False
+    assert set(question["properties"]) == {
+        *("user_id", "history", "k", "exclude", "exclude_seen"),
+    }
+    k = question["properties"]["k"]
+    assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
+    assert question["properties"]["exclude"]["maxItems"] == 10_000
+    kinds = {one["type"] for one in question["properties"]["exclude"]["items"]["anyOf"]}
+    assert kinds == {"string", "integer"}
+
+
+def test_the_docs_open(caller):
+    assert caller.get("/docs").status_code == 200

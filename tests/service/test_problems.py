@@ -1,0 +1,149 @@
+import json
+
+import pytest
+
+from index.errors import ConfigError, EsansError, FaultyBundleError
+from service.problems import TABLE
+from tests.service.asking import running
+
+
+def problem(response, status):
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    told = response.json()
+    assert told["status"] == status
+    assert told["request_id"] == response.headers["x-request-id"]
+    assert {"type", "title", "detail", "instance"} <= told.keys()
+    return told
+
+
+def descendants(error):
+    return [error, *(deeper for one in error.__subclasses__() for deeper in descendants(one))]
+
+
+def test_every_error_of_ours_has_a_status():
+    ours = [
+        one for one in descendants(EsansError) if one.__module__.startswith(("index", "serv"))
+    ]
+    assert len(ours) > 10
+    assert [one for one in ours if one not in TABLE] == []
+    assert all(400 <= row.status < 600 for row in TABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "told"),
+    [
+        ('{"k": 0}', "k", "greater than or equal to 1"),
+        ('{"k": 1001}', "k", "less than or equal to 1000"),
+        ('{"k": "5"}', "k", "valid integer"),
+        ('{"k": true}', "k", "valid integer"),
+        ('{"k": 2.0}', "k", "valid integer"),
+        ('{"k": null}', "k", "valid integer"),
+        ('{"exclude_seen": "no"}', "exclude_seen", "valid boolean"),
+        ('{"histroy": []}', "histroy", "no such key here"),
+        ('{"history": "item-1"}', "history", "valid array"),
+        ('{"history": ["a", 1.5]}', "history.1", "text of 1 to 512 characters or an integer"),
+        ('{"history": [true]}', "history.0", "text of 1 to 512 characters or an integer"),
+        ('{"history": [null]}', "history.0", "text of 1 to 512 characters or an integer"),
+        ('{"history": [""]}', "history.0", "text of 1 to 512 characters or an integer"),
+        ('{"exclude": [18446744073709551616]}', "exclude.0", "or an integer of 64 bits"),
+        ('{"user_id": 1.0}', "user_id", "text of 1 to 512 characters or an integer"),
+        (json.dumps({"user_id": "x" * 513}), "user_id", "text of 1 to 512 characters"),
+        (json.dumps({"history": [1] * 10_001}), "history", "at most 10000"),
+        (json.dumps({"exclude": [1] * 10_001}), "exclude", "at most 10000"),
+        ('{"history": [', "the body", "Invalid JSON: EOF"),
+        ('{"user_id": "\\ud800"}', "the body", "Invalid JSON"),
+        ("", "the body", "Invalid JSON: EOF"),
+        ("[]", "the body", "object"),
+    ],
+)
+def test_a_body_that_breaks_a_rule_is_refused_by_place(caller, body, place, told):
+    answer = problem(caller.ask("POST", "/retrieve", content=body), 422)
+    (fault,) = answer["errors"]
+    assert fault["place"] == place
+    assert told in fault["expected"]
+    assert fault["found"]
+    assert place in answer["detail"]
+
+
+def test_all_faults_of_a_body_are_told_at_once(caller):
+    answer = problem(caller.retrieve(k=0, history=[1.5], surprise=1), 422)
+    assert [one["place"] for one in answer["errors"]] == ["history.0", "k", "surprise"]
+    assert "and 2 more" in answer["detail"]
+
+
+def test_of_very_many_faults_the_first_are_told(caller):
+    answer = problem(caller.retrieve(history=[1.5] * 5_000), 422)
+    assert len(answer["errors"]) == 20
+    assert "and 4999 more" in answer["detail"]
+
+
+def test_a_long_text_is_not_sent_back_whole(caller):
+    answer = problem(caller.retrieve(user_id="x" * 100_000), 422)
+    assert len(answer["errors"][0]["found"]) < 100
+
+
+def test_the_longest_lists_are_read(shelf_folder):
+    ids = [f"item-{row}" for row in range(10_000)]
+    with running(shelf_folder) as caller:
+        caller.wait_for("ready")
+        told = caller.retrieve(history=ids, exclude=ids)
+    assert told.status_code == 200
+    assert len(told.json()["unknown_items"]) == 9_960
+
+
+def test_a_body_beyond_the_limit_is_refused(shelf_folder):
+    with running(shelf_folder, body_limit_bytes=2_000) as caller:
+        told = problem(caller.ask("POST", "/retrieve", content=b" " * 2_001), 413)
+    assert "larger than 2000 bytes" in told["detail"]
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(shelf_folder):
+    read = []
+
+    async def pieces():
+        for _ in range(1_000):
+            read.append(1)
+            yield b" " * 1_000
+
+    with running(shelf_folder, body_limit_bytes=2_000) as caller:
+        problem(caller.ask("POST", "/retrieve", content=pieces()), 413)
+    assert len(read) < 10
+
+
+def test_an_unknown_path_is_a_problem_too(caller):
+    told = problem(caller.get("/retrieve/"), 404)
+    assert told["instance"] == "/retrieve/"
+
+
+def test_a_wrong_method_names_the_right_one(caller):
+    answer = caller.get("/retrieve")
+    problem(answer, 405)
+    assert answer.headers["allow"] == "POST"
+
+
+def test_before_a_bundle_is_live_the_question_may_come_again_soon(empty):
+    answer = empty.retrieve(history=["item-0"])
+    told = problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+    assert "no bundle is live yet (no bundle)" in told["detail"]
+    problem(empty.get("/bundle"), 503)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), ConfigError("secret")])
+def test_what_is_our_own_fault_is_a_500_that_tells_nothing(empty, error):
+    async def fail():
+        raise error
+
+    empty.app.router.add_api_route("/broken", fail)
+    answer = empty.get("/broken")
+    problem(answer, 500)
+    assert "secret" not in answer.text
+
+
+def test_a_bundle_at_fault_is_a_503(empty):
+    async def fail():
+        raise FaultyBundleError("here", ["this is wrong"])
+
+    empty.app.router.add_api_route("/faulty", fail)
+    assert "this is wrong" in problem(empty.get("/faulty"), 503)["detail"]
