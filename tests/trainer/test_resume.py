@@ -1,0 +1,90 @@
+"""A run killed by SIGKILL goes on where it was, and ends as if nothing had happened."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from index.shelf import Shelf
+from tests.conftest import ROOT
+from tests.trainer.runs import arguments, run, write_config
+
+DEADLINE_S = 120
+
+
+def started(*words):
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def progress_in(bundles):
+    """What the checkpoint on disk says, or None before there is one."""
+    for path in bundles.glob(".checkpoints/*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["progress"])
+    return None
+
+
+def wait_until_in_mid_epoch(process, bundles):
+    for _ in range(DEADLINE_S * 200):
+        found = progress_in(bundles)
+        if found and found["epoch"] == 0 and found["batch"] >= 10:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    pytest.fail(f"no checkpoint in mid-epoch within {DEADLINE_S} s")
+
+
+def weights_of(bundles):
+    return (Shelf(bundles).current() / "towers.safetensors").read_bytes()
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(world, tmp_path):
+    training = {"batch_size": 16, "epochs": 2}  # 57 batches an epoch
+    often = write_config(tmp_path / "often.toml", {"training": training | {"checkpoint_s": 0}})
+    never = write_config(tmp_path / "never.toml", {"training": training})
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    first = started(*arguments(world, killed, often))
+    wait_until_in_mid_epoch(first, killed)
+    first.kill()  # SIGKILL
+    first.communicate()
+    stopped_at = progress_in(killed)
+    assert (stopped_at["epoch"], Shelf(killed).versions()) == (0, [])
+    second = started(*arguments(world, killed, often))
+    said, _ = second.communicate(timeout=DEADLINE_S)
+    assert second.returncode == 0, said
+    assert f"going on from epoch 1, batch {stopped_at['batch']}" in said
+    assert run(world, undisturbed, never) == 0
+    assert weights_of(killed) == weights_of(undisturbed)
+    assert list((killed / ".checkpoints").iterdir()) == []
+
+
+def test_a_truncated_checkpoint_is_named_and_not_trained_over(world, tmp_path, capsys):
+    config = write_config(tmp_path / "run.toml")
+    bundles = tmp_path / "bundles"
+    process = started(
+        *arguments(
+            world,
+            bundles,
+            write_config(tmp_path / "often.toml", {"training": {"checkpoint_s": 0}}),
+        )
+    )
+    while progress_in(bundles) is None and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    path = next(bundles.glob(".checkpoints/*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-10])
+    assert run(world, bundles, config) == 1
+    assert f"{path}: cannot be read as a checkpoint" in capsys.readouterr().err
+    with pytest.raises(SafetensorError):  # it is still there, to be looked at
+        progress_in(bundles)
