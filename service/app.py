@@ -26,8 +26,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live_bundle.start()
-        yield
-        await asyncio.to_thread(live_bundle.stop)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(live_bundle.stop)
 
     app = FastAPI(
         title="esans",

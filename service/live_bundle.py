@@ -152,9 +152,9 @@ class LiveBundle:
             self._metrics.reloads.labels("refused").inc()
             return self._turn_down(version, error)
         load_s = time.perf_counter() - began
-        self._state, self._refused = State(live), None
         facts = live.bundle.manifest
         self._metrics.show_bundle(version, facts.index.factory, facts.items, made_at_s, load_s)
+        self._state, self._refused = State(live), None
         log.info(
             "bundle is live",
             extra=fields(version=version, items=facts.items, load_s=round(load_s, 3)),

@@ -45,7 +45,7 @@ class TowersConfig(Part):
         0.01,
         gt=0,
         le=1,
-        description="standard deviation of a fresh id embedding; small lets content speak first",
+        description="standard deviation of a fresh id embedding; small: content speaks first",
     )
 
 

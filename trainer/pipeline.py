@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from index.bundle import open_bundle
 from index.errors import BundleError, WorseThanPopularityError
-from index.manifest import read_manifest
+from index.manifest import IndexFacts, read_manifest
 from index.retriever import Retriever
 from index.shelf import Shelf
 from index.writing import add_measures
@@ -53,7 +53,10 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     trained = train_towers(course, data, config, checkpoint)
     with shelf.stage() as staged:
         now = datetime.now(UTC)
-        stage_bundle(staged, data, course.catalogue, trained, course.validation, config, now)
+        manifest = stage_bundle(
+            staged, data, course.catalogue, trained, course.validation, config, now
+        )
+        tqdm.write(index_line(manifest.index))
         report = measure_staged(staged, data, config)
         version = shelf.publish(staged, now)
     tqdm.write(table_of(report))
@@ -119,6 +122,13 @@ def worse_than_popularity(
         f"{model:.4f}, popularity reaches {popular:.4f}; train longer, bring more data, "
         f"or make it current anyway with `python -m index rollback {bundles} {version}`"
     )
+
+
+def index_line(card: IndexFacts) -> str:
+    """Say how the index was built, and what it finds of the exact best."""
+    probes = f", nprobe {card.nprobe}" if card.nprobe else ""
+    found = ", ".join(f"@{count} {share:.4f}" for count, share in card.recall.items())
+    return f"index: {card.factory}{probes}; recall against exact search {found or 'exact'}"
 
 
 def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:

@@ -37,6 +37,21 @@ class Caller:
     def ask(self, method, path, **options):
         return self._portal.call(partial(self._client.request, method, path, **options))
 
+    def leave_midway(self, path):
+        """Begin to send a body, then hang up; return what was answered to nobody."""
+        answered = []
+        scope = {"type": "http", "method": "POST", "path": path}
+        scope |= {"query_string": b"", "headers": []}
+
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            answered.append(message)
+
+        self._portal.call(self.app, scope, receive, send)
+        return answered
+
     def get(self, path, **options):
         return self.ask("GET", path, **options)
 

@@ -134,6 +134,24 @@ def test_a_file_that_shows_up_late_is_reason_to_try_again(empty, tmp_path):
     empty.wait_for("ready", version)
 
 
+def test_a_file_system_that_fails_is_tried_again_at_each_look(tmp_path):
+    version = publish_handmade(tmp_path)
+
+    class FlakyShelf(Shelf):
+        looks = 0
+
+        def path_of(self, version):
+            self.looks += 1
+            if self.looks < 4:
+                raise OSError("stale file handle")
+            return super().path_of(version)
+
+    live_bundle = LiveBundle(FlakyShelf(tmp_path), 0.01, Metrics())
+    live_bundle.start()
+    until(lambda: live_bundle.readiness() == {"status": "ready", "bundle": version})
+    live_bundle.stop()
+
+
 def test_a_broken_pointer_does_not_end_the_service(tmp_path):
     version = publish_handmade(tmp_path)
     with running(tmp_path) as caller:

@@ -67,6 +67,7 @@ def test_a_process_serves_follows_and_stops_in_peace(tmp_path):
         assert len(told["candidates"]) == 5
     assert lines[-1] == {"event": "exit", "status": 0}
     events = [line["event"] for line in lines]
+    assert events[:2] == ["settings", "listening"]
     assert events.count("settings") == events.count("bundle is live") == 1
     assert any(line.get("route") == "/retrieve" for line in lines)
 
@@ -112,3 +113,17 @@ def test_help_teaches_every_setting():
 def test_nothing_that_counts_threads_is_imported_before_they_are_set():
     check = "import sys, service.__main__; assert not {'numpy', 'faiss'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("chosen", "found"), [({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")])
+def test_vector_libraries_get_one_thread_unless_told_otherwise(chosen, found):
+    program = (
+        "import os, service.__main__ as m\ntry: m.main(['--help'])\nfinally: "
+        "print(os.environ['OMP_NUM_THREADS'])"
+    )
+    clean = {name: value for name, value in environment().items() if "THREADS" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean | chosen,
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == found

@@ -43,3 +43,10 @@ def test_a_failure_is_logged_with_its_traceback_and_the_request(shelf_folder):
     failure = next(line for line in lines if line["event"] == "request failed")
     assert "RuntimeError: the cause" in failure["traceback"]
     assert failure["request_id"] == told["request_id"]
+
+
+def test_a_caller_who_hangs_up_is_no_failure_of_ours(caller):
+    with logged_lines(JsonFormatter()) as lines:
+        assert caller.leave_midway("/retrieve") == []
+    (line,) = lines
+    assert (line["event"], line["status"]) == ("request", 499)

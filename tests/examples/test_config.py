@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from trainer.config import RunConfig, read_config
+from trainer.explain import example
+
+FILE = Path(__file__).parents[2] / "examples" / "config.toml"
+
+
+def test_the_ready_configuration_is_what_the_command_prints():
+    assert FILE.read_text() == example()
+
+
+def test_the_ready_configuration_holds_the_defaults():
+    assert read_config(FILE) == RunConfig()

@@ -1,0 +1,91 @@
+"""The whole path as a person walks it: generate, train, serve, ask."""
+
+import json
+import subprocess
+import sys
+import time
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from examples.catalogue import ShopSize, make_catalogue
+from tests.conftest import ROOT
+
+ASKED, CANDIDATES = 60, 10
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop") / "data"
+    make_catalogue(folder, ShopSize(items=600, users=800, interactions=12_000), seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(shop, tmp_path_factory):
+    bundles = tmp_path_factory.mktemp("bundles")
+    run = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "run",
+        "--data",
+        str(shop),
+        "--bundles",
+        str(bundles),
+    ]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    log = bundles / "log"
+    serve = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
+    with log.open("w") as stream:
+        process = subprocess.Popen(serve, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        yield ready_url(log)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def ready_url(log):
+    for _ in range(600):
+        lines = [line for line in log.read_text().splitlines() if '"listening"' in line]
+        if lines:
+            url = json.loads(lines[0])["url"]
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return url
+        time.sleep(0.1)
+    raise AssertionError(f"not ready: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def shelf_of(shop):
+    rows = pq.read_table(shop / "items.parquet").to_pylist()
+    return {row["item_id"]: f"{row['department']} > {row['shelf']}" for row in rows}
+
+
+def candidates(url, **question):
+    answer = httpx.post(f"{url}/retrieve", json={"k": CANDIDATES, **question})
+    return [one["item_id"] for one in answer.raise_for_status().json()["candidates"]]
+
+
+def test_most_candidates_of_a_user_are_of_their_planted_tastes(shop, url, shelf_of):
+    planted = pq.read_table(shop / "planted.parquet").to_pylist()[:ASKED]
+    hits = [
+        shelf_of[item_id] in user["tastes"]
+        for user in planted
+        for item_id in candidates(url, user_id=user["user_id"])
+    ]
+    assert len(hits) == ASKED * CANDIDATES
+    assert sum(hits) > 0.8 * len(hits)  # two or three of thirty shelves: by chance under 10 %
+
+
+def test_one_click_of_a_new_user_is_answered_mostly_from_its_shelf(url, shelf_of):
+    clicks = list(shelf_of)[:ASKED]
+    hits = [
+        shelf_of[item_id] == shelf_of[click]
+        for click in clicks
+        for item_id in candidates(url, history=[click])
+    ]
+    assert sum(hits) > 0.9 * len(hits)  # one of thirty shelves: by chance under 4 %
