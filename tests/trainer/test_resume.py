@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from index.shelf import Shelf
 from tests.conftest import ROOT
 from tests.trainer.runs import arguments, run, write_config
+from trainer.config import check_config, read_config
+from trainer.dataset import load_dataset
+from trainer.pipeline import checkpoint_of
 
 DEADLINE_S = 120
 
@@ -35,12 +39,12 @@ def progress_in(bundles):
 
 
 def wait_until_in_mid_epoch(process, bundles):
-    for _ in range(DEADLINE_S * 200):
+    for _ in range(DEADLINE_S * 50):
         found = progress_in(bundles)
         if found and found["epoch"] == 0 and found["batch"] >= 10:
             return
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
+        time.sleep(0.02)
     pytest.fail(f"no checkpoint in mid-epoch within {DEADLINE_S} s")
 
 
@@ -70,21 +74,22 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(world, tmp_pat
 
 def test_a_truncated_checkpoint_is_named_and_not_trained_over(world, tmp_path, capsys):
     config = write_config(tmp_path / "run.toml")
-    bundles = tmp_path / "bundles"
-    process = started(
-        *arguments(
-            world,
-            bundles,
-            write_config(tmp_path / "often.toml", {"training": {"checkpoint_s": 0}}),
-        )
-    )
-    while progress_in(bundles) is None and process.poll() is None:
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
-    path = next(bundles.glob(".checkpoints/*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-10])
-    assert run(world, bundles, config) == 1
-    assert f"{path}: cannot be read as a checkpoint" in capsys.readouterr().err
-    with pytest.raises(SafetensorError):  # it is still there, to be looked at
-        progress_in(bundles)
+    path = checkpoint_of(tmp_path, load_dataset(world), read_config(config)).path
+    path.parent.mkdir()
+    path.write_bytes(b"half")
+    assert run(world, tmp_path, config) == 1
+    told = capsys.readouterr().err
+    assert f"{path}: cannot be read as a checkpoint" in told
+    assert "remove it to begin the run anew" in told
+    assert path.read_bytes() == b"half"  # it is still there, to be looked at
+
+
+def test_the_pace_of_checkpoints_is_the_one_training_key_that_makes_no_other_run(world):
+    data = load_dataset(world)
+
+    def key_of(seed=0, **training):
+        values = {"seed": seed, "training": training}
+        return checkpoint_of(Path(), data, check_config(values, "a test")).run_key
+
+    assert key_of() == key_of(checkpoint_s=1)
+    assert len({key_of(), key_of(seed=1), key_of(epochs=9), key_of(batch_size=9)}) == 4

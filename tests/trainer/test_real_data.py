@@ -1,0 +1,24 @@
+"""The real sets train through the command as they are, without a special case."""
+
+import pytest
+
+from index.manifest import read_manifest
+from index.shelf import Shelf
+from tests.trainer.runs import run
+
+slow = pytest.mark.slow
+SETS = [
+    "ml100k_posters",
+    pytest.param("amazon_instruments", marks=slow),
+    pytest.param("ml1m_posters", marks=slow),
+]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_one_epoch_on_a_real_set_beats_popularity(test_data, tmp_path, name):
+    config = tmp_path / "run.toml"
+    config.write_text('[training]\nepochs = 1\ndevice = "cpu"\n')
+    bundles = tmp_path / "bundles"
+    assert run(test_data(name), bundles, config) == 0
+    measures = read_manifest(Shelf(bundles).current()).measures["test"]
+    assert measures["model"]["recall@50"] > measures["popularity"]["recall@50"]

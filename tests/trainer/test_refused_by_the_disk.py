@@ -1,0 +1,107 @@
+"""A disk that refuses: full, read-only, or no folder at all."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from index.item_index import ItemIndex
+from index.shelf import Shelf
+from tests.conftest import ROOT
+from tests.handmade import publish_handmade
+from tests.trainer.runs import arguments, run, write_config
+from trainer.checkpoint import Checkpoint, Progress
+
+LARGEST_FILE_BYTES = 20_000
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many kilobytes; where that is not allowed, the test is skipped."""
+    mounted = []
+
+    def mount(size_kb):
+        folder = tmp_path / f"disk-{size_kb}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", str(folder)]
+        if os.getuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a small disk needs root and the right to mount")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_folder_of_bundles_that_cannot_be_made_is_told_without_traceback(
+    world, tmp_path, capsys
+):
+    (tmp_path / "taken").write_text("a file")
+    config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
+    assert run(world, tmp_path / "taken", config) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert str(tmp_path / "taken") in told
+    assert "give the same command again" in told
+
+
+def limit_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES))
+
+
+def test_a_file_too_large_ends_the_run_in_words_and_publishes_nothing(world, tmp_path):
+    config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
+    bundles = tmp_path / "bundles"
+    version = publish_handmade(bundles)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments(world, bundles, config)],
+        cwd=ROOT,
+        preexec_fn=limit_files,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "what was current still is" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Shelf(bundles).versions() == [version]
+    assert list(bundles.glob(".checkpoints/*")) == []
+
+
+@pytest.mark.parametrize("size_kb", [220, 340])
+def test_a_disk_full_while_publishing_leaves_the_old_bundle_current(
+    small_disk, world, tmp_path, capsys, size_kb
+):
+    config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
+    disk = small_disk(size_kb)
+    version = publish_handmade(disk)
+    assert run(world, disk, config) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert "No space left" in told
+    assert Shelf(disk).versions() == [version]
+    assert Shelf(disk).pointer().version == version
+    assert list(disk.glob(".staging-*")) == []
+
+
+def test_an_index_that_the_disk_refuses_is_an_error_of_the_system():
+    index = faiss.IndexFlatIP(64)
+    index.add(np.zeros((4_000, 64), np.float32))
+    with pytest.raises(OSError, match=r"/dev/full: cannot be written"):
+        ItemIndex(index).save(Path("/dev/full"))
+
+
+def test_a_checkpoint_that_the_disk_refuses_leaves_the_one_before(small_disk):
+    checkpoint = Checkpoint(small_disk(100) / "run.safetensors", "this run")
+    checkpoint.save({"now/a": torch.zeros(1_000)}, Progress(step=1))
+    with pytest.raises(OSError, match=r"run\.safetensors: cannot be written.*No space left"):
+        checkpoint.save({"now/a": torch.zeros(100_000)}, Progress(step=2))
+    assert checkpoint.load()[1].step == 1
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == ["run.safetensors"]
