@@ -7,6 +7,11 @@ from pathlib import Path
 from index.errors import EsansError
 from index.shelf import Shelf
 
+REMEDY = (
+    "what was current still is; see whether the disk is full or may not be written to, then "
+    "give the same command again: it goes on from its last checkpoint"
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status (0 done, 1 refused with a reason)."""
@@ -17,8 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        remedy = "what was current still is; mend it and give the same command again to go on"
-        print(f"{error}; {remedy}", file=sys.stderr)
+        place = parsed.bundles if "bundles" in parsed else "the output"
+        print(
+            f"{place}: the run was stopped by the system ({error}); {REMEDY}", file=sys.stderr
+        )
         return 1
     return 0
 

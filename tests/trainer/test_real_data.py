@@ -1,4 +1,4 @@
-"""The real sets train through the command as they are, without a special case."""
+"""The real sets train through the command as they are, without a special case; towers small."""
 
 import pytest
 
@@ -6,6 +6,11 @@ from index.manifest import read_manifest
 from index.shelf import Shelf
 from tests.trainer.runs import run
 
+SMALL = """
+towers = {width = 32, history_length = 20}
+training = {epochs = 1, device = "cpu"}
+evaluation = {ease_items_limit = 0}
+"""
 slow = pytest.mark.slow
 SETS = [
     "ml100k_posters",
@@ -17,7 +22,7 @@ SETS = [
 @pytest.mark.parametrize("name", SETS)
 def test_one_epoch_on_a_real_set_beats_popularity(test_data, tmp_path, name):
     config = tmp_path / "run.toml"
-    config.write_text('[training]\nepochs = 1\ndevice = "cpu"\n')
+    config.write_text(SMALL)
     bundles = tmp_path / "bundles"
     assert run(test_data(name), bundles, config) == 0
     measures = read_manifest(Shelf(bundles).current()).measures["test"]
