@@ -54,7 +54,7 @@ def test_every_variable_that_compose_and_image_set_is_a_setting_of_the_service()
 
 def test_the_published_port_is_the_one_that_the_service_listens_on():
     port = SERVICES["service"]["environment"]["ESANS_HTTP_PORT"]
-    assert SERVICES["service"]["ports"] == ["${ESANS_PUBLISHED_PORT:-8000}:" + port]
+    assert SERVICES["service"]["ports"] == ["${PUBLISHED_PORT:-8000}:" + port]
     assert values("service", "EXPOSE") == [port]
     assert environment("service")["ESANS_HTTP_PORT"] == port
 

@@ -6,11 +6,19 @@ import sys
 import time
 
 import httpx
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from examples.catalogue import ShopSize, make_catalogue
+from index.bundle import open_bundle
+from index.retriever import Retriever
+from index.shelf import Shelf
 from tests.conftest import ROOT
+from trainer.dataset import TEST, load_dataset
+from trainer.evaluation import answers_of
+from trainer.histories import cases, some_cases
+from trainer.measures import DEPTH
 
 ASKED, CANDIDATES = 60, 10
 
@@ -23,7 +31,7 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(shop, tmp_path_factory):
+def bundles(shop, tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
     run = [
         sys.executable,
@@ -37,6 +45,11 @@ def url(shop, tmp_path_factory):
     ]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return bundles
+
+
+@pytest.fixture(scope="module")
+def url(bundles):
     log = bundles / "log"
     serve = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
     with log.open("w") as stream:
@@ -89,3 +102,21 @@ def test_one_click_of_a_new_user_is_answered_mostly_from_its_shelf(url, shelf_of
         for item_id in candidates(url, history=[click])
     ]
     assert sum(hits) > 0.9 * len(hits)  # one of thirty shelves: by chance under 4 %
+
+
+def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
+    data = load_dataset(shop)
+    asked = some_cases(
+        cases(data.interactions, TEST, len(data.user_ids)), ASKED, np.random.default_rng(0)
+    )
+    bundle = open_bundle(Shelf(bundles).current())
+    offline = answers_of(Retriever(bundle), asked)
+    for case, expected in enumerate(offline):
+        history = [data.item_ids[row] for row in asked.histories.of(case)]
+        answer = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH}).json()
+        rows = bundle.items.rows_of([one["item_id"] for one in answer["candidates"]])
+        query = Retriever(bundle).encode([asked.histories.of(case)])[0]
+        assert answer["bundle"] == bundle.version
+        assert len(rows) == len(set(rows)) == len(expected)
+        away = np.abs(bundle.vectors[rows] @ query - bundle.vectors[expected] @ query)
+        assert away.max() <= 1e-5  # the same ids, except where scores tie within this
