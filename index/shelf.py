@@ -39,6 +39,14 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def prepare(self) -> None:
+        """Make the folder, and see now, not after hours of training, that it can be written.
+
+        Raises OSError if it cannot.
+        """
+        with self._writing():
+            pass
+
     def pointer(self) -> Pointer | None:
         """Read which bundle is current; None where nothing was ever published.
 

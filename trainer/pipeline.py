@@ -47,8 +47,9 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     torch.set_num_threads(config.training.threads)
     data = load_dataset(folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
-    course = prepare(data, config)
     shelf = Shelf(bundles)
+    shelf.prepare()
+    course = prepare(data, config)
     checkpoint = checkpoint_of(bundles, data, config)
     trained = train_towers(course, data, config, checkpoint)
     with shelf.stage() as staged:

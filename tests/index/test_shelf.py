@@ -134,3 +134,9 @@ def test_two_processes_may_publish_at_once(tmp_path):
     assert len(shelf.versions()) == 10
     assert {pointer.version, pointer.previous} <= set(shelf.versions())
     assert not list(tmp_path.glob(".staging-*"))
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        Shelf(tmp_path / "file").prepare()
