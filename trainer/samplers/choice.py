@@ -1,11 +1,19 @@
 """From the sampler's name in a configuration to the sampler."""
 
-from trainer.config import SamplerConfig, UniformConfig
+from collections.abc import Callable
+from typing import Any
+
+from trainer.samplers.config import SamplerConfig
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.interface import Sampler
 from trainer.samplers.uniform import Uniform
 
+SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
+    "in-batch": lambda _: in_batch,
+    "uniform": lambda part: Uniform(part.count),
+}
+
 
 def build_sampler(config: SamplerConfig) -> Sampler:
-    """Return the sampler that a configuration names."""
-    return Uniform(config.count) if isinstance(config, UniformConfig) else in_batch
+    """Return the sampler that a configuration names, new and without memory."""
+    return SAMPLERS[config.name](config)

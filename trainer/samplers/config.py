@@ -1,0 +1,28 @@
+"""The samplers' part of the run configuration: one table, told apart by its name."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.part import Part
+
+COUNT_LIMIT = 100_000  # vectors a step
+
+
+class InBatchConfig(Part):
+    """The other positives of the batch as negatives; nothing more is encoded."""
+
+    name: Literal["in-batch"] = "in-batch"
+
+
+class UniformConfig(Part):
+    """Negatives drawn from the whole catalogue, each item alike."""
+
+    name: Literal["uniform"]
+    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
+
+
+SamplerConfig = Annotated[
+    InBatchConfig | UniformConfig,
+    Field(discriminator="name"),
+]
