@@ -5,11 +5,13 @@ from typing import Any
 
 from trainer.samplers.config import SamplerConfig
 from trainer.samplers.in_batch import in_batch
+from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
 from trainer.samplers.uniform import Uniform
 
 SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "in-batch": lambda _: in_batch,
+    "in-batch-uncorrected": lambda _: in_batch_uncorrected,
     "uniform": lambda part: Uniform(part.count),
 }
 

@@ -15,6 +15,12 @@ class InBatchConfig(Part):
     name: Literal["in-batch"] = "in-batch"
 
 
+class InBatchUncorrectedConfig(Part):
+    """As in-batch, without log q: shows what the correction is worth."""
+
+    name: Literal["in-batch-uncorrected"]
+
+
 class UniformConfig(Part):
     """Negatives drawn from the whole catalogue, each item alike."""
 
@@ -23,6 +29,6 @@ class UniformConfig(Part):
 
 
 SamplerConfig = Annotated[
-    InBatchConfig | UniformConfig,
+    InBatchConfig | InBatchUncorrectedConfig | UniformConfig,
     Field(discriminator="name"),
 ]
