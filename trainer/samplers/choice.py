@@ -7,12 +7,14 @@ from trainer.samplers.config import SamplerConfig
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
+from trainer.samplers.popularity import Popularity
 from trainer.samplers.uniform import Uniform
 
 SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "in-batch": lambda _: in_batch,
     "in-batch-uncorrected": lambda _: in_batch_uncorrected,
     "uniform": lambda part: Uniform(part.count),
+    "popularity": lambda part: Popularity(part.count, part.exponent),
 }
 
 

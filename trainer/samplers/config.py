@@ -28,7 +28,17 @@ class UniformConfig(Part):
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
 
 
+class PopularityConfig(Part):
+    """Negatives drawn by a power of their share of the training targets."""
+
+    name: Literal["popularity"]
+    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
+    exponent: float = Field(
+        0.75, ge=0, le=2, description="of the share: 0 draws every target alike, 1 by its share"
+    )
+
+
 SamplerConfig = Annotated[
-    InBatchConfig | InBatchUncorrectedConfig | UniformConfig,
+    InBatchConfig | InBatchUncorrectedConfig | UniformConfig | PopularityConfig,
     Field(discriminator="name"),
 ]
