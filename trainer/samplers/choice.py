@@ -7,6 +7,7 @@ from trainer.samplers.config import SamplerConfig
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
+from trainer.samplers.mixed import Mixed
 from trainer.samplers.popularity import Popularity
 from trainer.samplers.uniform import Uniform
 
@@ -15,6 +16,7 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "in-batch-uncorrected": lambda _: in_batch_uncorrected,
     "uniform": lambda part: Uniform(part.count),
     "popularity": lambda part: Popularity(part.count, part.exponent),
+    "mixed": lambda part: Mixed(part.count),
 }
 
 

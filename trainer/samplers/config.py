@@ -38,7 +38,16 @@ class PopularityConfig(Part):
     )
 
 
+class MixedConfig(Part):
+    """The other positives of the batch together with uniform draws."""
+
+    name: Literal["mixed"]
+    count: int = Field(
+        512, ge=1, le=COUNT_LIMIT, description="uniform items encoded per step, shared"
+    )
+
+
 SamplerConfig = Annotated[
-    InBatchConfig | InBatchUncorrectedConfig | UniformConfig | PopularityConfig,
+    InBatchConfig | InBatchUncorrectedConfig | UniformConfig | PopularityConfig | MixedConfig,
     Field(discriminator="name"),
 ]
