@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.samplers.config import SamplerConfig
+from trainer.samplers.cross_batch import CrossBatch
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
@@ -17,6 +18,7 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "uniform": lambda part: Uniform(part.count),
     "popularity": lambda part: Popularity(part.count, part.exponent),
     "mixed": lambda part: Mixed(part.count),
+    "cross-batch": lambda part: CrossBatch(part.size, part.warm_up),
 }
 
 

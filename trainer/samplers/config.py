@@ -47,7 +47,27 @@ class MixedConfig(Part):
     )
 
 
+class CrossBatchConfig(Part):
+    """The other positives of the batch together with a bank of past ones; none encoded."""
+
+    name: Literal["cross-batch"]
+    size: int = Field(
+        2048,
+        ge=1,
+        le=COUNT_LIMIT,
+        description="past item vectors in the bank, oldest out first",
+    )
+    warm_up: int = Field(
+        500, ge=0, description="steps before the bank is used: early vectors age too fast"
+    )
+
+
 SamplerConfig = Annotated[
-    InBatchConfig | InBatchUncorrectedConfig | UniformConfig | PopularityConfig | MixedConfig,
+    InBatchConfig
+    | InBatchUncorrectedConfig
+    | UniformConfig
+    | PopularityConfig
+    | MixedConfig
+    | CrossBatchConfig,
     Field(discriminator="name"),
 ]
