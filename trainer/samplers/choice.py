@@ -5,6 +5,7 @@ from typing import Any
 
 from trainer.samplers.config import SamplerConfig
 from trainer.samplers.cross_batch import CrossBatch
+from trainer.samplers.dynamic import Dynamic
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
@@ -19,6 +20,7 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "popularity": lambda part: Popularity(part.count, part.exponent),
     "mixed": lambda part: Mixed(part.count),
     "cross-batch": lambda part: CrossBatch(part.size, part.warm_up),
+    "dynamic": lambda part: Dynamic(part.count, part.kept),
 }
 
 

@@ -1,8 +1,8 @@
 """The samplers' part of the run configuration: one table, told apart by its name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.part import Part
 
@@ -62,12 +62,30 @@ class CrossBatchConfig(Part):
     )
 
 
+class DynamicConfig(Part):
+    """Of a uniform pool, those that the model scores highest for each row."""
+
+    name: Literal["dynamic"]
+    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
+    kept: int = Field(
+        32, ge=1, le=COUNT_LIMIT, description="highest-scoring of them per row, at most count"
+    )
+
+    @model_validator(mode="after")
+    def refuse_more_than_there_are(self) -> Self:
+        """Catch a `kept` that would keep everything and choose nothing."""
+        if self.kept > self.count:
+            raise ValueError(f"kept ({self.kept}) must be at most count ({self.count})")
+        return self
+
+
 SamplerConfig = Annotated[
     InBatchConfig
     | InBatchUncorrectedConfig
     | UniformConfig
     | PopularityConfig
     | MixedConfig
-    | CrossBatchConfig,
+    | CrossBatchConfig
+    | DynamicConfig,
     Field(discriminator="name"),
 ]
