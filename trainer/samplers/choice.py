@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from trainer.samplers.batch_mix import BatchMix
 from trainer.samplers.config import SamplerConfig
 from trainer.samplers.cross_batch import CrossBatch
 from trainer.samplers.dynamic import Dynamic
@@ -21,6 +22,7 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "mixed": lambda part: Mixed(part.count),
     "cross-batch": lambda part: CrossBatch(part.size, part.warm_up),
     "dynamic": lambda part: Dynamic(part.count, part.kept),
+    "batch-mix": lambda part: BatchMix(part.count, part.batch_part, part.mix_temperature),
 }
 
 

@@ -79,6 +79,22 @@ class DynamicConfig(Part):
         return self
 
 
+class BatchMixConfig(Part):
+    """The other positives of the batch together with mixtures of them; none encoded."""
+
+    name: Literal["batch-mix"]
+    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="mixtures per step, shared")
+    batch_part: float = Field(
+        0.2, gt=0, lt=1, description="weight of the batch; the mixtures have the rest"
+    )
+    mix_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="of the mixing weights: the lower, the fewer items make up a mixture",
+    )
+
+
 SamplerConfig = Annotated[
     InBatchConfig
     | InBatchUncorrectedConfig
@@ -86,6 +102,7 @@ SamplerConfig = Annotated[
     | PopularityConfig
     | MixedConfig
     | CrossBatchConfig
-    | DynamicConfig,
+    | DynamicConfig
+    | BatchMixConfig,
     Field(discriminator="name"),
 ]
