@@ -12,6 +12,7 @@ from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
 from trainer.samplers.mixed import Mixed
 from trainer.samplers.popularity import Popularity
+from trainer.samplers.positive_mix import PositiveMix
 from trainer.samplers.uniform import Uniform
 
 SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
@@ -23,6 +24,7 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "cross-batch": lambda part: CrossBatch(part.size, part.warm_up),
     "dynamic": lambda part: Dynamic(part.count, part.kept),
     "batch-mix": lambda part: BatchMix(part.count, part.batch_part, part.mix_temperature),
+    "positive-mix": lambda part: PositiveMix(part.count, part.candidates, part.kept),
 }
 
 

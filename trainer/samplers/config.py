@@ -95,6 +95,17 @@ class BatchMixConfig(Part):
     )
 
 
+class PositiveMixConfig(Part):
+    """Per row, hard items of a uniform pool moved towards the row's positive."""
+
+    name: Literal["positive-mix"]
+    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
+    candidates: int = Field(
+        16, ge=1, le=10_000, description="items of the pool that compete for one negative"
+    )
+    kept: int = Field(32, ge=1, le=10_000, description="negatives per row")
+
+
 SamplerConfig = Annotated[
     InBatchConfig
     | InBatchUncorrectedConfig
@@ -103,6 +114,7 @@ SamplerConfig = Annotated[
     | MixedConfig
     | CrossBatchConfig
     | DynamicConfig
-    | BatchMixConfig,
+    | BatchMixConfig
+    | PositiveMixConfig,
     Field(discriminator="name"),
 ]
