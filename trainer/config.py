@@ -2,18 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from index.errors import ConfigError
+from trainer.part import Part
+from trainer.samplers.config import InBatchConfig, SamplerConfig
 from trainer.split import SplitName
-
-
-class Part(BaseModel):
-    """Frozen, and closed: an unknown key stops the start."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(Part):
@@ -47,22 +43,6 @@ class TowersConfig(Part):
         le=1,
         description="standard deviation of a fresh id embedding; small: content speaks first",
     )
-
-
-class UniformConfig(Part):
-    """Negatives drawn from the whole catalogue, each item alike."""
-
-    name: Literal["uniform"]
-    count: int = Field(512, ge=1, le=100_000, description="items encoded per step, shared")
-
-
-class InBatchConfig(Part):
-    """The other positives of the batch as negatives; nothing more is encoded."""
-
-    name: Literal["in-batch"] = "in-batch"
-
-
-SamplerConfig = Annotated[UniformConfig | InBatchConfig, Field(discriminator="name")]
 
 
 class TrainingConfig(Part):

@@ -3,12 +3,13 @@
 import json
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from trainer.config import InBatchConfig, RunConfig, UniformConfig
+from trainer.config import RunConfig
+from trainer.samplers.config import SamplerConfig
 
 HEAD = """\
 # Every key of a run, with its default. Leave out what you do not change: an empty file is a
@@ -34,11 +35,11 @@ def _table(part: BaseModel, path: str) -> Iterator[str]:
     for name, (value, field) in tables.items():
         inner = f"{path}.{name}" if path else name
         yield ""
-        if isinstance(value, InBatchConfig):
-            yield from _samplers(inner, field)
+        yield from _comment(field.description or type(value).__doc__ or "")
+        yield f"[{inner}]"
+        if name == "sampler":
+            yield from _samplers(value)
         else:
-            yield from _comment(type(value).__doc__ or "")
-            yield f"[{inner}]"
             yield from _table(value, inner)
 
 
@@ -53,15 +54,27 @@ def _key(name: str, value: object, field: FieldInfo) -> Iterator[str]:
     yield f"{name} = {json.dumps(value)}"
 
 
-def _samplers(path: str, field: FieldInfo) -> Iterator[str]:
-    """Yield the default sampler's table, and the others as comments."""
-    yield from _comment(field.description or "")
-    yield f"[{path}]"
-    yield 'name = "in-batch"'
-    yield from _comment(f"in-batch: {InBatchConfig.__doc__}")
-    yield from _comment(f"uniform: {UniformConfig.__doc__}")
-    count: Any = UniformConfig.model_fields["count"]
-    yield f"# count = {count.default}  # uniform only: {count.description}"
+def _samplers(chosen: BaseModel) -> Iterator[str]:
+    """Yield the keys of the default sampler, then of all others as comments."""
+    parts = get_args(get_args(SamplerConfig)[0])
+    yield from _sampler(type(chosen))
+    for part in parts:
+        if part is not type(chosen):
+            yield "#"
+            yield from (
+                line if line.startswith("#") else f"# {line}" for line in _sampler(part)
+            )
+
+
+def _sampler(part: type[BaseModel]) -> Iterator[str]:
+    """Yield the keys of one sampler: what it does stands above its name."""
+    for key, field in part.model_fields.items():
+        if key == "name":
+            (name,) = get_args(field.annotation)
+            yield from _comment(part.__doc__ or "")
+            yield f"name = {json.dumps(name)}"
+        else:
+            yield from _key(key, field.default, field)
 
 
 def _comment(text: str) -> list[str]:

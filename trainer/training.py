@@ -14,7 +14,7 @@ from trainer.checkpoint import Checkpoint, Progress, group_of, pack, unpack
 from trainer.config import TrainingConfig
 from trainer.course import Course
 from trainer.loss import sampled_softmax
-from trainer.samplers.interface import Sampler
+from trainer.samplers.interface import Sampler, Stateful
 from trainer.step import context_of
 from trainer.towers import Towers
 from trainer.validation import validation_recall
@@ -84,6 +84,8 @@ class _Loop:
         self.towers.load_state_dict(group_of(flat, "now"))
         self.best = group_of(flat, "best")
         unpack(flat, self.optimizer)
+        if isinstance(self.sampler, Stateful):
+            self.sampler.load_state(group_of(flat, "sampler"))
         tqdm.write(
             f"going on from epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
         )
@@ -91,6 +93,8 @@ class _Loop:
     def save(self) -> None:
         """Write the checkpoint."""
         groups = {"now": dict(self.towers.state_dict()), "best": self.best}
+        if isinstance(self.sampler, Stateful):
+            groups["sampler"] = self.sampler.state()
         self.checkpoint.save(pack(self.optimizer, groups), self.progress)
 
     def run_epoch(self) -> None:

@@ -6,7 +6,7 @@ changes for a new one: it hands over what the step knows and takes vectors, what
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -42,10 +42,12 @@ class Negatives:
     """What a sampler drew: shared by the batch, or a set per row.
 
     vectors         [n, width] or [batch, n, width]
-    log_q           [n] or [batch, n]   log of the expected count with which each was drawn
+    log_q           [n] or [batch, n]   log of the expected count with which each was drawn;
+                                        per row where the law is, though vectors be shared
     is_masked       [batch, n]          True where it must not count as a negative of that row
     positive_log_q  [batch] or None     the same law at the positives; None where it has none
-    rows            as log_q, or None   item rows; None where vectors are virtual
+    rows            [n] or [batch, n]   item rows; None where any vector is virtual
+    encoded_count   item rows encoded for this draw, candidates included: what it cost
     """
 
     vectors: Tensor
@@ -53,6 +55,7 @@ class Negatives:
     is_masked: Tensor
     positive_log_q: Tensor | None = field(default=None)
     rows: Tensor | None = field(default=None)
+    encoded_count: int = field(default=0)
 
 
 class Sampler(Protocol):
@@ -60,3 +63,14 @@ class Sampler(Protocol):
 
     def __call__(self, context: Context, /) -> Negatives:
         """Draw for the step that the context describes."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A sampler that remembers: the loop keeps its state in the checkpoint with the weights."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that later draws depend on."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned."""

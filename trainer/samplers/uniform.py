@@ -30,4 +30,5 @@ class Uniform:
             is_masked=context.is_known(drawn),
             positive_log_q=expected.expand(len(context.positive_rows)),
             rows=drawn,
+            encoded_count=self.count,
         )

@@ -1,0 +1,90 @@
+"""What the samplers' tests share: a step's context by hand, and runs of seconds."""
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from tests.tiny_world import write_tiny_world
+from trainer.checkpoint import Checkpoint
+from trainer.config import check_config
+from trainer.course import prepare
+from trainer.dataset import load_dataset
+from trainer.histories import Histories
+from trainer.known import known_positives
+from trainer.loss import sampled_softmax
+from trainer.samplers.interface import Context
+from trainer.towers import build_towers
+from trainer.training import train
+
+
+def unit(count, width=8, seed=0):
+    """[count, width] random unit rows that take gradient."""
+    made = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    return normalize(made, dim=-1).requires_grad_()
+
+
+def context_for(taken, user_rows, positive_rows, share, *, table=None, queries=None, step=0):
+    """A step's context over a table of item vectors.
+
+    taken  every user's known positives
+    share  every item's share of the targets
+    """
+    table = unit(len(share)) if table is None else table
+    offsets = np.cumsum([0, *map(len, taken)]).astype(np.int64)
+    histories = Histories(offsets, np.array([row for one in taken for row in one], np.int32))
+    known = known_positives(histories, len(share), torch.device("cpu"))
+    users, positives = torch.tensor(user_rows), torch.tensor(positive_rows)
+    return Context(
+        user_rows=users,
+        positive_rows=positives,
+        positives=table[positives],
+        queries=unit(len(user_rows), seed=1) if queries is None else queries,
+        target_share=torch.tensor(share),
+        encode=lambda rows: table[rows],
+        is_known=lambda rows: known.of(users, rows),
+        step=step,
+        rng=torch.Generator().manual_seed(step),
+    )
+
+
+def loss_of(context, negatives, log_q_share=1.0):
+    return sampled_softmax(
+        context.queries, context.positives, negatives, 0.1, log_q_share=log_q_share
+    )
+
+
+def knows_all(share):
+    """A step in which user 0 took every item, so that nothing is left as a negative."""
+    items = list(range(len(share)))
+    return context_for([items, [0]], [0, 1], [1, 0], share)
+
+
+def config_of(sampler, **training):
+    """A run of seconds with a sampler's table."""
+    return check_config(
+        {
+            "towers": {"width": 16, "history_length": 8},
+            "training": {
+                "sampler": sampler,
+                "device": "cpu",
+                "batch_size": 64,
+                "temperature": 0.1,
+                "learning_rate": 0.003,
+                "patience": 100,
+                **training,
+            },
+        },
+        "a test",
+    )
+
+
+def train_tiny(folder, sampler, config):
+    """Train on the planted world from fresh towers; go on from the folder's checkpoint."""
+    if not (folder / "world").exists():
+        write_tiny_world(folder / "world")
+    data = load_dataset(folder / "world", "auto", config.seed)
+    course = prepare(data, config)
+    means = course.catalogue.means()
+    towers = build_towers(len(course.catalogue), means, config.towers, True, config.seed)
+    checkpoint = Checkpoint(folder / "checkpoint.safetensors", "a test")
+    return train(towers, course, sampler, config.training, config.towers.id_dropout, checkpoint)
