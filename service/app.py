@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from index.shelf import Shelf
 from service.live_bundle import LiveBundle
@@ -31,7 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await asyncio.to_thread(live_bundle.stop)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
+        redoc_url=None,
+        static_url="/docs-static",
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",

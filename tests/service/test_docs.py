@@ -1,0 +1,44 @@
+import re
+import shutil
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.service.asking import until
+
+
+@pytest.fixture
+def url(tmp_path):
+    """A served process without a bundle: /docs needs none."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "service", "--bundles", str(tmp_path), "--port", "0"]
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream)
+    try:
+        until(lambda: re.search(r'"url": ?"(http[^"]+)"', log.read_text()))
+        yield re.search(r'"url": ?"(http[^"]+)"', log.read_text()).group(1)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def test_the_docs_page_takes_nothing_from_elsewhere(url):
+    page = httpx.get(f"{url}/docs").raise_for_status().text
+    needed = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(needed) >= 3
+    for place in needed:
+        assert place.startswith("/"), f"{place} is on another host"
+        httpx.get(f"{url}{place}").raise_for_status()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
+def test_a_browser_shows_the_calls(url, tmp_path):
+    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"
+    options += " --disable-background-networking --disable-component-update --disable-quic"
+    command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=20000", "--dump-dom", f"{url}/docs"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    for call in ("/retrieve", "/readyz", "/bundle", "/metrics"):
+        assert f'data-path="{call}"' in done.stdout
