@@ -3,7 +3,8 @@
 EsansError                      the root: catch this to catch them all
 ├── ConfigError                 a configuration that cannot be used
 ├── FaultsError                 several faults of one place, told together
-│   └── DatasetError            the dataset folder breaks a rule
+│   ├── DatasetError            the dataset folder breaks a rule
+│   └── FaultyClusterMapError   a cluster map is missing, changed or disagrees with itself
 ├── TrainingError               training cannot go on (a loss that is not finite ...)
 ├── BundleError                 something about what is published
 │   ├── NoBundleError           nothing is published yet, or not under that name
@@ -39,6 +40,10 @@ class FaultsError(EsansError):
 
 class DatasetError(FaultsError):
     """The dataset folder breaks one or more rules."""
+
+
+class FaultyClusterMapError(FaultsError):
+    """A saved or received cluster map is missing, changed, or disagrees with itself."""
 
 
 class TrainingError(EsansError):

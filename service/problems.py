@@ -18,6 +18,7 @@ from index.errors import (
     EsansError,
     FaultsError,
     FaultyBundleError,
+    FaultyClusterMapError,
     NoBundleError,
     RequestError,
     TrainingError,
@@ -55,6 +56,7 @@ TABLE: dict[type[EsansError], Row] = {
     # what follows is raised offline only; met here, it is our own mistake
     EsansError: INTERNAL,
     ConfigError: INTERNAL,
+    FaultyClusterMapError: INTERNAL,
     FaultsError: INTERNAL,
     DatasetError: INTERNAL,
     TrainingError: INTERNAL,

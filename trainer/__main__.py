@@ -3,9 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from index.errors import EsansError
 from index.shelf import Shelf
+
+if TYPE_CHECKING:
+    from trainer.config import RunConfig
 
 REMEDY = (
     "what was current still is; see whether the disk is full or may not be written to, then "
@@ -38,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands.add_parser("run", help="train, measure, publish"))
+    add_clusters(commands.add_parser("clusters", help="make and describe a cluster map alone"))
     explained = commands.add_parser("config", help="print every setting with its meaning")
     explained.set_defaults(run=explain)
     return parser
@@ -82,19 +87,53 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+ABOUT_CLUSTERS = """\
+Make the cluster map of a dataset folder, as a run does, and describe it: sizes, perplexity,
+agreement with a category column, and the items of three clusters, to judge it by.
+
+example: python -m trainer clusters --data shop/ --category department"""
+
+
+def add_clusters(parser: argparse.ArgumentParser) -> None:
+    """Describe `clusters`."""
+    parser.description = ABOUT_CLUSTERS
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(run=clusters)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
+    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
+    parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
+
+
+def config_of(parsed: argparse.Namespace) -> "RunConfig":
+    """Read the configuration asked for, the seed overridden where one was given."""
+    from trainer.config import check_config, read_config
+
+    config = read_config(parsed.config) if parsed.config else check_config({}, "defaults")
+    if parsed.seed is None:
+        return config
+    return check_config(config.model_dump(mode="json") | {"seed": parsed.seed}, "--seed")
+
+
+def clusters(parsed: argparse.Namespace) -> None:
+    """Make a cluster map, describe it, save it where asked."""
+    from trainer.esans.command import make_and_describe  # torch takes seconds to import
+
+    print(make_and_describe(config_of(parsed), parsed.data, parsed.out, parsed.category))
+
+
 def run(parsed: argparse.Namespace) -> None:
     """Train and publish, unless there is nothing to do."""
     if parsed.skip == "if-any" and Shelf(parsed.bundles).pointer():
         print(f"{parsed.bundles}: holds a current bundle, nothing to do")
         return
-    from trainer.config import check_config, read_config  # torch takes seconds to import
-    from trainer.dataset import load_dataset
+    from trainer.dataset import load_dataset  # torch takes seconds to import
     from trainer.pipeline import is_current, run as run_pipeline
 
-    config = read_config(parsed.config) if parsed.config else check_config({}, "defaults")
-    if parsed.seed is not None:
-        values = config.model_dump(mode="json") | {"seed": parsed.seed}
-        config = check_config(values, "--seed")
+    config = config_of(parsed)
     if parsed.skip == "if-same":
         data = load_dataset(parsed.data, config.data.split, config.seed)
         if is_current(config, data, parsed.bundles):

@@ -83,6 +83,44 @@ class TrainingConfig(Part):
     )
 
 
+class ClustersConfig(Part):
+    """The cluster map that negatives are drawn from: what items look like, say and do."""
+
+    modalities: tuple[str, ...] = Field(
+        default=(),
+        description="which to use, by name, `behavioural` among them; empty: all there are",
+    )
+    behaviour_file: str = Field(
+        default="",
+        description="an .npy of [items, width] to use as the behavioural modality; empty: it "
+        "is learned from the training histories",
+    )
+    width: int = Field(64, ge=2, le=1024, description="numbers per aligned row")
+    alignment_epochs: int = Field(
+        20, ge=0, le=10_000, description="passes over the items when modalities are aligned"
+    )
+    alignment_steps: int = Field(
+        2_000, ge=0, le=10**6, description="batches of the alignment, at most"
+    )
+    alignment_batch: int = Field(512, ge=2, le=65_536, description="items per batch")
+    alignment_temperature: float = Field(
+        0.1, gt=0, le=10, description="of the contrastive loss that aligns (tau_a)"
+    )
+    level_1_codes: int = Field(
+        0, ge=0, le=8_192, description="clusters (K1); 0: sqrt(items), within 8..4096"
+    )
+    level_2_codes: int = Field(
+        16, ge=1, le=4_096, description="codes within the clusters (K2), shared by all of them"
+    )
+    temperature_share: float = Field(
+        0.2,
+        gt=0,
+        le=100,
+        description="how far easy negatives reach: the softmax temperature T, as a part of the "
+        "median distance between two clusters",
+    )
+
+
 class EvaluationConfig(Part):
     """What is measured before a bundle is made current."""
 
@@ -109,6 +147,7 @@ class RunConfig(Part):
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in the run")
     data: DataConfig = DataConfig()
     towers: TowersConfig = TowersConfig()
+    clusters: ClustersConfig = ClustersConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     bundle: BundleConfig = BundleConfig()

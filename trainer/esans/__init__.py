@@ -1,0 +1,1 @@
+"""ESANS, the paper: one file per idea, in the order data flows."""
