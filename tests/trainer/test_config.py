@@ -4,7 +4,8 @@ import pytest
 
 from index.errors import ConfigError
 from trainer.__main__ import main
-from trainer.config import RunConfig, UniformConfig, check_config, read_config
+from trainer.config import RunConfig, check_config, read_config
+from trainer.samplers.config import UniformConfig
 
 
 def read(folder, text):
@@ -51,7 +52,7 @@ def test_the_table_of_another_sampler_is_read(tmp_path):
         ('[data]\nsplit = "middle"', r"data\.split: .*'leave-last-two'.*found 'middle'"),
         (
             '[training.sampler]\nname = "uniformly"',
-            r"training\.sampler: .*'uniformly'.*'uniform', 'in-batch'",
+            r"training\.sampler: .*'uniformly'.*'in-batch', .*'uniform'",
         ),
         ("[training.sampler]\ncount = 3", r"training\.sampler: .*name"),
         (
