@@ -28,10 +28,14 @@ def sampled_softmax(
     own = (queries * positives).sum(dim=-1) / temperature  # [batch]
     if negatives.positive_log_q is not None:
         own = own - log_q_share * negatives.positive_log_q
-    others = scores_of(queries, negatives.vectors) / temperature  # [batch, n]
-    others = others - log_q_share * negatives.log_q
-    others = others.masked_fill(negatives.is_masked, -torch.inf)
-    logits = torch.cat([own[:, None], others], dim=1)  # [batch, 1 + n]
+    columns = [own[:, None]]
+    drawn: Negatives | None = negatives
+    while drawn is not None:
+        others = scores_of(queries, drawn.vectors) / temperature  # [batch, n]
+        others = others - log_q_share * drawn.log_q
+        columns.append(others.masked_fill(drawn.is_masked, -torch.inf))
+        drawn = drawn.also
+    logits = torch.cat(columns, dim=1)  # [batch, 1 + n]
     return functional.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
 
 

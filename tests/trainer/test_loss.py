@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,3 +103,11 @@ def test_shared_negatives_equal_copies_of_them_in_every_row():
     assert torch.allclose(scores_of(queries, one.vectors), scores_of(queries, own.vectors))
     losses = [sampled_softmax(queries, positives, drawn, 0.1, 1).item() for drawn in (one, own)]
     assert losses[0] == pytest.approx(losses[1])
+
+
+def test_further_negatives_count_as_if_they_stood_in_one_set():
+    drawn = unit(5, width=2)
+    whole = sampled_softmax(QUERY, POSITIVE, negatives(drawn, 0.3, (4,)), 0.5, 1)
+    per_row = negatives(drawn[None, 3:], 0.3, (1,))
+    split = replace(negatives(drawn[:3], 0.3), also=per_row)
+    assert sampled_softmax(QUERY, POSITIVE, split, 0.5, 1).item() == pytest.approx(whole.item())

@@ -48,6 +48,9 @@ class Negatives:
     positive_log_q  [batch] or None     the same law at the positives; None where it has none
     rows            [n] or [batch, n]   item rows; None where any vector is virtual
     encoded_count   item rows encoded for this draw, candidates included: what it cost
+    also            further negatives of the same rows, in the other shape: shared ones and a
+                    set per row need not be copied into one; only these of theirs are read:
+                    vectors, log_q, is_masked
     """
 
     vectors: Tensor
@@ -56,6 +59,7 @@ class Negatives:
     positive_log_q: Tensor | None = field(default=None)
     rows: Tensor | None = field(default=None)
     encoded_count: int = field(default=0)
+    also: "Negatives | None" = field(default=None)
 
 
 class Sampler(Protocol):
