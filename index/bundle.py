@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.cluster_files import open_cluster_map
+from index.cluster_map import ClusterMap
 from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.files import sha256_of
 from index.id_table import IdTable, Rows, open_array, open_id_table
 from index.item_index import Floats, ItemIndex
-from index.manifest import HISTORIES, OPTIONAL, REQUIRED, Manifest, read_manifest
+from index.manifest import CLUSTERS, HISTORIES, OPTIONAL, REQUIRED, Manifest, read_manifest
 from index.probe import open_probe, replay
 
 
@@ -64,6 +66,7 @@ class Bundle:
     index: ItemIndex
     user_encoder: UserEncoder
     item_encoder: ItemEncoder | None
+    clusters: ClusterMap | None
     histories: Histories | None
 
     @property
@@ -92,6 +95,7 @@ def open_bundle(folder: Path) -> Bundle:
             lambda: UserEncoder(folder / "user_encoder.onnx", manifest.history_length),
         ),
         item_encoder=_item_encoder(parts, manifest),
+        clusters=_clusters(parts, manifest),
         histories=_histories(parts, manifest),
     )
     probe = parts.read("probe.npz", lambda: open_probe(folder / "probe.npz"))
@@ -132,6 +136,7 @@ def _refuse(folder: Path, faults: list[str]) -> None:
 
 def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
     wanted = set(REQUIRED) | (set(HISTORIES) if manifest.has_histories else set())
+    wanted |= set(CLUSTERS) if manifest.cluster_maps else set()
     faults = [
         f"{name}: the manifest does not name it"
         for name in sorted(wanted - set(manifest.files))
@@ -155,6 +160,13 @@ def _item_encoder(parts: _Parts, manifest: Manifest) -> ItemEncoder | None:
         return None
     encoder: ItemEncoder = parts.read(name, lambda: ItemEncoder(parts.folder / name))
     return encoder
+
+
+def _clusters(parts: _Parts, manifest: Manifest) -> ClusterMap | None:
+    if not manifest.cluster_maps:
+        return None
+    clusters: ClusterMap = parts.read("cluster_map", lambda: open_cluster_map(parts.folder))
+    return clusters
 
 
 def _histories(parts: _Parts, manifest: Manifest) -> Histories | None:
@@ -187,6 +199,10 @@ def _mismatches(bundle: Bundle) -> list[str]:
                 list(manifest.modalities),
             )
         )
+    if bundle.clusters:
+        version = manifest.cluster_maps[-1].get("version")
+        claims.append(("cluster_map.json is of version", bundle.clusters.version, version))
+        claims.append(("cluster_map holds items", len(bundle.clusters), items))
     if bundle.histories:
         claims += _history_claims(bundle.histories, items)
     return [

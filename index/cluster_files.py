@@ -14,10 +14,10 @@ from index.cluster_map import ARRAYS, KINDS, ClusterMap, Hashes
 from index.errors import FaultyClusterMapError
 from index.files import write_json
 from index.id_table import open_array
-from index.manifest import Closed
+from index.manifest import CLUSTERS, Closed
 
 CARD = "cluster_map.json"
-FILES = (*(f"cluster_map.{name}.npy" for name in ARRAYS), CARD)
+FILES = CLUSTERS
 
 Count = Annotated[int, Field(ge=1)]
 

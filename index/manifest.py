@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from index.cluster_map import ARRAYS
 from index.errors import FaultyBundleError
 from index.files import sha256_of, write_json
 from index.id_table import files_of
@@ -21,7 +22,8 @@ REQUIRED = (
     "user_encoder.onnx",
 )
 HISTORIES = (*files_of("user_ids"), "histories.offsets.npy", "histories.rows.npy")
-OPTIONAL = (*HISTORIES, "item_encoder.onnx")
+CLUSTERS = (*(f"cluster_map.{name}.npy" for name in ARRAYS), "cluster_map.json")
+OPTIONAL = (*HISTORIES, *CLUSTERS, "item_encoder.onnx")
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]

@@ -35,6 +35,7 @@ class RunFacts:
     dataset: DatasetFacts
     history_length: int
     modalities: dict[str, int]
+    cluster_maps: list[dict[str, Any]]  # trained with, in order
     run: dict[str, Any]
     libraries: dict[str, str]
     seed: int
@@ -89,7 +90,7 @@ def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
             recall=card.recall,
             faiss_version=FAISS_VERSION,
         ),
-        cluster_maps=[],
+        cluster_maps=facts.cluster_maps,
         run=facts.run,
         libraries=facts.libraries,
         files=facts_of(folder),

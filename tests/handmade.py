@@ -94,7 +94,7 @@ def write_handmade(folder: Path, count=ITEM_COUNT, seed=0, with_histories=True, 
         training_interactions=6,
         notes=[],
     )
-    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, {}, {}, {}, seed)
+    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, {}, [], {}, {}, seed)
     return write_bundle(folder, contents, facts)
 
 

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from index.bundle import open_bundle
+from index.cluster_map import ClusterMap
 from index.errors import BundleError, WorseThanPopularityError
 from index.manifest import IndexFacts, read_manifest
 from index.retriever import Retriever
@@ -20,13 +21,16 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.course import Course, prepare
 from trainer.dataset import Dataset, load_dataset
+from trainer.esans.clusters import fit_cluster_map
 from trainer.evaluation import Report, evaluate, table_of
 from trainer.histories import cases, histories
 from trainer.interactions import TEST, TRAIN
 from trainer.publishing import stage_bundle
-from trainer.samplers.choice import build_sampler
+from trainer.samplers.choice import build_sampler, needs_clusters
 from trainer.towers import build_towers
 from trainer.training import Trained, train
+
+RUN_KEYS = {"seed", "data", "towers", "clusters", "training"}  # what the weights follow from
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,13 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     shelf = Shelf(bundles)
     shelf.prepare()
     course = prepare(data, config)
+    clusters = clusters_of(data, config)
     checkpoint = checkpoint_of(bundles, data, config)
-    trained = train_towers(course, data, config, checkpoint)
+    trained = train_towers(course, data, clusters, config, checkpoint)
     with shelf.stage() as staged:
         now = datetime.now(UTC)
         manifest = stage_bundle(
-            staged, data, course.catalogue, trained, course.validation, config, now
+            staged, data, course.catalogue, clusters, trained, course.validation, config, now
         )
         tqdm.write(index_line(manifest.index))
         report = measure_staged(staged, data, config)
@@ -70,8 +75,19 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     return Published(version, report)
 
 
+def clusters_of(data: Dataset, config: RunConfig) -> ClusterMap | None:
+    """Make the cluster map, where the sampler draws from one."""
+    if not needs_clusters(config.training.sampler):
+        return None
+    return fit_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
+
+
 def train_towers(
-    course: Course, data: Dataset, config: RunConfig, checkpoint: Checkpoint
+    course: Course,
+    data: Dataset,
+    clusters: ClusterMap | None,
+    config: RunConfig,
+    checkpoint: Checkpoint,
 ) -> Trained:
     """Build both towers and train them."""
     towers = build_towers(
@@ -81,14 +97,14 @@ def train_towers(
         data.interactions.is_ordered,
         config.seed,
     ).to(course.device)
-    sampler = build_sampler(config.training.sampler)
+    sampler = build_sampler(config.training.sampler, clusters)
     dropout = config.towers.id_dropout
     return train(towers, course, sampler, config.training, dropout, checkpoint)
 
 
 def checkpoint_of(bundles: Path, data: Dataset, config: RunConfig) -> Checkpoint:
     """Name the checkpoint of this very run: same data, same configuration, same seed."""
-    values = config.model_dump(mode="json", include={"seed", "data", "towers", "training"})
+    values = config.model_dump(mode="json", include=RUN_KEYS)
     del values["training"]["checkpoint_s"]
     text = json.dumps([data.fingerprint, values], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import torch
 
 import index.bundle
+from index.cluster_files import card_of, save_cluster_map
+from index.cluster_map import ClusterMap
 from index.id_table import build_id_table
 from index.manifest import DatasetFacts, Manifest
 from index.writing import Contents, RunFacts, write_bundle
@@ -31,6 +33,7 @@ def stage_bundle(
     staged: Path,
     data: Dataset,
     catalogue: Catalogue,
+    clusters: ClusterMap | None,
     trained: Trained,
     validation: Cases,
     config: RunConfig,
@@ -38,6 +41,7 @@ def stage_bundle(
 ) -> Manifest:
     """Write everything but the measures into a staged folder.
 
+    clusters    the map that the run was trained with, or None
     validation  cases to tune the index on, and to take the probe from
     """
     tower = trained.towers.user
@@ -59,8 +63,10 @@ def stage_bundle(
         probe_queries=queries,
     )
     export_towers(trained.towers, staged)
+    if clusters:
+        save_cluster_map(clusters, staged)
     pq.write_table(data.attributes, staged / "items.parquet")
-    return write_bundle(staged, contents, facts_of_run(data, trained, config, now))
+    return write_bundle(staged, contents, facts_of_run(data, clusters, trained, config, now))
 
 
 def whole_histories(data: Dataset) -> index.bundle.Histories:
@@ -70,7 +76,13 @@ def whole_histories(data: Dataset) -> index.bundle.Histories:
     return index.bundle.Histories(users, whole.offsets, whole.item_rows)
 
 
-def facts_of_run(data: Dataset, trained: Trained, config: RunConfig, now: datetime) -> RunFacts:
+def facts_of_run(
+    data: Dataset,
+    clusters: ClusterMap | None,
+    trained: Trained,
+    config: RunConfig,
+    now: datetime,
+) -> RunFacts:
     """Gather what the manifest tells of the run."""
     training: dict[str, Any] = {
         "curve": trained.curve,
@@ -93,6 +105,7 @@ def facts_of_run(data: Dataset, trained: Trained, config: RunConfig, now: dateti
         ),
         history_length=config.towers.history_length,
         modalities={name: rows.shape[1] for name, rows in data.modalities.items()},
+        cluster_maps=[card_of(clusters).model_dump(mode="json")] if clusters else [],
         run={"config": config.model_dump(mode="json"), "training": training},
         libraries={name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},

@@ -20,6 +20,7 @@ TINY = {
 def write_config(path, sections=None):
     """Write TINY as TOML, sections changed key by key."""
     changed = {name: TINY.get(name, {}) | (sections or {}).get(name, {}) for name in SECTIONS}
+    changed = {name: values for name, values in changed.items() if values}
     lines = []
     for name, values in changed.items():
         lines += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in values.items())]
@@ -27,7 +28,7 @@ def write_config(path, sections=None):
     return path
 
 
-SECTIONS = ("data", "towers", "training", "evaluation", "bundle")
+SECTIONS = ("data", "towers", "training", "training.sampler", "evaluation", "bundle")
 
 
 def arguments(data, bundles, config, *more):

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from index.cluster_map import ClusterMap
+from trainer.esans.negatives import Esans
 from trainer.samplers.batch_mix import BatchMix
-from trainer.samplers.config import SamplerConfig
+from trainer.samplers.config import EsansConfig, SamplerConfig
 from trainer.samplers.cross_batch import CrossBatch
 from trainer.samplers.dynamic import Dynamic
 from trainer.samplers.in_batch import in_batch
@@ -28,6 +30,20 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
 }
 
 
-def build_sampler(config: SamplerConfig) -> Sampler:
-    """Return the sampler that a configuration names, new and without memory."""
+def build_sampler(config: SamplerConfig, clusters: ClusterMap | None = None) -> Sampler:
+    """Return the sampler that a configuration names, new and without memory.
+
+    clusters  of the whole catalogue, row by row; needed where `needs_clusters` says so
+
+    Raises ValueError if it is needed and not given.
+    """
+    if isinstance(config, EsansConfig):
+        if clusters is None:
+            raise ValueError(f"the sampler {config.name} needs a cluster map")
+        return Esans(clusters, config)
     return SAMPLERS[config.name](config)
+
+
+def needs_clusters(config: SamplerConfig) -> bool:
+    """Tell whether a sampler draws from a cluster map."""
+    return isinstance(config, EsansConfig)

@@ -106,6 +106,51 @@ class PositiveMixConfig(Part):
     kept: int = Field(32, ge=1, le=10_000, description="negatives per row")
 
 
+class EsansConfig(Part):
+    """Negatives from the semantic map of the items, and virtual ones made between them."""
+
+    name: Literal["esans"]
+    easy: int = Field(
+        512,
+        ge=0,
+        le=COUNT_LIMIT,
+        multiple_of=2,
+        description="items of other clusters encoded per step, in pairs, shared",
+    )
+    hard: int = Field(
+        1, ge=0, le=1_000, description="items of the positive's cluster per row, encoded"
+    )
+    virtual: bool = Field(True, description="one virtual negative for each of them (EDIS)")
+    share_low: float = Field(
+        -0.5,
+        ge=-2,
+        lt=1,
+        description="hard virtual negatives: least part of the way to the positive",
+    )
+    share_high: float = Field(0.5, gt=-2, lt=1, description="and the most")
+    in_batch: bool = Field(
+        False,
+        description="the batch's positives too, corrected by log q, without the same cell's",
+    )
+    log_q_share: float = Field(
+        0.0, ge=0, le=1, description="part of their own log q that is subtracted"
+    )
+    hard_log_weight: float = Field(
+        0.0, ge=-20, le=20, description="added to the score of hard negatives, over tau"
+    )
+
+    @model_validator(mode="after")
+    def refuse_an_empty_draw(self) -> Self:
+        """Catch a range the wrong way round, and a sampler without negatives."""
+        if self.share_low > self.share_high:
+            raise ValueError(
+                f"share_low ({self.share_low}) must be at most share_high ({self.share_high})"
+            )
+        if not (self.easy or self.hard or self.in_batch):
+            raise ValueError("easy and hard are 0 and in_batch is false: nothing to draw")
+        return self
+
+
 SamplerConfig = Annotated[
     InBatchConfig
     | InBatchUncorrectedConfig
@@ -115,6 +160,7 @@ SamplerConfig = Annotated[
     | CrossBatchConfig
     | DynamicConfig
     | BatchMixConfig
-    | PositiveMixConfig,
+    | PositiveMixConfig
+    | EsansConfig,
     Field(discriminator="name"),
 ]

@@ -1,0 +1,41 @@
+import pytest
+
+from index.bundle import open_bundle
+from index.errors import FaultyBundleError
+from index.shelf import Shelf
+from tests.trainer.runs import run, write_config
+
+SAMPLER = {"name": "esans", "easy": 16, "hard": 1}
+
+
+@pytest.fixture(scope="module")
+def bundles(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("esans")
+    config = write_config(folder / "run.toml", {"training.sampler": SAMPLER})
+    assert run(world, folder / "bundles", config) == 0
+    return folder / "bundles"
+
+
+def test_the_map_that_was_trained_with_is_published(bundles, world_data):
+    bundle = open_bundle(Shelf(bundles).current())
+    assert len(bundle.clusters) == len(world_data.item_ids)
+    assert [card["version"] for card in bundle.manifest.cluster_maps] == [
+        bundle.clusters.version
+    ]
+
+
+def test_a_map_changed_since_is_refused(bundles):
+    path = Shelf(bundles).current() / "cluster_map.codes1.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(FaultyBundleError, match=r"cluster_map\.codes1\.npy"):
+        open_bundle(path.parent)
+    path.write_bytes(whole)
+
+
+def test_a_run_of_another_sampler_publishes_no_map(world, tmp_path):
+    config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
+    assert run(world, tmp_path / "bundles", config, "--force") == 0
+    folder = Shelf(tmp_path / "bundles").current()
+    assert open_bundle(folder).clusters is None
+    assert not list(folder.glob("cluster_map*"))

@@ -1,0 +1,153 @@
+"""ESANS' sampler: negatives drawn from the semantic map, and virtual ones made between them.
+
+A plain reading of the paper: easy negatives in pairs, shared by the batch; hard ones per row; a
+virtual negative for each. Nothing is corrected unless `log_q_share` says so: subtracting the
+whole of log q would cancel the very distribution that the map was made for.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from index.cluster_map import ClusterMap
+from index.id_table import Rows
+from trainer.esans.interpolation import draw_share, interpolate_hard, interpolate_simple
+from trainer.samplers.config import EsansConfig
+from trainer.samplers.in_batch import in_batch
+from trainer.samplers.interface import Context, Negatives
+
+
+@dataclass(frozen=True)
+class Esans:
+    """Draws from a cluster map that covers the catalogue row by row.
+
+    Source: the ESANS paper, MSAC (which items) and EDIS (what is made of them). Ours: easy
+    draws are shared by the whole batch, so their law is the mean over the batch's positives; an
+    item of the positive's own cell, or known to be liked, is masked wherever it comes from.
+    """
+
+    clusters: ClusterMap
+    config: EsansConfig
+
+    def __call__(self, context: Context) -> Negatives:
+        """Draw easy and hard negatives, and interpolate."""
+        rng = _numpy_rng(context)
+        parts = []
+        if self.config.in_batch:
+            parts.append(self.protected(context))
+        if self.config.easy:
+            parts += self.easy(context, rng)
+        if self.config.hard:
+            parts += self.hard(context, rng)
+        return _side_by_side(parts)
+
+    def protected(self, context: Context) -> Negatives:
+        """Share the batch's positives, corrected, without those of a row's own cell."""
+        drawn = in_batch(context)
+        same = self._same_cell(context, _array(context.positive_rows))
+        return replace(drawn, is_masked=drawn.is_masked | same)
+
+    def easy(self, context: Context, rng: np.random.Generator) -> list[Negatives]:
+        """Draw pairs of one cluster each for positives of the batch, shared by all of it.
+
+        returns  the pairs [count], and one virtual negative for each of them [count]
+        """
+        positives = _array(context.positive_rows)
+        chosen = rng.choice(positives, self.config.easy // 2)
+        pairs = self.clusters.easy_pairs(chosen, rng).reshape(-1)  # [count], pair after pair
+        rows = torch.from_numpy(pairs).long().to(context.positive_rows.device)
+        drawn = Negatives(
+            vectors=context.encode(rows),
+            log_q=self._law(context, positives, pairs),
+            is_masked=context.is_known(rows) | self._same_cell(context, pairs),
+            rows=rows,
+            encoded_count=len(rows),
+        )
+        return [drawn, self._simple(context, drawn)] if self.config.virtual else [drawn]
+
+    def hard(self, context: Context, rng: np.random.Generator) -> list[Negatives]:
+        """Draw for each row from its positive's cluster, outside its cell.
+
+        returns  the drawn [batch, hard], and one virtual negative for each of them
+        """
+        positives = _array(context.positive_rows)
+        chosen = self.clusters.hard(positives, self.config.hard, rng)  # [batch, hard]
+        distinct, inverse = np.unique(chosen, return_inverse=True)
+        device = context.positive_rows.device
+        encoded = context.encode(torch.from_numpy(distinct).long().to(device))
+        vectors = encoded[torch.from_numpy(inverse.reshape(chosen.shape)).to(device)]
+        rows = torch.from_numpy(chosen).long().to(device)
+        drawn = Negatives(
+            vectors=vectors,
+            log_q=self._law(context, positives, chosen) - self.config.hard_log_weight,
+            is_masked=context.is_known(rows) | self._same_cell(context, chosen),
+            rows=rows,
+            encoded_count=len(distinct),
+        )
+        return (
+            [drawn, self._towards_positives(context, drawn)] if self.config.virtual else [drawn]
+        )
+
+    def _simple(self, context: Context, pairs: Negatives) -> Negatives:
+        """Mix the two of each pair, twice, at shares drawn anew; [count, width]."""
+        first, second = pairs.vectors[0::2], pairs.vectors[1::2]
+        count, device = len(pairs.vectors), pairs.vectors.device
+        share = draw_share((count,), 0, 1, context.rng, device)
+        masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
+        law = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # of both anchors: ours
+        return Negatives(
+            vectors=interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), share),
+            log_q=torch.cat([law, law], dim=-1),
+            is_masked=masked.repeat(1, 2),
+        )
+
+    def _towards_positives(self, context: Context, drawn: Negatives) -> Negatives:
+        """Move each hard negative along the line through its positive; [batch, hard, width]."""
+        low, high = self.config.share_low, self.config.share_high
+        shape = tuple(drawn.is_masked.shape)
+        share = draw_share(shape, low, high, context.rng, drawn.vectors.device)
+        moved = interpolate_hard(context.positives, drawn.vectors, share)
+        return Negatives(moved, drawn.log_q, drawn.is_masked)
+
+    def _law(self, context: Context, positives: Rows, rows: Rows) -> Tensor:
+        """Return the subtracted part of the log of each row's expected count; [batch, n].
+
+        An item may come as an easy one of the batch and as a hard one of the row: both counts
+        are added, with the row's own.
+        """
+        flat = rows.reshape(-1)
+        expected = self.config.easy * self.clusters.shared_chance(positives, flat)
+        expected = np.broadcast_to(
+            expected.reshape(rows.shape), (len(positives), rows.shape[-1])
+        )
+        if self.config.hard:
+            expected = expected + self.config.hard * self.clusters.hard_chance(positives, rows)
+        law = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
+        return self.config.log_q_share * law.to(context.queries.device)
+
+    def _same_cell(self, context: Context, rows: Rows) -> Tensor:
+        same = self.clusters.same_cell(_array(context.positive_rows), rows)
+        return torch.from_numpy(same).to(context.queries.device)
+
+
+TINY = 1e-12  # an expected count of 0 belongs to a row that is masked
+
+
+def _array(rows: Tensor) -> Rows:
+    return rows.cpu().numpy().astype(np.int32)
+
+
+def _numpy_rng(context: Context) -> np.random.Generator:
+    """Return a numpy generator that follows the step's own."""
+    return np.random.default_rng(int(torch.randint(2**62, (1,), generator=context.rng)))
+
+
+def _side_by_side(parts: list[Negatives]) -> Negatives:
+    """Chain sets of negatives; the first tells the law at the positives, all what they cost."""
+    chained = None
+    for part in reversed(parts):
+        chained = replace(part, also=chained)
+    assert chained is not None  # the configuration refuses a sampler that draws nothing
+    return replace(chained, encoded_count=sum(part.encoded_count for part in parts))
