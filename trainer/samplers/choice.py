@@ -9,6 +9,7 @@ from trainer.samplers.batch_mix import BatchMix
 from trainer.samplers.config import EsansConfig, SamplerConfig
 from trainer.samplers.cross_batch import CrossBatch
 from trainer.samplers.dynamic import Dynamic
+from trainer.samplers.full import full
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.in_batch_uncorrected import in_batch_uncorrected
 from trainer.samplers.interface import Sampler
@@ -20,6 +21,7 @@ from trainer.samplers.uniform import Uniform
 SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "in-batch": lambda _: in_batch,
     "in-batch-uncorrected": lambda _: in_batch_uncorrected,
+    "full": lambda _: full,
     "uniform": lambda part: Uniform(part.count),
     "popularity": lambda part: Popularity(part.count, part.exponent),
     "mixed": lambda part: Mixed(part.count),

@@ -28,6 +28,12 @@ class UniformConfig(Part):
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
 
 
+class FullConfig(Part):
+    """Every item of the catalogue: the softmax that samplers estimate, for small catalogues."""
+
+    name: Literal["full"]
+
+
 class PopularityConfig(Part):
     """Negatives drawn by a power of their share of the training targets."""
 
@@ -155,6 +161,7 @@ SamplerConfig = Annotated[
     InBatchConfig
     | InBatchUncorrectedConfig
     | UniformConfig
+    | FullConfig
     | PopularityConfig
     | MixedConfig
     | CrossBatchConfig
