@@ -18,14 +18,13 @@ from index.writing import add_measures
 from trainer.catalogue import training_counts
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
-from trainer.course import Course, prepare
+from trainer.course import Course, fresh_towers, prepare
 from trainer.dataset import Dataset, load_dataset
 from trainer.evaluation import Report, evaluate, table_of
 from trainer.histories import cases, histories
 from trainer.interactions import TEST, TRAIN
 from trainer.publishing import stage_bundle
 from trainer.samplers.choice import build_sampler
-from trainer.towers import build_towers
 from trainer.training import Trained, train
 
 
@@ -74,13 +73,7 @@ def train_towers(
     course: Course, data: Dataset, config: RunConfig, checkpoint: Checkpoint
 ) -> Trained:
     """Build both towers and train them."""
-    towers = build_towers(
-        len(course.catalogue),
-        {name: mean.cpu() for name, mean in course.catalogue.means().items()},
-        config.towers,
-        data.interactions.is_ordered,
-        config.seed,
-    ).to(course.device)
+    towers = fresh_towers(course, data, config)
     sampler = build_sampler(config.training.sampler)
     dropout = config.towers.id_dropout
     return train(towers, course, sampler, config.training, dropout, checkpoint)
