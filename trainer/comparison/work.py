@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from index.errors import EsansError
+from index.errors import EsansError, TrainingError
 from trainer.comparison.cell import Cell, run_cell
 from trainer.comparison.store import Store
 
@@ -32,9 +33,11 @@ def run_missing(
     waiting = (cell for cell in missing if is_time_left())
     done_count = len(distinct) - len(missing)
     faults: Faults = {}
+    if not missing:
+        return faults
     with tqdm(total=len(distinct), initial=done_count, desc="cells", unit=" cells") as bar:
         finished = _one_by_one if workers == 1 else _side_by_side
-        for cell, fault in finished(waiting, store, min(workers, max(1, len(missing)))):
+        for cell, fault in finished(waiting, store, min(workers, len(missing))):
             bar.update()
             bar.set_postfix_str(str(cell))
             if fault:
@@ -86,7 +89,14 @@ def _finished(running: dict[Future[str], Cell]) -> Iterator[tuple[Cell, str]]:
     """Wait for one at least, and take out those that are done."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
-        yield running.pop(future), future.result()
+        cell = running.pop(future)
+        try:
+            yield cell, future.result()
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                f"{cell}: a worker was ended from outside, expected it to finish; see whether "
+                "memory is short and use fewer --workers, then give the same command again"
+            ) from error
 
 
 @contextmanager
