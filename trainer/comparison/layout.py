@@ -4,7 +4,9 @@ from tabulate import tabulate
 
 from trainer.comparison.rivals import BEST, FIXED_LIST, Columns
 from trainer.comparison.summary import SPREAD, Line
+from trainer.measures import Measures
 
+TOLD = ("recall@50", "recall@200", "ndcg@50")
 BUCKETS = ("head", "torso", "tail", "cold")
 HEALTH = {
     "false_negative_share": "held-out positives, %",
@@ -28,7 +30,7 @@ def main_table(compared: list[tuple[Line, Columns]], fixed: list[Line]) -> str:
                 f"{len(line.seeds)} of {line.wanted_count}",
                 _plain(line.temperature),
                 _number(line.figure("validation_recall@50")),
-                *(_spread(line, name) for name in ("recall@50", "recall@200", "ndcg@50")),
+                *(_spread(line, name) for name in TOLD),
                 _difference(columns, f"recall@50_over_{FIXED_LIST}"),
                 *_against_best(columns),
                 *_costs(line),
@@ -97,12 +99,23 @@ def bucket_table(lines: list[Line]) -> str:
     return tabulate(cells, titles, tablefmt="pipe", disable_numparse=True)
 
 
+def yardstick_words(measured: dict[str, Measures]) -> str:
+    """Say what popularity and EASE reach; and where EASE was left out."""
+    told = [
+        f"{name}: " + ", ".join(f"{one} {found[one]:.4f}" for one in TOLD)
+        for name, found in measured.items()
+    ]
+    if "EASE" not in measured:
+        told.append("EASE: skipped, too many items")
+    return "For comparison, " + "; ".join(told) + "."
+
+
 def fixed_list_words(fixed: list[Line]) -> str:
     """Say what the mean of the fixed list is; nothing of a part of the list."""
     if not fixed:
         return "The fixed list is not all there yet: no mean."
     means = []
-    for name in ("recall@50", "recall@200", "ndcg@50"):
+    for name in TOLD:
         values = [value for line in fixed if (value := line.figure(name)) is not None]
         means.append(f"{name} {sum(values) / len(values):.4f}" if values else f"{name} -")
     return f"Mean of the fixed list ({len(fixed)} methods): {', '.join(means)}."

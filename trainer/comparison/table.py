@@ -7,11 +7,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.comparison.layout import bucket_table, budget_table, health_table, main_table
+from trainer.comparison.layout import (
+    bucket_table,
+    budget_table,
+    health_table,
+    main_table,
+    yardstick_words,
+)
 from trainer.comparison.rivals import Columns, compare_all, fixed_list_of
 from trainer.comparison.schedule import Schedule
 from trainer.comparison.summary import Line, collect
 from trainer.comparison.work import Faults
+from trainer.comparison.yardsticks import yardsticks_of
 from trainer.measures import LEAST_CASES
 
 NOTES = f"""\
@@ -43,7 +50,8 @@ def write_tables(
             if line.dataset == dataset
         ]
         parts += [f"## {dataset}", schedule.worlds[dataset].words]
-        parts += sections(chosen, schedule.plan.budget)
+        told = yardstick_words(yardsticks_of(schedule.worlds[dataset], folder))
+        parts += [told, *sections(chosen, schedule.plan.budget)]
     parts += ["## Missing", missing_text(missing, faults)]
     path = folder / "table.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -91,7 +91,14 @@ def test_a_table_has_means_spreads_and_differences(finished):
 def test_the_table_for_a_person_says_what_is_what(finished):
     text = (finished / "out/table.md").read_text()
     assert "210 users, 160 items" in text
-    for told in ("± ", "Best baseline: ", "Mean of the fixed list (2 methods)", "2 of 2"):
+    for told in (
+        "± ",
+        "For comparison, popularity: recall@50",
+        "; EASE: recall@50",
+        "Best baseline: ",
+        "Mean of the fixed list (2 methods)",
+        "2 of 2",
+    ):
         assert told in text
     assert text.endswith("## Missing\n\nNothing.\n")
 
