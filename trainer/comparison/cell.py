@@ -108,7 +108,7 @@ def run_cell(cell: Cell) -> tuple[Figures, Hits]:
 
     Raises TrainingError where training cannot go on.
     """
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     config = cell.config
     torch.set_num_threads(config.training.threads)
     data = load_cut(cell.cut)
@@ -125,6 +125,7 @@ def run_cell(cell: Cell) -> tuple[Figures, Hits]:
     figures, ranks = measure_towers(course, data, trained)
     figures |= training_figures(trained, watched)
     figures["seconds"] = time.monotonic() - began
+    figures["cpu_seconds"] = time.process_time() - cpu_began
     return figures, hits_of(ranks)
 
 

@@ -38,6 +38,8 @@ class Watched:
         self._score_sum, self._scores = 0.0, 0
         self._distinct: dict[int, Tensor] = {}  # epoch -> [items] bool
         self._is_virtual = False
+        self._left: tuple[int, float] | None = None  # the last step, CPU time when it was left
+        self._cpu_seconds, self._cpu_steps = 0.0, 0
 
     def __call__(self, context: Context) -> Negatives:
         """Draw, and look at what was drawn."""
@@ -48,10 +50,12 @@ class Watched:
             return context.encode(rows)
 
         drawn = self.sampler(replace(context, encode=encode))
+        self._count_cpu(context.step)
         began = time.perf_counter()
         with torch.no_grad():
             self._look(context, drawn, encoded)
         self.seconds += time.perf_counter() - began
+        self._left = (context.step, time.process_time())
         return drawn
 
     def figures(self) -> dict[str, float | str | None]:
@@ -60,16 +64,29 @@ class Watched:
         false_negative_share  of the unmasked negatives, held-out positives of their user
         negative_score        mean of the unmasked negatives, -1..1
         distinct_per_epoch    items that were an unmasked negative, mean over the epochs
+        cpu_seconds_per_step  of this process, from draw to draw: a busy machine does not show
         encoded_per_step      items encoded for the draws, candidates included
         """
         counts = [int(one.sum()) for one in self._distinct.values()]
         return {
+            "cpu_seconds_per_step": (
+                self._cpu_seconds / self._cpu_steps if self._cpu_steps else None
+            ),
             "encoded_per_step": self._encoded / max(1, self._steps),
             "false_negative_share": self._false / self._pairs if self._pairs else None,
             "negative_score": self._score_sum / self._scores if self._scores else None,
             "distinct_per_epoch": sum(counts) / len(counts) if counts else None,
             "health_of": self._health_of(),
         }
+
+    def _count_cpu(self, step: int) -> None:
+        """Add what a step cost since the last was left; not across epochs: they validate."""
+        if self._left is None or step % self.steps_per_epoch == 0:
+            return
+        last, cpu = self._left
+        if step == last + 1:
+            self._cpu_seconds += time.process_time() - cpu
+            self._cpu_steps += 1
 
     def _health_of(self) -> str | None:
         if not self._pairs:

@@ -40,7 +40,7 @@ def main_table(compared: list[tuple[Line, Columns]], fixed: list[Line]) -> str:
         *("method", "kind", "budget", "seeds", "temperature", "validation recall@50"),
         *("recall@50", "recall@200", "ndcg@50", "@50 over the fixed list's mean"),
         *("@50 over the best baseline", "p", "@200 over the best baseline"),
-        *("ms a step", "encoded a step"),
+        *("ms a step", "CPU ms", "encoded a step"),
     ]
     table = tabulate(cells, titles, tablefmt="pipe", disable_numparse=True)
     best = next((str(one[BEST]) for _, one in compared if BEST in one), None)
@@ -63,7 +63,7 @@ def budget_table(chosen: list[tuple[Line, Columns]]) -> str:
     ]
     titles = [
         *("method", "budget", "recall@50", "recall@200", "best baseline"),
-        *("@50 over it", "p", "@200 over it", "ms a step", "encoded a step"),
+        *("@50 over it", "p", "@200 over it", "ms a step", "CPU ms", "encoded a step"),
     ]
     return tabulate(cells, titles, tablefmt="pipe", disable_numparse=True)
 
@@ -131,8 +131,10 @@ def _against_best(columns: Columns) -> list[str]:
 
 def _costs(line: Line) -> list[str]:
     seconds, encoded = line.figure("seconds_per_step"), line.figure("encoded_per_step")
+    cpu = line.figure("cpu_seconds_per_step")
     return [
         "-" if seconds is None else f"{1_000 * seconds:.1f}",
+        "-" if cpu is None else f"{1_000 * cpu:.1f}",
         "-" if encoded is None else f"{encoded:,.0f}",
     ]
 

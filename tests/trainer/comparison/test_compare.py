@@ -62,6 +62,8 @@ def test_every_run_is_a_row_with_all_its_figures(finished):
         assert 0 < row["validation_recall@50"] <= 1
         assert row["steps"] > 0
         assert row["seconds_per_step"] > 0
+        assert row["cpu_seconds_per_step"] > 0
+        assert row["cpu_seconds"] > row["cpu_seconds_per_step"] * row["steps"] / 2
         assert 0 < row["false_negative_share"] < 0.1
         assert row["encoded_per_step"] == (32 if row["method"] == "uniform" else 0)
         assert 100 < row["distinct_per_epoch"] <= 160

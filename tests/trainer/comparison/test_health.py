@@ -126,3 +126,14 @@ def test_being_watched_changes_nothing_of_what_is_drawn():
     plain, seen = sample(context()), watched(sample)(context())
     assert torch.equal(plain.rows, seen.rows)
     assert torch.equal(plain.vectors, seen.vectors)
+
+
+def test_cpu_time_is_counted_from_draw_to_draw_within_an_epoch():
+    sampler = watched(shared(2), steps_per_epoch=2)
+    sampler(context(step=0))
+    assert sampler.figures()["cpu_seconds_per_step"] is None  # nothing to count from
+    sampler(context(step=1))
+    first = sampler.figures()["cpu_seconds_per_step"]
+    assert 0 < first < 1
+    sampler(context(step=2))  # the next epoch: validation lay between
+    assert sampler.figures()["cpu_seconds_per_step"] == first
