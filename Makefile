@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo lock clean
+.PHONY: help check format test test-images test-all demo bench-quality bench-quality-quick lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,16 @@ test-all: $(VENV)/dev.stamp  ## every test, long trainings too
 
 demo: $(VENV)/demo.stamp  ## make a shop, train on it, serve it; DATA=folder for your own, PORT=, ONCE=1 to stop after one answer
 	$(VENV)/bin/python -m examples.demo $(if $(DATA),--data $(DATA)) $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
+
+# Where the datasets of the plans are, and how many processes train beside each other.
+TEST_DATA ?= ../shared/data
+WORKERS ?= $(shell nproc)
+
+bench-quality: $(VENV)/demo.stamp  ## compare all methods; hours, in as many sittings as you like: HOURS=, WORKERS=, TEST_DATA=
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m trainer compare --plan benchmarks/plans/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+
+bench-quality-quick: $(VENV)/demo.stamp  ## the same with one seed and few methods, about 20 minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m trainer compare --plan benchmarks/plans/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 lock: $(VENV)/dev.stamp  ## write constraints.txt from what is installed and tested
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/\+[a-z0-9]+$$//' | grep -vE '^(nvidia-|triton)' > constraints.txt

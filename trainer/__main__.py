@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from index.errors import EsansError
 from index.shelf import Shelf
+from trainer.comparison.usage import describe
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        place = parsed.bundles if "bundles" in parsed else "the output"
+        place = getattr(parsed, "bundles", None) or getattr(parsed, "out", None) or "the output"
         print(
             f"{place}: the run was stopped by the system ({error}); {REMEDY}", file=sys.stderr
         )
@@ -43,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands.add_parser("run", help="train, measure, publish"))
     add_clusters(commands.add_parser("clusters", help="make and describe a cluster map alone"))
+    comparison = commands.add_parser("compare", help="samplers over seeds and datasets")
+    describe(comparison)
+    comparison.set_defaults(run=compare)
     explained = commands.add_parser("config", help="print every setting with its meaning")
     explained.set_defaults(run=explain)
     return parser
@@ -123,6 +127,13 @@ def clusters(parsed: argparse.Namespace) -> None:
     from trainer.esans.command import make_and_describe  # torch takes seconds to import
 
     print(make_and_describe(config_of(parsed), parsed.data, parsed.out, parsed.category))
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    """Run what a plan lacks, write the tables."""
+    from trainer.comparison.command import compare as run_comparison
+
+    print(run_comparison(parsed))
 
 
 def run(parsed: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from trainer.dataset import Dataset
 from trainer.histories import Cases, cases, histories, some_cases
 from trainer.interactions import TRAIN, VALID
 from trainer.known import KnownPositives, known_positives
+from trainer.towers import Towers, build_towers
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,17 @@ def prepare(data: Dataset, config: RunConfig) -> Course:
         target_share=torch.from_numpy((targets / targets.sum()).astype(np.float32)).to(device),
         validation=some_cases(validation, config.training.validation_cases, rng),
     )
+
+
+def fresh_towers(course: Course, data: Dataset, config: RunConfig) -> Towers:
+    """Build both towers for a course, where its tensors are."""
+    return build_towers(
+        len(course.catalogue),
+        {name: mean.cpu() for name, mean in course.catalogue.means().items()},
+        config.towers,
+        data.interactions.is_ordered,
+        config.seed,
+    ).to(course.device)
 
 
 def choose_device(config: TrainingConfig) -> torch.device:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.samplers.interface import Negatives
+from trainer.samplers.interface import Negatives, sets_of
 
 
 def sampled_softmax(
@@ -29,12 +29,10 @@ def sampled_softmax(
     if negatives.positive_log_q is not None:
         own = own - log_q_share * negatives.positive_log_q
     columns = [own[:, None]]
-    drawn: Negatives | None = negatives
-    while drawn is not None:
+    for drawn in sets_of(negatives):
         others = scores_of(queries, drawn.vectors) / temperature  # [batch, n]
         others = others - log_q_share * drawn.log_q
         columns.append(others.masked_fill(drawn.is_masked, -torch.inf))
-        drawn = drawn.also
     logits = torch.cat(columns, dim=1)  # [batch, 1 + n]
     return functional.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
 

@@ -19,15 +19,13 @@ from index.writing import add_measures
 from trainer.catalogue import training_counts
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
-from trainer.course import Course, prepare
+from trainer.course import Course, fresh_towers, prepare
 from trainer.dataset import Dataset, load_dataset
-from trainer.esans.clusters import fit_cluster_map
 from trainer.evaluation import Report, evaluate, table_of
 from trainer.histories import cases, histories
 from trainer.interactions import TEST, TRAIN
 from trainer.publishing import stage_bundle
-from trainer.samplers.choice import build_sampler, needs_clusters
-from trainer.towers import build_towers
+from trainer.sampler_choice import build_sampler, clusters_for
 from trainer.training import Trained, train
 
 RUN_KEYS = {"seed", "data", "towers", "clusters", "training"}  # what the weights follow from
@@ -54,7 +52,7 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     shelf = Shelf(bundles)
     shelf.prepare()
     course = prepare(data, config)
-    clusters = clusters_of(data, config)
+    clusters = clusters_for(data, config, datetime.now(UTC))
     checkpoint = checkpoint_of(bundles, data, config)
     trained = train_towers(course, data, clusters, config, checkpoint)
     with shelf.stage() as staged:
@@ -75,13 +73,6 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     return Published(version, report)
 
 
-def clusters_of(data: Dataset, config: RunConfig) -> ClusterMap | None:
-    """Make the cluster map, where the sampler draws from one."""
-    if not needs_clusters(config.training.sampler):
-        return None
-    return fit_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
-
-
 def train_towers(
     course: Course,
     data: Dataset,
@@ -90,13 +81,7 @@ def train_towers(
     checkpoint: Checkpoint,
 ) -> Trained:
     """Build both towers and train them."""
-    towers = build_towers(
-        len(course.catalogue),
-        {name: mean.cpu() for name, mean in course.catalogue.means().items()},
-        config.towers,
-        data.interactions.is_ordered,
-        config.seed,
-    ).to(course.device)
+    towers = fresh_towers(course, data, config)
     sampler = build_sampler(config.training.sampler, clusters)
     dropout = config.towers.id_dropout
     return train(towers, course, sampler, config.training, dropout, checkpoint)

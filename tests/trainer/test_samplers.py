@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 
 from tests.trainer.worlds import context_for
 from trainer.config import check_config
-from trainer.samplers.choice import build_sampler
+from trainer.sampler_choice import build_sampler
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.uniform import Uniform
 

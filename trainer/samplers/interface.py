@@ -4,7 +4,7 @@ A sampler is a function, or an object called like one where it keeps state. The 
 changes for a new one: it hands over what the step knows and takes vectors, whatever they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -60,6 +60,14 @@ class Negatives:
     rows: Tensor | None = field(default=None)
     encoded_count: int = field(default=0)
     also: "Negatives | None" = field(default=None)
+
+
+def sets_of(drawn: Negatives) -> Iterator[Negatives]:
+    """Walk over all the sets that were drawn: the first, then what is chained to it."""
+    part: Negatives | None = drawn
+    while part is not None:
+        yield part
+        part = part.also
 
 
 class Sampler(Protocol):

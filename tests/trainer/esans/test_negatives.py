@@ -7,7 +7,8 @@ from index.cluster_map import ClusterMap
 from tests.trainer.samplers.contexts import context_for, loss_of
 from trainer.config import check_config
 from trainer.esans.negatives import Esans
-from trainer.samplers.choice import build_sampler
+from trainer.sampler_choice import build_sampler
+from trainer.samplers.interface import sets_of
 
 # three clusters of four items, two cells of two in each: items 0..3, 4..7, 8..11
 CODES1 = np.repeat(np.arange(3), 4).astype(np.int32)
@@ -28,11 +29,6 @@ def sample(step=0, positives=(0, 4), taken=((0, 1), (4, 9)), **settings):
     return context, Esans(CLUSTERS, part(**settings))(context)
 
 
-def chain(negatives):
-    """All sets that a sampler drew, in order."""
-    return [] if negatives is None else [negatives, *chain(negatives.also)]
-
-
 def test_easy_pairs_are_of_one_cluster_and_shared_by_the_batch():
     _, drawn = sample(easy=40, hard=0)
     rows = drawn.rows.reshape(-1, 2)
@@ -51,7 +47,7 @@ def test_hard_negatives_share_the_cluster_and_not_the_cell():
 
 def test_items_of_the_own_cell_and_known_ones_are_masked_wherever_they_come_from():
     _, drawn = sample(easy=200, hard=2, in_batch=True)
-    batch, easy, simple, hard, moved = chain(drawn)
+    batch, easy, simple, hard, moved = sets_of(drawn)
     for each in (batch, easy):
         cells = list(zip(CODES1[each.rows], CODES2[each.rows], strict=True))
         for user, (positive, taken) in enumerate(((0, {0, 1}), (4, {4, 9}))):
@@ -68,7 +64,7 @@ def test_items_of_the_own_cell_and_known_ones_are_masked_wherever_they_come_from
 
 def test_there_is_a_virtual_negative_for_each_that_is_encoded():
     _, drawn = sample(easy=10, hard=3)
-    easy, simple, hard, moved = chain(drawn)
+    easy, simple, hard, moved = sets_of(drawn)
     assert simple.vectors.shape == easy.vectors.shape
     assert moved.vectors.shape == hard.vectors.shape == (2, 3, 8)
     assert simple.rows is None
@@ -79,7 +75,7 @@ def test_there_is_a_virtual_negative_for_each_that_is_encoded():
 
 def test_without_virtual_negatives_only_items_are_drawn():
     _, drawn = sample(easy=10, hard=3, virtual=False)
-    assert [each.rows is not None for each in chain(drawn)] == [True, True]
+    assert [each.rows is not None for each in list(sets_of(drawn))] == [True, True]
 
 
 def test_easy_draws_follow_the_mean_law_of_the_batch():
@@ -99,7 +95,7 @@ def test_easy_draws_follow_the_mean_law_of_the_batch():
 def test_log_q_is_the_log_of_all_expected_counts_times_the_share():
     positives, rows = np.array([0, 4], np.int32), np.arange(12, dtype=np.int32)
     _, drawn = sample(easy=40, hard=2, log_q_share=0.5)
-    easy = chain(drawn)[0]
+    easy = next(sets_of(drawn))
     count = 40 * CLUSTERS.shared_chance(positives, rows)[None]
     count = count + 2 * CLUSTERS.hard_chance(positives, rows)
     expected = 0.5 * np.log(count)[:, easy.rows.numpy()]
@@ -109,12 +105,12 @@ def test_log_q_is_the_log_of_all_expected_counts_times_the_share():
 
 def test_nothing_is_corrected_by_default():
     _, drawn = sample(easy=40, hard=2)
-    assert all(not each.log_q.any() for each in chain(drawn))
+    assert all(not each.log_q.any() for each in list(sets_of(drawn)))
 
 
 def test_the_weight_of_hard_negatives_raises_their_scores():
     _, drawn = sample(easy=4, hard=2, hard_log_weight=1.5)
-    easy, simple, hard, moved = chain(drawn)
+    easy, simple, hard, moved = sets_of(drawn)
     assert not easy.log_q.any()
     assert not simple.log_q.any()
     assert hard.log_q.unique().tolist() == moved.log_q.unique().tolist() == [-1.5]

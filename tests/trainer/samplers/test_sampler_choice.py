@@ -9,7 +9,7 @@ from index.cluster_map import ClusterMap
 from tests.trainer.samplers.contexts import config_of, train_tiny
 from trainer.config import check_config
 from trainer.explain import example
-from trainer.samplers.choice import build_sampler
+from trainer.sampler_choice import build_sampler
 from trainer.samplers.config import SamplerConfig
 
 PARTS = get_args(get_args(SamplerConfig)[0])

@@ -1,9 +1,13 @@
-"""From the sampler's name in a configuration to the sampler."""
+"""From the sampler's name in a configuration to the sampler, and to the map that it needs."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from index.cluster_map import ClusterMap
+from trainer.config import RunConfig
+from trainer.dataset import Dataset
+from trainer.esans.clusters import fit_cluster_map
 from trainer.esans.negatives import Esans
 from trainer.samplers.batch_mix import BatchMix
 from trainer.samplers.config import EsansConfig, SamplerConfig
@@ -35,7 +39,7 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
 def build_sampler(config: SamplerConfig, clusters: ClusterMap | None = None) -> Sampler:
     """Return the sampler that a configuration names, new and without memory.
 
-    clusters  of the whole catalogue, row by row; needed where `needs_clusters` says so
+    clusters  of the whole catalogue, row by row; see `clusters_for`
 
     Raises ValueError if it is needed and not given.
     """
@@ -46,6 +50,8 @@ def build_sampler(config: SamplerConfig, clusters: ClusterMap | None = None) -> 
     return SAMPLERS[config.name](config)
 
 
-def needs_clusters(config: SamplerConfig) -> bool:
-    """Tell whether a sampler draws from a cluster map."""
-    return isinstance(config, EsansConfig)
+def clusters_for(data: Dataset, config: RunConfig, now: datetime) -> ClusterMap | None:
+    """Make the cluster map of a dataset where the configured sampler draws from one."""
+    if not isinstance(config.training.sampler, EsansConfig):
+        return None
+    return fit_cluster_map(data, config.clusters, config.seed, now)

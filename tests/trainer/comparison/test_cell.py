@@ -1,0 +1,108 @@
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from index.errors import TrainingError
+from tests.trainer.worlds import as_histories, tiny_config
+from trainer.comparison.cell import Cell, Hits, hits_of, rank_all
+from trainer.comparison.cut import Cut
+from trainer.comparison.store import Store
+from trainer.comparison.work import _finished, until
+from trainer.course import fresh_towers, prepare
+from trainer.histories import Cases, cases
+from trainer.interactions import VALID
+from trainer.measures import DEPTH, rank_targets
+from trainer.validation import validation_recall
+
+
+def cell_of(folder, config=None, **changes):
+    facts = {"dataset": "a", "method": "b", "budget": None, "config": config or tiny_config()}
+    facts |= {"cut": Cut(folder, None, "auto", 0), "fingerprint": "f", "reads_map": False}
+    return Cell(**(facts | changes))
+
+
+@pytest.fixture(scope="module")
+def towers_and_vectors(world_data):
+    config = tiny_config()
+    course = prepare(world_data, config)
+    towers = fresh_towers(course, world_data, config)
+    return towers, course.catalogue.encode_all(towers.item)
+
+
+def test_the_ranking_agrees_with_what_training_validates_by(world_data, towers_and_vectors):
+    towers, vectors = towers_and_vectors
+    asked = cases(world_data.interactions, VALID, len(world_data.user_ids))
+    ranks = rank_targets(rank_all(towers.user, vectors, asked), asked)
+    wanted = validation_recall(towers.user, vectors, asked)
+    assert (ranks.ranks < 50).mean() == pytest.approx(wanted)  # one target each
+
+
+def test_an_answer_holds_what_is_eligible_and_then_nothing(world_data, towers_and_vectors):
+    towers, vectors = towers_and_vectors
+    asked = cases(world_data.interactions, VALID, len(world_data.user_ids))
+    answer = rank_all(towers.user, vectors, asked)[0]
+    seen = set(asked.histories.of(0).tolist())
+    eligible = 160 - len(seen)
+    assert set(answer[:eligible].tolist()) == set(range(160)) - seen
+    assert (answer[eligible:] == -1).all()
+    assert len(answer) == DEPTH
+
+
+def test_hits_are_counted_case_by_case():
+    asked = Cases(
+        np.arange(2, dtype=np.int32), as_histories([[0], [0]]), as_histories([[5, 6], [7]])
+    )
+    answers = np.full((2, DEPTH), -1, dtype=np.int32)
+    answers[0, 0], answers[0, 100], answers[1, 60] = 5, 6, 7
+    hits = hits_of(rank_targets(answers, asked))
+    assert hits.recalls(50).tolist() == [0.5, 0]
+    assert hits.recalls(200).tolist() == [1, 1]
+
+
+def test_kept_hits_are_what_they_were(tmp_path):
+    store = Store(tmp_path)
+    store.prepare()
+    rng = np.random.default_rng(0)
+    counts = np.array([1, 3, 2, 5])  # 11 bits: no whole bytes
+    hits = Hits(counts, {count: rng.random(11) < 0.5 for count in (50, 200)})
+    cell = cell_of(tmp_path)
+    assert store.figures(cell) is None
+    assert store.hits(cell) is None
+    store.save(cell, {"recall@50": 0.5}, hits, datetime(2026, 1, 1, tzinfo=UTC))
+    found = store.hits(cell)
+    for count in (50, 200):
+        assert found.recalls(count).tolist() == hits.recalls(count).tolist()
+    assert store.figures(cell) == {"recall@50": 0.5}
+    assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".npz", ".json")]
+
+
+def test_a_cell_is_named_by_what_it_is_and_not_by_what_it_is_called(tmp_path):
+    cell = cell_of(tmp_path)
+    assert cell.digest == cell_of(tmp_path / "moved", dataset="other", method="c").digest
+    assert cell.digest == cell_of(tmp_path, tiny_config(threads=2, checkpoint_s=1)).digest
+    assert cell.digest != cell_of(tmp_path, tiny_config({"seed": 1})).digest
+    assert cell.digest != cell_of(tmp_path, tiny_config(temperature=0.2)).digest
+    assert cell.digest != cell_of(tmp_path, fingerprint="g").digest
+
+
+def test_only_a_cell_that_reads_a_cluster_map_depends_on_how_it_is_made(tmp_path):
+    other = tiny_config({"clusters": {"level_2_codes": 8}})
+    assert cell_of(tmp_path).digest == cell_of(tmp_path, other).digest
+    maps = [cell_of(tmp_path, one, reads_map=True) for one in (tiny_config(), other)]
+    assert maps[0].digest != maps[1].digest
+
+
+def test_a_worker_that_was_ended_from_outside_is_told_with_a_remedy(tmp_path):
+    future = Future()
+    future.set_exception(BrokenProcessPool())
+    with pytest.raises(TrainingError, match=r"ended from outside.*fewer --workers"):
+        list(_finished({future: cell_of(tmp_path)}))
+
+
+def test_no_hours_are_all_the_time_there_is():
+    assert until(None)()
+    assert until(1)()
+    assert not until(0)()

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from trainer.comparison.significance import holm, paired_bootstrap
+
+
+def compared(ours, theirs, resamples=10_000):
+    return paired_bootstrap(ours, theirs, np.random.default_rng(0), resamples)
+
+
+def planted(rng, cases, share):
+    return (rng.random(cases) < share).astype(float)
+
+
+def test_a_method_that_finds_for_a_tenth_more_users_is_above_0():
+    theirs = np.repeat([1.0, 0.0], 1_000)
+    ours = theirs.copy()
+    ours[1_000:1_200] = 1  # 10 % of all users more, and nobody lost
+    found = compared(ours, theirs)
+    assert found.absolute == pytest.approx(0.1)
+    assert found.relative == pytest.approx(0.2)
+    assert 0.08 < found.interval[0] < 0.1 < found.interval[1] < 0.12
+    assert found.relative_interval[0] > 0
+    assert found.p_value == pytest.approx(2 / 10_001)
+
+
+def test_the_interval_is_as_wide_as_theory_says():
+    theirs = np.repeat([1.0, 0.0], 1_000)
+    ours = theirs.copy()
+    ours[1_000:1_200] = 1
+    error = np.sqrt(0.1 * 0.9 / 2_000)  # of a share of 0.1 among 2,000
+    low, high = compared(ours, theirs).interval
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+
+
+def test_equal_methods_are_not_told_apart():
+    theirs = planted(np.random.default_rng(1), 1_000, 0.3)
+    found = compared(theirs, theirs)
+    assert (found.absolute, found.relative, found.p_value) == (0, 0, 1)
+    assert found.interval == (0, 0)
+
+
+def test_methods_that_find_for_different_users_equally_often_are_not_told_apart():
+    theirs = np.tile([1.0, 0.0], 500)
+    found = compared(1 - theirs, theirs)
+    assert found.interval[0] < 0 < found.interval[1]
+    assert found.p_value > 0.5
+
+
+def test_the_same_hits_of_the_same_users_are_a_surer_sign_than_of_others():
+    theirs = np.repeat([1.0, 0.0], 500)
+    more = theirs.copy()
+    more[500:520] = 1
+    shuffled = np.random.default_rng(0).permutation(more)
+    assert compared(more, theirs).p_value < 0.001
+    assert compared(shuffled, theirs).p_value > 0.1
+
+
+def test_swapping_the_two_turns_the_sign():
+    rng = np.random.default_rng(2)
+    ours, theirs = planted(rng, 500, 0.4), planted(rng, 500, 0.3)
+    one, other = compared(ours, theirs), compared(theirs, ours)
+    assert one.absolute == -other.absolute
+    assert one.interval[0] == pytest.approx(-other.interval[1], abs=0.01)
+
+
+def test_a_resample_by_values_is_a_resample_by_cases():
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.integers(0, 6, 400) / 5, rng.integers(0, 6, 400) / 5
+    drawn = rng.integers(0, 400, (10_000, 400))
+    by_cases = np.percentile((ours - theirs)[drawn].mean(axis=1), (2.5, 97.5))
+    np.testing.assert_allclose(compared(ours, theirs).interval, by_cases, atol=0.004)
+
+
+def test_a_seed_decides_and_chunks_do_not_show():
+    rng = np.random.default_rng(4)
+    ours, theirs = rng.random(3_000), rng.random(3_000)  # 3,000 pairs: more than one chunk
+    one, other = compared(ours, theirs, 2_000), compared(ours, theirs, 2_000)
+    assert one == other
+
+
+def test_cases_that_are_not_the_same_are_refused():
+    with pytest.raises(ValueError, match=r"ours \(3,\) and theirs \(4,\) must be \[cases\]"):
+        compared(np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match="found nothing at all"):
+        compared(np.ones(3), np.zeros(3))
+
+
+def test_holm_multiplies_by_how_many_are_left_and_never_falls():
+    # sorted .01 .03 .04, times 3, 2, 1: .03, .06, and .04 which may not fall below .06
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == pytest.approx([1, 1])
+    assert holm([0.2]) == pytest.approx([0.2])
+    assert holm([]) == []

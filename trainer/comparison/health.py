@@ -1,0 +1,136 @@
+"""A sampler's own health: how false, how hard, how varied its negatives are, and how dear."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trainer.known import KnownPositives
+from trainer.loss import scores_of
+from trainer.samplers.interface import Context, Negatives, Sampler, sets_of
+
+EVERY = 10  # steps; scores and false negatives are a sample of the run
+
+
+class Watched:
+    """Calls a sampler and counts what it drew; neither the loop nor the sampler notices.
+
+    held_out         each user's positives in validation and test
+    steps_per_epoch  to tell one epoch's items from the next's
+    every            steps between two looks at scores and false negatives
+
+    Virtual negatives beside sets of items are counted by their score alone. Where no set tells
+    its rows, those that were encoded for the draw stand for them: every pair of a row of the
+    batch and an encoded item not known to its user. `health_of` says which was counted.
+    Nothing encoded, nothing to count.
+
+    It keeps no state for a checkpoint: an observed run is run through, or begun anew.
+    """
+
+    def __init__(
+        self, sampler: Sampler, held_out: KnownPositives, steps_per_epoch: int, every: int
+    ) -> None:
+        self.sampler, self.held_out = sampler, held_out
+        self.steps_per_epoch, self.every = steps_per_epoch, every
+        self.seconds = 0.0
+        self._steps = self._encoded = 0
+        self._false = self._pairs = 0
+        self._score_sum, self._scores = 0.0, 0
+        self._distinct: dict[int, Tensor] = {}  # epoch -> [items] bool
+        self._is_virtual = False
+        self._left: tuple[int, float] | None = None  # the last step, CPU time when it was left
+        self._cpu_seconds, self._cpu_steps = 0.0, 0
+
+    def __call__(self, context: Context) -> Negatives:
+        """Draw, and look at what was drawn."""
+        encoded: list[Tensor] = []
+
+        def encode(rows: Tensor) -> Tensor:
+            encoded.append(rows.flatten())
+            return context.encode(rows)
+
+        drawn = self.sampler(replace(context, encode=encode))
+        self._count_cpu(context.step)
+        began = time.perf_counter()
+        with torch.no_grad():
+            self._look(context, drawn, encoded)
+        self.seconds += time.perf_counter() - began
+        self._left = (context.step, time.process_time())
+        return drawn
+
+    def figures(self) -> dict[str, float | str | None]:
+        """Return what was counted; None where there was nothing to count.
+
+        false_negative_share  of the unmasked negatives, held-out positives of their user
+        negative_score        mean of the unmasked negatives, -1..1
+        distinct_per_epoch    items that were an unmasked negative, mean over the epochs
+        cpu_seconds_per_step  of this process, from draw to draw: a busy machine does not show
+        encoded_per_step      items encoded for the draws, candidates included
+        """
+        counts = [int(one.sum()) for one in self._distinct.values()]
+        return {
+            "cpu_seconds_per_step": (
+                self._cpu_seconds / self._cpu_steps if self._cpu_steps else None
+            ),
+            "encoded_per_step": self._encoded / max(1, self._steps),
+            "false_negative_share": self._false / self._pairs if self._pairs else None,
+            "negative_score": self._score_sum / self._scores if self._scores else None,
+            "distinct_per_epoch": sum(counts) / len(counts) if counts else None,
+            "health_of": self._health_of(),
+        }
+
+    def _count_cpu(self, step: int) -> None:
+        """Add what a step cost since the last was left; not across epochs: they validate."""
+        if self._left is None or step % self.steps_per_epoch == 0:
+            return
+        last, cpu = self._left
+        if step == last + 1:
+            self._cpu_seconds += time.process_time() - cpu
+            self._cpu_steps += 1
+
+    def _health_of(self) -> str | None:
+        if not self._pairs:
+            return None
+        return "encoded" if self._is_virtual else "drawn"
+
+    def _look(self, context: Context, drawn: Negatives, encoded: list[Tensor]) -> None:
+        self._steps += 1
+        self._encoded += drawn.encoded_count
+        is_looked_at = context.step % self.every == 0
+        if is_looked_at:
+            for part in sets_of(drawn):
+                scores = scores_of(context.queries, part.vectors)
+                self._score_sum += float(scores.masked_fill(part.is_masked, 0).sum())
+                self._scores += int((~part.is_masked).sum())
+        for rows, is_masked in self._items_of(context, drawn, encoded):
+            self._count_items(context, rows, is_masked)
+            if is_looked_at:
+                held_out = self.held_out.of(context.user_rows, rows)
+                self._false += int((held_out & ~is_masked).sum())
+                self._pairs += int((~is_masked).sum())
+
+    def _items_of(
+        self, context: Context, drawn: Negatives, encoded: list[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rows of each set of items and whom they are masked for."""
+        known = [one for one in sets_of(drawn) if one.rows is not None]
+        for one in known:
+            assert one.rows is not None
+            yield one.rows, one.is_masked
+        if not known:
+            self._is_virtual = True
+        if not known and encoded:
+            rows = torch.unique(torch.cat(encoded))
+            yield rows, context.is_known(rows)
+
+    def _count_items(self, context: Context, rows: Tensor, is_masked: Tensor) -> None:
+        """Mark the items that are a negative of anyone."""
+        epoch = context.step // self.steps_per_epoch
+        if epoch not in self._distinct:
+            blank = torch.zeros_like(context.target_share, dtype=torch.bool)
+            self._distinct[epoch] = blank
+        is_shared = rows.ndim == 1
+        used = rows[~is_masked.all(dim=0)] if is_shared else rows[~is_masked]
+        self._distinct[epoch][used] = True
