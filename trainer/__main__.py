@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.errors import EsansError
+from index.errors import ConfigError, EsansError
 from index.shelf import Shelf
 from trainer.comparison.usage import describe
 
@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     comparison = commands.add_parser("compare", help="samplers over seeds and datasets")
     describe(comparison)
     comparison.set_defaults(run=compare)
+    add_report(
+        commands.add_parser("report", help="draw a run or a comparison, as one HTML file")
+    )
     explained = commands.add_parser("config", help="print every setting with its meaning")
     explained.set_defaults(run=explain)
     return parser
@@ -112,6 +115,31 @@ def add_clusters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
 
 
+ABOUT_REPORT = """\
+Draw a published run, or the folder of a comparison, as one HTML file that needs no network.
+
+example: python -m trainer report --bundles bundles/
+example: python -m trainer report --comparison results/ --out results.html"""
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Describe `report`."""
+    parser.description = ABOUT_REPORT
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(run=report)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bundles", type=Path, metavar="DIR", help="where a run was published")
+    source.add_argument("--comparison", type=Path, metavar="DIR", help="what `compare` made")
+    parser.add_argument("--version", metavar="VERSION", help="of the bundle; default: current")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="what to write, never inside a bundle; default: %(default)s",
+    )
+
+
 def config_of(parsed: argparse.Namespace) -> "RunConfig":
     """Read the configuration asked for, the seed overridden where one was given."""
     from trainer.config import check_config, read_config
@@ -155,6 +183,19 @@ def run(parsed: argparse.Namespace) -> None:
         f"\npublished {published.version} and made it current\n"
         f"serve it: python -m service --bundles {parsed.bundles}"
     )
+
+
+def report(parsed: argparse.Namespace) -> None:
+    """Write the report of a run or of a comparison."""
+    from trainer.report.command import write_comparison_report, write_run_report
+
+    if parsed.comparison is None:
+        write_run_report(parsed.bundles, parsed.version, parsed.out)
+    elif parsed.version is None:
+        write_comparison_report(parsed.comparison, parsed.out)
+    else:
+        raise ConfigError("--version: names a bundle, expected with --bundles; leave it out")
+    print(f"wrote {parsed.out}; open it in a browser, it needs no network")
 
 
 def explain(_: argparse.Namespace) -> None:
