@@ -67,7 +67,7 @@ def labels_of(data: Dataset, column: str) -> tuple[NDArray[np.int64], NDArray[np
     """Return the rows that have a label, and the number of each one's label."""
     labels = first_labels(data.attributes, column)
     rows = [row for row, label in enumerate(labels) if label is not None]
-    texts = [labels[row] for row in rows]
+    texts = [label for label in labels if label is not None]
     return np.array(rows, dtype=np.int64), np.unique(texts, return_inverse=True)[1]
 
 

@@ -14,7 +14,7 @@ COLOURS = {"model": "#1f5fbf", "popularity": "#9aa5b1", "ease": "#e0802a"}
 NAMES = {"model": "this model", "popularity": "popularity", "ease": "EASE"}
 PALETTE = (
     "#1f5fbf", "#e0802a", "#2f9e5b", "#c0392b", "#8457b8", "#8a5a44", "#d667a8", "#b5a516",
-    "#17a2b8", "#5b6b7a",
+    "#17a2b8", "#5b6b7a", "#8fb4e8", "#7ccf6a",
 )  # fmt: skip
 OTHER = "#d3dae1"
 LONGEST = 80  # characters of a text on a figure
@@ -156,7 +156,8 @@ def sizes_figure(sizes: Sequence[int], commonest: Sequence[str]) -> go.Figure:
             y=[int(sizes[one]) for one in order],
             marker={"color": [cluster_colour(one) for one in order], "line": {"width": 0}},
             customdata=[[one, plain(commonest[one])] for one in order],
-            hovertemplate="cluster %{customdata[0]}: %{y:,} items<br>%{customdata[1]}<extra></extra>",
+            hovertemplate="cluster %{customdata[0]}: %{y:,} items<br>%{customdata[1]}"
+            "<extra></extra>",
         )
     )
     mean = sum(sizes) / len(sizes)

@@ -1,25 +1,21 @@
 """The report of one published run, all of it read from its bundle."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.bundle import Bundle
 from index.manifest import IndexFacts, Manifest
-from trainer.esans.columns import category_column, first_labels, title_column
+from trainer.esans.columns import category_column, first_labels
 from trainer.measures import COUNTS, COVERAGE_COUNT, LEAST_CASES
 from trainer.report.figures import (
     NAMES,
     buckets_figure,
     curve_figure,
     methods_figure,
-    sizes_figure,
 )
-from trainer.report.item_map import lay_out, map_figure
+from trainer.report.items_sections import clusters, item_vectors
 from trainer.report.page import Section, drawing, heading, missing, page, paragraph, table
 
 BUCKETS = ("head", "torso", "tail", "cold")
@@ -133,89 +129,6 @@ def by_popularity(report: Found) -> Section:
         told = f"No figure for {', '.join(few)}: fewer than {LEAST_CASES} test items."
         parts.append(missing(told))
     return Section(title, parts)
-
-
-def item_vectors(
-    bundle: Bundle, attributes: pa.Table, column: str | None, labels: list[str | None] | None
-) -> Section:
-    """Draw the item vectors in the plane."""
-    drawn = lay_out(bundle.vectors, seed=0)
-    titles = [
-        str(one) for one in attributes[title_column(attributes)].take(drawn.rows).to_pylist()
-    ]
-    codes = bundle.clusters.codes1[drawn.rows].tolist() if bundle.clusters else None
-    chosen = None if labels is None else [labels[row] for row in drawn.rows]
-    caption = (
-        f"{len(drawn.rows):,} of {len(bundle.vectors):,} items, their {bundle.manifest.width} "
-        f"numbers laid out in two by {drawn.how}: items near each other are alike to the model, "
-        "distances between far groups mean little. Hover for the title. From item_vectors.npy "
-        "and items.parquet."
-    )
-    told = [drawing(map_figure(drawn, titles, codes, chosen), "map", caption)]
-    if column is None:
-        told.append(missing("Not coloured by category: no column of the items looks like one."))
-    elif codes is None:
-        told.insert(0, paragraph(f"Category is the items' column {column!r}."))
-    else:
-        words = (
-            f"Left, an item's colour is its level-1 cluster (neighbouring colours mean nothing); "
-            f"right, its category (column {column!r})."
-        )
-        told.insert(0, paragraph(words))
-    return Section("Item vectors", told)
-
-
-def clusters(bundle: Bundle, labels: list[str | None] | None) -> Section:
-    """Draw the sizes of the clusters that negatives were drawn from."""
-    title = "Cluster map"
-    found = bundle.clusters
-    if found is None:
-        return Section(
-            title,
-            [
-                missing(
-                    "This run's sampler used no cluster map. To get one, train with an ESANS "
-                    'sampler ([training.sampler] name = "esans"), or look at one alone with '
-                    "`python -m trainer clusters --data DIR`."
-                )
-            ],
-        )
-    sizes = found.layout.cluster_sizes
-    cells = np.unique(found.layout.cells, return_counts=True)[1]
-    rows = [
-        _sizes_row("level-1 clusters", sizes[sizes > 0]),
-        _sizes_row("cells (both levels)", cells),
-    ]
-    alone = f"{(cells == 1).sum() / len(found):.1%} of the items are alone in their cell."
-    caption = (
-        "Items of each level-1 cluster of the map that negatives were drawn from: a few large "
-        "ones beside many tiny ones would be a collapse. From cluster_map.codes1.npy."
-    )
-    shown = drawing(sizes_figure(sizes.tolist(), _commonest(found.codes1, len(sizes), labels)),
-                    "sizes", caption)  # fmt: skip
-    head = ("", "used", "fewest items", "median", "most")
-    return Section(title, [shown, table(head, rows), paragraph(alone)])
-
-
-def _sizes_row(name: str, sizes: np.typing.NDArray[np.int64]) -> list[object]:
-    return [name, len(sizes), int(sizes.min()), int(np.median(sizes)), int(sizes.max())]
-
-
-def _commonest(
-    codes: np.typing.NDArray[np.int32], count: int, labels: list[str | None] | None
-) -> list[str]:
-    """Say of each cluster which category is the most frequent in it."""
-    if labels is None:
-        return [""] * count
-    counters: list[Counter[str]] = [Counter() for _ in range(count)]
-    for code, label in zip(codes.tolist(), labels, strict=True):
-        counters[code][label or "no category"] += 1
-    return [
-        f"{found[0][1] / one.total():.0%} {found[0][0]}"
-        if (found := one.most_common(1))
-        else ""
-        for one in counters
-    ]
 
 
 def index_recall(facts: IndexFacts) -> Section:
