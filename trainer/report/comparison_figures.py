@@ -16,6 +16,8 @@ KIND_COLOURS = {
 }
 FURTHER_KIND = "#e0802a"
 BAR_PX, REST_PX = 30, 150
+LEGEND_BESIDE = {"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"}
+LINE_COLOURS = PALETTE[1:]  # the first is kept for ESANS
 DASHES = ("solid", "dash", "dot")
 
 
@@ -55,10 +57,14 @@ def _bars_of_kind(lines: Sequence[Line], name: str, kind: str) -> go.Bar:
             "thickness": 1.4,
             "width": 4,
         },
-        customdata=[[spread(line, name), int(line["seeds"])] for line in lines],
-        hovertemplate="%{y}: %{x:.4f} ± %{customdata[0]:.4f}, seeds: %{customdata[1]}"
-        "<extra></extra>",
+        customdata=[[_deviation(line, name), int(line["seeds"])] for line in lines],
+        hovertemplate="%{y}: %{x:.4f}%{customdata[0]}, seeds: %{customdata[1]}<extra></extra>",
     )
+
+
+def _deviation(line: Line, name: str) -> str:
+    deviation = spread(line, name)
+    return "" if deviation is None else f" ± {deviation:.4f}"
 
 
 def budgets_figure(
@@ -83,18 +89,21 @@ def budgets_figure(
         tickvals=budgets,
         ticktext=[f"{budget:,.0f}" for budget in budgets],
     )
-    return _legend_above(framed(figure, 440))
+    framed(figure, 440)
+    return figure.update_layout(legend=LEGEND_BESIDE)
 
 
 def _line_of_method(method: str, lines: Sequence[Line], name: str, order: int) -> go.Scatter:
-    colour = PALETTE[order % len(PALETTE)]
+    is_ours = lines[0]["kind"] == "esans"
+    colour = KIND_COLOURS["esans"] if is_ours else LINE_COLOURS[order % len(LINE_COLOURS)]
+    dash = DASHES[order // len(LINE_COLOURS) % len(DASHES)]
     return go.Scatter(
         x=[float(line["budget"]) for line in lines],
         y=[number(line, name) for line in lines],
         name=plain(method),
         legendgroup=method,
         mode="lines+markers",
-        line={"color": colour, "dash": DASHES[order // len(PALETTE) % len(DASHES)]},
+        line={"color": colour, "width": 4 if is_ours else 2, "dash": dash},
         error_y={
             "type": "data",
             "array": [spread(line, name) for line in lines],

@@ -37,12 +37,12 @@ RECALLS_CAPTION = (
     "stands on top, colours tell the kind of method."
 )
 NEGATIVES_CAPTION = (
-    "Left, how hard the negatives were (mean score that training gave them, -1 to 1); right, the "
-    "share of them that were held-out positives of the same user. Order as above."
+    "Left, how hard the negatives were (mean score that training gave them, -1 to 1); right, "
+    "the share of them that were held-out positives of the same user. Order as above."
 )
 COST_CAPTION = (
-    "Wall-clock seconds of one training step; comparable only where all methods ran on the same "
-    "machine. Order as above."
+    "Wall-clock seconds of one training step; comparable only where all methods ran on the "
+    "same machine. Order as above."
 )
 BUDGETS_CAPTION = (
     "Recall over the items that a step encodes beyond positives and histories, candidates "
@@ -139,4 +139,4 @@ def methods_table(lines: Sequence[Line]) -> str:
 def _with_spread(line: Line, name: str) -> str:
     deviation = spread(line, name)
     told = spelled(number(line, name))
-    return f"{told} ± {deviation:.4f}" if deviation else told
+    return f"{told} ± {deviation:.4f}" if deviation is not None else told

@@ -50,9 +50,9 @@ def number(line: Line, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def spread(line: Line, name: str) -> float:
-    """Return a figure's standard deviation over the seeds; 0 from one seed."""
-    return number(line, name + SPREAD) or 0.0
+def spread(line: Line, name: str) -> float | None:
+    """Return a figure's standard deviation over the seeds; None where there is one seed."""
+    return number(line, name + SPREAD)
 
 
 def has(lines: Sequence[Line], name: str) -> bool:

@@ -100,7 +100,7 @@ def buckets_figure(
     """
     counts = [int(buckets["model"][name]["targets"]) for name in names]
     labels = [
-        f"{name}<br>{count:,} test items" for name, count in zip(names, counts, strict=True)
+        f"{name}<br>test items: {count:,}" for name, count in zip(names, counts, strict=True)
     ]
     figure = go.Figure()
     for method, found in buckets.items():
@@ -117,7 +117,7 @@ def buckets_figure(
     return framed(figure, 400)
 
 
-def _bars(labels: list[str], values: list[float | None], method: str) -> go.Bar:
+def _bars(labels: list[str], values: Sequence[float | None], method: str) -> go.Bar:
     return go.Bar(
         x=labels,
         y=values,
@@ -166,5 +166,5 @@ def sizes_figure(sizes: Sequence[int], commonest: Sequence[str]) -> go.Figure:
     )
     figure.update_xaxes(title="level-1 clusters, largest first")
     figure.update_yaxes(title="items")
-    figure.update_layout(bargap=0.1, showlegend=False)
-    return framed(figure, 360)
+    framed(figure, 330)
+    return figure.update_layout(bargap=0.1, showlegend=False, margin={"t": 20})

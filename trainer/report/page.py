@@ -19,7 +19,9 @@ POLICY = (
 CONFIG = {
     "displaylogo": False,
     "responsive": True,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+    "showSendToCloud": False,  # on by default: a button that uploads what is drawn
+    "plotlyServerURL": "about:blank",  # and where to; only http and https are gone to
 }
 STYLE = """
 body { margin: 0 auto; max-width: 1120px; padding: 24px 32px 64px; background: #fff;

@@ -40,7 +40,7 @@ def report_of_run(bundle: Bundle) -> str:
     ]
     lead = (
         f"One published run of {manifest.dataset.users:,} users and {manifest.items:,} items, "
-        f"made at {manifest.made_at}. Every number is read from the bundle's manifest.json or "
+        f"made at {moment(manifest.made_at)}. Every number is read from the bundle's manifest.json or "
         "its files; figures say which. Hover over a figure for values, drag to zoom, "
         "double-click to go back."
     )
@@ -54,7 +54,7 @@ def about(manifest: Manifest, version: str) -> Section:
     kinds = ", ".join(f"{name} [{width}]" for name, width in manifest.modalities.items())
     rows: list[tuple[str, object]] = [
         ("version", version),
-        ("made at (UTC)", manifest.made_at),
+        ("made at", moment(manifest.made_at)),
         ("sampler of negatives", sampler.get("name", "not told")),
         ("dataset", f"fingerprint {data.fingerprint[:16]}"),
         ("split", data.split),
@@ -67,6 +67,11 @@ def about(manifest: Manifest, version: str) -> Section:
         ("notes on the data", "; ".join(data.notes) or "none"),
     ]
     return Section("What it is", [table(("", ""), rows)])
+
+
+def moment(made_at: str) -> str:
+    """Spell the manifest's time for a person."""
+    return f"{made_at[:19].replace('T', ' ')} UTC"
 
 
 def training(found: Found) -> Section:
