@@ -1,6 +1,7 @@
 """Drawings of a comparison: lines of its table in, plotly figures out."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -50,16 +51,23 @@ def _bars_of_kind(lines: Sequence[Line], name: str, kind: str) -> go.Bar:
         legendgroup=kind,
         orientation="h",
         marker_color=KIND_COLOURS.get(kind, FURTHER_KIND),
-        error_x={
-            "type": "data",
-            "array": [spread(line, name) for line in lines],
-            "color": "#1f2933",
-            "thickness": 1.4,
-            "width": 4,
-        },
+        error_x={"color": "#1f2933", **_error_bars(lines, name)},
         customdata=[[_deviation(line, name), int(line["seeds"])] for line in lines],
         hovertemplate="%{y}: %{x:.4f}%{customdata[0]}, seeds: %{customdata[1]}<extra></extra>",
     )
+
+
+def _error_bars(lines: Sequence[Line], name: str) -> dict[str, Any]:
+    """Return error bars of one standard deviation; none where no line has one."""
+    deviations = [spread(line, name) for line in lines]
+    is_known = any(one is not None for one in deviations)
+    return {
+        "type": "data",
+        "array": deviations,
+        "visible": is_known,
+        "thickness": 1.4,
+        "width": 4,
+    }
 
 
 def _deviation(line: Line, name: str) -> str:
@@ -104,12 +112,7 @@ def _line_of_method(method: str, lines: Sequence[Line], name: str, order: int) -
         legendgroup=method,
         mode="lines+markers",
         line={"color": colour, "width": 4 if is_ours else 2, "dash": dash},
-        error_y={
-            "type": "data",
-            "array": [spread(line, name) for line in lines],
-            "thickness": 1.2,
-            "width": 4,
-        },
+        error_y=_error_bars(lines, name),
         hovertemplate=f"{plain(method)}, %{{x:,}} encoded: %{{y:.4f}}<extra></extra>",
     )
 

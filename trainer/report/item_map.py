@@ -34,13 +34,13 @@ class ItemMap:
     how: str
 
 
-def lay_out(vectors: Places, seed: int) -> ItemMap:
-    """Lay at most MOST_ITEMS items out so that neighbours stay neighbours.
+def lay_out(vectors: Places, seed: int, most_count: int = MOST_ITEMS) -> ItemMap:
+    """Lay at most so many items out so that neighbours stay neighbours.
 
     vectors  [items, width]  unit rows
     """
     rng = np.random.default_rng(seed)
-    count = min(MOST_ITEMS, len(vectors))
+    count = min(most_count, len(vectors))
     rows = np.sort(rng.choice(len(vectors), count, replace=False)).astype(np.int64)
     chosen = np.ascontiguousarray(vectors[rows])
     if count < FEWEST_ITEMS:

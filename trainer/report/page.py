@@ -20,8 +20,7 @@ CONFIG = {
     "displaylogo": False,
     "responsive": True,
     "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
-    "showSendToCloud": False,  # on by default: a button that uploads what is drawn
-    "plotlyServerURL": "about:blank",  # and where to; only http and https are gone to
+    "showSendToCloud": False,  # else a button that uploads what is drawn
 }
 STYLE = """
 body { margin: 0 auto; max-width: 1120px; padding: 24px 32px 64px; background: #fff;
@@ -107,7 +106,7 @@ def drawing(figure: go.Figure, name: str, caption: str) -> str:
     name  unique within the page: letters, digits, dashes
     """
     html: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config=CONFIG, div_id=f"figure-{name}"
+        full_html=False, include_plotlyjs=False, config=dict(CONFIG), div_id=f"figure-{name}"
     )
     return f'<p class="caption">{escape(caption)}</p>\n{html}'
 

@@ -40,9 +40,9 @@ def report_of_run(bundle: Bundle) -> str:
     ]
     lead = (
         f"One published run of {manifest.dataset.users:,} users and {manifest.items:,} items, "
-        f"made at {moment(manifest.made_at)}. Every number is read from the bundle's manifest.json or "
-        "its files; figures say which. Hover over a figure for values, drag to zoom, "
-        "double-click to go back."
+        f"made at {moment(manifest.made_at)}. Every number is read from the bundle's "
+        "manifest.json or its files; figures say which. Hover over a figure for values, drag "
+        "to zoom, double-click to go back."
     )
     return page(f"{manifest.name}: run {bundle.version}", lead, sections)
 
