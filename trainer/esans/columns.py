@@ -37,12 +37,15 @@ def title_column(attributes: pa.Table) -> str:
 def first_labels(attributes: pa.Table, column: str) -> list[str | None]:
     """Return each item's label, None where it has none.
 
-    Of several values in one text ("Action|War") the first is taken.
+    Of several values, in a list or in one text ("Action|War"), the first is taken.
     """
-    return [
-        None if value in (None, "", []) else str(value).split("|")[0]
-        for value in attributes[column].to_pylist()
-    ]
+    return [_label_of(value) for value in attributes[column].to_pylist()]
+
+
+def _label_of(value: object) -> str | None:
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return None if value in (None, "") else str(value).split("|")[0]
 
 
 def _first_of(likely: tuple[str, ...], names: list[str]) -> str | None:

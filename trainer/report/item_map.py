@@ -147,7 +147,7 @@ def _without_axes(figure: go.Figure) -> go.Figure:
     framed(figure, 640)
     figure.update_layout(
         legend={"y": -0.02, "yanchor": "top", "itemsizing": "constant"},
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        margin={"l": 10, "r": 45, "t": 40, "b": 10},
         hovermode="closest",
     )
     figure.update_xaxes(

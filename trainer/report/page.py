@@ -49,22 +49,18 @@ class Section:
     title: str
     parts: Sequence[str]
 
-    @property
-    def anchor(self) -> str:
-        """Return the name that the table of contents points to."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
-
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return the whole file."""
+    anchors = [anchor_of(place, one.title) for place, one in enumerate(sections, 1)]
     contents = "".join(
-        f'<li><a href="#{one.anchor}">{escape(one.title)}</a></li>' for one in sections
+        f'<li><a href="#{anchor}">{escape(one.title)}</a></li>'
+        for anchor, one in zip(anchors, sections, strict=True)
     )
     body = "\n".join(
-        f'<section><h2 id="{one.anchor}">{escape(one.title)}</h2>\n' + "\n".join(one.parts)
-        + "</section>"
-        for one in sections
-    )  # fmt: skip
+        f'<section><h2 id="{anchor}">{escape(one.title)}</h2>\n{"".join(one.parts)}</section>'
+        for anchor, one in zip(anchors, sections, strict=True)
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -83,6 +79,12 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 </body>
 </html>
 """
+
+
+def anchor_of(place: int, title: str) -> str:
+    """Return the name that the table of contents points to; its place keeps it unique."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return f"{place}-{words}"
 
 
 def paragraph(text: str) -> str:
