@@ -98,7 +98,7 @@ def budgets_figure(
         ticktext=[f"{budget:,.0f}" for budget in budgets],
     )
     framed(figure, 440)
-    return figure.update_layout(legend=LEGEND_BESIDE)
+    return figure.update_layout(legend=LEGEND_BESIDE, modebar={"orientation": "h"})
 
 
 def _line_of_method(method: str, lines: Sequence[Line], name: str, order: int) -> go.Scatter:

@@ -31,7 +31,10 @@ NEGATIVES = {
     "negative_score": "mean score of negatives",
     "false_negative_share": "false negatives, share",
 }
-COST = {"seconds_per_step": "seconds per step"}
+COST = {
+    "seconds_per_step": "seconds per step",
+    "cpu_seconds_per_step": "CPU seconds per step",
+}
 RECALLS_CAPTION = (
     "Share of a user's held-out items found in 50 and in 200 candidates; the best method at 50 "
     "stands on top, colours tell the kind of method."
@@ -41,8 +44,9 @@ NEGATIVES_CAPTION = (
     "the share of them that were held-out positives of the same user. Order as above."
 )
 COST_CAPTION = (
-    "Wall-clock seconds of one training step; comparable only where all methods ran on the "
-    "same machine. Order as above."
+    "Left, wall-clock seconds of one training step, which other work on the machine lengthens; "
+    "right, processor seconds, which it hardly does. Comparable only where all methods ran on "
+    "the same machine. Order as above."
 )
 BUDGETS_CAPTION = (
     "Recall over the items that a step encodes beyond positives and histories, candidates "

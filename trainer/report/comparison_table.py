@@ -12,6 +12,7 @@ from index.errors import ConfigError
 
 TABLE = "table.parquet"
 NEEDED = ("dataset", "method", "kind", "budget", "seeds")
+COMPARED = "recall@50_over_fixed_list"  # told only at the budget compared at
 SPREAD = "_spread"  # NAME_spread is the standard deviation over the seeds
 
 Line = Mapping[str, Any]
@@ -61,8 +62,16 @@ def has(lines: Sequence[Line], name: str) -> bool:
 
 
 def compared_budget(lines: Sequence[Line]) -> float | None:
-    """Return the budget at which most methods stand, the larger of equals; None without any."""
-    counts = Counter(line["budget"] for line in lines if line["budget"] is not None)
+    """Return the budget that methods are compared at; None where none has one to set.
+
+    It is told by who is compared with the fixed list; where nobody is yet, it is taken to be
+    the one at which most methods stand, the larger of equals.
+    """
+    compared = [line for line in lines if number(line, COMPARED) is not None]
+    counts = Counter(line["budget"] for line in compared if line["budget"] is not None)
+    counts = counts or Counter(
+        line["budget"] for line in lines if line["budget"] is not None
+    )
     return max(counts, key=lambda budget: (counts[budget], budget), default=None)
 
 

@@ -24,6 +24,11 @@ def test_methods_stand_at_the_budget_that_most_share_the_best_last():
     assert [one["method"] for one in compared] == ["in_batch", "uniform", "esans <b>"]
 
 
+def test_the_budget_compared_at_is_that_of_those_compared_with_the_fixed_list():
+    lines = [line("uniform", 0.3, budget=8.0, **{"recall@50_over_fixed_list": 0.01}), *LINES]
+    assert compared_budget(lines) == 8
+
+
 def test_bars_and_error_bars_are_the_tables_numbers():
     ours, fixed = bars_figure(side_by_side(LINES[:4], 512), {"recall@50": "recall"}).data
     assert (list(ours.x), ours.error_x.visible) == ([0.4], False)
