@@ -69,9 +69,7 @@ def compared_budget(lines: Sequence[Line]) -> float | None:
     """
     compared = [line for line in lines if number(line, COMPARED) is not None]
     counts = Counter(line["budget"] for line in compared if line["budget"] is not None)
-    counts = counts or Counter(
-        line["budget"] for line in lines if line["budget"] is not None
-    )
+    counts = counts or Counter(line["budget"] for line in lines if line["budget"] is not None)
     return max(counts, key=lambda budget: (counts[budget], budget), default=None)
 
 
