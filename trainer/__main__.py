@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from index.errors import ConfigError, EsansError
 from index.shelf import Shelf
-from trainer.comparison.usage import describe
+from trainer.comparison.usage import describe as describe_comparison
+from trainer.report.usage import describe as describe_report
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
@@ -45,11 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(commands.add_parser("run", help="train, measure, publish"))
     add_clusters(commands.add_parser("clusters", help="make and describe a cluster map alone"))
     comparison = commands.add_parser("compare", help="samplers over seeds and datasets")
-    describe(comparison)
+    describe_comparison(comparison)
     comparison.set_defaults(run=compare)
-    add_report(
-        commands.add_parser("report", help="draw a run or a comparison, as one HTML file")
-    )
+    drawn = commands.add_parser("report", help="draw a run or a comparison, as one HTML file")
+    describe_report(drawn)
+    drawn.set_defaults(run=report)
     explained = commands.add_parser("config", help="print every setting with its meaning")
     explained.set_defaults(run=explain)
     return parser
@@ -113,31 +114,6 @@ def add_clusters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
     parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
     parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
-
-
-ABOUT_REPORT = """\
-Draw a published run, or the folder of a comparison, as one HTML file that needs no network.
-
-example: python -m trainer report --bundles bundles/
-example: python -m trainer report --comparison results/ --out results.html"""
-
-
-def add_report(parser: argparse.ArgumentParser) -> None:
-    """Describe `report`."""
-    parser.description = ABOUT_REPORT
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(run=report)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundles", type=Path, metavar="DIR", help="where a run was published")
-    source.add_argument("--comparison", type=Path, metavar="DIR", help="what `compare` made")
-    parser.add_argument("--version", metavar="VERSION", help="of the bundle; default: current")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report.html"),
-        metavar="FILE",
-        help="what to write, never inside a bundle; default: %(default)s",
-    )
 
 
 def config_of(parsed: argparse.Namespace) -> "RunConfig":
