@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.errors import EsansError
+from index.errors import ConfigError, EsansError
 from index.shelf import Shelf
-from trainer.comparison.usage import describe
+from trainer.comparison.usage import describe as describe_comparison
+from trainer.report.usage import describe as describe_report
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
@@ -45,8 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(commands.add_parser("run", help="train, measure, publish"))
     add_clusters(commands.add_parser("clusters", help="make and describe a cluster map alone"))
     comparison = commands.add_parser("compare", help="samplers over seeds and datasets")
-    describe(comparison)
+    describe_comparison(comparison)
     comparison.set_defaults(run=compare)
+    drawn = commands.add_parser("report", help="draw a run or a comparison, as one HTML file")
+    describe_report(drawn)
+    drawn.set_defaults(run=report)
     explained = commands.add_parser("config", help="print every setting with its meaning")
     explained.set_defaults(run=explain)
     return parser
@@ -155,6 +159,19 @@ def run(parsed: argparse.Namespace) -> None:
         f"\npublished {published.version} and made it current\n"
         f"serve it: python -m service --bundles {parsed.bundles}"
     )
+
+
+def report(parsed: argparse.Namespace) -> None:
+    """Write the report of a run or of a comparison."""
+    from trainer.report.command import write_comparison_report, write_run_report
+
+    if parsed.comparison is None:
+        write_run_report(parsed.bundles, parsed.version, parsed.out)
+    elif parsed.version is None:
+        write_comparison_report(parsed.comparison, parsed.out)
+    else:
+        raise ConfigError("--version: names a bundle, expected with --bundles; leave it out")
+    print(f"wrote {parsed.out}; open it in a browser, it needs no network")
 
 
 def explain(_: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ from index.cluster_files import save_cluster_map
 from trainer.config import RunConfig
 from trainer.dataset import load_dataset
 from trainer.esans.clusters import fit_cluster_map
+from trainer.esans.columns import category_column
 from trainer.esans.description import describe
-from trainer.esans.figures import category_column
 
 
 def make_and_describe(
@@ -23,7 +23,9 @@ def make_and_describe(
     """
     torch.set_num_threads(config.training.threads)
     data = load_dataset(folder, config.data.split, config.seed)
-    category_column(data, category)  # a misspelt one is told before the work, not after
+    category_column(
+        data.attributes, category
+    )  # a misspelt one is told before the work, not after
     found = fit_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     told = describe(found, data, category, np.random.default_rng(config.seed))
     if out is None:

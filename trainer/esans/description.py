@@ -8,18 +8,17 @@ from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
 from trainer.dataset import Dataset
+from trainer.esans.columns import category_column, title_column
 from trainer.esans.figures import (
     Codes,
     Level,
     agreement,
-    category_column,
     labels_of,
     level_of,
     share_alone,
     togetherness,
 )
 
-TITLES = ("title", "name")
 SHOWN_CLUSTERS, SHOWN_TITLES = 3, 8
 
 
@@ -32,7 +31,7 @@ def describe(
 
     Raises ConfigError if there is no such column.
     """
-    column = category_column(data, category)
+    column = category_column(data.attributes, category)
     codes: dict[str, Codes] = {
         "cluster": found.codes1,
         "level 2": found.codes2,
@@ -105,9 +104,7 @@ def _togetherness_table(
 
 def _examples(found: ClusterMap, data: Dataset, rng: np.random.Generator) -> list[str]:
     """Name some items of a few clusters that have the median size or more."""
-    names = [one for one in data.attributes.column_names if one.lower() in TITLES] or [
-        "item_id"
-    ]
+    name = title_column(data.attributes)
     sizes = found.layout.cluster_sizes
     fit = np.flatnonzero(sizes >= np.median(sizes[sizes > 0]))
     shown = rng.choice(fit, min(SHOWN_CLUSTERS, len(fit)), replace=False)
@@ -116,12 +113,12 @@ def _examples(found: ClusterMap, data: Dataset, rng: np.random.Generator) -> lis
         own = np.flatnonzero(found.codes1 == cluster)
         some = np.sort(rng.choice(own, min(SHOWN_TITLES, len(own)), replace=False))
         some = some[np.argsort(found.codes2[some], kind="stable")]
-        titles = data.attributes[names[0]].take(some).to_pylist()
+        titles = data.attributes[name].take(some).to_pylist()
         lines = [
             f"  {found.codes2[row]:>3}  {str(title)[:80]}"
             for row, title in zip(some, titles, strict=True)
         ]
         told.append(
-            f"cluster {cluster}, {len(own):,} items (code, {names[0]}):\n" + "\n".join(lines)
+            f"cluster {cluster}, {len(own):,} items (code, {name}):\n" + "\n".join(lines)
         )
     return told

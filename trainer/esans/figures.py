@@ -6,21 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from index.errors import ConfigError
 from trainer.catalogue import training_counts
 from trainer.dataset import Dataset
+from trainer.esans.columns import first_labels
 from trainer.histories import cases, histories
 from trainer.interactions import TRAIN, VALID
 
-CATEGORIES = (
-    "category",
-    "categories",
-    "main_category",
-    "department",
-    "genre",
-    "genres",
-    "type",
-)
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 PAIRS = 200_000  # drawn to tell how often items of one history share a code
 
@@ -72,25 +63,11 @@ def share_alone(cells: Codes) -> float:
     return float((sizes == 1).sum() / len(cells))
 
 
-def category_column(data: Dataset, wanted: str | None) -> str | None:
-    """Return the column to compare with: the one asked for, else a likely one, else None."""
-    names = data.attributes.column_names
-    if wanted is not None and wanted not in names:
-        raise ConfigError(
-            f"--category: the items have no column {wanted!r}; they have {', '.join(names)}"
-        )
-    by_lower = {name.lower(): name for name in names}
-    return wanted or next((by_lower[one] for one in CATEGORIES if one in by_lower), None)
-
-
 def labels_of(data: Dataset, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows that have a label, and the number of each one's label.
-
-    Of several values in one text ("Action|War") the first is taken.
-    """
-    values = data.attributes[column].to_pylist()
-    rows = [row for row, value in enumerate(values) if value not in (None, "", [])]
-    texts = [str(values[row]).split("|")[0] for row in rows]
+    """Return the rows that have a label, and the number of each one's label."""
+    labels = first_labels(data.attributes, column)
+    rows = [row for row, label in enumerate(labels) if label is not None]
+    texts = [label for label in labels if label is not None]
     return np.array(rows, dtype=np.int64), np.unique(texts, return_inverse=True)[1]
 
 

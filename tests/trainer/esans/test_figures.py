@@ -5,9 +5,9 @@ from index.errors import ConfigError
 from tests.tiny_world import write_tiny_world
 from tests.trainer.shops import items, write_shop
 from trainer.dataset import load_dataset
+from trainer.esans.columns import category_column
 from trainer.esans.figures import (
     agreement,
-    category_column,
     labels_of,
     level_of,
     pairs_held_out,
@@ -49,14 +49,14 @@ def test_codes_that_are_the_labels_agree_fully_and_chance_hardly():
 def test_a_likely_column_is_guessed_and_the_one_asked_for_is_taken(tmp_path):
     sold = items(Genres=["x|y", "x", "", "z"], shade=["a", "b", "c", "d"])
     data = load_dataset(write_shop(tmp_path, sold=sold))
-    assert category_column(data, None) == "Genres"
-    assert category_column(data, "shade") == "shade"
+    assert category_column(data.attributes, None) == "Genres"
+    assert category_column(data.attributes, "shade") == "shade"
     with pytest.raises(ConfigError, match="no column 'weight'"):
-        category_column(data, "weight")
+        category_column(data.attributes, "weight")
 
 
 def test_without_a_likely_column_none_is_guessed(tmp_path):
-    assert category_column(load_dataset(write_shop(tmp_path)), None) is None
+    assert category_column(load_dataset(write_shop(tmp_path)).attributes, None) is None
 
 
 def test_the_first_of_several_values_is_the_label_and_an_empty_one_is_none(tmp_path):

@@ -1,0 +1,119 @@
+"""A bundle to draw, made by hand, and a comparison's table; nothing is trained."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index.cluster_files import card_of, save_cluster_map
+from index.cluster_map import ClusterMap
+from index.id_table import hashes_of
+from index.manifest import facts_of, write_manifest
+from index.shelf import Shelf
+from tests.handmade import NOW, write_handmade
+
+COUNT = 60
+MARKUP = "<script>alert('a title')</script> & co"
+CURVE = [
+    {"loss": 3.5, "recall@50": 0.25, "seconds": 2.0},
+    {"loss": 2.5, "recall@50": 0.75, "seconds": 2.0},
+    {"loss": 2.0, "recall@50": 0.5, "seconds": 2.0},
+]
+CONFIG = {"seed": 7, "training": {"sampler": {"name": "esans"}}}
+TRAINING = {"curve": CURVE, "best_epoch": 2, "steps": 30, "validation_recall@50": 0.75}
+
+
+def measured(start):
+    """Measures that all differ: start, start + 0.01, ..."""
+    names = [f"{kind}@{count}" for kind in ("recall", "ndcg") for count in (20, 50, 200)]
+    return {name: start + place / 100 for place, name in enumerate([*names, "coverage@50"])}
+
+
+MEASURES = {
+    "cases": 500,
+    "notes": [],
+    "model": measured(0.5),
+    "popularity": measured(0.1),
+    "ease": measured(0.3),
+    "buckets": {
+        method: {
+            "head": {"targets": 301, "recall@50": start},
+            "torso": {"targets": 250, "recall@50": start / 2},
+            "tail": {"targets": 199},
+            "cold": {"targets": 0},
+        }
+        for method, start in {"model": 0.8, "popularity": 0.4, "ease": 0.6}.items()
+    },
+}
+
+
+def cluster_map():
+    """Rows 0, 5, 10 ... are cluster 0, rows 1, 6, 11 ... cluster 1, and so on to 4."""
+    rows = np.arange(COUNT)
+    return ClusterMap(
+        codes1=(rows % 5).astype(np.int32),
+        codes2=(rows // 5 % 3).astype(np.int32),
+        centroids=np.eye(5, dtype=np.float32),
+        id_hashes=hashes_of(f"item-{row}".encode() for row in range(COUNT)),
+    )
+
+
+def publish(bundles, *, run=None, measures=None, clusters=None, attributes=None):
+    """Publish a hand-made bundle that tells of a run; return its version."""
+    shelf = Shelf(bundles)
+    with shelf.stage() as staged:
+        manifest = write_handmade(staged, count=COUNT)
+        if attributes:
+            ids = [f"item-{row}" for row in range(COUNT)]
+            pq.write_table(pa.table({"item_id": ids, **attributes}), staged / "items.parquet")
+        if clusters:
+            save_cluster_map(clusters, staged)
+        changes = {
+            "run": run or {},
+            "measures": {"test": measures} if measures else {},
+            "cluster_maps": [card_of(clusters).model_dump(mode="json")] if clusters else [],
+            "files": facts_of(staged),
+        }
+        write_manifest(staged, manifest.model_copy(update=changes))
+        version = shelf.publish(staged, NOW)
+    shelf.make_current(version)
+    return version
+
+
+def publish_whole(bundles):
+    """Publish a bundle that has everything a report can show."""
+    return publish(
+        bundles,
+        run={"config": CONFIG, "training": TRAINING},
+        measures=MEASURES,
+        clusters=cluster_map(),
+        attributes={
+            "title": [MARKUP, *(f"thing {row}" for row in range(1, COUNT))],
+            "Genre": ["red|old" if row % 2 else "blue" for row in range(COUNT)],
+        },
+    )
+
+
+def line(method, recall, *, dataset="shop", budget=512.0, seeds=5.0, **further):
+    """One line of a comparison's table."""
+    return {
+        "dataset": dataset,
+        "method": method,
+        "kind": "esans" if method.startswith("esans") else "fixed list",
+        "budget": budget,
+        "temperature": 0.07,
+        "seeds": seeds,
+        "seeds_wanted": 5.0,
+        "recall@50": recall,
+        "recall@200": recall + 0.2,
+        "recall@50_spread": 0.01 if seeds > 1 else None,
+        **further,
+    }
+
+
+def write_table(folder, lines):
+    """Write lines as `compare` does: the columns of all together, null where one has none."""
+    names = list(dict.fromkeys(name for one in lines for name in one))
+    columns = {name: [one.get(name) for one in lines] for name in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    return folder

@@ -1,0 +1,70 @@
+import re
+
+import pytest
+
+from tests.trainer.report.shown import line, write_table
+from trainer.__main__ import main
+from trainer.report.comparison_figures import bars_figure, budgets_figure
+from trainer.report.comparison_report import report_of_comparison
+from trainer.report.comparison_table import by_budget, compared_budget, side_by_side
+
+LINES = [
+    line("uniform", 0.3, budget=256.0),
+    line("uniform", 0.35, negative_score=0.1, false_negative_share=0.002),
+    line("in_batch", 0.2, budget=None, seconds_per_step=0.05),
+    line("esans <b>", 0.4, seeds=1.0, health_of="encoded"),
+    line("dynamic", None or 0.0, seeds=0.0),
+]
+
+
+def test_methods_stand_at_the_budget_that_most_share_the_best_last():
+    lines = LINES[:4]
+    assert compared_budget(lines) == 512
+    compared = side_by_side(lines, 512)
+    assert [one["method"] for one in compared] == ["in_batch", "uniform", "esans <b>"]
+
+
+def test_the_budget_compared_at_is_that_of_those_compared_with_the_fixed_list():
+    lines = [line("uniform", 0.3, budget=8.0, **{"recall@50_over_fixed_list": 0.01}), *LINES]
+    assert compared_budget(lines) == 8
+
+
+def test_bars_and_error_bars_are_the_tables_numbers():
+    ours, fixed = bars_figure(side_by_side(LINES[:4], 512), {"recall@50": "recall"}).data
+    assert (list(ours.x), ours.error_x.visible) == ([0.4], False)
+    assert list(fixed.x) == [0.2, 0.35]
+    assert list(fixed.error_x.array) == [0.01, 0.01]
+
+
+def test_a_method_of_several_budgets_is_a_line():
+    groups = by_budget(LINES[:4])
+    (trace,) = budgets_figure(groups, {"recall@200": "recall"}).data
+    assert (trace.name, list(trace.x)) == ("uniform", [256, 512])
+    assert list(trace.y) == pytest.approx([0.5, 0.55])
+
+
+def test_every_dataset_is_a_section_with_its_figures(tmp_path):
+    lines = [*LINES, line("uniform", 0.6, dataset="other <i>")]
+    text = report_of_comparison(write_table(tmp_path, lines))
+    body = text[text.index("<body>") :]
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", body) == ["shop", "other &lt;i&gt;"]
+    assert re.findall(r'<div id="figure-([a-z0-9-]+)"', body) == [
+        *("recall-1", "budgets-1", "negatives-1", "cost-1", "recall-2"),
+    ]
+    assert "one budget alone" in body
+    assert "does not tell the seconds per step" in body
+    assert "for esans &lt;b&gt; the items" in body
+    assert "<b>" not in body.replace("esans &lt;b&gt;", "")
+    assert "dynamic" not in body
+
+
+def test_a_folder_without_a_comparison_is_refused(tmp_path, capsys):
+    out = str(tmp_path / "report.html")
+    assert main(["report", "--comparison", str(tmp_path), "--out", out]) == 1
+    assert "cannot be read as a table" in capsys.readouterr().err
+    write_table(tmp_path, [{"dataset": "shop"}])
+    assert main(["report", "--comparison", str(tmp_path), "--out", out]) == 1
+    assert "has no column method, kind, budget, seeds" in capsys.readouterr().err
+    write_table(tmp_path, [line("uniform", 0.1, seeds=0.0)])
+    assert main(["report", "--comparison", str(tmp_path), "--out", out]) == 1
+    assert "no finished run" in capsys.readouterr().err
