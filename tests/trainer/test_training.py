@@ -158,7 +158,7 @@ def test_the_pipeline_trains_with_the_sampler_and_dropout_of_its_configuration(
 ):
     config = tiny_config(epochs=1, sampler={"name": "uniform", "count": 32})
     checkpoint = Checkpoint(tmp_path / "one.safetensors", "this run")
-    done = train_towers(prepare(world_data, config), world_data, config, checkpoint)
+    done = train_towers(prepare(world_data, config), world_data, None, config, checkpoint)
     other = trained(world_data, tmp_path, Uniform(32), epochs=1)
     assert [one["loss"] for one in done.curve] == [one["loss"] for one in other.curve]
 
