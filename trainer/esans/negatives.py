@@ -115,8 +115,10 @@ class Esans:
         """Return the subtracted part of the log of each row's expected count; [batch, n].
 
         An item may come as an easy one of the batch and as a hard one of the row: both counts
-        are added, with the row's own.
+        are added, with the row's own. Where no part is subtracted, nothing is computed.
         """
+        if not self.config.log_q_share:
+            return context.queries.new_zeros(len(positives), rows.shape[-1])
         flat = rows.reshape(-1)
         expected = self.config.easy * self.clusters.shared_chance(positives, flat)
         expected = np.broadcast_to(
