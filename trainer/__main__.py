@@ -68,19 +68,24 @@ A killed run goes on where it was: give the same command again.
 example: python -m trainer run --data shop/ --bundles bundles/"""
 
 
+def add_dataset_and_config(parser: argparse.ArgumentParser) -> None:
+    """Describe what `config_of` reads, and the dataset beside it."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
+    )
+    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Describe `run`."""
     parser.description = ABOUT_RUN
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(run=run)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    add_dataset_and_config(parser)
     parser.add_argument(
         "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
-    )
-    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
     parser.add_argument(
         "--force",
         action="store_true",
@@ -107,12 +112,8 @@ def add_clusters(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT_CLUSTERS
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(run=clusters)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
-    )
+    add_dataset_and_config(parser)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
-    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
     parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
 
 
