@@ -11,7 +11,6 @@ from typing import Protocol
 from pydantic import Field
 
 from index.cluster_map import ClusterMap
-from index.errors import ConfigError
 from index.manifest import Closed
 
 VERSION_PATTERN = r"^[0-9a-f]{16}$"
@@ -133,9 +132,8 @@ def open_cluster_store(url: str | None, folder: Path, namespace: str = "esans") 
 
     Nothing is connected or written yet. Raises ConfigError if the address is none.
     """
-    if url:
-        raise ConfigError("cluster maps in Redis: not built yet; leave the address out")
-    # here, not above: the stores import this file
+    # here, not above: the stores import this file, and a folder needs no client of Redis
     from index.folder_clusters import FolderClusters
+    from index.redis_clusters import RedisClusters
 
-    return FolderClusters(folder)
+    return RedisClusters(url, namespace) if url else FolderClusters(folder)

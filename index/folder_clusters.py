@@ -38,7 +38,7 @@ class FolderClusters:
     """A ClusterStore in a folder.
 
     keep_s      seconds that a superseded map stays
-    keep_count  how many maps stay at most
+    keep_count  how many of the newest maps stay at most, beside those the pointer names
     now         tells the time, in unix seconds
     """
 
@@ -116,13 +116,7 @@ class FolderClusters:
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest maps; the current one and the one before it stay."""
         with self._writing() as pointer:
-            versions = self._maps.versions()
-            kept = set(versions[-keep_count:] if keep_count else [])
-            kept |= pointer.kept if pointer else set()
-            doomed = [version for version in versions if version not in kept]
-            for version in doomed:
-                self._maps.remove(version)
-            return doomed
+            return self._thin_out(pointer, keep_count)
 
     def announcements(self) -> None:
         """Tell that a folder announces nothing."""
@@ -154,24 +148,25 @@ class FolderClusters:
 
     def _point(self, before: ClusterPointer | None, after: ClusterPointer) -> ClusterPointer:
         """Replace the pointer, if it moved; give its time to what it no longer keeps."""
-        self._find(after.version)
+        if before is None or after.version != before.version:
+            self._find(after.version)
         for version in after.kept:
             self._maps.keep(version)
         if after != before:
             write_json(self.folder / "current", after.model_dump())
-        superseded = [name for name in self._maps.names() if name not in after.kept]
-        for version in superseded:
+        for version in {*self._maps.names()} - after.kept:
             self._maps.expire(version, self._keep_s)
-        self._thin_out(superseded, self._keep_count - len(after.kept))
+        self._thin_out(after, self._keep_count)
         return after
 
-    def _thin_out(self, superseded: list[str], keep_count: int) -> None:
-        """Remove what is past its time, and the oldest of too many."""
-        there = [version for version in self._maps.versions() if version in superseded]
-        kept = there[max(len(there) - keep_count, 0) :]
-        for version in superseded:
-            if version not in kept:
-                self._maps.remove(version)
+    def _thin_out(self, pointer: ClusterPointer | None, keep_count: int) -> list[str]:
+        """Remove what is past its time, and the oldest of too many; return the latter."""
+        there = self._maps.versions()
+        kept = set(there[-keep_count:] if keep_count else [])
+        kept |= pointer.kept if pointer else set()
+        for version in {*self._maps.names()} - kept:
+            self._maps.remove(version)
+        return [version for version in there if version not in kept]
 
     @contextmanager
     def _writing(self) -> Iterator[ClusterPointer | None]:
