@@ -44,7 +44,7 @@ def train(
     Goes on from the checkpoint where there is one of this run. Raises TrainingError where the
     loss is not finite, or exactly 0.
     """
-    loop = _Loop(towers, course, sampler, config, id_dropout, checkpoint)
+    loop = Loop(towers, course, sampler, config, id_dropout, checkpoint)
     loop.resume()
     progress = loop.progress
     while progress.epoch < config.epochs and progress.stale_epochs < config.patience:
@@ -55,7 +55,7 @@ def train(
     )
 
 
-class _Loop:
+class Loop:
     """The state that training changes: weights, optimizer, progress, best weights so far."""
 
     def __init__(
