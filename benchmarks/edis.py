@@ -116,9 +116,7 @@ def main() -> None:
     torch.set_num_threads(1)
     costs = time_steps(*loops_of(imagine(np.random.default_rng(0))), asked.steps)
     print(tabulate(costs.items(), ["step with", "CPU ms"], floatfmt=".1f"))
-    ratios = [
-        (what, f"{costs[ours] / costs[base]:.2f}", aim) for what, ours, base, aim in AIMS
-    ]
+    ratios = [(what, f"{costs[ours] / costs[base]:.2f}", aim) for what, ours, base, aim in AIMS]
     print("\n" + tabulate(ratios, ["a step costs", "times", "aim"], disable_numparse=True))
 
 

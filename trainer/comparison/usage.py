@@ -7,9 +7,9 @@ ABOUT = """\
 Compare ways of drawing negatives fairly: methods x budgets x seeds x datasets, from one plan.
 
 Every run is a row in OUT/rows as soon as it is done: stop when you like, give the same command
-again, and it goes on with what is missing. After each sitting OUT holds table.md, and
-table.parquet and rows.parquet for a program. OUT/resamples holds each run's recall over a
-thousand draws of the same users, nothing of any user: the intervals come from it.
+again, and it goes on with what is missing. After each sitting OUT holds table.md, report.html
+to look at, and table.parquet and rows.parquet for a program. OUT/resamples holds each run's
+recall over a thousand draws of the same users: the intervals come from it.
 
 A plan:
 

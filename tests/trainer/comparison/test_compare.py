@@ -111,6 +111,12 @@ def test_a_bucket_with_under_200_test_items_has_a_count_and_no_figure(finished):
     assert line.get("head_recall@50") is None
 
 
+def test_the_pictures_lie_beside_the_tables(finished):
+    text = (finished / "out/report.html").read_text()
+    assert "recall@50" in text
+    assert "<script src=" not in text  # it needs no network
+
+
 def test_every_run_keeps_a_row_and_its_resamples(finished):
     assert len(list((finished / "out/resamples").glob("*.npz"))) == 4
     assert [path.suffix for path in (finished / "out/rows").iterdir()] == [".json"] * 4
