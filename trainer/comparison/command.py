@@ -46,12 +46,12 @@ def compare(parsed: argparse.Namespace) -> str:
 
 
 def draw(folder: Path) -> Path | str:
-    """Write `report.html` beside the tables; return its path, or why there is none yet."""
+    """Write `report.html` beside the tables; return its path, or why there is none."""
     path = folder / "report.html"
     try:
         write_comparison_report(folder, path)
-    except ConfigError:
-        return "none before a run has finished"
+    except ConfigError as error:
+        return f"none ({error})"
     return path
 
 
