@@ -65,10 +65,14 @@ beside it, one row per item. See the README for the whole list.
 
 A killed run goes on where it was: give the same command again.
 
-A run whose sampler draws from a cluster map publishes it to the store, too. Trouble with the
-store is told, and stops nothing.
+A run whose sampler draws from a cluster map publishes it to the store, too. With --follow it
+draws from the map that is current there, and swaps to a new one between two steps; the manifest
+tells every map and its first step. Trouble with the store is told, and stops nothing.
 
-example: python -m trainer run --data shop/ --bundles bundles/"""
+examples:
+  python -m trainer run --data shop/ --bundles bundles/
+  ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
+      --config esans.toml --follow"""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +96,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default="never",
         help="do nothing where a bundle is current (if-any), or one made from the same data "
         "and configuration (if-same); default: never",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="draw negatives from the store's current cluster map, swapped between two steps",
     )
     add_store(parser)
 
@@ -131,6 +140,7 @@ def run(parsed: argparse.Namespace) -> None:
         parsed.bundles,
         store,
         force=parsed.force,
+        follows=parsed.follow,
     )
     print(
         f"\npublished {published.version} and made it current\n"

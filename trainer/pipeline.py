@@ -21,12 +21,12 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.course import Course, fresh_towers, prepare
 from trainer.dataset import Dataset, load_dataset
-from trainer.esans.publication import publish_own_map
+from trainer.esans.publication import publish_map_of
 from trainer.evaluation import Report, evaluate, table_of
 from trainer.histories import cases, histories
 from trainer.interactions import TEST, TRAIN
 from trainer.publishing import stage_bundle
-from trainer.sampler_choice import build_sampler, clusters_for
+from trainer.sampler_choice import clusters_of, open_sampler, refuse_to_follow
 from trainer.samplers.interface import Sampler
 from trainer.training import Trained, train
 
@@ -48,25 +48,29 @@ def run(
     store: ClusterStore,
     *,
     force: bool,
+    follows: bool,
 ) -> Published:
     """Train on a dataset folder, measure the staged bundle, publish it and make it current.
 
-    store  where the run's cluster map is published too
-    force  make it current even where popularity measures better
+    store    where the run's cluster map is published too
+    force    make it current even where popularity measures better
+    follows  draw from the store's current map, swapped while training
 
     Raises ConfigError, DatasetError, TrainingError, BundleError; WorseThanPopularityError after
     publishing. A store that is away fails no run.
     """
+    if follows:
+        refuse_to_follow(config)
     torch.set_num_threads(config.training.threads)
     data = load_dataset(folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
     shelf = Shelf(bundles)
     shelf.prepare()
     course = prepare(data, config)
-    clusters = clusters_for(data, config, datetime.now(UTC))
-    sampler = build_sampler(config.training.sampler, clusters)
-    checkpoint = checkpoint_of(bundles, data, config)
-    trained = train_towers(course, data, sampler, config, checkpoint)
+    checkpoint = checkpoint_of(bundles, data, config, follows=follows)
+    with open_sampler(data, config, store if follows else None) as sampler:
+        trained = train_towers(course, data, sampler, config, checkpoint)
+    clusters = clusters_of(sampler)
     with shelf.stage() as staged:
         now = datetime.now(UTC)
         manifest = stage_bundle(
@@ -83,7 +87,7 @@ def run(
     if is_refused:
         raise worse_than_popularity(report, bundles, version)
     if clusters is not None:
-        tqdm.write(publish_own_map(clusters, store, bundles / version))
+        tqdm.write(publish_map_of(clusters, sampler, store, bundles / version))
     return Published(version, report)
 
 
@@ -96,11 +100,17 @@ def train_towers(
     return train(towers, course, sampler, config.training, dropout, checkpoint)
 
 
-def checkpoint_of(bundles: Path, data: Dataset, config: RunConfig) -> Checkpoint:
-    """Name the checkpoint of this very run: same data, same configuration, same seed."""
+def checkpoint_of(
+    bundles: Path, data: Dataset, config: RunConfig, *, follows: bool = False
+) -> Checkpoint:
+    """Name the checkpoint of this very run: same data, same configuration, same seed.
+
+    A run that follows a store's map goes on from no other kind, nor the other way round.
+    """
     values = config.model_dump(mode="json", include=RUN_KEYS)
     del values["training"]["checkpoint_s"]
-    text = json.dumps([data.fingerprint, values], sort_keys=True)
+    told = [data.fingerprint, values, *(["follows"] if follows else [])]
+    text = json.dumps(told, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
 

@@ -8,6 +8,7 @@ import pytest
 from index.bundle import open_bundle
 from index.cluster_files import save_cluster_map
 from index.cluster_store import open_cluster_store
+from index.manifest import read_manifest
 from index.shelf import Shelf
 from tests.trainer.maps import QUICK, SAMPLER, map_of
 from tests.trainer.runs import run, write_config
@@ -27,6 +28,12 @@ def config(tmp_path):
 def plain(world, tmp_path_factory):
     """The bundles of a run that follows nothing, and what it said."""
     return bundles_of(world, tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def lonely(world, tmp_path_factory):
+    """The bundles of a run that found nothing to follow, and what it said."""
+    return bundles_of(world, tmp_path_factory.mktemp("lonely"), "--follow")
 
 
 def bundles_of(world, folder, *words):
@@ -115,6 +122,20 @@ def test_a_run_publishes_the_map_of_its_bundle(plain):
     assert f"cluster map {pointer.version} is current" in said
 
 
+def test_a_run_that_finds_nothing_to_follow_leaves_its_own_map(lonely):
+    bundles, said = lonely
+    (told,) = read_manifest(Shelf(bundles).current()).cluster_maps
+    assert (told["from_step"], told["sequence"]) == (0, None)
+    assert store_beside(bundles).pointer().version == told["version"]
+    assert "nothing is published; the run begins with its own map" in said
+
+
+def test_following_changes_nothing_where_the_map_is_the_same(plain, lonely):
+    one, other = (Shelf(bundles).current() for bundles, _ in (plain, lonely))
+    name = "towers.safetensors"
+    assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
 def test_a_run_whose_sampler_draws_from_no_map_publishes_none(world, bundles, beside, tmp_path):
     plain = write_config(tmp_path / "plain.toml", QUICK)
     assert run(world, bundles, plain) == 0
@@ -133,3 +154,26 @@ def test_a_store_that_is_away_costs_a_run_a_line_and_nothing_more(
     assert f"python -m trainer clusters --publish --from {bundle}" in told
     (bundles / "clusters").unlink()
     assert publish("--from", bundle, "--bundles", bundles) == 0  # as the line says
+
+
+def test_a_followed_map_is_in_the_bundle_and_the_store_is_left_as_it_was(
+    world, world_data, bundles, beside, config
+):
+    found = map_of(world_data, 1)
+    before = beside.publish(found)
+    assert run(world, bundles, config, "--follow") == 0
+    bundle = open_bundle(Shelf(bundles).current())
+    (told,) = bundle.manifest.cluster_maps
+    assert (told["from_step"], told["sequence"]) == (0, before.sequence)
+    assert told["version"] == bundle.clusters.version == found.version
+    assert beside.pointer() == before
+
+
+def test_following_without_a_map_to_draw_from_is_refused_with_the_remedy(
+    tmp_path, bundles, capsys
+):
+    plain = write_config(tmp_path / "plain.toml", QUICK)
+    assert run(tmp_path / "not even there", bundles, plain, "--follow") == 1
+    told = capsys.readouterr().err
+    assert "the sampler in-batch draws from no cluster map" in told
+    assert "leave --follow out, or say" in told

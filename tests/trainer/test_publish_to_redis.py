@@ -56,12 +56,20 @@ def test_a_folder_of_bundles_that_is_named_counts_more_than_the_environment(
     assert beside.pointer().version == found.version
 
 
-def test_a_run_publishes_its_map(redis, world, tmp_path, config):
+def test_a_run_publishes_its_map_and_the_next_one_follows_it(
+    redis, world, tmp_path, config, capsys
+):
     assert run(world, tmp_path / "one", config, "--redis", redis.url) == 0
     bundle = open_bundle(Shelf(tmp_path / "one").current())
     before = store_of(redis).pointer()
     assert before.version == bundle.clusters.version
     assert not (tmp_path / "one" / "clusters").exists()
+    assert run(world, tmp_path / "two", config, "--redis", redis.url, "--follow") == 0
+    (told,) = open_bundle(Shelf(tmp_path / "two").current()).manifest.cluster_maps
+    assert (told["version"], told["sequence"]) == (before.version, before.sequence)
+    assert (
+        f"step 0: negatives come from cluster map {before.version}" in capsys.readouterr().out
+    )
 
 
 def test_a_timer_learns_that_redis_is_away_and_not_the_password(tmp_path, capsys):
