@@ -1,13 +1,14 @@
 """Run the cells that are not done, one process per core; every finished one is kept at once."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from tqdm import tqdm
@@ -75,7 +76,8 @@ def _side_by_side(
 ) -> Iterator[tuple[Cell, str]]:
     """Keep every worker at one cell; a cell is handed out when one is free."""
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited; two pools of threads wait for each other
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=end_with_the_parent) as pool:
         running: dict[Future[str], Cell] = {}
         for cell in cells:
             running[pool.submit(run_and_keep, cell, store)] = cell
@@ -83,6 +85,22 @@ def _side_by_side(
                 yield from _finished(running)
         while running:
             yield from _finished(running)
+
+
+def end_with_the_parent() -> None:
+    """End this worker as soon as the process that started it is gone, killed even.
+
+    A worker would else finish its cell, then wait for work that never comes.
+    """
+    parent = parent_process()
+    if parent is None:
+        raise ValueError("only a worker has a parent to end with")
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _finished(running: dict[Future[str], Cell]) -> Iterator[tuple[Cell, str]]:

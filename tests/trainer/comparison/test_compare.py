@@ -1,7 +1,12 @@
 """The command from end to end, on the planted world: seconds a run."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -191,6 +196,40 @@ def test_two_workers_give_what_one_gives(finished, tmp_path):
     assert len(side_by_side) == 2
     for row in side_by_side:
         assert row["recall@50"] == pytest.approx(alone[row["method"], 0], abs=0.01)
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    write_world(tmp_path)
+    plan = write_plan(tmp_path, TINY.replace("epochs = 1", "epochs = 1000\npatience = 1000"))
+    words = ["compare", "--plan", plan, "--data", tmp_path, "--out", tmp_path / "out"]
+    running = subprocess.Popen([sys.executable, "-m", "trainer", *words, "--workers", "2"])
+    try:
+        wait_until(lambda: sum(is_busy(pid) for pid in children_of(running.pid)) == 2)
+        workers = children_of(running.pid)
+    finally:
+        running.kill()
+        running.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def children_of(pid):
+    """The processes that one has started; none where it is gone."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(one) for one in path.read_text().split()] if path.exists() else []
+
+
+def is_busy(pid):
+    """Whether a process trains: torch is loaded, and some seconds' work done."""
+    path = Path(f"/proc/{pid}/stat")
+    ticks = path.read_text().rsplit(")", 1)[1].split()[11] if path.exists() else 0
+    return int(ticks) > 3 * os.sysconf("SC_CLK_TCK")
+
+
+def wait_until(is_so, deadline_s=120):
+    end = time.monotonic() + deadline_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_method_varies_by_budget_and_takes_its_temperature_along(tmp_path):
