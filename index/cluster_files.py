@@ -11,13 +11,14 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from index.cluster_map import ARRAYS, KINDS, ClusterMap, Hashes
-from index.errors import FaultyClusterMapError
+from index.errors import FaultyClusterMapError, ForeignClusterMapError
 from index.files import write_json
 from index.id_table import open_array
 from index.manifest import CLUSTERS, Closed
 
 CARD = "cluster_map.json"
 FILES = CLUSTERS
+LEAST_OVERLAP = 0.95
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -118,6 +119,26 @@ def joined(found: ClusterMap, id_hashes: Hashes) -> ClusterMap:
         id_hashes=id_hashes,
         made=made,
     )
+
+
+def joined_if_akin(found: ClusterMap, id_hashes: Hashes) -> ClusterMap:
+    """Carry a map over to other items, as `joined`, unless it is of another catalogue.
+
+    What is shared is measured against the smaller of the two: a catalogue that grew holds all
+    items of the map, of one that shrank the map holds all items.
+
+    Raises ForeignClusterMapError below 95 %, FaultyClusterMapError as `joined`.
+    """
+    carried = joined(found, id_hashes)
+    shared = len(id_hashes) - carried.made["unknown_items"]
+    smaller = min(len(found), len(id_hashes))
+    if shared < LEAST_OVERLAP * smaller:
+        raise ForeignClusterMapError(
+            f"cluster map {found.version}: shares {shared:,} items with the {len(id_hashes):,} "
+            f"known here, expected {LEAST_OVERLAP:.0%} of {smaller:,}, the smaller of the two; "
+            "publish a map made of this catalogue, or use another namespace for each"
+        )
+    return carried
 
 
 def find_hashes(

@@ -10,6 +10,11 @@ EsansError                      the root: catch this to catch them all
 │   ├── NoBundleError           nothing is published yet, or not under that name
 │   ├── FaultyBundleError       files are missing, changed or disagree (a FaultsError too)
 │   └── WorseThanPopularityError  measured below popularity, so not made current
+├── ClusterStoreError           something about the store of cluster maps
+│   ├── StoreUnreachableError   it does not answer, or not us
+│   ├── StoreFullError          it has no room for a map
+│   ├── NoClusterMapError       nothing is published in it, or not that version
+│   └── ForeignClusterMapError  the map is of another catalogue
 └── RequestError                a question that cannot be answered as asked
 
 Messages have four parts: where, what was found, what was expected, what to do.
@@ -64,6 +69,26 @@ class FaultyBundleError(FaultsError, BundleError):
 
 class WorseThanPopularityError(BundleError):
     """A model that popularity beats is not made current unless forced."""
+
+
+class ClusterStoreError(EsansError):
+    """The store of cluster maps cannot do what it was asked."""
+
+
+class StoreUnreachableError(ClusterStoreError):
+    """The store does not answer: refused, timed out, still loading, a wrong password."""
+
+
+class StoreFullError(ClusterStoreError):
+    """The store has no room left for a map."""
+
+
+class NoClusterMapError(ClusterStoreError):
+    """Nothing is published in the store, or not under that version."""
+
+
+class ForeignClusterMapError(ClusterStoreError):
+    """A map shares too few items with the catalogue that it was to be joined with."""
 
 
 class RequestError(EsansError):

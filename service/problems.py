@@ -13,14 +13,19 @@ from starlette.responses import Response
 
 from index.errors import (
     BundleError,
+    ClusterStoreError,
     ConfigError,
     DatasetError,
     EsansError,
     FaultsError,
     FaultyBundleError,
     FaultyClusterMapError,
+    ForeignClusterMapError,
     NoBundleError,
+    NoClusterMapError,
     RequestError,
+    StoreFullError,
+    StoreUnreachableError,
     TrainingError,
     WorseThanPopularityError,
 )
@@ -53,6 +58,17 @@ TABLE: dict[type[EsansError], Row] = {
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
+    ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store of maps failed"),
+    StoreUnreachableError: Row(
+        503, "urn:esans:problem:store-unreachable", "The store of maps does not answer"
+    ),
+    StoreFullError: Row(503, "urn:esans:problem:store-full", "The store of maps is full"),
+    NoClusterMapError: Row(
+        404, "urn:esans:problem:no-cluster-map", "There is no such cluster map"
+    ),
+    ForeignClusterMapError: Row(
+        409, "urn:esans:problem:foreign-cluster-map", "The cluster map is of other items"
+    ),
     # what follows is raised offline only; met here, it is our own mistake
     EsansError: INTERNAL,
     ConfigError: INTERNAL,

@@ -1,0 +1,225 @@
+"""The one door to Redis: a client that answers soon or not at all, and says why in our words.
+
+It knows keys and bytes, not what is kept under them.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import Pipeline, PubSub
+from redis.exceptions import (
+    AuthenticationError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    WatchError,
+)
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from index.errors import ConfigError, StoreFullError, StoreUnreachableError
+
+TIMEOUT_S = 0.5
+MOST_TRIES = 200  # of a change that others get in the way of
+MOST_PAUSE_S = 0.02  # between two of them
+
+Command = tuple[str | bytes | int, ...]
+Outcome = TypeVar("Outcome")
+
+
+class Watched:
+    """What a change is planned from: if any of it changes meanwhile, the plan is made anew."""
+
+    def __init__(self, pipe: Pipeline) -> None:
+        self._pipe = pipe
+
+    def get(self, key: str) -> bytes | None:
+        """Read a key."""
+        self._pipe.watch(key)
+        return _bytes_or_none(self._pipe.execute_command("GET", key))
+
+    def count(self, keys: Sequence[str]) -> int:
+        """Return how many of these keys exist."""
+        self._pipe.watch(*keys)
+        return int(self._pipe.execute_command("EXISTS", *keys))
+
+
+class RedisDoor:
+    """A Redis behind an address: redis://, rediss:// (TLS) or unix://.
+
+    timeout_s  for connecting, and for each answer; nothing is tried twice
+
+    All methods raise StoreUnreachableError, and StoreFullError where memory is used up. Raises
+    ConfigError if the address is none.
+    """
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+        self.place = place_of(url)
+        self._timeout_s = timeout_s
+        try:
+            self._redis = Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                # a server's announcement of maintenance would stretch the timeouts
+                maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError(_no_address(url)) from error
+        self._secrets = _secrets_of(self._redis)
+
+    def get(self, key: str) -> bytes | None:
+        """Read a key; None where it is not there."""
+        with self._naming_faults():
+            return _bytes_or_none(self._redis.execute_command("GET", key))
+
+    def put(self, key: str, value: bytes | memoryview, for_s: float) -> None:
+        """Write a key that goes after a time."""
+        with self._naming_faults():
+            self._redis.execute_command("SET", key, value, "PX", milliseconds(for_s))
+
+    def find(self, prefix: str) -> list[str]:
+        """Return the keys that begin so; looks at every key of the database."""
+        with self._naming_faults():
+            found = self._redis.scan_iter(match=f"{prefix}*", count=1_000)
+            return sorted({key.decode(errors="replace") for key in found})
+
+    def left_s(self, key: str) -> float | None:
+        """Return how long a key still stays; None where it stays for good, or is not there."""
+        with self._naming_faults():
+            left_ms = int(self._redis.execute_command("PTTL", key))
+        return None if left_ms < 0 else left_ms / 1_000
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove keys that would go by themselves, if that can be done now."""
+        with suppress(StoreUnreachableError, StoreFullError), self._naming_faults():
+            self._redis.execute_command("UNLINK", *keys)
+
+    def change(self, plan: Callable[[Watched], tuple[list[Command], Outcome]]) -> Outcome:
+        """Do what a plan says in one transaction; plan anew where its grounds changed.
+
+        Raises StoreUnreachableError where others get in the way all the time.
+        """
+        with self._naming_faults():
+            for _ in range(MOST_TRIES):
+                with suppress(WatchError), self._redis.pipeline() as pipe:
+                    commands, outcome = plan(Watched(pipe))
+                    pipe.multi()
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    pipe.execute()
+                    return outcome
+                time.sleep(random.uniform(0, MOST_PAUSE_S))
+        raise StoreUnreachableError(
+            f"{self.place}: others changed it {MOST_TRIES} times while a change was planned, "
+            "expected a moment of quiet; see who publishes here, and try again"
+        )
+
+    def listen(self, channel: str) -> "RedisAnnouncements":
+        """Listen to a channel; connects with the first wait."""
+        return RedisAnnouncements(lambda: self._redis.pubsub(), channel)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._redis.close()
+
+    @contextmanager
+    def _naming_faults(self) -> Iterator[None]:
+        """Turn what Redis or the network says into an error of ours, without a password."""
+        try:
+            yield
+        except OutOfMemoryError as error:
+            raise StoreFullError(
+                f"{self.place}: {self._told(error)}; expected room for a map; raise maxmemory, "
+                "or remove old maps with `python -m index clusters prune`"
+            ) from error
+        except (RedisError, OSError) as error:
+            raise StoreUnreachableError(
+                f"{self.place}: {self._told(error)}; {self._remedy(error)}"
+            ) from error
+
+    def _told(self, error: Exception) -> str:
+        told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        for secret in self._secrets:
+            told = told.replace(secret, "***")
+        return told
+
+    def _remedy(self, error: Exception) -> str:
+        if isinstance(error, AuthenticationError) or "NOAUTH" in str(error):
+            return "expected to be let in; correct user and password in the address"
+        if isinstance(error, ResponseError):
+            return "expected this command to be carried out; see the configuration of Redis"
+        told = f"expected an answer within {self._timeout_s:g} s"
+        return f"{told}; start Redis, or correct its address"
+
+
+class RedisAnnouncements:
+    """Hints over pub/sub. Where they cannot be had it waits as long, and then tries again."""
+
+    def __init__(self, open_listener: Callable[[], PubSub], channel: str) -> None:
+        self._open_listener = open_listener
+        self._channel = channel
+        self._listener: PubSub | None = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True soon after an announcement, False after the timeout; never raises."""
+        end = time.monotonic() + timeout_s
+        try:
+            if self._listener is None:
+                self._listener = self._open_listener()
+                self._listener.subscribe(self._channel)
+            while (left_s := end - time.monotonic()) > 0:
+                if self._listener.get_message(ignore_subscribe_messages=True, timeout=left_s):
+                    return True
+        except (RedisError, OSError):
+            self.close()
+            time.sleep(max(end - time.monotonic(), 0))
+        return False
+
+    def close(self) -> None:
+        """Stop listening."""
+        listener, self._listener = self._listener, None
+        if listener:
+            with suppress(RedisError, OSError):
+                listener.close()
+
+
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, one at least: none at all is no time to Redis."""
+    return max(int(seconds * 1_000), 1)
+
+
+def place_of(url: str) -> str:
+    """Return an address without user, password and options."""
+    try:
+        parts = urlsplit(url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+        port = f":{parts.port or 6379}" if parts.scheme != "unix" else ""
+    except ValueError as error:
+        raise ConfigError(_no_address(url)) from error
+    return f"{parts.scheme}://{host}{port}{unquote(parts.path)}"
+
+
+def _no_address(url: str) -> str:
+    scheme = url.partition("://")[0] if "://" in url else "none"
+    return (
+        f"the address of Redis cannot be read (its scheme: {scheme!r}); expected "
+        "redis://[user:password@]host:port/database, rediss:// for TLS, or "
+        "unix:///path?db=database; correct it"
+    )
+
+
+def _secrets_of(redis: Redis) -> list[str]:
+    password = redis.connection_pool.connection_kwargs.get("password")
+    return [password] if password else []
+
+
+def _bytes_or_none(found: object) -> bytes | None:
+    return found if isinstance(found, bytes) else None
