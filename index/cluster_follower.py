@@ -29,6 +29,8 @@ from index.pointer_moves import is_needed
 STOP_S = 5.0  # how long a stop waits for a poll that has begun
 SLICE_S = 0.25  # how long a stop or a rejoin may go unheard while announcements are awaited
 
+NOT_ASKED = "not asked yet"  # the reason before the first look
+
 Status = Literal["following", "unreachable", "refused", "empty", "stopped"]
 
 log = logging.getLogger("clusters")
@@ -56,7 +58,8 @@ class FollowerState:
 
     version, sequence  of the map that is held; no sequence where it is our own
     since              unix seconds of the last change of `status`
-    swaps, errors      counted since the start
+    swaps, errors      counted since the start; errors at every look that failed
+    refusals           maps turned down, each told and counted once
     """
 
     status: Status
@@ -66,6 +69,7 @@ class FollowerState:
     since: float
     swaps: int
     errors: int
+    refusals: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ class ClusterFollower:
         self._held = own_held(self._wanted)
         self._published: tuple[ClusterMap, ClusterPointer] | None = None  # the last good one
         self._refused: ClusterPointer | None = None
-        self._state = FollowerState("empty", ("not asked yet",), None, None, time.time(), 0, 0)
+        self._state = FollowerState("empty", (NOT_ASKED,), None, None, time.time(), 0, 0)
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="clusters", daemon=True)
@@ -235,11 +239,18 @@ class ClusterFollower:
         """Change the state; log it once where it is news."""
         state = self._state
         since = state.since if status == state.status else time.time()
+        refusals = state.refusals
         if (status, reasons) != (state.status, state.reasons):
+            refusals += status == "refused"
             level = logging.INFO if status in ("following", "empty") else logging.WARNING
             log.log(level, "cluster maps: %s%s", status, "".join(f"; {one}" for one in reasons))
         self._state = replace(
-            state, status=status, reasons=reasons, since=since, errors=state.errors + errors
+            state,
+            status=status,
+            reasons=reasons,
+            since=since,
+            errors=state.errors + errors,
+            refusals=refusals,
         )
 
 
