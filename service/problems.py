@@ -32,6 +32,7 @@ from index.errors import (
 from service.bodies import BodyTooLargeError, InvalidBodyError
 from service.logs import request_id
 from service.schemas import Fault, Problem
+from service.side_work import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 UNEXPECTED = "the service failed; its log has the cause under this request_id"
@@ -55,6 +56,7 @@ TABLE: dict[type[EsansError], Row] = {
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
+    BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
@@ -69,10 +71,12 @@ TABLE: dict[type[EsansError], Row] = {
     ForeignClusterMapError: Row(
         409, "urn:esans:problem:foreign-cluster-map", "The cluster map is of other items"
     ),
+    FaultyClusterMapError: Row(
+        503, "urn:esans:problem:faulty-cluster-map", "The stored cluster map has faults"
+    ),
     # what follows is raised offline only; met here, it is our own mistake
     EsansError: INTERNAL,
     ConfigError: INTERNAL,
-    FaultyClusterMapError: INTERNAL,
     FaultsError: INTERNAL,
     DatasetError: INTERNAL,
     TrainingError: INTERNAL,

@@ -7,6 +7,8 @@ CALLS = [
     ("get", "/health", {"200", "500", "503"}),
     ("get", "/livez", {"200", "500"}),
     ("get", "/metrics", {"200"}),
+    ("get", "/clusters", {"200", "404", "500", "503"}),
+    ("post", "/negatives", {"200", "404", "413", "422", "500", "503"}),
 ]
 
 
@@ -67,13 +69,21 @@ def test_the_question_is_described_to_the_last_bound(described):
     question = resolved(described, references(content)[0])
     assert question["additionalProperties"] is False
     assert set(question["properties"]) == {
-        *("user_id", "history", "k", "exclude", "exclude_seen"),
+        *("user_id", "history", "k", "exclude", "exclude_seen", "include"),
     }
     k = question["properties"]["k"]
     assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
     assert question["properties"]["exclude"]["maxItems"] == 10_000
     kinds = {one["type"] for one in question["properties"]["exclude"]["items"]["anyOf"]}
     assert kinds == {"string", "integer"}
+
+
+def test_negatives_are_described_to_the_last_bound(described):
+    content = described["paths"]["/negatives"]["post"]["requestBody"]["content"]
+    question = resolved(described, references(content)[0])
+    assert sorted(question["required"]) == ["easy", "hard", "positives"]
+    assert question["properties"]["positives"]["maxItems"] == 10_000
+    assert question["properties"]["easy"]["maximum"] == 1_000
 
 
 def test_the_docs_open(caller):

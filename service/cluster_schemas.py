@@ -1,0 +1,98 @@
+"""What is asked and answered about cluster maps, as the callers see it; else as `schemas`."""
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+from service.schemas import FollowerAnswer, Id, Source
+
+MOST_POSITIVES = 10_000
+MOST_EACH = 1_000
+MOST_DRAWS = 1_000_000
+
+Each = Annotated[int, Field(ge=0, le=MOST_EACH)]
+
+
+class NegativesRequest(BaseModel):
+    """Which negatives for which positives? At most a million draws in all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    easy: Each = Field(description="for each positive, from other clusters")
+    hard: Each = Field(
+        description="for each positive, from its own cluster without its own cell; easy ones "
+        "where there is none"
+    )
+    # after the counts: its validator looks at them
+    positives: Annotated[list[Id], Field(max_length=MOST_POSITIVES)] = Field(
+        description="item ids; one that comes twice gets negatives twice"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        default=None, description="draws the same again from the same map; else chance does"
+    )
+
+    @field_validator("positives")
+    @classmethod
+    def refuse_too_many_draws(cls, positives: list[str], info: ValidationInfo) -> list[str]:
+        """Bound the answer: positives x (easy + hard)."""
+        draws = len(positives) * (info.data.get("easy", 0) + info.data.get("hard", 0))
+        if draws > MOST_DRAWS:
+            raise PydanticCustomError(
+                "too_many_draws",
+                "at most {most} draws at once; {draws} were asked for: ask in parts",
+                {"most": MOST_DRAWS, "draws": draws},
+            )
+        return positives
+
+
+class PositiveAnswer(TypedDict):
+    """The negatives of one positive."""
+
+    item_id: Annotated[str, Field(description="the positive")]
+    easy: list[str]
+    easy_log_counts: Annotated[
+        list[float],
+        Field(
+            description="log of how often each is expected among all draws for this positive, "
+            "easy and hard together: the log q to subtract"
+        ),
+    ]
+    hard: list[str]
+    hard_log_counts: list[float]
+
+
+class NegativesAnswer(TypedDict):
+    """Negatives for each known positive, in the order asked."""
+
+    bundle: Annotated[str, Field(description="the version of the bundle whose items they are")]
+    clusters: Annotated[str, Field(description="the version of the map they are drawn from")]
+    negatives: list[PositiveAnswer]
+    unknown_items: NotRequired[
+        Annotated[list[str], Field(description="positives that the bundle lacks")]
+    ]
+
+
+class ClustersAnswer(TypedDict):
+    """The card of the map that is used."""
+
+    version: str
+    source: Annotated[
+        Source, Field(description="redis or folder: the store; or the bundle's own")
+    ]
+    items: Annotated[int, Field(description="that the map knows")]
+    unknown_items: Annotated[
+        int, Field(description="of the live bundle: taken for one cluster of their own")
+    ]
+    level_1_codes: int
+    level_2_codes: int
+    temperature_share: float
+    made: Annotated[dict[str, Any], Field(description="how and when")]
+    age_seconds: Annotated[float, Field(description="since it was made, or else first used")]
+    bundle: Annotated[str, Field(description="the version of the bundle it is joined with")]
+    sequence: Annotated[
+        int | None, Field(description="of the pointer; null for a bundle's own")
+    ]
+    is_pinned: bool
+    follower: FollowerAnswer
