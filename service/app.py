@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 
 from index.cluster_store import ClusterStore, open_cluster_store
 from index.shelf import Shelf
+from service.admin_routes import admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.live_bundle import LiveBundle
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     metrics.registry.register(ClusterCollector(live_clusters))
     many_negatives = SideWork("negatives", thread_count=1, most=8)
+    store_moves = SideWork("cluster store", thread_count=2, most=8)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -48,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(live_bundle.stop)
             await asyncio.to_thread(live_clusters.stop)
             many_negatives.close()
+            store_moves.close()
 
     app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
@@ -62,6 +65,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
     app.include_router(state_routes(live_bundle, live_clusters, metrics))
+    if secrets.admin_token:
+        # with a client of its own: the follower's may be in the middle of a look
+        store, token = open_store(settings, secrets), secrets.admin_token
+        app.include_router(admin_routes(store, token, store_moves, limit_bytes))
     install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
     complete_openapi(app)
     app.add_middleware(RequestObserver, metrics=metrics)

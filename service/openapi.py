@@ -9,9 +9,11 @@ from pydantic import TypeAdapter
 from service import cluster_schemas, schemas
 
 REF = "#/components/schemas/{model}"
+BEARER = "bearer"  # the name of the one security scheme
 QUESTIONS = (
     schemas.RetrieveRequest,
     cluster_schemas.NegativesRequest,
+    cluster_schemas.PointerRequest,
 )
 ANSWERS: tuple[Any, ...] = (
     schemas.RetrieveAnswer,
@@ -20,10 +22,12 @@ ANSWERS: tuple[Any, ...] = (
     schemas.BundleAnswer,
     cluster_schemas.ClustersAnswer,
     cluster_schemas.NegativesAnswer,
+    cluster_schemas.PointerAnswer,
     schemas.Problem,
 )
 WHAT_IS_MEANT = {
     304: "Not changed since the ETag that was sent",
+    401: "The bearer token is missing or wrong",
     404: "No such thing",
     405: "Not with this method",
     413: "The body is too large",
@@ -66,6 +70,7 @@ def complete_openapi(app: FastAPI) -> None:
             )
             parts = told.setdefault("components", {})
             parts.setdefault("schemas", {}).update(_definitions())
+            parts["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer"}}
             app.openapi_schema = told
         return app.openapi_schema
 
