@@ -9,75 +9,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from index.cluster_files import joined, joined_if_akin
 from index.cluster_map import ClusterMap, Hashes
 from index.cluster_store import Announcements, ClusterPointer, ClusterStore
-from index.errors import (
-    ClusterStoreError,
-    EsansError,
-    FaultsError,
-    FaultyClusterMapError,
-    ForeignClusterMapError,
-    NoClusterMapError,
-    StoreFullError,
-)
+from index.errors import EsansError, FaultyClusterMapError, ForeignClusterMapError
+from index.follower_state import NOT_ASKED, FollowerState, Status, reasons_of, status_of
+from index.held_clusters import Held, Wanted, own_held, prepare, published_held
 from index.pointer_moves import is_needed
+
+__all__ = ["ClusterFollower", "FollowerState", "Held"]
 
 STOP_S = 5.0  # how long a stop waits for a poll that has begun
 SLICE_S = 0.25  # how long a stop or a rejoin may go unheard while announcements are awaited
 
-NOT_ASKED = "not asked yet"  # the reason before the first look
-
-Status = Literal["following", "unreachable", "refused", "empty", "stopped"]
-
 log = logging.getLogger("clusters")
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A map to draw from, and where it is from.
-
-    clusters  its rows are those of `known`: `clusters.id_hashes is known`
-    source    as published, or our own
-    pointer   what named it; None for our own
-    since     unix seconds
-    """
-
-    clusters: ClusterMap
-    source: ClusterMap
-    pointer: ClusterPointer | None
-    since: float
-
-
-@dataclass(frozen=True)
-class FollowerState:
-    """How the following goes.
-
-    version, sequence  of the map that is held; no sequence where it is our own
-    since              unix seconds of the last change of `status`
-    swaps, errors      counted since the start; errors at every look that failed
-    refusals           maps turned down, each told and counted once
-    """
-
-    status: Status
-    reasons: tuple[str, ...]
-    version: str | None
-    sequence: int | None
-    since: float
-    swaps: int
-    errors: int
-    refusals: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """What published maps are to be joined with, and what to draw from meanwhile."""
-
-    known: Hashes
-    own: ClusterMap | None
 
 
 class ClusterFollower:
@@ -103,7 +49,7 @@ class ClusterFollower:
         self._wanted = self._met = Wanted(known, own)
         self._held = own_held(self._wanted)
         self._published: tuple[ClusterMap, ClusterPointer] | None = None  # the last good one
-        self._refused: ClusterPointer | None = None
+        self._refused: tuple[ClusterPointer, tuple[str, ...]] | None = None
         self._state = FollowerState("empty", (NOT_ASKED,), None, None, time.time(), 0, 0)
         self._stopping = threading.Event()
         self._woken = threading.Event()
@@ -146,8 +92,6 @@ class ClusterFollower:
         self._woken.set()
 
     def _follow(self) -> None:
-        if self._held:
-            prepare(self._held.clusters)
         hints = self._store.announcements()
         while not self._stopping.is_set():
             self._look()
@@ -169,6 +113,8 @@ class ClusterFollower:
         """Poll once; whatever happens, the thread lives on."""
         try:
             self._meet_what_is_wanted()
+            if self._held:
+                prepare(self._held.clusters)  # our own; a published one is prepared already
             self._poll()
         except EsansError as error:
             self._tell(status_of(error), reasons_of(error), errors=1)
@@ -182,12 +128,10 @@ class ClusterFollower:
             return
         self._met, self._refused = self._wanted, None
         try:
-            held = self._joined(*self._published) if self._published else own_held(self._met)
+            held = published_held(*self._published, self._met) if self._published else None
         except (FaultyClusterMapError, ForeignClusterMapError):
-            held = own_held(self._met)  # the poll that follows says why
-        if held:
-            prepare(held.clusters)
-        self._swap(held)
+            held = None  # the poll that follows says why
+        self._swap(held or own_held(self._met))
 
     def _poll(self) -> None:
         pointer = self._store.pointer()
@@ -195,9 +139,9 @@ class ClusterFollower:
             pointer = self._seed(*self._published)
         if pointer is None:
             return self._tell("empty", (f"nothing is published in {self._store.place}",))
-        if pointer != self._refused:
-            self._take(pointer)
-        return None
+        if self._refused and pointer == self._refused[0]:
+            return self._tell("refused", self._refused[1])
+        return self._take(pointer)
 
     def _seed(self, source: ClusterMap, pointer: ClusterPointer) -> ClusterPointer | None:
         """Put back what the store has lost; return what it names now."""
@@ -212,22 +156,21 @@ class ClusterFollower:
         source = self._published[0] if self._published else None
         if source is None or source.version != pointer.version:
             source = self._store.read(pointer.version)
-        held = self._held
-        try:
-            if held and held.pointer and held.source is source:
-                self._held = replace(held, pointer=pointer)
-            else:
-                self._swap(self._joined(source, pointer))
-        except (FaultyClusterMapError, ForeignClusterMapError):
-            self._refused = pointer
-            raise
-        self._published = (source, pointer)
+        self._hold(source, pointer)
         return self._tell("following", ())
 
-    def _joined(self, source: ClusterMap, pointer: ClusterPointer) -> Held:
-        clusters = joined_if_akin(source, self._met.known)
-        prepare(clusters)
-        return Held(clusters, source, pointer, time.time())
+    def _hold(self, source: ClusterMap, pointer: ClusterPointer) -> None:
+        held = self._held
+        if held and held.source is source and held.clusters.id_hashes is self._met.known:
+            self._held, self._published = replace(held, pointer=pointer), (source, pointer)
+            return
+        try:
+            held = published_held(source, pointer, self._met)
+        except (FaultyClusterMapError, ForeignClusterMapError) as error:
+            self._refused = (pointer, reasons_of(error))
+            raise
+        self._published = (source, pointer)
+        self._swap(held)
 
     def _swap(self, held: Held | None) -> None:
         self._held = held
@@ -252,37 +195,6 @@ class ClusterFollower:
             errors=state.errors + errors,
             refusals=refusals,
         )
-
-
-def own_held(wanted: Wanted) -> Held | None:
-    """Hold our own map, joined where it is of other rows."""
-    own = wanted.own
-    if own is None:
-        return None
-    clusters = own if own.id_hashes is wanted.known else joined(own, wanted.known)
-    return Held(clusters, own, None, time.time())
-
-
-def prepare(clusters: ClusterMap) -> None:
-    """Compute now what the first draw would have to wait for."""
-    if not clusters.is_one_cluster:  # then nothing is near
-        clusters.nearness  # noqa: B018  # computed once, kept
-
-
-def status_of(error: EsansError) -> Status:
-    """Say what an error makes of the following."""
-    if isinstance(error, StoreFullError):
-        return "empty"  # only who puts a map back into an empty store meets it
-    if isinstance(error, NoClusterMapError | ForeignClusterMapError):
-        return "refused"
-    return "unreachable" if isinstance(error, ClusterStoreError) else "refused"
-
-
-def reasons_of(error: EsansError) -> tuple[str, ...]:
-    """Say why, a reason a fault."""
-    if isinstance(error, FaultsError):
-        return tuple(f"{error.place}: {fault}" for fault in error.faults)
-    return (str(error),)
 
 
 def _gone_back(held: ClusterPointer, found: ClusterPointer) -> str:

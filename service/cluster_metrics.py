@@ -6,7 +6,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from index.cluster_follower import FollowerState
+from index.follower_state import FollowerState
 from service.live_clusters import Joined, LiveClusters
 
 

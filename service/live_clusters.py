@@ -12,16 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.bundle import Bundle
-from index.cluster_follower import (
-    NOT_ASKED,
-    ClusterFollower,
-    FollowerState,
-    Held,
-    prepare,
-)
+from index.cluster_follower import ClusterFollower
 from index.cluster_map import ClusterMap, Hashes
 from index.cluster_store import ClusterStore
 from index.errors import NoClusterMapError, StoreUnreachableError
+from index.follower_state import NOT_ASKED, FollowerState
+from index.held_clusters import Held, prepare
 from index.id_table import IdTable
 from service.live_bundle import unix_time
 from service.logs import fields
