@@ -62,6 +62,11 @@ def serve(settings: Settings) -> int:
     log = logging.getLogger("service")
     log.info("settings", extra=fields(**settings.model_dump(mode="json")))
     try:
+        app = create_app(settings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
         listener = listen(settings.http_host, settings.http_port)
     except OSError as error:
         place = f"{settings.http_host}:{settings.http_port}"
@@ -70,7 +75,7 @@ def serve(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         lifespan="on",

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from index.cluster_store import ClusterStore, open_cluster_store
+from index.errors import ConfigError
 from index.shelf import Shelf
 from service.admin_routes import admin_routes
 from service.cluster_metrics import ClusterCollector
@@ -76,6 +77,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:
-    """Return the store of cluster maps; connects nothing yet."""
+    """Return the store of cluster maps; connects nothing yet.
+
+    Raises ConfigError if the address of Redis is none.
+    """
     folder = settings.bundles / "clusters"
-    return open_cluster_store(secrets.redis_url or None, folder, settings.namespace)
+    try:
+        return open_cluster_store(secrets.redis_url or None, folder, settings.namespace)
+    except ConfigError as error:
+        raise ConfigError(f"ESANS_REDIS_URL: {error}") from error

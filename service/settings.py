@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
-from service.secret import check_redis_url, read_secret
+from service.secret import read_secret
 
 PREFIX = "ESANS_"
 INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by a cluster, for a service called esans
@@ -105,16 +105,13 @@ class Secrets(NamedTuple):
 def secrets_of(settings: Settings) -> Secrets:
     """Return the secrets, read from their files where these are set.
 
-    Raises ConfigError if one cannot be read or used.
+    Raises ConfigError if one cannot be read.
     """
-    url = read_secret("ESANS_REDIS_URL", settings.redis_url, settings.redis_url_file)
-    if url:
-        check_redis_url(url)
+    given = (settings.redis_url, settings.redis_url_file)
+    token = (settings.admin_token, settings.admin_token_file)
     return Secrets(
-        redis_url=url,
-        admin_token=read_secret(
-            "ESANS_ADMIN_TOKEN", settings.admin_token, settings.admin_token_file
-        ),
+        redis_url=read_secret("ESANS_REDIS_URL", *given),
+        admin_token=read_secret("ESANS_ADMIN_TOKEN", *token),
     )
 
 

@@ -85,6 +85,12 @@ def test_it_stops_in_peace_before_anything_is_published(tmp_path):
         (["--port", "http"], {"ESANS_BUNDLES": "x"}, "ESANS_HTTP_PORT: found 'http'"),
         (["--bundles", "x"], {"ESANS_HTTP_PROT": "1"}, "did you mean ESANS_HTTP_PORT?"),
         (["--bundles", "x"], {"ESANS_POLL_S": "soon"}, "ESANS_POLL_S: found 'soon'"),
+        (
+            ["--bundles", "x"],
+            {"ESANS_REDIS_URL": "http://:hush@h:1"},
+            "ESANS_REDIS_URL: the add",
+        ),
+        (["--bundles", "x"], {"ESANS_REDIS_URL": "redis://:hush@h:x/0"}, "expected redis://"),
     ],
 )
 def test_a_setting_at_fault_stops_the_start_with_one_message(arguments, variables, told):
@@ -92,6 +98,7 @@ def test_a_setting_at_fault_stops_the_start_with_one_message(arguments, variable
     assert status == 2
     assert told in errors
     assert "Traceback" not in errors
+    assert "hush" not in errors
 
 
 def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path):

@@ -31,8 +31,6 @@ def test_settings_do_not_change(tmp_path):
         ("log_level", "loud", "ESANS_LOG_LEVEL: found 'loud'; .*'debug'"),
         ("body_limit_bytes", "1", "ESANS_BODY_LIMIT_BYTES: found '1'"),
         ("namespace", "a:b", "ESANS_NAMESPACE: found 'a:b'"),
-        ("redis_url", "localhost:6379", "ESANS_REDIS_URL: .*expected redis://"),
-        ("redis_url", "redis://localhost:port/0", "ESANS_REDIS_URL: .*expected redis://"),
         ("redis_url_file", "/nowhere/url", "ESANS_REDIS_URL_FILE: /nowhere/url cannot be read"),
         ("admin_token_file", "/nowhere", "ESANS_ADMIN_TOKEN_FILE: /nowhere cannot be read"),
     ],
@@ -95,9 +93,6 @@ def test_a_secret_is_shown_nowhere(tmp_path):
     settings = Settings(bundles=tmp_path, redis_url="redis://:hush@h/0", admin_token="hush")
     told = f"{settings} {settings!r} {settings.model_dump_json()} {describe_settings()}"
     assert "hush" not in told
-    with pytest.raises(ConfigError) as caught:
-        load_settings({"bundles": tmp_path, "redis_url": "http://:hush@h/0"})
-    assert "hush" not in str(caught.value)
 
 
 def test_every_setting_explains_itself():
