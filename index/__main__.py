@@ -1,9 +1,10 @@
-"""`python -m index`: look at a folder of bundles and tend it."""
+"""`python -m index`: look at a folder of bundles, and at cluster maps, and tend them."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from index.cluster_commands import add_cluster_commands, run_cluster_command
 from index.errors import EsansError, FaultyBundleError
 from index.manifest import read_manifest
 from index.shelf import Shelf
@@ -13,7 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status (0 done, 1 refused with a reason)."""
     parsed = build_parser().parse_args(arguments)
     try:
-        parsed.run(Shelf(parsed.bundles), parsed)
+        if "cluster_command" in parsed:
+            print(run_cluster_command(parsed))
+        else:
+            parsed.run(Shelf(parsed.bundles), parsed)
     except EsansError as error:
         print(error, file=sys.stderr)
         return 1
@@ -23,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Describe the commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m index", description="Look at a folder of bundles and tend it."
+        prog="python -m index", description="Look at bundles and cluster maps, and tend them."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shown = commands.add_parser("show", help="list the bundles; the current one is marked")
@@ -56,6 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="COUNT",
         help="how many of the newest stay (default: 3)",
     )
+    maps = commands.add_parser("clusters", help="look at cluster maps and tend them")
+    add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"), _count)
     return parser
 
 

@@ -188,7 +188,7 @@ class FolderClusters:
             if error.errno in FULL:
                 raise StoreFullError(
                     f"{told}expected room for a map; free some, or remove old maps with "
-                    f"`python -m index clusters prune {self.place}`"
+                    f"`python -m index clusters prune`"
                 ) from error
             raise StoreUnreachableError(
                 f"{told}expected a folder of cluster maps; make it readable, and writable for "

@@ -38,7 +38,7 @@ class MapFolders:
         if not self.folder.is_dir():
             return []
         names = [path.name for path in self.folder.iterdir()]
-        return [name for name in names if re.match(VERSION_PATTERN, name)]
+        return [name for name in names if re.fullmatch(VERSION_PATTERN, name)]
 
     def versions(self) -> list[str]:
         """Return the versions that are there, oldest first."""
@@ -47,7 +47,7 @@ class MapFolders:
 
     def has(self, version: str) -> bool:
         """Return whether a version is there."""
-        if not re.match(VERSION_PATTERN, version):
+        if not re.fullmatch(VERSION_PATTERN, version):
             return False
         expires_at = self.expires_at(version)
         is_over = expires_at is not None and expires_at <= self._now()

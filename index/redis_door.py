@@ -5,10 +5,9 @@ It knows keys and bytes, not what is kept under them.
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -24,10 +23,20 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from index.errors import ConfigError, StoreFullError, StoreUnreachableError
+from index.redis_address import no_address, place_of
 
 TIMEOUT_S = 0.5
 MOST_TRIES = 200  # of a change that others get in the way of
 MOST_PAUSE_S = 0.02  # between two of them
+
+# a script, since a full Redis begins no transaction, not even one that makes room
+REMOVE = """
+for place = 1, #ARGV do
+  if (redis.call('GET', KEYS[place]) or '') ~= ARGV[place] then return 0 end
+end
+for place = #ARGV + 1, #KEYS do redis.call('UNLINK', KEYS[place]) end
+return 1
+"""
 
 Command = tuple[str | bytes | int, ...]
 Outcome = TypeVar("Outcome")
@@ -72,7 +81,7 @@ class RedisDoor:
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
         except (ValueError, TypeError) as error:
-            raise ConfigError(_no_address(url)) from error
+            raise ConfigError(no_address(url)) from error
         self._secrets = _secrets_of(self._redis)
 
     def get(self, key: str) -> bytes | None:
@@ -101,6 +110,16 @@ class RedisDoor:
         """Remove keys that would go by themselves, if that can be done now."""
         with suppress(StoreUnreachableError, StoreFullError), self._naming_faults():
             self._redis.execute_command("UNLINK", *keys)
+
+    def remove(self, keys: Sequence[str], grounds: Mapping[str, bytes | None]) -> bool:
+        """Remove keys, unless what the decision was grounded on has changed.
+
+        Works where memory is used up, too. Returns whether they were removed.
+        """
+        values = [value or b"" for value in grounds.values()]
+        asked = (REMOVE, len(grounds) + len(keys), *grounds, *keys, *values)
+        with self._naming_faults():
+            return int(self._redis.execute_command("EVAL", *asked)) == 1
 
     def change(self, plan: Callable[[Watched], tuple[list[Command], Outcome]]) -> Outcome:
         """Do what a plan says in one transaction; plan anew where its grounds changed.
@@ -152,7 +171,7 @@ class RedisDoor:
         return told
 
     def _remedy(self, error: Exception) -> str:
-        if isinstance(error, AuthenticationError) or "NOAUTH" in str(error):
+        if isinstance(error, AuthenticationError):
             return "expected to be let in; correct user and password in the address"
         if isinstance(error, ResponseError):
             return "expected this command to be carried out; see the configuration of Redis"
@@ -194,26 +213,6 @@ class RedisAnnouncements:
 def milliseconds(seconds: float) -> int:
     """Return whole milliseconds, one at least: none at all is no time to Redis."""
     return max(int(seconds * 1_000), 1)
-
-
-def place_of(url: str) -> str:
-    """Return an address without user, password and options."""
-    try:
-        parts = urlsplit(url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-        port = f":{parts.port or 6379}" if parts.scheme != "unix" else ""
-    except ValueError as error:
-        raise ConfigError(_no_address(url)) from error
-    return f"{parts.scheme}://{host}{port}{unquote(parts.path)}"
-
-
-def _no_address(url: str) -> str:
-    scheme = url.partition("://")[0] if "://" in url else "none"
-    return (
-        f"the address of Redis cannot be read (its scheme: {scheme!r}); expected "
-        "redis://[user:password@]host:port/database, rediss:// for TLS, or "
-        "unix:///path?db=database; correct it"
-    )
 
 
 def _secrets_of(redis: Redis) -> list[str]:

@@ -3,8 +3,12 @@ import shutil
 import pytest
 
 from index.bundle import open_bundle
+from index.cluster_follower import ClusterFollower
+from index.folder_clusters import FolderClusters
+from index.redis_clusters import RedisClusters
 from index.shelf import Shelf
 from tests.handmade import publish_handmade
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,63 @@ def tiny_bundle(published):
 def copied(published, tmp_path):
     """A copy of the bundle's folder, free to be spoilt."""
     return shutil.copytree(published, tmp_path / published.name)
+
+
+@pytest.fixture(scope="session")
+def shared_redis():
+    """A server that tests share; what it holds does not outlive a test that asks `redis`."""
+    server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def redis(shared_redis):
+    """A server that is up and empty; not to be stopped or filled up."""
+    shared_redis.client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def start_redis():
+    """Start a server of the test's own, to do with as it likes."""
+    servers = []
+
+    def start(*options, **more):
+        servers.append(RedisServer(*options, **more))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "redis"])
+def open_store(request, tmp_path):
+    """Open the store of this test, once more each time; over a folder, then over Redis."""
+    if request.param == "folder":
+        return lambda **options: FolderClusters(tmp_path / "clusters", **options)
+    redis = request.getfixturevalue("redis")
+    return lambda **options: RedisClusters(redis.url, **options)
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
+
+
+@pytest.fixture
+def following():
+    """Start followers that are stopped at the end."""
+    followers = []
+
+    def follow(store, known, own=None, poll_s=0.1, **options):
+        followers.append(ClusterFollower(store, known, own=own, poll_s=poll_s, **options))
+        followers[-1].start()
+        return followers[-1]
+
+    yield follow
+    for follower in followers:
+        follower.stop()

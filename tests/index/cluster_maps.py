@@ -1,0 +1,64 @@
+"""Small cluster maps by number, so that a reader can tell one from another."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+from redis import Redis
+
+from index.cluster_map import ClusterMap
+from index.folder_clusters import FolderClusters
+
+COUNT, CLUSTERS, CODES, WIDTH = 200, 6, 4, 3
+
+
+def hashes(count=COUNT, first=0):
+    """Id hashes of a catalogue; another `first` is another catalogue."""
+    return np.arange(first, first + count, dtype=np.uint64) * np.uint64(7919)
+
+
+def numbered(number, count=COUNT, first=0):
+    """The map of a number: the same number, the same map, another number, another one."""
+    rng = np.random.default_rng(number)
+    return ClusterMap(
+        codes1=rng.integers(0, CLUSTERS, count).astype(np.int32),
+        codes2=rng.integers(0, CODES, count).astype(np.int32),
+        centroids=rng.normal(size=(CLUSTERS, WIDTH)).astype(np.float32),
+        id_hashes=hashes(count, first),
+        made={"number": number},
+    )
+
+
+def of_known(found, id_hashes):
+    """The same map with other ids."""
+    return replace(found, id_hashes=id_hashes)
+
+
+def emptied(store):
+    """Make a store forget everything, as a flush or a lost folder does."""
+    if isinstance(store, FolderClusters):
+        shutil.rmtree(store.folder, ignore_errors=True)
+    else:
+        client = Redis.from_url(store.place.split(",")[0])
+        client.flushall()
+        client.close()
+    return store
+
+
+def versions_of(store):
+    return [one.version for one in store.listed()]
+
+
+class Counted:
+    """A store that counts how often it was asked for its pointer."""
+
+    def __init__(self, store):
+        self._store = store
+        self.polls = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def pointer(self):
+        self.polls += 1
+        return self._store.pointer()

@@ -1,0 +1,109 @@
+import shutil
+
+import pytest
+
+from index.__main__ import main
+from index.cluster_store import open_cluster_store
+from index.shelf import Shelf
+from tests.handmade import publish_handmade
+from tests.index.cluster_maps import numbered
+
+A, B, C = (numbered(number) for number in range(3))
+
+
+@pytest.fixture(params=["folder", "redis"])
+def options(request, tmp_path):
+    if request.param == "folder":
+        return ["--bundles", str(tmp_path)]
+    return ["--redis", request.getfixturevalue("redis").url]
+
+
+@pytest.fixture
+def three(options, tmp_path):
+    url = options[1] if options[0] == "--redis" else None
+    store = open_cluster_store(url, tmp_path / "clusters")
+    for one in (A, B, C):
+        store.publish(one)
+    return store
+
+
+def say(capsys, *arguments):
+    assert main(["clusters", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_list_tells_the_place_and_how_each_map_stands(options, three, capsys):
+    place, *lines = say(capsys, "list", *options).splitlines()
+    assert place == three.place
+    assert [line[:18] for line in lines] == [
+        f"  {A.version}",
+        f"  {B.version}",
+        f"* {C.version}",
+    ]
+    assert "200 items  6 clusters  20" in lines[0]
+    assert [line.split("  ")[-1] for line in lines] == [
+        "goes in 60 min",
+        "the one before",
+        "current",
+    ]
+
+
+def test_list_tells_how_to_publish_where_nothing_is(options, capsys):
+    assert main(["clusters", "list", *options]) == 1
+    assert "python -m trainer clusters --publish" in capsys.readouterr().err
+
+
+def test_pin_holds_until_unpin(options, three, capsys):
+    assert "is current and pinned" in say(capsys, "pin", A.version, *options)
+    assert "current, pinned" in say(capsys, "list", *options)
+    three.publish(B)
+    assert three.pointer().version == A.version
+    assert f"{A.version} is current, until" in say(capsys, "unpin", *options)
+    assert three.publish(B).version == B.version
+
+
+def test_rollback_goes_back_and_forth_and_to_a_named_one(options, three, capsys):
+    told = say(capsys, "rollback", *options)
+    assert told == f"current is now {B.version}; before it {C.version}\n"
+    assert C.version in say(capsys, "rollback", *options)
+    say(capsys, "pin", *options)
+    told = say(capsys, "rollback", A.version, *options)
+    assert told == f"current is now {A.version} (pinned); before it {C.version}\n"
+
+
+def test_rollback_to_a_version_that_is_not_there_is_refused(options, three, capsys):
+    assert main(["clusters", "rollback", "0" * 16, *options]) == 1
+    assert "holds no cluster map '0000" in capsys.readouterr().err
+    assert three.pointer().version == C.version
+
+
+def test_prune_names_what_it_removed(options, three, capsys):
+    assert say(capsys, "prune", "--keep", "0", *options) == f"removed {A.version}\n"
+    assert say(capsys, "prune", "--keep", "0", *options) == "nothing to remove\n"
+
+
+def test_the_address_may_stand_in_the_environment(redis, monkeypatch, capsys):
+    open_cluster_store(redis.url, None, "shop").publish(A)
+    monkeypatch.setenv("ESANS_REDIS_URL", redis.url)
+    assert A.version in say(capsys, "list", "--namespace", "shop")
+
+
+def test_without_an_address_both_ways_to_give_one_are_told(monkeypatch, capsys):
+    monkeypatch.delenv("ESANS_REDIS_URL", raising=False)
+    assert main(["clusters", "list"]) == 1
+    assert "expected --redis URL, --bundles DIR or ESANS_REDIS_URL" in capsys.readouterr().err
+
+
+def test_a_redis_that_does_not_answer_is_told(redis, tmp_path, capsys):
+    assert main(["clusters", "list", "--redis", f"unix://{tmp_path}/nobody"]) == 1
+    assert "start Redis, or correct its address" in capsys.readouterr().err
+
+
+def test_maps_among_the_bundles_are_no_bundles_and_stay_when_those_are_pruned(tmp_path):
+    version = publish_handmade(tmp_path)
+    open_cluster_store(None, tmp_path / "clusters").publish(A)
+    assert Shelf(tmp_path).versions() == [version]
+    assert Shelf(tmp_path).prune(0) == []
+    assert open_cluster_store(None, tmp_path / "clusters").read(A.version).version == A.version
+    shutil.rmtree(tmp_path / "clusters")
+    assert Shelf(tmp_path).current().name == version

@@ -1,0 +1,244 @@
+"""What a follower holds, and what it says, over every store."""
+
+import logging
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from index.cluster_files import joined_if_akin
+from index.errors import ForeignClusterMapError
+from index.folder_clusters import FolderClusters
+from tests.index.cluster_maps import COUNT, Counted, emptied, hashes, numbered, of_known
+from tests.redis_server import wait_until
+
+A, B, C = (numbered(number) for number in range(3))
+KNOWN = hashes()
+ABROAD = numbered(9, first=10**6)
+
+
+def wait_for(follower, version):
+    wait_until(lambda: follower.held and follower.held.source.version == version)
+    wait_until(lambda: follower.state.status == "following")
+    return follower.held
+
+
+def test_until_something_is_published_our_own_map_is_held(store, following):
+    own = numbered(0)
+    follower = following(store, own.id_hashes, own=own)
+    assert follower.held.clusters is own
+    wait_until(lambda: follower.state.reasons == (f"nothing is published in {store.place}",))
+    state = follower.state
+    assert (state.status, state.version, state.sequence) == ("empty", own.version, None)
+    assert (state.swaps, state.errors) == (0, 0)
+    wait_until(lambda: "nearness" in vars(own))  # prepared in the thread
+
+
+def test_without_a_map_of_our_own_none_is_held_until_one_is_published(store, following):
+    follower = following(store, KNOWN)
+    assert follower.held is None
+    pointer = store.publish(B)
+    assert wait_for(follower, B.version).pointer == pointer
+
+
+def test_our_own_map_is_joined_with_the_rows_that_are_known(store, following):
+    known = KNOWN[::-1].copy()
+    follower = following(store, known, own=A)
+    assert follower.held.clusters.id_hashes is known
+    np.testing.assert_array_equal(follower.held.clusters.codes1, A.codes1[::-1])
+
+
+def test_what_is_published_pinned_and_rolled_back_to_is_held_prepared(store, following):
+    told = []
+    follower = following(store, KNOWN, own=A, on_change=told.append)
+    store.publish(B)
+    assert wait_for(follower, B.version).clusters.id_hashes is KNOWN
+    assert "nearness" in vars(follower.held.clusters)
+    store.publish(C)
+    wait_for(follower, C.version)
+    rolled = store.roll_back()
+    wait_for(follower, B.version)
+    assert [one.source.version for one in told] == [B.version, C.version, B.version]
+    assert follower.state.sequence == rolled.sequence
+    assert follower.state.swaps == 3
+
+
+def test_a_pin_on_what_is_held_is_told_without_a_swap(store, following):
+    follower = following(store, KNOWN)
+    store.publish(B)
+    clusters = wait_for(follower, B.version).clusters
+    pinned = store.pin()
+    wait_until(lambda: follower.held.pointer == pinned)
+    assert follower.held.clusters is clusters
+    assert follower.state.swaps == 1
+
+
+def test_stopped_it_says_so_and_holds_on(store, following):
+    store.publish(B)
+    follower = following(store, KNOWN)
+    wait_for(follower, B.version)
+    follower.stop()
+    assert follower.state.status == "stopped"
+    assert follower.held.source.version == B.version
+
+
+def catalogues():
+    rng = np.random.default_rng(0)
+    return {
+        "grown": np.concatenate([KNOWN, hashes(3 * COUNT, first=COUNT)]),
+        "shrunk": KNOWN[::3].copy(),
+        "shuffled": rng.permutation(KNOWN),
+        "renewed by a twentieth": hashes(first=COUNT // 20),
+    }
+
+
+@pytest.mark.parametrize("name", catalogues())
+def test_a_map_is_joined_with_a_catalogue_that_is(name, store, following):
+    known = catalogues()[name]
+    store.publish(A)
+    clusters = wait_for(following(store, known), A.version).clusters
+    codes = dict(zip(A.id_hashes.tolist(), A.codes1.tolist(), strict=True))
+    expected = [codes.get(one, len(A.centroids)) for one in known.tolist()]
+    assert clusters.codes1.tolist() == expected
+
+
+@pytest.mark.parametrize("shift", [COUNT // 20 + 1, COUNT])
+def test_a_map_of_another_catalogue_is_refused_and_the_old_one_kept(shift, store, following):
+    follower = following(store, KNOWN)
+    store.publish(A)
+    held = wait_for(follower, A.version)
+    foreign = numbered(9, first=shift)
+    store.publish(foreign)
+    wait_until(lambda: follower.state.status == "refused")
+    assert follower.held is held
+    shared = COUNT - shift
+    assert f"{foreign.version}: shares {shared} items" in follower.state.reasons[0]
+    store.publish(B)
+    wait_for(follower, B.version)
+
+
+def test_a_refusal_is_counted_and_logged_once(store, following, caplog):
+    caplog.set_level(logging.INFO, logger="clusters")
+    store.publish(ABROAD)
+    counted = Counted(store)
+    follower = following(counted, KNOWN, own=A, poll_s=0.02)
+    wait_until(lambda: counted.polls > 5)
+    assert follower.state.errors == 1
+    assert [line for line in caplog.messages if "refused" in line] == [
+        f"cluster maps: refused; {follower.state.reasons[0]}"
+    ]
+
+
+def test_two_items_of_one_hash_are_refused(store, following):
+    twins = KNOWN.copy()
+    twins[1] = twins[0]
+    follower = following(store, A.id_hashes, own=A)
+    store.publish(of_known(B, twins))
+    wait_until(lambda: follower.state.status == "refused")
+    assert "rows 0 and 1 share an id hash" in follower.state.reasons[0]
+    assert follower.held.clusters is A
+
+
+def test_overlap_is_measured_against_the_smaller_of_the_two():
+    with pytest.raises(ForeignClusterMapError, match=r"shares 9 items .* expected 95% of 10"):
+        joined_if_akin(A, np.concatenate([KNOWN[:9], hashes(1, first=10**6)]))
+    assert len(joined_if_akin(A, hashes(10 * COUNT))) == 10 * COUNT
+
+
+def test_another_bundle_gets_the_published_map_joined_with_its_items(store, following):
+    store.publish(A)
+    follower = following(store, KNOWN)
+    wait_for(follower, A.version)
+    other = KNOWN[::-1].copy()
+    follower.rejoin(other, None)
+    wait_until(lambda: follower.held.clusters.id_hashes is other)
+    np.testing.assert_array_equal(follower.held.clusters.codes1, A.codes1[::-1])
+    assert follower.held.pointer == store.pointer()
+
+
+def test_another_bundle_of_other_items_is_served_from_its_own_map(store, following):
+    store.publish(A)
+    follower = following(store, KNOWN)
+    wait_for(follower, A.version)
+    follower.rejoin(ABROAD.id_hashes, ABROAD)
+    wait_until(lambda: follower.state.status == "refused")
+    assert follower.held.clusters is ABROAD
+    assert follower.held.pointer is None
+    follower.rejoin(KNOWN, None)
+    wait_for(follower, A.version)
+
+
+def test_an_emptied_store_is_seeded_with_what_is_held(store, following):
+    follower = following(store, KNOWN, own=A)
+    store.publish(B)
+    wait_for(follower, B.version)
+    pinned = store.pin()
+    wait_until(lambda: follower.held.pointer == pinned)
+    emptied(store)
+    wait_until(lambda: store.pointer() == pinned)
+    assert store.read(B.version).version == B.version
+    assert follower.state.swaps == 1
+
+
+def test_an_emptied_store_is_not_seeded_with_our_own_map(store, following):
+    counted = Counted(store)
+    following(counted, A.id_hashes, own=A, poll_s=0.02)
+    wait_until(lambda: counted.polls > 5)
+    assert store.pointer() is None
+
+
+def test_a_pointer_that_went_back_is_not_followed_but_brought_forward(store, following):
+    old = store.publish(A)
+    follower = following(store, KNOWN)
+    new = store.publish(B)
+    wait_for(follower, B.version)
+    emptied(store).seed(A, old)
+    wait_until(lambda: store.pointer() == new)
+    assert follower.held.source.version == B.version
+
+
+def test_a_callback_that_fails_is_logged_and_the_following_goes_on(store, following, caplog):
+    def fail(_):
+        raise RuntimeError("planted")
+
+    store.publish(A)
+    follower = following(store, KNOWN, on_change=fail)
+    wait_for(follower, A.version)
+    store.publish(B)
+    wait_for(follower, B.version)
+    assert follower.state.swaps == 2
+    assert "a cluster map could not be taken" in caplog.text
+
+
+def drawn(clusters, rng):
+    positives = np.zeros(20_000, dtype=np.int32)
+    return np.bincount(clusters.easy(positives, 1, rng).ravel(), minlength=len(clusters))
+
+
+def fits(counts, found):
+    told = found.easy_chance(np.zeros(1, np.int32), np.arange(len(found), dtype=np.int32))[0]
+    if counts[told == 0].any():
+        return False
+    expected = told[told > 0] * counts.sum() / told.sum()
+    return chisquare(counts[told > 0], expected).pvalue > 1e-3
+
+
+def test_draws_follow_the_old_map_before_the_swap_and_the_new_one_after_it(store, following):
+    old, new = (numbered(number) for number in (11, 12))
+    rng = np.random.default_rng(0)
+    store.publish(old)
+    follower = following(store, KNOWN)
+    before = drawn(wait_for(follower, old.version).clusters, rng)
+    store.publish(new)
+    after = drawn(wait_for(follower, new.version).clusters, rng)
+    assert fits(before, old)
+    assert fits(after, new)
+    assert not fits(before, new)
+    assert not fits(after, old)
+
+
+def test_a_store_of_files_needs_no_right_to_write_for_following(tmp_path, following):
+    FolderClusters(tmp_path).publish(A)
+    listing = sorted(tmp_path.rglob("*"))
+    wait_for(following(FolderClusters(tmp_path), KNOWN), A.version)
+    assert sorted(tmp_path.rglob("*")) == listing

@@ -1,0 +1,270 @@
+"""What befalls a Redis: killed, stopped, flushed, full, frozen, closed to us. All is mended."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from index.errors import StoreFullError, StoreUnreachableError
+from index.redis_clusters import RedisClusters
+from tests.conftest import ROOT
+from tests.index.cluster_maps import hashes, numbered
+from tests.redis_server import wait_until
+
+A, B, C = (numbered(number) for number in range(3))
+KNOWN = hashes()
+FULL = ("--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
+TOO_LARGE = numbered(7, count=1_000_000)  # 16 MB
+SOON_S = 0.2  # of an answer: long enough for a busy machine, short enough for a test
+
+
+@pytest.fixture
+def server(start_redis):
+    """A server of the test's own that holds the map A."""
+    server = start_redis()
+    RedisClusters(server.url).publish(A)
+    return server
+
+
+def wait_for(follower, status, version):
+    wait_until(lambda: follower.state.status == status)
+    wait_until(lambda: follower.state.version == version)
+
+
+def names(server):
+    return sorted(key.decode() for key in server.client.scan_iter())
+
+
+def staged(server):
+    return [name for name in names(server) if "staged" in name]
+
+
+def test_killed_and_started_empty_it_is_seeded_by_who_followed_it(server, following):
+    store = RedisClusters(server.url)
+    pointer = store.pointer()
+    follower = following(RedisClusters(server.url), KNOWN)
+    wait_for(follower, "following", A.version)
+    held = follower.held
+    server.kill()
+    wait_for(follower, "unreachable", A.version)
+    assert "start Redis, or correct its address" in follower.state.reasons[0]
+    assert follower.held is held
+    server.start()
+    wait_for(follower, "following", A.version)
+    assert store.pointer() == pointer
+    assert store.read(A.version).version == A.version
+    store.publish(B)
+    wait_for(follower, "following", B.version)
+
+
+def test_of_two_followers_of_a_flushed_server_either_may_seed_it(server, following):
+    store = RedisClusters(server.url)
+    followers = [following(RedisClusters(server.url), KNOWN) for _ in range(2)]
+    pointer = store.publish(B)
+    for follower in followers:
+        wait_for(follower, "following", B.version)
+    for _ in range(5):
+        server.client.flushall()
+        wait_until(lambda: store.pointer() == pointer)
+        assert store.read(B.version).version == B.version
+        wait_until(lambda: not staged(server))
+        assert not [name for name in names(server) if server.client.pttl(name) >= 0]
+
+
+def test_frozen_it_is_given_up_on_soon_and_followed_again_once_it_thaws(server, following):
+    follower = following(RedisClusters(server.url, timeout_s=SOON_S), KNOWN)
+    wait_for(follower, "following", A.version)
+    server.freeze()
+    wait_for(follower, "unreachable", A.version)
+    with pytest.raises(StoreUnreachableError, match=r"expected an answer within 0\.2 s"):
+        RedisClusters(server.url, timeout_s=SOON_S).publish(B)
+    server.thaw()
+    wait_for(follower, "following", A.version)
+    RedisClusters(server.url).publish(B)
+    wait_for(follower, "following", B.version)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("harm", "heal", "for_s"), [("freeze", "thaw", 10), ("kill", "start", 30)]
+)
+def test_away_for_long_it_is_followed_again_within_seconds(
+    server, following, harm, heal, for_s
+):
+    follower = following(RedisClusters(server.url), KNOWN, poll_s=2.0)
+    wait_for(follower, "following", A.version)
+    getattr(server, harm)()
+    wait_for(follower, "unreachable", A.version)
+    time.sleep(for_s)
+    assert follower.held.source.version == A.version
+    getattr(server, heal)()
+    wait_for(follower, "following", A.version)
+
+
+def test_a_damaged_piece_is_refused_and_followed_once_it_is_mended(server, following):
+    store = RedisClusters(server.url)
+    follower = following(RedisClusters(server.url), KNOWN)
+    wait_for(follower, "following", A.version)
+    server.client.setrange(f"esans:clusters:{A.version}:0", 0, b"\xff")
+    late = following(RedisClusters(server.url), KNOWN, own=B)
+    wait_for(late, "refused", B.version)
+    assert "they were changed: publish the map anew" in late.state.reasons[0]
+    assert follower.state.status == "following"  # it has read the map long ago
+    store.publish(A)
+    wait_for(late, "following", A.version)
+
+
+def test_a_changed_password_is_told_and_followed_once_it_is_right_again(start_redis, following):
+    server = start_redis("--requirepass", "first")
+    store = RedisClusters(f"unix://:first@{server.socket}")
+    store.publish(A)
+    follower = following(RedisClusters(f"unix://:first@{server.socket}"), KNOWN)
+    wait_for(follower, "following", A.version)
+    server.kill()
+    server.options = ("--requirepass", "second")
+    server.start()
+    wait_until(lambda: "correct user and password" in "".join(follower.state.reasons))
+    assert follower.state.status == "unreachable"
+    server.kill()
+    server.options = ("--requirepass", "first")
+    server.start()
+    wait_for(follower, "following", A.version)
+    assert store.pointer() == follower.held.pointer
+
+
+def test_without_room_nothing_is_changed_and_readers_read_on(start_redis, following):
+    server = start_redis(*FULL)
+    store = RedisClusters(server.url)
+    pointer = store.publish(A)
+    follower = following(RedisClusters(server.url), KNOWN)
+    wait_for(follower, "following", A.version)
+    before = names(server)
+    with pytest.raises(StoreFullError, match=r"expected room for a map; raise maxmemory"):
+        store.publish(TOO_LARGE)
+    assert store.pointer() == pointer
+    assert names(server) == before
+    assert store.read(A.version).version == A.version
+    assert follower.state.status == "following"
+    store.publish(B)
+    wait_for(follower, "following", B.version)
+
+
+def test_full_to_the_brim_it_is_still_read_and_pruned(start_redis):
+    server = start_redis(*FULL)
+    store = RedisClusters(server.url)
+    for one in (A, B, C):
+        store.publish(one)
+    server.client.config_set("maxmemory", 1)
+    with pytest.raises(StoreFullError, match="python -m index clusters prune"):
+        store.roll_back()
+    assert store.read(C.version).version == C.version
+    assert store.prune(0) == [A.version]
+    server.client.config_set("maxmemory", "8mb")
+    assert store.roll_back().version == B.version
+
+
+def test_a_server_without_room_is_seeded_once_it_has_some(start_redis, following):
+    server = start_redis(*FULL)
+    store = RedisClusters(server.url)
+    pointer = store.publish(A)
+    follower = following(RedisClusters(server.url), KNOWN)
+    wait_for(follower, "following", A.version)
+    server.client.config_set("maxmemory", 1)
+    server.client.flushall()
+    wait_until(lambda: "expected room for a map" in "".join(follower.state.reasons))
+    assert follower.state.status == "empty"
+    server.client.config_set("maxmemory", "8mb")
+    wait_until(lambda: store.pointer() == pointer)
+    wait_for(follower, "following", A.version)
+
+
+PUBLISHER = """
+import sys
+from index.redis_clusters import RedisClusters
+from tests.index.cluster_maps import numbered
+
+store = RedisClusters(sys.argv[1], staged_s=1.0)
+large = numbered(5, count=1_000_000)
+while True:
+    store.publish(large)
+    store.roll_back()
+    store.prune(0)
+"""
+
+
+def kill_in_mid_publish(server):
+    """Start a publisher and kill it while pieces are staged; return whether some were left."""
+    command = [sys.executable, "-c", PUBLISHER, server.url]
+    with subprocess.Popen(command, cwd=ROOT) as publisher:
+        wait_until(lambda: staged(server))
+        os.kill(publisher.pid, signal.SIGKILL)
+    return bool(staged(server))
+
+
+def test_a_publisher_killed_in_mid_publish_leaves_nothing_and_touches_nothing(server):
+    store = RedisClusters(server.url)
+    wait_until(lambda: kill_in_mid_publish(server), deadline_s=120)
+    left = RedisClusters(server.url)
+    assert left.read(left.pointer().version).version == left.pointer().version
+    wait_until(lambda: not staged(server))
+    store.pin(A.version)
+    store.prune(0)
+    versions = {name.split(":")[2] for name in names(server)}
+    assert versions - {"current"} <= {A.version, left.pointer().previous}
+
+
+def test_a_server_killed_in_mid_publish_is_told_and_published_into_again(server, following):
+    follower = following(RedisClusters(server.url), KNOWN)
+    wait_for(follower, "following", A.version)
+    failed = []
+
+    def publish_on_and_on():
+        store = RedisClusters(server.url)
+        try:
+            while True:
+                store.publish(TOO_LARGE)
+        except StoreUnreachableError as error:
+            failed.append(error)
+
+    publisher = threading.Thread(target=publish_on_and_on)
+    publisher.start()
+    wait_until(lambda: staged(server))
+    server.kill()
+    publisher.join()
+    assert failed
+    wait_for(follower, "unreachable", A.version)
+    server.start()
+    RedisClusters(server.url).publish(B)
+    wait_for(follower, "following", B.version)
+
+
+def test_writing_that_takes_longer_than_pieces_stay_is_told(server):
+    store = RedisClusters(server.url, staged_s=0.001)
+    before = RedisClusters(server.url).pointer()
+    with pytest.raises(StoreUnreachableError, match=r"took longer than the 0\.001 s"):
+        store.publish(TOO_LARGE)
+    assert store.pointer() == before
+
+
+def test_an_announcement_wakes_a_follower_long_before_its_poll(server, following):
+    follower = following(RedisClusters(server.url), KNOWN, poll_s=3_600.0)
+    wait_for(follower, "following", A.version)
+    wait_until(lambda: server.client.pubsub_numsub("esans:clusters:announce")[0][1] == 1)
+    RedisClusters(server.url).publish(B)
+    wait_for(follower, "following", B.version)
+
+
+def test_announcements_are_heard_again_after_the_server_was_away(server):
+    store = RedisClusters(server.url)
+    heard = store.announcements()
+    server.kill()
+    assert not heard.wait(0.01)
+    server.start()
+    wait_until(lambda: not heard.wait(0.01) and server.client.pubsub_channels())
+    store.publish(B)
+    wait_until(lambda: heard.wait(0.1))
+    heard.close()
