@@ -34,7 +34,7 @@ def train(
         asked = {"positives": [item for _, item in batch], "easy": EASY, "hard": HARD}
         told = client.post("/negatives", json=asked | {"seed": step}).raise_for_status().json()
         known = [pair for pair in batch if pair[1] not in told.get("unknown_items", ())]
-        loss = loss_of(tables, known, told["negatives"], taken)
+        loss = loss_of(tables, known, told, taken)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
@@ -42,11 +42,12 @@ def train(
 
 
 def loss_of(
-    tables: "Tables", batch: list[Pair], negatives: list[dict[str, Any]], taken: set[Pair]
+    tables: "Tables", batch: list[Pair], told: dict[str, Any], taken: set[Pair]
 ) -> Tensor:
     """Return the cross-entropy of each positive among its own negatives."""
-    drawn = [one["easy"] + one["hard"] for one in negatives]  # ids, [batch, n]
-    log_q = torch.tensor([one["easy_log_counts"] + one["hard_log_counts"] for one in negatives])
+    drawn = [easy + hard for easy, hard in zip(told["easy"], told["hard"], strict=True)]
+    log_q = torch.tensor(told["easy_log_counts"])  # [batch, easy]
+    log_q = torch.cat([log_q, torch.tensor(told["hard_log_counts"])], dim=1)  # [batch, n]
     is_liked = [
         [(user, item) in taken for item in row]
         for (user, _), row in zip(batch, drawn, strict=True)

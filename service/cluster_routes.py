@@ -1,6 +1,7 @@
 """The calls about cluster maps: which one is used, and negatives drawn from it."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
@@ -13,7 +14,6 @@ from service.cluster_schemas import (
     ClustersAnswer,
     NegativesAnswer,
     NegativesRequest,
-    PositiveAnswer,
 )
 from service.live_bundle import LiveBundle
 from service.live_clusters import Joined, LiveClusters
@@ -24,7 +24,6 @@ from service.side_work import SideWork
 INLINE_IDS = (
     11_000  # positives and negatives written without leaving the event loop: about 5 ms
 )
-DECIMALS = 6  # of log counts: what a float32 of their size holds
 
 
 def cluster_routes(
@@ -89,34 +88,25 @@ def ids_of(asked: NegativesRequest) -> int:
 
 def draw(joined: Joined, asked: NegativesRequest) -> Response:
     """Draw and write; all of it works on one map."""
-    found = negatives_for(
-        asked.positives,
-        joined.catalogue.items,
-        joined.held.clusters,
-        Counts(asked.easy, asked.hard),
-        np.random.default_rng(asked.seed),
-    )
-    told: NegativesAnswer = {
+    counts, rng = Counts(asked.easy, asked.hard), np.random.default_rng(asked.seed)
+    items, clusters = joined.catalogue.items, joined.held.clusters
+    found = negatives_for(asked.positives, items, clusters, counts, rng)
+    return json_response(told_of(joined, found, asked.easy, asked.hard), headers=NO_STORE)
+
+
+def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
+    """Put negatives into the caller's words: a `NegativesAnswer`, its numbers still arrays."""
+    ids, log_counts = found.ids, found.drawn.log_counts
+    begins = [place * (easy + hard) for place in range(len(found.positives))]
+    told = {
         "bundle": joined.catalogue.version,
         "clusters": joined.version,
-        "negatives": by_positive(found, asked.easy, asked.hard),
+        "positives": found.positives,
+        "easy": [ids[begin : begin + easy] for begin in begins],
+        "easy_log_counts": np.ascontiguousarray(log_counts[:, :easy]),
+        "hard": [ids[begin + easy : begin + easy + hard] for begin in begins],
+        "hard_log_counts": np.ascontiguousarray(log_counts[:, easy:]),
     }
     if found.unknown:
         told["unknown_items"] = found.unknown
-    return json_response(told, headers=NO_STORE)
-
-
-def by_positive(found: Negatives, easy: int, hard: int) -> list[PositiveAnswer]:
-    """Cut what lies side by side into the answers for each positive."""
-    log_counts = np.round(found.drawn.log_counts.astype(np.float64), DECIMALS).tolist()
-    ids, width = found.ids, easy + hard
-    return [
-        {
-            "item_id": positive,
-            "easy": ids[place * width : place * width + easy],
-            "easy_log_counts": own[:easy],
-            "hard": ids[place * width + easy : (place + 1) * width],
-            "hard_log_counts": own[easy:],
-        }
-        for place, (positive, own) in enumerate(zip(found.positives, log_counts, strict=True))
-    ]
+    return told

@@ -49,28 +49,24 @@ class NegativesRequest(BaseModel):
         return positives
 
 
-class PositiveAnswer(TypedDict):
-    """The negatives of one positive."""
-
-    item_id: Annotated[str, Field(description="the positive")]
-    easy: list[str]
-    easy_log_counts: Annotated[
-        list[float],
-        Field(
-            description="log of how often each is expected among all draws for this positive, "
-            "easy and hard together: the log q to subtract"
-        ),
-    ]
-    hard: list[str]
-    hard_log_counts: list[float]
-
-
 class NegativesAnswer(TypedDict):
-    """Negatives for each known positive, in the order asked."""
+    """Negatives of each known positive: row by row as in `positives`."""
 
     bundle: Annotated[str, Field(description="the version of the bundle whose items they are")]
     clusters: Annotated[str, Field(description="the version of the map they are drawn from")]
-    negatives: list[PositiveAnswer]
+    positives: Annotated[list[str], Field(description="the known ones, in the order asked")]
+    easy: Annotated[list[list[str]], Field(description="item ids, `easy` for each positive")]
+    easy_log_counts: Annotated[
+        list[list[float]],
+        Field(
+            description="log of how often each of these is expected among all draws for its "
+            "positive, easy and hard together: the log q to subtract"
+        ),
+    ]
+    hard: Annotated[list[list[str]], Field(description="item ids, `hard` for each positive")]
+    hard_log_counts: Annotated[
+        list[list[float]], Field(description="as `easy_log_counts`, of the hard ones")
+    ]
     unknown_items: NotRequired[
         Annotated[list[str], Field(description="positives that the bundle lacks")]
     ]

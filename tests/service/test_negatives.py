@@ -30,7 +30,8 @@ def told_by(caller, **question):
 
 
 def drawn_rows(told, kind):
-    return np.array([[int(one[5:]) for one in row[kind]] for row in told["negatives"]])
+    rows = [[int(one[5:]) for one in row] for row in told[kind]]
+    return np.array(rows, dtype=np.int32)
 
 
 @pytest.mark.parametrize(("easy", "hard"), [(8, 6), (8, 0), (0, 6)])
@@ -52,13 +53,13 @@ def test_log_counts_are_those_of_the_whole_rows_law(caller):
     law += 4 * found.hard_chance(rows(*positives), everyone(found))
     for kind in ("easy", "hard"):
         expected = np.log(np.take_along_axis(law, drawn_rows(told, kind), axis=1))
-        counts = [row[f"{kind}_log_counts"] for row in told["negatives"]]
-        np.testing.assert_allclose(counts, expected, atol=2e-6)
+        np.testing.assert_allclose(told[f"{kind}_log_counts"], expected, rtol=1e-6)
 
 
 def test_the_answer_names_its_map_and_keeps_the_order(caller):
     told = told_by(caller, positives=["item-7", "lost", "item-3", 12], easy=2, hard=1)
-    assert [one["item_id"] for one in told["negatives"]] == ["item-7", "item-3"]
+    assert told["positives"] == ["item-7", "item-3"]
+    assert [len(row) for row in told["easy"] + told["hard_log_counts"]] == [2, 2, 1, 1]
     assert told["unknown_items"] == ["lost", "12"]
     assert told["clusters"] == handmade_map().version
     assert told["bundle"] == caller.get("/bundle").json()["version"]
@@ -76,7 +77,8 @@ def test_the_same_seed_draws_the_same_and_two_differ(caller):
     question = {"positives": IDS, "easy": 5, "hard": 5}
     one, again, other = (told_by(caller, **question, seed=seed) for seed in (1, 1, 2))
     assert one == again
-    assert one["negatives"] != other["negatives"]
+    assert one["easy"] != other["easy"]
+    assert one["hard"] != other["hard"]
     assert told_by(caller, **question) != told_by(caller, **question)
 
 
@@ -89,10 +91,11 @@ def test_an_answer_of_very_many_negatives_is_the_same_as_one_by_one_in_kind(call
 
 
 def test_nothing_asked_for_is_an_empty_answer(caller):
-    assert told_by(caller, positives=[], easy=1, hard=1)["negatives"] == []
-    (one,) = told_by(caller, positives=["item-1"], easy=0, hard=0)["negatives"]
-    assert (one["easy"], one["hard_log_counts"]) == ([], [])
-    assert len(told_by(caller, positives=IDS, easy=0, hard=0)["negatives"]) == 40
+    told = told_by(caller, positives=[], easy=1, hard=1)
+    assert [told[key] for key in ("positives", "easy", "hard_log_counts")] == [[], [], []]
+    told = told_by(caller, positives=IDS, easy=0, hard=0)
+    assert told["positives"] == IDS
+    assert told["easy"] == told["hard_log_counts"] == [[]] * 40
 
 
 @pytest.mark.parametrize(
@@ -131,8 +134,8 @@ def test_what_must_be_told_is_named(caller, missing):
 def test_at_the_bounds_it_is_answered(caller):
     ids = [one for one in IDS for _ in range(250)]
     told = told_by(caller, positives=ids, easy=1, hard=1, seed=2**63 - 1)
-    assert len(told["negatives"]) == 10_000
-    assert told_by(caller, positives=IDS[:1], easy=1_000, hard=1_000)["negatives"]
+    assert len(told["positives"]) == len(told["easy"]) == 10_000
+    assert len(told_by(caller, positives=IDS[:1], easy=1_000, hard=1_000)["hard"][0]) == 1_000
     most = caller.negatives(positives=IDS * 25, easy=1_000, hard=0)
     assert most.content.count(b"item-") == 1_001_000
 
