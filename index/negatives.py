@@ -61,13 +61,12 @@ def negatives_for(
     clusters  a map of these very items, in their row order
     """
     rows = items.rows_of(positives)
-    is_known = (rows >= 0).tolist()
     drawn = draw_negatives(rows[rows >= 0], clusters, counts, rng)
     return Negatives(
-        positives=[one for one, known in zip(positives, is_known, strict=True) if known],
+        positives=[positives[place] for place in np.flatnonzero(rows >= 0).tolist()],
         ids=items.ids_of(drawn.rows.reshape(-1)),
         drawn=drawn,
-        unknown=[one for one, known in zip(positives, is_known, strict=True) if not known],
+        unknown=[positives[place] for place in np.flatnonzero(rows < 0).tolist()],
     )
 
 
