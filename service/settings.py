@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         default=2.0,
         ge=0.02,
         le=3_600,
-        description="seconds between two looks at which bundle is current",
+        description="seconds between two looks at what is current, bundle and cluster map",
     )
     body_limit_bytes: int = Field(
         default=1 << 20,
