@@ -3,15 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from index.errors import ConfigError, EsansError
 from index.shelf import Shelf
 from trainer.comparison.usage import describe as describe_comparison
+from trainer.esans.usage import describe as describe_clusters
+from trainer.options import add_config, add_store, config_of, open_store, url_of
 from trainer.report.usage import describe as describe_report
-
-if TYPE_CHECKING:
-    from trainer.config import RunConfig
 
 REMEDY = (
     "what was current still is; see whether the disk is full or may not be written to, then "
@@ -44,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands.add_parser("run", help="train, measure, publish"))
-    add_clusters(commands.add_parser("clusters", help="make and describe a cluster map alone"))
+    mapped = commands.add_parser("clusters", help="make, describe and publish a cluster map")
+    describe_clusters(mapped)
+    mapped.set_defaults(run=clusters)
     comparison = commands.add_parser("compare", help="samplers over seeds and datasets")
     describe_comparison(comparison)
     comparison.set_defaults(run=compare)
@@ -65,16 +65,14 @@ beside it, one row per item. See the README for the whole list.
 
 A killed run goes on where it was: give the same command again.
 
-example: python -m trainer run --data shop/ --bundles bundles/"""
+A run whose sampler draws from a cluster map publishes it to the store, too. With --follow it
+draws from the map that is current there, and swaps to a new one between two steps; the manifest
+tells every map and its first step. Trouble with the store is told, and stops nothing.
 
-
-def add_dataset_and_config(parser: argparse.ArgumentParser) -> None:
-    """Describe what `config_of` reads, and the dataset beside it."""
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
-    )
-    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
+examples:
+  python -m trainer run --data shop/ --bundles bundles/
+  ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
+      --config esans.toml --follow"""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +80,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.description = ABOUT_RUN
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(run=run)
-    add_dataset_and_config(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    add_config(parser)
     parser.add_argument(
         "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
     )
@@ -98,40 +97,19 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="do nothing where a bundle is current (if-any), or one made from the same data "
         "and configuration (if-same); default: never",
     )
-
-
-ABOUT_CLUSTERS = """\
-Make the cluster map of a dataset folder, as a run does, and describe it: sizes, perplexity,
-agreement with a category column, and the items of three clusters, to judge it by.
-
-example: python -m trainer clusters --data shop/ --category department"""
-
-
-def add_clusters(parser: argparse.ArgumentParser) -> None:
-    """Describe `clusters`."""
-    parser.description = ABOUT_CLUSTERS
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(run=clusters)
-    add_dataset_and_config(parser)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
-    parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
-
-
-def config_of(parsed: argparse.Namespace) -> "RunConfig":
-    """Read the configuration asked for, the seed overridden where one was given."""
-    from trainer.config import check_config, read_config
-
-    config = read_config(parsed.config) if parsed.config else check_config({}, "defaults")
-    if parsed.seed is None:
-        return config
-    return check_config(config.model_dump(mode="json") | {"seed": parsed.seed}, "--seed")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="draw negatives from the store's current cluster map, swapped between two steps",
+    )
+    add_store(parser)
 
 
 def clusters(parsed: argparse.Namespace) -> None:
-    """Make a cluster map, describe it, save it where asked."""
-    from trainer.esans.command import make_and_describe  # torch takes seconds to import
+    """Make a cluster map, describe it, save and publish it where asked."""
+    from trainer.esans.command import make_or_open  # torch takes seconds to import
 
-    print(make_and_describe(config_of(parsed), parsed.data, parsed.out, parsed.category))
+    print(make_or_open(parsed))
 
 
 def compare(parsed: argparse.Namespace) -> None:
@@ -150,12 +128,20 @@ def run(parsed: argparse.Namespace) -> None:
     from trainer.pipeline import is_current, run as run_pipeline
 
     config = config_of(parsed)
+    store = open_store(url_of(parsed), parsed.bundles, parsed)
     if parsed.skip == "if-same":
         data = load_dataset(parsed.data, config.data.split, config.seed)
         if is_current(config, data, parsed.bundles):
             print(f"{parsed.bundles}: the current bundle is of this data and configuration")
             return
-    published = run_pipeline(config, parsed.data, parsed.bundles, force=parsed.force)
+    published = run_pipeline(
+        config,
+        parsed.data,
+        parsed.bundles,
+        store,
+        force=parsed.force,
+        follows=parsed.follow,
+    )
     print(
         f"\npublished {published.version} and made it current\n"
         f"serve it: python -m service --bundles {parsed.bundles}"

@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,12 +21,13 @@ from index.files import sync_folder
 
 @dataclass
 class Progress:
-    """How far a run has come; all of it plain numbers.
+    """How far a run has come; all of it plain json.
 
     epoch, batch  the next batch to take
     step          batches taken so far, over all epochs
     loss_sum      over the epoch's batches so far
     curve         one row per finished epoch: loss, validation recall@50, seconds
+    cluster_maps  those that a sampler swapped to, in order; see `Swapping`
     """
 
     epoch: int = 0
@@ -35,6 +37,7 @@ class Progress:
     best_recall: float = -1.0
     best_epoch: int = -1
     curve: list[dict[str, float]] = field(default_factory=list)
+    cluster_maps: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def stale_epochs(self) -> int:

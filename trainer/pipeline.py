@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from index.bundle import open_bundle
-from index.cluster_map import ClusterMap
+from index.cluster_store import ClusterStore
 from index.errors import BundleError, WorseThanPopularityError
 from index.manifest import IndexFacts, read_manifest
 from index.retriever import Retriever
@@ -21,11 +21,13 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.course import Course, fresh_towers, prepare
 from trainer.dataset import Dataset, load_dataset
+from trainer.esans.publication import publish_map_of
 from trainer.evaluation import Report, evaluate, table_of
 from trainer.histories import cases, histories
 from trainer.interactions import TEST, TRAIN
 from trainer.publishing import stage_bundle
-from trainer.sampler_choice import build_sampler, clusters_for
+from trainer.sampler_choice import clusters_of, open_sampler, refuse_to_follow
+from trainer.samplers.interface import Sampler
 from trainer.training import Trained, train
 
 RUN_KEYS = {"seed", "data", "towers", "clusters", "training"}  # what the weights follow from
@@ -39,22 +41,36 @@ class Published:
     report: Report
 
 
-def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Published:
+def run(
+    config: RunConfig,
+    folder: Path,
+    bundles: Path,
+    store: ClusterStore,
+    *,
+    force: bool,
+    follows: bool,
+) -> Published:
     """Train on a dataset folder, measure the staged bundle, publish it and make it current.
 
-    force  make it current even where popularity measures better
+    store    where the run's cluster map is published too
+    force    make it current even where popularity measures better
+    follows  draw from the store's current map, swapped while training
 
-    Raises DatasetError, TrainingError, BundleError; WorseThanPopularityError after publishing.
+    Raises ConfigError, DatasetError, TrainingError, BundleError; WorseThanPopularityError after
+    publishing. A store that is away fails no run.
     """
+    if follows:
+        refuse_to_follow(config)
     torch.set_num_threads(config.training.threads)
     data = load_dataset(folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
     shelf = Shelf(bundles)
     shelf.prepare()
     course = prepare(data, config)
-    clusters = clusters_for(data, config, datetime.now(UTC))
-    checkpoint = checkpoint_of(bundles, data, config)
-    trained = train_towers(course, data, clusters, config, checkpoint)
+    checkpoint = checkpoint_of(bundles, data, config, follows=follows)
+    with open_sampler(data, config, store if follows else None) as sampler:
+        trained = train_towers(course, data, sampler, config, checkpoint)
+    clusters = clusters_of(sampler)
     with shelf.stage() as staged:
         now = datetime.now(UTC)
         manifest = stage_bundle(
@@ -70,28 +86,31 @@ def run(config: RunConfig, folder: Path, bundles: Path, *, force: bool) -> Publi
     checkpoint.remove()  # not before: a full disk may yet refuse the pointer
     if is_refused:
         raise worse_than_popularity(report, bundles, version)
+    if clusters is not None:
+        tqdm.write(publish_map_of(clusters, sampler, store, bundles / version))
     return Published(version, report)
 
 
 def train_towers(
-    course: Course,
-    data: Dataset,
-    clusters: ClusterMap | None,
-    config: RunConfig,
-    checkpoint: Checkpoint,
+    course: Course, data: Dataset, sampler: Sampler, config: RunConfig, checkpoint: Checkpoint
 ) -> Trained:
     """Build both towers and train them."""
     towers = fresh_towers(course, data, config)
-    sampler = build_sampler(config.training.sampler, clusters)
     dropout = config.towers.id_dropout
     return train(towers, course, sampler, config.training, dropout, checkpoint)
 
 
-def checkpoint_of(bundles: Path, data: Dataset, config: RunConfig) -> Checkpoint:
-    """Name the checkpoint of this very run: same data, same configuration, same seed."""
+def checkpoint_of(
+    bundles: Path, data: Dataset, config: RunConfig, *, follows: bool = False
+) -> Checkpoint:
+    """Name the checkpoint of this very run: same data, same configuration, same seed.
+
+    A run that follows a store's map goes on from no other kind, nor the other way round.
+    """
     values = config.model_dump(mode="json", include=RUN_KEYS)
     del values["training"]["checkpoint_s"]
-    text = json.dumps([data.fingerprint, values], sort_keys=True)
+    told = [data.fingerprint, values, *(["follows"] if follows else [])]
+    text = json.dumps(told, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
 

@@ -41,7 +41,7 @@ def stage_bundle(
 ) -> Manifest:
     """Write everything but the measures into a staged folder.
 
-    clusters    the map that the run was trained with, or None
+    clusters    the map that negatives were drawn from, the last of them, or None
     validation  cases to tune the index on, and to take the probe from
     """
     tower = trained.towers.user
@@ -105,9 +105,16 @@ def facts_of_run(
         ),
         history_length=config.towers.history_length,
         modalities={name: rows.shape[1] for name, rows in data.modalities.items()},
-        cluster_maps=[card_of(clusters).model_dump(mode="json")] if clusters else [],
+        cluster_maps=maps_of(clusters, trained),
         run={"config": config.model_dump(mode="json"), "training": training},
         libraries={name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
         seed=config.seed,
     )
+
+
+def maps_of(clusters: ClusterMap | None, trained: Trained) -> list[dict[str, Any]]:
+    """Return the card of every map that the run drew from, in order, the bundle's own last."""
+    if trained.cluster_maps or clusters is None:
+        return trained.cluster_maps
+    return [card_of(clusters).model_dump(mode="json")]

@@ -27,15 +27,17 @@ def context_of(
 
     def encode(rows: Tensor) -> Tensor:
         hidden = torch.rand(len(rows), generator=rng) < dropout
-        return course.catalogue.encode(towers.item, rows, hidden.to(course.device))
+        return course.catalogue.encode(
+            towers.item, rows.to(course.device), hidden.to(course.device)
+        )
 
     mask = torch.from_numpy(batch.mask).to(course.device)
-    history, positives = encode_once(batch, mask, encode)
+    vectors, history_places, positives = encode_once(batch, encode)
     return Context(
         user_rows=users,
         positive_rows=positive_rows,
         positives=positives,
-        queries=towers.user(history, mask),
+        queries=towers.user.read(vectors, history_places, mask),
         target_share=course.target_share,
         encode=encode,
         is_known=lambda rows: course.known.of(users, rows),
@@ -45,17 +47,16 @@ def context_of(
 
 
 def encode_once(
-    batch: Batch, mask: Tensor, encode: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Encode each distinct item of a batch once, and lay the vectors out.
+    batch: Batch, encode: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode each distinct item of a batch once, and say where the vectors belong.
 
-    returns  histories [batch, length, width], 0 where masked; positives [batch, width]
+    returns  vectors [distinct, width]; places of the histories' items among them [entries],
+             history after history; positives [batch, width]
     """
     needed = np.concatenate([batch.history_rows[batch.mask], batch.positive_rows])
     distinct, inverse = np.unique(needed, return_inverse=True)
-    vectors = encode(torch.from_numpy(distinct).long().to(mask.device))
-    places = torch.from_numpy(inverse).to(mask.device)
+    vectors = encode(torch.from_numpy(distinct).long())
+    places = torch.from_numpy(inverse).to(vectors.device)
     history_count = len(needed) - len(batch.positive_rows)
-    history = vectors.new_zeros(*mask.shape, vectors.shape[1])
-    history[mask] = vectors[places[:history_count]]
-    return history, vectors[places[history_count:]]
+    return vectors, places[:history_count], vectors[places[history_count:]]

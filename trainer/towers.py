@@ -18,6 +18,7 @@ from torch.nn import functional
 from trainer.config import TowersConfig
 
 HIDDEN_FACTOR = 4  # the towers' hidden layers, in widths
+MASKED = -1e4  # the attention of an empty place
 
 
 class ItemTower(nn.Module):
@@ -100,8 +101,39 @@ class UserTower(nn.Module):
         if self.is_ordered:
             keys = keys + self.positions.weight[: history_vectors.shape[1]]
         attention = self.focus(torch.tanh(keys)).squeeze(-1)  # [batch, length]
-        weights = torch.softmax(attention.masked_fill(~mask, -1e4), dim=-1)
-        pooled = (weights[:, None, :] @ history_vectors).squeeze(1)  # [batch, width]
+        weights = torch.softmax(attention.masked_fill(~mask, MASKED), dim=-1)
+        return self.query((weights[:, None, :] @ history_vectors).squeeze(1))
+
+    def read(self, vectors: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        """Encode histories given as places among distinct vectors, as `forward` would.
+
+        vectors  [distinct, width]  unit rows
+        places   [entries]          of the histories' items, history after history
+        mask     [batch, length]    True where there is an item, as many as entries
+        returns  [batch, width]     unit rows
+
+        Keys are computed once for each distinct item, and nothing for what is masked: in
+        training an item stands in many histories of a batch, and most places are empty.
+        """
+        keys = functional.embedding(places, self.keys(vectors))  # [entries, width]
+        if self.is_ordered:
+            ages = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)[mask]
+            keys = keys + functional.embedding(ages, self.positions.weight)
+        attention = vectors.new_full(mask.shape, MASKED)
+        attention[mask] = self.focus(torch.tanh(keys)).squeeze(-1)
+        weights = torch.softmax(attention, dim=-1)  # [batch, length]
+        counts = mask.sum(dim=1)
+        pooled = functional.embedding_bag(
+            places,
+            vectors,
+            counts.cumsum(0) - counts,
+            mode="sum",
+            per_sample_weights=weights[mask],
+        )
+        return self.query(pooled)
+
+    def query(self, pooled: Tensor) -> Tensor:
+        """Turn pooled histories into queries; [batch, width] to unit rows [batch, width]."""
         unit: Tensor = functional.normalize(pooled + self.mix(pooled), dim=-1)
         return unit
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from trainer.checkpoint import Checkpoint, Progress, group_of, pack, unpack
 from trainer.config import TrainingConfig
 from trainer.course import Course
 from trainer.loss import sampled_softmax
-from trainer.samplers.interface import Sampler, Stateful
+from trainer.samplers.interface import Sampler, Stateful, Swapping
 from trainer.step import context_of
 from trainer.towers import Towers
 from trainer.validation import validation_recall
@@ -22,13 +23,17 @@ from trainer.validation import validation_recall
 
 @dataclass(frozen=True)
 class Trained:
-    """The best towers of a run by validation recall@50, and how it came to them."""
+    """The best towers of a run by validation recall@50, and how it came to them.
+
+    cluster_maps  those that the sampler swapped to, in order; see `Swapping`
+    """
 
     towers: Towers
     curve: list[dict[str, float]]
     best_epoch: int
     best_recall: float
     steps: int
+    cluster_maps: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -44,18 +49,23 @@ def train(
     Goes on from the checkpoint where there is one of this run. Raises TrainingError where the
     loss is not finite, or exactly 0.
     """
-    loop = _Loop(towers, course, sampler, config, id_dropout, checkpoint)
+    loop = Loop(towers, course, sampler, config, id_dropout, checkpoint)
     loop.resume()
     progress = loop.progress
     while progress.epoch < config.epochs and progress.stale_epochs < config.patience:
         loop.run_epoch()
     towers.load_state_dict(loop.best)
     return Trained(
-        towers, progress.curve, progress.best_epoch, progress.best_recall, progress.step
+        towers,
+        progress.curve,
+        progress.best_epoch,
+        progress.best_recall,
+        progress.step,
+        progress.cluster_maps,
     )
 
 
-class _Loop:
+class Loop:
     """The state that training changes: weights, optimizer, progress, best weights so far."""
 
     def __init__(
@@ -111,6 +121,7 @@ class _Loop:
         )
         with bar:
             for batch in batches.epoch(progress.epoch, progress.batch):
+                self.swap_map()
                 progress.loss_sum += self.take_step(batch)
                 progress.batch += 1
                 progress.step += 1
@@ -152,6 +163,18 @@ class _Loop:
     def item_vectors(self) -> Tensor:
         """Return all item vectors as they would be published now; [items, width]."""
         return self.course.catalogue.encode_all(self.towers.item)
+
+    def swap_map(self) -> None:
+        """Let a sampler that follows a map take the newest: here, and nowhere within a step."""
+        if not isinstance(self.sampler, Swapping):
+            return
+        told = self.sampler.swap(self.progress.step)
+        if told is not None:
+            self.progress.cluster_maps.append(told)
+            tqdm.write(
+                f"step {told['from_step']}: negatives come from cluster map "
+                f"{told['published_version']} ({told['source']})"
+            )
 
     def take_step(self, batch: Batch) -> float:
         """Encode, draw negatives, descend; return the loss.

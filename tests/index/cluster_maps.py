@@ -8,6 +8,7 @@ from redis import Redis
 
 from index.cluster_map import ClusterMap
 from index.folder_clusters import FolderClusters
+from tests.redis_server import wait_until
 
 COUNT, CLUSTERS, CODES, WIDTH = 200, 6, 4, 3
 
@@ -62,3 +63,16 @@ class Counted:
     def pointer(self):
         self.polls += 1
         return self._store.pointer()
+
+
+def wait_for(follower, status, version):
+    wait_until(lambda: follower.state.status == status)
+    wait_until(lambda: follower.state.version == version)
+
+
+def names(server):
+    return sorted(key.decode() for key in server.client.scan_iter())
+
+
+def staged(server):
+    return [name for name in names(server) if "staged" in name]

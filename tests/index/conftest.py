@@ -8,6 +8,7 @@ from index.folder_clusters import FolderClusters
 from index.redis_clusters import RedisClusters
 from index.shelf import Shelf
 from tests.handmade import publish_handmade
+from tests.index.cluster_maps import numbered
 from tests.redis_server import RedisServer
 
 
@@ -59,6 +60,14 @@ def start_redis():
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def server(start_redis):
+    """A server of the test's own that holds the map numbered 0."""
+    server = start_redis()
+    RedisClusters(server.url).publish(numbered(0))
+    return server
 
 
 @pytest.fixture(params=["folder", "redis"])

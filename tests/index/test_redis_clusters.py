@@ -1,6 +1,7 @@
 """Cluster maps in a real Redis: what lies there, what is damaged, who is let in."""
 
 import json
+import re
 
 import pytest
 from redis import Redis
@@ -8,6 +9,7 @@ from redis import Redis
 from index.cluster_store import open_cluster_store
 from index.errors import FaultyClusterMapError, NoClusterMapError, StoreUnreachableError
 from index.redis_clusters import RedisClusters
+from tests.conftest import ROOT
 from tests.index.cluster_maps import numbered, versions_of
 from tests.redis_server import free_port, wait_until
 
@@ -191,3 +193,25 @@ def test_where_nobody_listens_that_is_told_with_the_place():
     ) as told:
         store.pointer()
     assert "secret" not in str(told.value)
+
+
+def test_a_user_with_the_rights_that_the_operations_page_names_can_do_all(start_redis):
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (named,) = re.findall(r"^`(get set [a-z ]+)`", page, re.MULTILINE)
+    server = start_redis()
+    rights = [*(f"+{one}" for one in named.split()), "+@connection"]
+    keys = ["~esans:clusters:*", "&esans:clusters:announce"]
+    server.client.execute_command("ACL", "SETUSER", "shop", "on", ">word", *keys, *rights)
+    store = RedisClusters(f"unix://shop:word@{server.socket}")
+    heard = store.announcements()
+    heard.wait(0.01)
+    pointer = store.publish(A)
+    assert store.read(pointer.version).version == A.version
+    wait_until(lambda: heard.wait(0.1))
+    heard.close()
+    assert (store.publish(B), store.roll_back(), store.pin())[-1].pinned
+    assert (store.unpin().pinned, store.publish(C).version) == (False, C.version)
+    assert len(store.listed()) == 3
+    assert store.prune(0) == [B.version]
+    server.client.flushall()
+    assert store.seed(A, pointer)

@@ -1,46 +1,19 @@
 """What befalls a Redis: killed, stopped, flushed, full, frozen, closed to us. All is mended."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 
 import pytest
 
 from index.errors import StoreFullError, StoreUnreachableError
 from index.redis_clusters import RedisClusters
-from tests.conftest import ROOT
-from tests.index.cluster_maps import hashes, numbered
+from tests.index.cluster_maps import hashes, names, numbered, wait_for
 from tests.redis_server import wait_until
 
-A, B, C = (numbered(number) for number in range(3))
+A, B, C = (numbered(number) for number in range(3))  # A is in `server` already
 KNOWN = hashes()
 FULL = ("--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
 TOO_LARGE = numbered(7, count=1_000_000)  # 16 MB
 SOON_S = 0.2  # of an answer: long enough for a busy machine, short enough for a test
-
-
-@pytest.fixture
-def server(start_redis):
-    """A server of the test's own that holds the map A."""
-    server = start_redis()
-    RedisClusters(server.url).publish(A)
-    return server
-
-
-def wait_for(follower, status, version):
-    wait_until(lambda: follower.state.status == status)
-    wait_until(lambda: follower.state.version == version)
-
-
-def names(server):
-    return sorted(key.decode() for key in server.client.scan_iter())
-
-
-def staged(server):
-    return [name for name in names(server) if "staged" in name]
 
 
 def test_killed_and_started_empty_it_is_seeded_by_who_followed_it(server, following):
@@ -71,8 +44,7 @@ def test_of_two_followers_of_a_flushed_server_either_may_seed_it(server, followi
         server.client.flushall()
         wait_until(lambda: store.pointer() == pointer)
         assert store.read(B.version).version == B.version
-        wait_until(lambda: not staged(server))
-        assert not [name for name in names(server) if server.client.pttl(name) >= 0]
+        wait_until(lambda: all(server.client.pttl(name) < 0 for name in names(server)))
 
 
 def test_frozen_it_is_given_up_on_soon_and_followed_again_once_it_thaws(server, following):
@@ -180,74 +152,6 @@ def test_a_server_without_room_is_seeded_once_it_has_some(start_redis, following
     server.client.config_set("maxmemory", "8mb")
     wait_until(lambda: store.pointer() == pointer)
     wait_for(follower, "following", A.version)
-
-
-PUBLISHER = """
-import sys
-from index.redis_clusters import RedisClusters
-from tests.index.cluster_maps import numbered
-
-store = RedisClusters(sys.argv[1], staged_s=1.0)
-large = numbered(5, count=1_000_000)
-while True:
-    store.publish(large)
-    store.roll_back()
-    store.prune(0)
-"""
-
-
-def kill_in_mid_publish(server):
-    """Start a publisher and kill it while pieces are staged; return whether some were left."""
-    command = [sys.executable, "-c", PUBLISHER, server.url]
-    with subprocess.Popen(command, cwd=ROOT) as publisher:
-        wait_until(lambda: staged(server))
-        os.kill(publisher.pid, signal.SIGKILL)
-    return bool(staged(server))
-
-
-def test_a_publisher_killed_in_mid_publish_leaves_nothing_and_touches_nothing(server):
-    store = RedisClusters(server.url)
-    wait_until(lambda: kill_in_mid_publish(server), deadline_s=120)
-    left = RedisClusters(server.url)
-    assert left.read(left.pointer().version).version == left.pointer().version
-    wait_until(lambda: not staged(server))
-    store.pin(A.version)
-    store.prune(0)
-    versions = {name.split(":")[2] for name in names(server)}
-    assert versions - {"current"} <= {A.version, left.pointer().previous}
-
-
-def test_a_server_killed_in_mid_publish_is_told_and_published_into_again(server, following):
-    follower = following(RedisClusters(server.url), KNOWN)
-    wait_for(follower, "following", A.version)
-    failed = []
-
-    def publish_on_and_on():
-        store = RedisClusters(server.url)
-        try:
-            while True:
-                store.publish(TOO_LARGE)
-        except StoreUnreachableError as error:
-            failed.append(error)
-
-    publisher = threading.Thread(target=publish_on_and_on)
-    publisher.start()
-    wait_until(lambda: staged(server))
-    server.kill()
-    publisher.join()
-    assert failed
-    wait_for(follower, "unreachable", A.version)
-    server.start()
-    RedisClusters(server.url).publish(B)
-    wait_for(follower, "following", B.version)
-
-
-def test_writing_that_takes_longer_than_pieces_stay_is_told(server):
-    store = RedisClusters(server.url, staged_s=0.001)
-    before = RedisClusters(server.url).pointer()
-    with pytest.raises(StoreUnreachableError, match=r"took longer than the 0\.001 s"):
-        store.publish(TOO_LARGE)
-    assert store.pointer() == before
 
 
 def test_an_announcement_wakes_a_follower_long_before_its_poll(server, following):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.redis_server import RedisServer
 from tests.tiny_world import write_tiny_world
 from trainer.dataset import load_dataset
 
@@ -9,6 +10,14 @@ from trainer.dataset import load_dataset
 def one_thread():
     """As a run has it by default: tiny tensors gain nothing from more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_redis_but_the_tests_own():
+    """A store that a developer's shell names is no test's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ESANS_REDIS_URL", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +31,13 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def world_data(world):
     return load_dataset(world)
+
+
+@pytest.fixture
+def redis():
+    """A server of the test's own, to do with as it likes."""
+    server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()

@@ -93,3 +93,9 @@ def test_the_pace_of_checkpoints_is_the_one_training_key_that_makes_no_other_run
 
     assert key_of() == key_of(checkpoint_s=1)
     assert len({key_of(), key_of(seed=1), key_of(epochs=9), key_of(batch_size=9)}) == 4
+
+
+def test_a_run_that_follows_a_map_goes_on_from_no_other_kind(world):
+    data, config = load_dataset(world), check_config({}, "a test")
+    keys = {checkpoint_of(Path(), data, config, follows=one).run_key for one in (True, False)}
+    assert len(keys) == 2

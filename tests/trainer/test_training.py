@@ -9,6 +9,7 @@ from tests.trainer.worlds import tiny_config
 from trainer.checkpoint import Checkpoint
 from trainer.course import prepare
 from trainer.pipeline import train_towers
+from trainer.sampler_choice import build_sampler
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.interface import Negatives
 from trainer.samplers.uniform import Uniform
@@ -158,7 +159,8 @@ def test_the_pipeline_trains_with_the_sampler_and_dropout_of_its_configuration(
 ):
     config = tiny_config(epochs=1, sampler={"name": "uniform", "count": 32})
     checkpoint = Checkpoint(tmp_path / "one.safetensors", "this run")
-    done = train_towers(prepare(world_data, config), world_data, None, config, checkpoint)
+    sampler = build_sampler(config.training.sampler)
+    done = train_towers(prepare(world_data, config), world_data, sampler, config, checkpoint)
     other = trained(world_data, tmp_path, Uniform(32), epochs=1)
     assert [one["loss"] for one in done.curve] == [one["loss"] for one in other.curve]
 

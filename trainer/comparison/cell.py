@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.catalogue import training_counts
 from trainer.checkpoint import Checkpoint, Progress
 from trainer.comparison.cut import Cut, load_cut
 from trainer.comparison.health import EVERY, Watched
+from trainer.comparison.significance import Floats, resampled_means
 from trainer.config import RunConfig
 from trainer.course import Course, fresh_towers, prepare
 from trainer.dataset import Dataset
@@ -36,11 +36,12 @@ from trainer.training import Trained, train
 from trainer.validation import queries_of, validation_recall
 
 MEASURED_AS = 1  # raise it when figures change their meaning: all cells are then run again
-HIT_COUNTS = (50, 200)
+RECALL_COUNTS = (50, 200)
 CHUNK = 1_000  # cases ranked at once
 NOT_OF_A_RUN = {"checkpoint_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
+Recalls = dict[int, Floats]  # count -> [1 + resamples], see `significance.resampled_means`
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,6 @@ class Cell:
         return f"{self.dataset}: {self.method}{budget}, {temperature:g}, {self.config.seed}"
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Which of the test's held-out items were found.
-
-    target_counts  [cases]           held-out items of each case
-    is_hit         count -> [targets]  bool, case after case
-    """
-
-    target_counts: NDArray[np.int64]
-    is_hit: dict[int, NDArray[np.bool_]]
-
-    def recalls(self, count: int) -> NDArray[np.float64]:
-        """Return each case's share of its items found in `count`; [cases]."""
-        case_of = np.repeat(np.arange(len(self.target_counts)), self.target_counts)
-        found = np.bincount(case_of, self.is_hit[count], len(self.target_counts))
-        return (found / self.target_counts).astype(np.float64)
-
-
 class NoCheckpoint(Checkpoint):
     """Keeps nothing: a cell that was killed is run anew, so that its figures are of one run."""
 
@@ -104,7 +87,7 @@ class NoCheckpoint(Checkpoint):
         """Find nothing."""
 
 
-def run_cell(cell: Cell) -> tuple[Figures, Hits]:
+def run_cell(cell: Cell) -> tuple[Figures, Recalls]:
     """Train as `python -m trainer run` does, and measure.
 
     Raises TrainingError where training cannot go on.
@@ -129,7 +112,7 @@ def run_cell(cell: Cell) -> tuple[Figures, Hits]:
     figures |= training_figures(trained, watched)
     figures["seconds"] = time.monotonic() - began
     figures["cpu_seconds"] = time.process_time() - cpu_began
-    return figures, hits_of(ranks)
+    return figures, recalls_of(ranks)
 
 
 def watched_sampler(sampler: Sampler, course: Course, data: Dataset) -> Watched:
@@ -186,9 +169,12 @@ def training_figures(trained: Trained, watched: Watched) -> Figures:
     }
 
 
-def hits_of(ranks: Ranks, counts: Collection[int] = HIT_COUNTS) -> Hits:
+def recalls_of(ranks: Ranks, counts: Collection[int] = RECALL_COUNTS) -> Recalls:
     """Keep of the ranks what the significance of a difference is judged by."""
-    return Hits(
-        np.bincount(ranks.case_of).astype(np.int64),
-        {count: ranks.ranks < count for count in counts},
-    )
+    target_counts = np.bincount(ranks.case_of)
+    return {
+        count: resampled_means(
+            np.bincount(ranks.case_of, ranks.ranks < count, len(target_counts)) / target_counts
+        )
+        for count in counts
+    }

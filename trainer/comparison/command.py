@@ -1,21 +1,24 @@
-"""`python -m trainer compare`: run what a plan lacks, and write the tables of what there is."""
+"""`python -m trainer compare`: run what a plan lacks, tabulate and draw what there is."""
 
 import argparse
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tqdm import tqdm
 
+from index.errors import ConfigError
 from trainer.comparison.plan import Plan, read_plan
 from trainer.comparison.schedule import Schedule, find_worlds
 from trainer.comparison.store import Store
 from trainer.comparison.table import write_tables
 from trainer.comparison.work import run_missing, until
+from trainer.report.command import write_comparison_report
 
 
 def compare(parsed: argparse.Namespace) -> str:
     """Run the missing cells while there is time; return what to tell.
 
-    The tables are written in any case, also when a person stops the sitting.
+    Tables and report are written in any case, also when a person stops the sitting.
     Raises ConfigError, DatasetError.
     """
     plan = read_plan(parsed.plan)
@@ -35,10 +38,21 @@ def compare(parsed: argparse.Namespace) -> str:
         faults |= run_missing(list(schedule.seed_cells()), store, parsed.workers, is_time_left)
     finally:
         path, missing_count = write_tables(schedule, parsed.out, faults, datetime.now(UTC))
+        drawn = draw(parsed.out)
     told = (
         f"{missing_count} cells missing: give the same command again" if missing_count else ""
     )
-    return f"tables: {path}\n{told or 'all cells are done'}"
+    return f"tables: {path}\nreport: {drawn}\n{told or 'all cells are done'}"
+
+
+def draw(folder: Path) -> Path | str:
+    """Write `report.html` beside the tables; return its path, or why there is none."""
+    path = folder / "report.html"
+    try:
+        write_comparison_report(folder, path)
+    except ConfigError as error:
+        return f"none ({error})"
+    return path
 
 
 def words_of(plan: Plan, dataset_count: int) -> str:

@@ -2,11 +2,9 @@
 
 from collections import defaultdict
 
-import numpy as np
-
-from trainer.comparison.cell import HIT_COUNTS
-from trainer.comparison.significance import Difference, holm, paired_bootstrap
-from trainer.comparison.summary import Line, Recalls
+from trainer.comparison.cell import RECALL_COUNTS, Recalls
+from trainer.comparison.significance import Difference, difference_of, holm
+from trainer.comparison.summary import Line, mean_of
 
 FIXED_LIST, BEST = "fixed_list", "best_baseline"
 BASELINE_KINDS = ("fixed list", "baseline")
@@ -21,7 +19,7 @@ def compare_all(lines: list[Line], budget: int) -> list[Columns]:
 
     For recall at 50 and 200: the relative difference, its interval, the absolute one, p, and
     p by Holm over the datasets that the method was measured on. A rival that is not there, or
-    hits that are not at hand, leave a column out.
+    resamples that are not at hand, leave a column out.
     """
     columns = []
     for line in lines:
@@ -66,29 +64,17 @@ def _columns_of(line: Line, lines: list[Line], budget: int) -> Columns:
     if best is not None and best is not line:
         rivals[BEST] = best.recalls
     if line.budget in (None, budget):
-        rivals[FIXED_LIST] = _mean_of(fixed_list_of(lines, budget))
+        rivals[FIXED_LIST] = mean_of([one.recalls for one in fixed_list_of(lines, budget)])
     for rival, recalls in rivals.items():
-        for count in HIT_COUNTS:
-            if count in line.recalls and count in recalls and recalls[count].any():
-                difference = paired_bootstrap(
-                    line.recalls[count], recalls[count], np.random.default_rng(0)
-                )
+        for count in RECALL_COUNTS:
+            if count in line.recalls and count in recalls and recalls[count][0]:
+                difference = difference_of(line.recalls[count], recalls[count])
                 columns |= _spelled(f"recall@{count}_over_{rival}", difference)
     return columns
 
 
 def _named(line: Line) -> str:
     return line.method if line.budget is None else f"{line.method} {line.budget}"
-
-
-def _mean_of(lines: list[Line]) -> Recalls:
-    """Average the recalls of several methods, case by case."""
-    if not lines or not all(line.recalls for line in lines):
-        return {}
-    return {
-        count: np.mean([line.recalls[count] for line in lines], axis=0).astype(np.float64)
-        for count in HIT_COUNTS
-    }
 
 
 def _spelled(name: str, difference: Difference) -> Columns:

@@ -1,7 +1,7 @@
 """Finished cells on disk: a row as soon as a cell is done, whole or not at all.
 
-FOLDER/rows/DIGEST.json  the figures of a cell, and what it was
-FOLDER/hits/DIGEST.npz   which test items were found, bit by bit; of users, so not to be shared
+FOLDER/rows/DIGEST.json      the figures of a cell, and what it was
+FOLDER/resamples/DIGEST.npz  its recalls over draws of the same cases: intervals come from these
 
 The row is written last: a cell without a row is not done, whatever else was left of it.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from index.errors import ConfigError
 from index.files import write_json
-from trainer.comparison.cell import Cell, Figures, Hits
+from trainer.comparison.cell import Cell, Figures, Recalls
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,22 @@ class Store:
     folder: Path
 
     def prepare(self) -> None:
-        """Make the folders; hits are kept out of version control."""
-        for name in ("rows", "hits"):
+        """Make the folders."""
+        for name in ("rows", "resamples"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        (self.folder / "hits" / ".gitignore").write_text("*\n", encoding="utf-8")
 
     def has(self, cell: Cell) -> bool:
-        """Tell whether a cell is done; one whose hits are elsewhere is."""
+        """Tell whether a cell is done; one whose resamples are elsewhere is."""
         return self._row_path(cell).exists()
 
-    def save(self, cell: Cell, figures: Figures, hits: Hits, now: datetime) -> None:
+    def save(self, cell: Cell, figures: Figures, recalls: Recalls, now: datetime) -> None:
         """Keep a cell that is done."""
-        bits: dict[str, Any] = {
-            f"hit@{count}": np.packbits(one) for count, one in hits.is_hit.items()
+        arrays: dict[str, Any] = {
+            f"recall@{count}": means.astype(np.float32) for count, means in recalls.items()
         }
-        path = self._hits_path(cell)
+        path = self._resamples_path(cell)
         beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        np.savez_compressed(beside, target_counts=hits.target_counts, **bits)
+        np.savez(beside, **arrays)
         beside.replace(path)
         write_json(
             self._row_path(cell),
@@ -75,23 +74,19 @@ class Store:
             ) from error
         return found
 
-    def hits(self, cell: Cell) -> Hits | None:
-        """Return a cell's hits; None where they are not here (they are not shared)."""
-        path = self._hits_path(cell)
+    def recalls(self, cell: Cell) -> Recalls | None:
+        """Return a cell's recalls over the draws; None where they are not here."""
+        path = self._resamples_path(cell)
         if not path.exists():
             return None
-        with np.load(path) as held:
-            counts = held["target_counts"]
-            total = int(counts.sum())
-            is_hit = {
-                int(name.removeprefix("hit@")): np.unpackbits(bits, count=total).astype(bool)
-                for name, bits in held.items()
-                if name.startswith("hit@")
+        with np.load(path, allow_pickle=False) as held:
+            return {
+                int(name.removeprefix("recall@")): means.astype(np.float64)
+                for name, means in held.items()
             }
-        return Hits(counts, is_hit)
 
     def _row_path(self, cell: Cell) -> Path:
         return self.folder / "rows" / f"{cell.digest}.json"
 
-    def _hits_path(self, cell: Cell) -> Path:
-        return self.folder / "hits" / f"{cell.digest}.npz"
+    def _resamples_path(self, cell: Cell) -> Path:
+        return self.folder / "resamples" / f"{cell.digest}.npz"

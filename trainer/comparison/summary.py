@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainer.comparison.cell import HIT_COUNTS, Cell, Figures
+from trainer.comparison.cell import RECALL_COUNTS, Cell, Figures, Recalls
 from trainer.comparison.schedule import Schedule
 from trainer.comparison.store import Store
 
-Recalls = dict[int, NDArray[np.float64]]
 SPREAD = "_spread"
 
 
@@ -22,7 +20,7 @@ class Line:
     temperature  None where it is not chosen yet
     seeds        of the finished runs; `wanted_count` is how many there shall be
     figures      mean over the seeds; NAME_spread their standard deviation, from two seeds on
-    recalls      count -> [cases], averaged over the seeds; empty where hits are not at hand
+    recalls      averaged over the seeds; empty where those of a run are not at hand
     """
 
     dataset: str
@@ -88,10 +86,15 @@ def average(runs: list[Figures]) -> Figures:
 
 
 def _recalls(store: Store, cells: list[Cell]) -> Recalls:
-    hits = [found for cell in cells if (found := store.hits(cell)) is not None]
-    if not hits or len(hits) < len(cells):
+    runs = [found for cell in cells if (found := store.recalls(cell)) is not None]
+    return mean_of(runs) if len(runs) == len(cells) else {}
+
+
+def mean_of(runs: list[Recalls]) -> Recalls:
+    """Average recalls over runs or methods, draw by draw; empty if there are none."""
+    if not runs or not all(runs):
         return {}
     return {
-        count: np.mean([one.recalls(count) for one in hits], axis=0).astype(np.float64)
-        for count in HIT_COUNTS
+        count: np.mean([one[count] for one in runs], axis=0).astype(np.float64)
+        for count in RECALL_COUNTS
     }

@@ -26,8 +26,8 @@ Test part, exact full ranking over all items, seen items removed, on the towers'
 (no bundle). Mean over the seeds ± their standard deviation. The temperature is chosen by
 validation recall@50 of seed 0 at the budget compared at; the best baseline by the mean
 validation recall@50, among those that encode no more items a step. Differences are relative,
-in brackets the 95 % interval of a paired bootstrap over users of seed-averaged hits
-(10,000 resamples); p by Holm over the datasets. Budget: items encoded a step beyond positives
+in brackets the 95 % interval of a paired bootstrap over users of seed-averaged recalls
+(1,000 resamples); p by Holm over the datasets. Budget: items encoded a step beyond positives
 and histories, candidates included; "-": the method has none to set. No figure comes from
 fewer than {LEAST_CASES} cases."""
 

@@ -7,9 +7,9 @@ ABOUT = """\
 Compare ways of drawing negatives fairly: methods x budgets x seeds x datasets, from one plan.
 
 Every run is a row in OUT/rows as soon as it is done: stop when you like, give the same command
-again, and it goes on with what is missing. After each sitting OUT holds table.md, and
-table.parquet and rows.parquet for a program. OUT/hits tells which test items were found, user
-by user: it is needed for the intervals, and not to be shared where the data is not.
+again, and it goes on with what is missing. After each sitting OUT holds table.md, report.html
+to look at, and table.parquet and rows.parquet for a program. OUT/resamples holds each run's
+recall over a thousand draws of the same users: the intervals come from it.
 
 A plan:
 
@@ -54,7 +54,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="folders that hold the plan's datasets; default: the current one",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="rows, hits and tables"
+        "--out", type=Path, required=True, metavar="FOLDER", help="rows, resamples and tables"
     )
     parser.add_argument(
         "--workers", type=at_least_one, default=1, metavar="COUNT", help="processes (1)"

@@ -50,10 +50,10 @@ def run_and_keep(cell: Cell, store: Store) -> str:
     """Run a cell and keep its row; return what went wrong, "" if nothing."""
     try:
         with _silence():
-            figures, hits = run_cell(cell)
+            figures, recalls = run_cell(cell)
     except EsansError as error:
         return str(error)
-    store.save(cell, figures, hits, datetime.now(UTC))
+    store.save(cell, figures, recalls, datetime.now(UTC))
     return ""
 
 

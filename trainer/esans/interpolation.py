@@ -1,7 +1,7 @@
 """EDIS: virtual negatives, made between embeddings that the step has computed anyway.
 
-No item is encoded for them. Source: the ESANS paper, EDIS. Ours: virtual rows are put back on
-the unit sphere, for the towers are normalised and a shorter row would be an easier negative.
+No item is encoded for them. Source: the ESANS paper, EDIS. A mixture is shorter than a unit
+row, and so an easier negative; by default it is put back on the unit sphere, which is ours.
 """
 
 import torch
@@ -14,12 +14,11 @@ def interpolate_simple(firsts: Tensor, seconds: Tensor, share: Tensor) -> Tensor
 
     firsts, seconds  [count, dim]  unit rows
     share            [count]       part of the first, 0..1
-    returns          [count, dim]  unit rows
+    returns          [count, dim]  rows no longer than unit ones
 
     Source: the ESANS paper, EDIS, simple interpolation.
     """
-    mixed = share[:, None] * firsts + (1 - share[:, None]) * seconds
-    return functional.normalize(mixed, dim=-1)
+    return share[:, None] * firsts + (1 - share[:, None]) * seconds
 
 
 def interpolate_hard(positives: Tensor, negatives: Tensor, share: Tensor) -> Tensor:
@@ -28,14 +27,18 @@ def interpolate_hard(positives: Tensor, negatives: Tensor, share: Tensor) -> Ten
     positives  [batch, dim]         unit rows
     negatives  [batch, count, dim]  unit rows
     share      [batch, count]       part of the way: 0 stays, 1 arrives, below 0 leans away
-    returns    [batch, count, dim]  unit rows
+    returns    [batch, count, dim]  rows; longer than unit ones where a share is below 0
 
     Source: the ESANS paper, EDIS, hard interpolation, which studies shares within -0.5..1.5.
     A share of 1 is the positive itself under another name, and masks nothing: stay below it.
     """
     part = share[..., None]  # [batch, count, 1]
-    mixed = part * positives[:, None] + (1 - part) * negatives
-    return functional.normalize(mixed, dim=-1)
+    return part * positives[:, None] + (1 - part) * negatives
+
+
+def on_sphere(rows: Tensor) -> Tensor:
+    """Put rows back on the unit sphere; [..., dim] to unit rows [..., dim]."""
+    return functional.normalize(rows, dim=-1)
 
 
 def draw_share(

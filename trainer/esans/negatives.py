@@ -2,9 +2,12 @@
 
 A plain reading of the paper: easy negatives in pairs, shared by the batch; hard ones per row; a
 virtual negative for each. Nothing is corrected unless `log_q_share` says so: subtracting the
-whole of log q would cancel the very distribution that the map was made for.
+whole of log q would cancel the very distribution that the map was made for. Beside the batch's
+own positives (`in_batch`) it is the other way round: all draws together then have one law, a
+mixture, and its whole is subtracted to estimate the full softmax.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +16,12 @@ from torch import Tensor
 
 from index.cluster_map import ClusterMap
 from index.id_table import Rows
-from trainer.esans.interpolation import draw_share, interpolate_hard, interpolate_simple
+from trainer.esans.interpolation import (
+    draw_share,
+    interpolate_hard,
+    interpolate_simple,
+    on_sphere,
+)
 from trainer.samplers.config import EsansConfig
 from trainer.samplers.in_batch import in_batch
 from trainer.samplers.interface import Context, Negatives
@@ -44,10 +52,15 @@ class Esans:
         return _side_by_side(parts)
 
     def protected(self, context: Context) -> Negatives:
-        """Share the batch's positives, corrected, without those of a row's own cell."""
-        drawn = in_batch(context)
-        same = self._same_cell(context, _array(context.positive_rows))
-        return replace(drawn, is_masked=drawn.is_masked | same)
+        """Share the batch's positives, without those of a row's own cell."""
+        drawn, positives = in_batch(context), _array(context.positive_rows)
+        law = self._law(context, positives, positives)
+        return replace(
+            drawn,
+            log_q=law,
+            is_masked=drawn.is_masked | self._same_cell(context, positives),
+            positive_log_q=law if law.ndim == 1 else law.diagonal(),
+        )
 
     def easy(self, context: Context, rng: np.random.Generator) -> list[Negatives]:
         """Draw pairs of one cluster each for positives of the batch, shared by all of it.
@@ -81,7 +94,7 @@ class Esans:
         rows = torch.from_numpy(chosen).long().to(device)
         drawn = Negatives(
             vectors=vectors,
-            log_q=self._law(context, positives, chosen) - self.config.hard_log_weight,
+            log_q=self._law(context, positives, chosen) - self._hard_log_weight(context.step),
             is_masked=context.is_known(rows) | self._same_cell(context, chosen),
             rows=rows,
             encoded_count=len(distinct),
@@ -97,33 +110,49 @@ class Esans:
         share = draw_share((count,), 0, 1, context.rng, device)
         masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
         law = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # of both anchors: ours
-        return Negatives(
-            vectors=interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), share),
-            log_q=torch.cat([law, law], dim=-1),
-            is_masked=masked.repeat(1, 2),
-        )
+        mixed = interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), share)
+        return self._virtual(mixed, torch.cat([law, law], dim=-1), masked.repeat(1, 2))
 
     def _towards_positives(self, context: Context, drawn: Negatives) -> Negatives:
         """Move each hard negative along the line through its positive; [batch, hard, width]."""
         low, high = self.config.share_low, self.config.share_high
         shape = tuple(drawn.is_masked.shape)
         share = draw_share(shape, low, high, context.rng, drawn.vectors.device)
-        moved = interpolate_hard(context.positives, drawn.vectors, share)
-        return Negatives(moved, drawn.log_q, drawn.is_masked)
+        positives = context.positives
+        if self.config.stop_at_positive:
+            positives = positives.detach()
+        moved = interpolate_hard(positives, drawn.vectors, share)
+        return self._virtual(moved, drawn.log_q, drawn.is_masked)
+
+    def _virtual(self, mixed: Tensor, log_q: Tensor, is_masked: Tensor) -> Negatives:
+        """Make negatives of mixed rows, on the unit sphere and weighed as configured."""
+        return Negatives(
+            vectors=on_sphere(mixed) if self.config.on_sphere else mixed,
+            log_q=log_q - self.config.virtual_log_weight,
+            is_masked=is_masked,
+        )
+
+    def _hard_log_weight(self, step: int) -> float:
+        """Return what is added to hard negatives' scores: from nearly nothing to all of it."""
+        grown = min(1.0, (step + 1) / max(1, self.config.growing_steps))
+        return self.config.hard_log_weight + math.log(grown)
 
     def _law(self, context: Context, positives: Rows, rows: Rows) -> Tensor:
-        """Return the subtracted part of the log of each row's expected count; [batch, n].
+        """Return the subtracted part of the log of each row's expected count.
 
-        An item may come as an easy one of the batch and as a hard one of the row: both counts
-        are added, with the row's own. Where no part is subtracted, nothing is computed.
+        rows     [n] or [batch, n]
+        returns  as rows; [batch, n] where hard ones are drawn, whose law is each row's own
+
+        An item may come with the batch, as an easy one of it and as a hard one of the row: the
+        counts are added. Where no part is subtracted, nothing is computed.
         """
         if not self.config.log_q_share:
-            return context.queries.new_zeros(len(positives), rows.shape[-1])
+            return context.queries.new_zeros(rows.shape)
         flat = rows.reshape(-1)
         expected = self.config.easy * self.clusters.shared_chance(positives, flat)
-        expected = np.broadcast_to(
-            expected.reshape(rows.shape), (len(positives), rows.shape[-1])
-        )
+        if self.config.in_batch:
+            expected += len(positives) * context.target_share.cpu().numpy()[flat]
+        expected = expected.reshape(rows.shape)
         if self.config.hard:
             expected = expected + self.config.hard * self.clusters.hard_chance(positives, rows)
         law = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))

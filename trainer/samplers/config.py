@@ -134,15 +134,29 @@ class EsansConfig(Part):
         description="hard virtual negatives: least part of the way to the positive",
     )
     share_high: float = Field(0.5, gt=-2, lt=1, description="and the most")
+    stop_at_positive: bool = Field(
+        False, description="hard virtual negatives pass no gradient on to their positive"
+    )
+    on_sphere: bool = Field(
+        True, description="virtual negatives are unit rows, as all others; else shorter"
+    )
     in_batch: bool = Field(
-        False,
-        description="the batch's positives too, corrected by log q, without the same cell's",
+        False, description="the batch's positives too, without those of a row's own cell"
     )
     log_q_share: float = Field(
-        0.0, ge=0, le=1, description="part of their own log q that is subtracted"
+        0.0,
+        ge=0,
+        le=1,
+        description="part of log q that is subtracted, the law of all draws together",
     )
     hard_log_weight: float = Field(
         0.0, ge=-20, le=20, description="added to the score of hard negatives, over tau"
+    )
+    virtual_log_weight: float = Field(
+        0.0, ge=-20, le=20, description="added to the score of virtual negatives, over tau"
+    )
+    growing_steps: int = Field(
+        0, ge=0, description="steps over which hard negatives gain their whole weight"
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ changes for a new one: it hands over what the step knows and takes vectors, what
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -86,3 +86,15 @@ class Stateful(Protocol):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state` returned."""
+
+
+@runtime_checkable
+class Swapping(Protocol):
+    """A sampler whose map is replaced while it trains: the loop lets it, between two steps."""
+
+    def swap(self, step: int) -> dict[str, Any] | None:
+        """Draw from the newest map, from this step on.
+
+        returns  what the manifest tells of it: its card, `from_step`, `published_version`,
+                 `sequence` and `source`; None where all stays as it was
+        """

@@ -7,7 +7,7 @@ import pytest
 
 from index.errors import TrainingError
 from tests.trainer.worlds import as_histories, tiny_config
-from trainer.comparison.cell import Cell, Hits, hits_of, rank_all
+from trainer.comparison.cell import Cell, rank_all, recalls_of
 from trainer.comparison.cut import Cut
 from trainer.comparison.store import Store
 from trainer.comparison.work import _finished, until
@@ -51,30 +51,30 @@ def test_an_answer_holds_what_is_eligible_and_then_nothing(world_data, towers_an
     assert len(answer) == DEPTH
 
 
-def test_hits_are_counted_case_by_case():
+def test_recalls_are_averaged_case_by_case():
     asked = Cases(
         np.arange(2, dtype=np.int32), as_histories([[0], [0]]), as_histories([[5, 6], [7]])
     )
     answers = np.full((2, DEPTH), -1, dtype=np.int32)
     answers[0, 0], answers[0, 100], answers[1, 60] = 5, 6, 7
-    hits = hits_of(rank_targets(answers, asked))
-    assert hits.recalls(50).tolist() == [0.5, 0]
-    assert hits.recalls(200).tolist() == [1, 1]
+    recalls = recalls_of(rank_targets(answers, asked))
+    assert recalls[50][0] == 0.25  # half of the first case's, none of the second's
+    assert set(recalls[50][1:]) == {0, 0.25, 0.5}  # both second, one each, both first
+    assert set(recalls[200]) == {1}
 
 
-def test_kept_hits_are_what_they_were(tmp_path):
+def test_kept_recalls_are_what_they_were(tmp_path):
     store = Store(tmp_path)
     store.prepare()
     rng = np.random.default_rng(0)
-    counts = np.array([1, 3, 2, 5])  # 11 bits: no whole bytes
-    hits = Hits(counts, {count: rng.random(11) < 0.5 for count in (50, 200)})
+    recalls = {count: rng.random(11) for count in (50, 200)}
     cell = cell_of(tmp_path)
     assert store.figures(cell) is None
-    assert store.hits(cell) is None
-    store.save(cell, {"recall@50": 0.5}, hits, datetime(2026, 1, 1, tzinfo=UTC))
-    found = store.hits(cell)
+    assert store.recalls(cell) is None
+    store.save(cell, {"recall@50": 0.5}, recalls, datetime(2026, 1, 1, tzinfo=UTC))
+    found = store.recalls(cell)
     for count in (50, 200):
-        assert found.recalls(count).tolist() == hits.recalls(count).tolist()
+        np.testing.assert_allclose(found[count], recalls[count], rtol=1e-6)
     assert store.figures(cell) == {"recall@50": 0.5}
     assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".npz", ".json")]
 

@@ -111,9 +111,14 @@ def test_a_bucket_with_under_200_test_items_has_a_count_and_no_figure(finished):
     assert line.get("head_recall@50") is None
 
 
-def test_hits_are_kept_apart_and_out_of_version_control(finished):
-    assert (finished / "out/hits/.gitignore").read_text() == "*\n"
-    assert len(list((finished / "out/hits").glob("*.npz"))) == 4
+def test_the_pictures_lie_beside_the_tables(finished):
+    text = (finished / "out/report.html").read_text()
+    assert "recall@50" in text
+    assert "<script src=" not in text  # it needs no network
+
+
+def test_every_run_keeps_a_row_and_its_resamples(finished):
+    assert len(list((finished / "out/resamples").glob("*.npz"))) == 4
     assert [path.suffix for path in (finished / "out/rows").iterdir()] == [".json"] * 4
 
 
@@ -129,7 +134,7 @@ def test_a_cell_that_was_killed_is_run_again_and_gives_the_same(again):
     killed = sorted((again / "out/rows").glob("*.json"))[0]
     killed.rename(
         killed.with_name(f".{killed.name}.123")
-    )  # its hits are there, its row not yet
+    )  # its resamples are there, its row not yet
     assert compare(again) == 0
     after = rows_of(again)
     assert after.keys() == before.keys()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from trainer.comparison.rivals import best_baseline, compare_all, fixed_list_of
+from trainer.comparison.significance import resampled_means
 from trainer.comparison.summary import Line, average
 
 CASES = 400
@@ -19,7 +20,7 @@ def line(method, validation, *, kind="fixed list", budget=None, found=100, datas
         seeds=(0, 1),
         wanted_count=2,
         figures={"validation_recall@50": validation, "recall@50": float(hits.mean())},
-        recalls={50: hits, 200: hits},
+        recalls={50: resampled_means(hits), 200: resampled_means(hits)},
     )
 
 
@@ -81,7 +82,7 @@ def test_p_is_adjusted_over_the_datasets_of_one_method():
     assert weak[f"{name}_holm"] == pytest.approx(max(weak[name], 2 * strong[name]))
 
 
-def test_without_hits_there_are_means_and_no_differences():
+def test_without_resamples_there_are_means_and_no_differences():
     bare = Line("a", "ours", "esans", None, 0.1, (0,), 1, {"recall@50": 0.5}, {})
     columns = compare_all([line("in-batch", 0.2), bare], 512)
     assert columns[1] == {"best_baseline": "in-batch"}

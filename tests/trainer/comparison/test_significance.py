@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from trainer.comparison.significance import holm, paired_bootstrap
+from trainer.comparison.significance import difference_of, holm, resampled_means
 
 
 def compared(ours, theirs, resamples=10_000):
-    return paired_bootstrap(ours, theirs, np.random.default_rng(0), resamples)
+    return difference_of(resampled_means(ours, resamples), resampled_means(theirs, resamples))
 
 
 def planted(rng, cases, share):
@@ -64,26 +64,25 @@ def test_swapping_the_two_turns_the_sign():
     assert one.interval[0] == pytest.approx(-other.interval[1], abs=0.01)
 
 
-def test_a_resample_by_values_is_a_resample_by_cases():
+def test_a_draw_of_the_averages_is_the_average_of_the_draws():
     rng = np.random.default_rng(3)
-    ours, theirs = rng.integers(0, 6, 400) / 5, rng.integers(0, 6, 400) / 5
-    drawn = rng.integers(0, 400, (10_000, 400))
-    by_cases = np.percentile((ours - theirs)[drawn].mean(axis=1), (2.5, 97.5))
-    np.testing.assert_allclose(compared(ours, theirs).interval, by_cases, atol=0.004)
+    seeds = rng.random((5, 400))
+    apart = np.mean([resampled_means(values) for values in seeds], axis=0)
+    np.testing.assert_allclose(apart, resampled_means(seeds.mean(axis=0)))
 
 
-def test_a_seed_decides_and_chunks_do_not_show():
-    rng = np.random.default_rng(4)
-    ours, theirs = rng.random(3_000), rng.random(3_000)  # 3,000 pairs: more than one chunk
-    one, other = compared(ours, theirs, 2_000), compared(ours, theirs, 2_000)
-    assert one == other
+def test_two_runs_over_the_same_cases_draw_the_same_cases():
+    values = np.random.default_rng(4).random(300)
+    assert (resampled_means(values) == resampled_means(values)).all()
+    np.testing.assert_allclose(resampled_means(1 - values), 1 - resampled_means(values))
+    assert resampled_means(values)[0] == values.mean()
 
 
-def test_cases_that_are_not_the_same_are_refused():
-    with pytest.raises(ValueError, match=r"ours \(3,\) and theirs \(4,\) must be \[cases\]"):
-        compared(np.ones(3), np.ones(4))
+def test_means_that_are_not_alike_are_refused():
+    with pytest.raises(ValueError, match=r"ours \(3,\) and theirs \(4,\) must be \[1 \+"):
+        difference_of(np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match="found nothing at all"):
-        compared(np.ones(3), np.zeros(3))
+        difference_of(np.ones(3), np.zeros(3))
 
 
 def test_holm_multiplies_by_how_many_are_left_and_never_falls():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,79 @@ def test_the_weight_of_hard_negatives_raises_their_scores():
     assert not easy.log_q.any()
     assert not simple.log_q.any()
     assert hard.log_q.unique().tolist() == moved.log_q.unique().tolist() == [-1.5]
+
+
+def test_hard_negatives_gain_their_weight_over_the_growing_steps():
+    weights = [
+        -list(sets_of(sample(step, easy=4, hard=1, growing_steps=100)[1]))[2]
+        .log_q.unique()
+        .item()
+        for step in (0, 49, 99, 500)
+    ]
+    assert weights == pytest.approx([np.log(0.01), np.log(0.5), 0, 0], abs=1e-6)
+
+
+def test_virtual_negatives_can_weigh_less_than_those_they_are_made_of():
+    _, drawn = sample(easy=4, hard=2, virtual_log_weight=-2)
+    easy, simple, hard, moved = (each.log_q.unique().tolist() for each in sets_of(drawn))
+    assert (easy, simple, hard, moved) == ([0], [2], [0], [2])
+
+
+def test_off_the_sphere_mixtures_are_shorter_and_reach_beyond():
+    _, drawn = sample(easy=40, hard=0, on_sphere=False)
+    _, simple = sets_of(drawn)
+    lengths = simple.vectors.norm(dim=-1)
+    assert (lengths <= 1 + 1e-6).all()
+    assert lengths.min() < 0.99
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_the_gradient_of_hard_virtual_negatives_stops_at_the_positive_if_told(is_stopped):
+    context, _ = sample()
+    positives = context.positives.clone().requires_grad_()
+    settings = part(easy=0, hard=2, stop_at_positive=is_stopped)
+    drawn = Esans(CLUSTERS, settings)(replace(context, positives=positives))
+    _, moved = sets_of(drawn)
+    (gradient,) = torch.autograd.grad(moved.vectors.sum(), positives, allow_unused=True)
+    assert (gradient is None) is is_stopped
+
+
+def test_beside_the_batch_all_draws_have_one_law():
+    share = torch.linspace(1, 2, 12) / 18
+    positives = np.array([0, 4], np.int32)
+    context = replace(sample()[0], target_share=share)
+    settings = part(easy=40, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
+    drawn = Esans(CLUSTERS, settings)(context)
+    everything = np.arange(12, dtype=np.int32)
+    law = np.log(2 * share.numpy() + 40 * CLUSTERS.shared_chance(positives, everything))
+    batch, easy = sets_of(drawn)
+    for each in (batch, easy):
+        assert each.log_q.numpy() == pytest.approx(law[each.rows.numpy()], abs=1e-5)
+    assert drawn.positive_log_q.numpy() == pytest.approx(law[positives], abs=1e-5)
+
+
+def test_the_law_beside_the_batch_is_what_is_drawn():
+    """Targets drawn by their share, easy ones for them: counts of all are as log q says."""
+    rng, share = np.random.default_rng(0), np.linspace(1, 2, 12) / 18
+    settings = part(easy=8, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
+    counts, expected = np.zeros(12), np.zeros(12)
+    everything = np.arange(12, dtype=np.int32)
+    for step in range(2_000):
+        positives = rng.choice(12, 4, p=share).astype(np.int64)
+        context = context_for([(0,)] * 4, range(4), positives.tolist(), share, step=step)
+        for each in sets_of(Esans(CLUSTERS, settings)(context)):
+            counts += np.bincount(each.rows, minlength=12)
+        expected += 4 * share
+        expected += 8 * CLUSTERS.shared_chance(positives.astype(np.int32), everything)
+    # easy ones come in pairs, targets alone: the variance is at most twice that of single draws
+    assert chisquare(counts / 2, expected * counts.sum() / expected.sum() / 2).pvalue > 0.001
+
+
+def test_with_hard_ones_too_the_positive_has_the_law_of_the_shared_draws():
+    positives = np.array([0, 4], np.int32)
+    _, drawn = sample(easy=40, hard=2, in_batch=True, log_q_share=1.0)
+    law = np.log(2 / 12 + 40 * CLUSTERS.shared_chance(positives, positives))
+    assert drawn.positive_log_q.numpy() == pytest.approx(law, abs=1e-5)
 
 
 def test_a_user_who_took_everything_gives_a_finite_loss():

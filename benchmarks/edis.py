@@ -1,0 +1,124 @@
+"""What virtual negatives cost in a training step, beside encoding as many items instead.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.edis
+
+CPU time of whole steps, all variants in turn on the same batches of one process: their ratios
+mean something on a busy machine too. Generated data, default towers, histories of 50.
+"""
+
+import argparse
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from trainer.checkpoint import Checkpoint
+from trainer.config import check_config
+from trainer.course import Course, fresh_towers, prepare
+from trainer.dataset import Dataset
+from trainer.esans.clusters import fit_cluster_map
+from trainer.interactions import TRAIN, VALID, Interactions
+from trainer.sampler_choice import build_sampler
+from trainer.training import Loop
+
+BATCH, VIRTUAL = 1_024, 1_024
+ITEMS, USERS, TAKEN, WIDTH = 5_000, 2_000, 120, 64
+WARM_UP = 3
+VARIANTS = {  # name -> the sampler's settings
+    "easy pairs": {"easy": VIRTUAL, "hard": 0, "virtual": False},
+    "easy pairs, as many virtual": {"easy": VIRTUAL, "hard": 0, "virtual": True},
+    "twice the easy pairs": {"easy": 2 * VIRTUAL, "hard": 0, "virtual": False},
+    "a hard one per row": {"easy": 0, "hard": 1, "virtual": False},
+    "a hard one per row, as many virtual": {"easy": 0, "hard": 1, "virtual": True},
+    "two hard ones per row": {"easy": 0, "hard": 2, "virtual": False},
+}
+AIMS = (
+    ("shared virtual negatives", "easy pairs, as many virtual", "easy pairs", "1.20"),
+    ("encoding as many items instead", "twice the easy pairs", "easy pairs", ""),
+    (
+        "virtual negatives per row",
+        "a hard one per row, as many virtual",
+        "a hard one per row",
+        "1.35",
+    ),
+    ("encoding as many items instead", "two hard ones per row", "a hard one per row", ""),
+)
+
+
+def imagine(rng: np.random.Generator) -> Dataset:
+    """Generate a shop of two modalities, every history long enough to fill what is read."""
+    users = np.repeat(np.arange(USERS, dtype=np.int32), TAKEN)
+    items = np.concatenate([rng.choice(ITEMS, TAKEN, replace=False) for _ in range(USERS)])
+    parts = np.full(len(users), TRAIN, dtype=np.int8)
+    parts[TAKEN - 1 :: TAKEN] = VALID
+    ids = [str(row) for row in range(ITEMS)]
+    return Dataset(
+        item_ids=ids,
+        user_ids=[str(row) for row in range(USERS)],
+        interactions=Interactions(users, items.astype(np.int32), parts, is_ordered=True),
+        modalities={
+            name: rng.standard_normal((ITEMS, WIDTH), dtype=np.float32)
+            for name in ("textual", "visual")
+        },
+        attributes=pa.table({"item_id": ids}),
+        split="generated",
+        notes=(),
+        fingerprint="generated",
+    )
+
+
+def loops_of(data: Dataset) -> tuple[Course, dict[str, Loop]]:
+    """Set up a training of each variant, on one map and one course."""
+    config = check_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
+    course = prepare(data, config)
+    clusters = fit_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
+    loops = {}
+    for name, settings in VARIANTS.items():
+        training = {"sampler": {"name": "esans", **settings}, "batch_size": BATCH}
+        chosen = check_config({"training": training}, name).training
+        loops[name] = Loop(
+            fresh_towers(course, data, config),
+            course,
+            build_sampler(chosen.sampler, clusters),
+            chosen,
+            config.towers.id_dropout,
+            Checkpoint(Path(os.devnull), ""),
+        )
+    return course, loops
+
+
+def time_steps(course: Course, loops: dict[str, Loop], steps: int) -> dict[str, float]:
+    """Take the same steps with every variant in turn; return each one's median CPU ms."""
+    taken: dict[str, list[float]] = {name: [] for name in loops}
+    batches = course.batches.epoch(0)
+    for step in tqdm(range(WARM_UP + steps), desc="steps", unit=" steps"):
+        batch = next(batches)
+        for name, loop in loops.items():
+            began = time.process_time()
+            loop.take_step(batch)
+            loop.progress.step += 1
+            if step >= WARM_UP:
+                taken[name].append(1_000 * (time.process_time() - began))
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def main() -> None:
+    """Measure all, print two tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.edis", description=__doc__)
+    parser.add_argument("--steps", type=int, default=60, help="of each variant (60)")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    costs = time_steps(*loops_of(imagine(np.random.default_rng(0))), asked.steps)
+    print(tabulate(costs.items(), ["step with", "CPU ms"], floatfmt=".1f"))
+    ratios = [(what, f"{costs[ours] / costs[base]:.2f}", aim) for what, ours, base, aim in AIMS]
+    print("\n" + tabulate(ratios, ["a step costs", "times", "aim"], disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

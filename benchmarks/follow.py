@@ -1,0 +1,264 @@
+"""What following a store's cluster map costs a run: the wait for a new map, the loop's pause.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.follow --redis redis://localhost:6379/0
+
+A generated catalogue without content, small batches. Another process publishes; without --redis
+it publishes into a folder. A pause is what the longest step took beyond the median one, from a
+publish until 20 steps after the swap; beside it, the same over as many undisturbed steps. On a
+busy machine most of a long step is waiting for a processor: what Linux counted as such
+(/proc/thread-self/schedstat) is left out in the lines that say so.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from index.cluster_map import ClusterMap
+from index.cluster_store import open_cluster_store
+from index.id_table import hashes_of
+from trainer.checkpoint import Checkpoint, Progress
+from trainer.config import RunConfig, check_config
+from trainer.course import prepare
+from trainer.dataset import Dataset
+from trainer.esans.following import Following
+from trainer.interactions import TRAIN, VALID, Interactions
+from trainer.pipeline import train_towers
+from trainer.sampler_choice import open_sampler
+from trainer.samplers.interface import Context, Negatives
+
+USERS, TAKEN = 60_000, 12
+WARM_UP, QUIET, AFTER = 50, 100, 20  # steps
+CODES_2 = 16
+
+CONFIG = {
+    "towers": {"width": 4, "history_length": 10},
+    "training": {
+        "sampler": {"name": "esans", "easy": 64, "hard": 1},
+        "batch_size": 64,
+        "epochs": 1,
+        "device": "cpu",
+    },
+}
+
+
+class Enough(Exception):  # noqa: N818  # no error: the end of a benchmark
+    """All swaps are measured."""
+
+
+class NoCheckpoint(Checkpoint):
+    """Keeps nothing: the disk is not what is measured."""
+
+    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+        """Let it pass."""
+
+
+@dataclass
+class Swap:
+    """One publish, and what came of it; seconds."""
+
+    published_at: int
+    step: int
+    wait: float = 0.0
+    taken: float = 0.0
+
+
+@dataclass
+class Watch:
+    """Stands between the loop and its sampler, asks for a map now and then, keeps the times."""
+
+    sampler: Following
+    publisher: "Connection[Any, Any]"
+    count: int
+    begins: list[float] = field(default_factory=list)
+    queued: list[float] = field(default_factory=list)
+    swaps: list[Swap] = field(default_factory=list)
+    next_at: int = WARM_UP + QUIET
+
+    def swap(self, step: int) -> dict[str, Any] | None:
+        """Note when each step begins, and the first on a new map."""
+        begin = time.time()
+        self.begins.append(begin)
+        self.queued.append(queued_s())
+        told = self.sampler.swap(step)
+        if told is not None and self.swaps:
+            one = self.swaps[-1]
+            one.step, one.taken = step, time.time() - begin
+            one.wait = begin - self.begins[one.published_at]
+            self.next_at = step + AFTER + QUIET
+        elif step == self.next_at:
+            self.ask()
+        return told
+
+    def ask(self) -> None:
+        """Have the next map published, or end where there were enough."""
+        if len(self.swaps) == self.count:
+            raise Enough
+        self.publisher.send("go")
+        self.swaps.append(Swap(len(self.begins) - 1, 0))
+
+    def __call__(self, context: Context) -> Negatives:
+        """Draw."""
+        return self.sampler(context)
+
+    def pauses_ms(self, *, is_net: bool, is_quiet: bool) -> list[float]:
+        """Return the longest pause about each swap, or in as many quiet steps after it."""
+        steps = 1_000 * (np.diff(self.begins) - is_net * np.diff(self.queued))
+        usual = float(np.median(steps[WARM_UP:]))
+        pauses = []
+        for one in self.swaps:
+            first, last = one.published_at, one.step + AFTER
+            window = steps[last : last + last - first] if is_quiet else steps[first:last]
+            pauses.append(float(window.max()) - usual)
+        return pauses
+
+
+def queued_s() -> float:
+    """Return how long this thread has waited for a processor so far."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+def imagine(items: int, rng: np.random.Generator) -> Dataset:
+    """Make users who take items by chance, and items without content."""
+    drawn = np.sort(rng.integers(0, items, (USERS, TAKEN)), axis=1)
+    item_rows = (drawn + np.arange(TAKEN)).astype(np.int32)  # all distinct
+    parts = np.full((USERS, TAKEN), TRAIN, np.int8)
+    parts[:, -1] = VALID
+    users = np.repeat(np.arange(USERS, dtype=np.int32), TAKEN)
+    ids = [f"item-{row}" for row in range(items + TAKEN)]
+    return Dataset(
+        item_ids=ids,
+        user_ids=[f"user-{row}" for row in range(USERS)],
+        interactions=Interactions(users, item_rows.reshape(-1), parts.reshape(-1), True),
+        modalities={},
+        attributes=pa.table({"item_id": ids}),
+        split="generated",
+        notes=(),
+        fingerprint="generated",
+    )
+
+
+def maps_by_chance(ids: int, clusters: int, count: int) -> list[ClusterMap]:
+    """Make maps whose codes mean nothing, of the items that `imagine` makes."""
+    rng = np.random.default_rng(0)
+    hashes = hashes_of(f"item-{row}".encode() for row in range(ids))
+    maps = [
+        ClusterMap(
+            rng.integers(0, clusters, ids).astype(np.int32),
+            rng.integers(0, CODES_2, ids).astype(np.int32),
+            rng.standard_normal((clusters, 64), dtype=np.float32),
+            hashes,
+        )
+        for _ in range(count)
+    ]
+    for found in maps:
+        found.version  # noqa: B018  # hashed before it is asked for
+    return maps
+
+
+def publish_when_asked(
+    asked: "Connection[Any, Any]",
+    url: str | None,
+    folder: Path,
+    ids: int,
+    clusters: int,
+    count: int,
+) -> None:
+    """Publish a first map, then one whenever asked; the other process runs this."""
+    store = open_cluster_store(url, folder, "esans-benchmark")
+    for found in maps_by_chance(ids, clusters, count):
+        store.publish(found)
+        asked.send("done")
+        asked.recv()
+
+
+def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any]") -> Watch:
+    """Train until every swap was seen."""
+    data, config = imagine(parsed.items, np.random.default_rng(0)), config_of()
+    store = open_cluster_store(parsed.redis, folder, "esans-benchmark")
+    ours.recv()
+    with open_sampler(data, config, store) as sampler:
+        assert isinstance(sampler, Following)
+        watch = Watch(sampler, ours, parsed.swaps)
+        try:
+            train_towers(
+                prepare(data, config), data, watch, config, NoCheckpoint(folder / "none", "")
+            )
+        except Enough:
+            return watch
+    raise SystemExit("the epoch was over before all swaps were seen: ask for fewer")
+
+
+def config_of() -> RunConfig:
+    """Return the configuration of the run."""
+    return check_config(CONFIG, "the benchmark")
+
+
+def table_of(watch: Watch) -> list[tuple[str, str]]:
+    """Lay out medians over the swaps."""
+    step = 1_000 * float(np.median(np.diff(watch.begins)[WARM_UP:]))
+    about, quiet = "publish to 20 steps after the swap", "as many quiet steps"
+    lines = [
+        ("a step", f"{step:.1f} ms"),
+        told("from publish to the first step on the new map", "s", waits_of(watch)),
+        told("taking the map, in the loop", "us", [1e6 * one.taken for one in watch.swaps]),
+    ]
+    for is_net, name in ((False, "longest pause"), (True, "longest pause but for waiting")):
+        for is_quiet, where in ((False, about), (True, quiet)):
+            pauses = watch.pauses_ms(is_net=is_net, is_quiet=is_quiet)
+            lines.append(told(f"{name}, {where}", "ms", pauses))
+    return lines
+
+
+def waits_of(watch: Watch) -> list[float]:
+    """Return the seconds from each publish to its swap."""
+    return [one.wait for one in watch.swaps]
+
+
+def told(name: str, unit: str, values: list[float]) -> tuple[str, str]:
+    """Lay out a line."""
+    return name, f"{median(values):.1f} {unit} (worst {max(values):.1f})"
+
+
+def main() -> None:
+    """Measure, print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.follow", description=__doc__)
+    parser.add_argument("--redis", metavar="URL", help="default: a folder, thrown away")
+    parser.add_argument("--items", type=int, default=1_000_000, help="(1,000,000)")
+    parser.add_argument("--clusters", type=int, default=1_000, help="K1 (1,000)")
+    parser.add_argument("--swaps", type=int, default=5, help="(5)")
+    parsed = parser.parse_args()
+    torch.set_num_threads(1)
+    ours, theirs = multiprocessing.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        process = multiprocessing.get_context("spawn").Process(
+            target=publish_when_asked,
+            args=(
+                theirs,
+                parsed.redis,
+                Path(folder),
+                parsed.items + TAKEN,
+                parsed.clusters,
+                parsed.swaps + 1,
+            ),
+        )
+        process.start()
+        watch = measure(parsed, Path(folder), ours)
+        ours.send("end")
+        process.join()
+    print(tabulate(table_of(watch), ["what", "cost"]))
+
+
+if __name__ == "__main__":
+    main()
