@@ -89,7 +89,10 @@ def serve(settings: Settings) -> int:
 def listen(host: str, port: int) -> socket.socket:
     """Open the port; raises OSError where that cannot be done."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    # inherited by every connection; asyncio would set it, but not where the protocol is unsaid
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def url_of(listener: socket.socket) -> str:

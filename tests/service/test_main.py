@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.__main__ import listen
 from tests.handmade import publish_handmade
 from tests.service.asking import until
 
@@ -108,6 +109,14 @@ def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path):
     assert status == 1
     assert f"127.0.0.1:{port}: cannot listen" in errors
     assert "Traceback" not in errors
+
+
+def test_an_answer_is_sent_at_once_and_not_held_back_for_an_acknowledgement():
+    with listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()[:2]):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_help_teaches_every_setting():
