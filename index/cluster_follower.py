@@ -14,7 +14,7 @@ from dataclasses import replace
 from index.cluster_map import ClusterMap, Hashes
 from index.cluster_store import Announcements, ClusterPointer, ClusterStore
 from index.errors import EsansError, FaultyClusterMapError, ForeignClusterMapError
-from index.follower_state import FollowerState, Status, reasons_of, status_of
+from index.follower_state import NOT_ASKED, FollowerState, Status, reasons_of, status_of
 from index.held_clusters import Held, Wanted, own_held, prepare, published_held
 from index.pointer_moves import is_needed
 
@@ -50,7 +50,7 @@ class ClusterFollower:
         self._held = own_held(self._wanted)
         self._published: tuple[ClusterMap, ClusterPointer] | None = None  # the last good one
         self._refused: tuple[ClusterPointer, tuple[str, ...]] | None = None
-        self._state = FollowerState("empty", ("not asked yet",), None, None, time.time(), 0, 0)
+        self._state = FollowerState("empty", (NOT_ASKED,), None, None, time.time(), 0, 0)
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="clusters", daemon=True)
@@ -182,11 +182,18 @@ class ClusterFollower:
         """Change the state; log it once where it is news."""
         state = self._state
         since = state.since if status == state.status else time.time()
+        refusals = state.refusals
         if (status, reasons) != (state.status, state.reasons):
+            refusals += status == "refused"
             level = logging.INFO if status in ("following", "empty") else logging.WARNING
             log.log(level, "cluster maps: %s%s", status, "".join(f"; {one}" for one in reasons))
         self._state = replace(
-            state, status=status, reasons=reasons, since=since, errors=state.errors + errors
+            state,
+            status=status,
+            reasons=reasons,
+            since=since,
+            errors=state.errors + errors,
+            refusals=refusals,
         )
 
 

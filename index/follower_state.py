@@ -12,6 +12,8 @@ from index.errors import (
     StoreFullError,
 )
 
+NOT_ASKED = "not asked yet"  # the reason before the first look
+
 Status = Literal["following", "unreachable", "refused", "empty", "stopped"]
 
 
@@ -21,7 +23,8 @@ class FollowerState:
 
     version, sequence  of the map that is held; no sequence where it is our own
     since              unix seconds of the last change of `status`
-    swaps, errors      counted since the start
+    swaps, errors      counted since the start; errors at every look that failed
+    refusals           maps turned down, each told and counted once
     """
 
     status: Status
@@ -31,6 +34,7 @@ class FollowerState:
     since: float
     swaps: int
     errors: int
+    refusals: int = 0
 
 
 def status_of(error: EsansError) -> Status:

@@ -62,6 +62,11 @@ def serve(settings: Settings) -> int:
     log = logging.getLogger("service")
     log.info("settings", extra=fields(**settings.model_dump(mode="json")))
     try:
+        app = create_app(settings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
         listener = listen(settings.http_host, settings.http_port)
     except OSError as error:
         place = f"{settings.http_host}:{settings.http_port}"
@@ -70,7 +75,7 @@ def serve(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -84,7 +89,10 @@ def serve(settings: Settings) -> int:
 def listen(host: str, port: int) -> socket.socket:
     """Open the port; raises OSError where that cannot be done."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    # inherited by every connection; asyncio would set it, but not where the protocol is unsaid
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def url_of(listener: socket.socket) -> str:

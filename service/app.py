@@ -9,20 +9,38 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from index.cluster_store import ClusterStore, open_cluster_store
+from index.errors import ConfigError
 from index.shelf import Shelf
+from service.admin_routes import admin_routes
+from service.cluster_metrics import ClusterCollector
+from service.cluster_routes import cluster_routes
 from service.live_bundle import LiveBundle
+from service.live_clusters import LiveClusters
 from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
 from service.problems import install_problems
 from service.routes import retrieval_routes, state_routes
-from service.settings import Settings
+from service.settings import Secrets, Settings, secrets_of
+from service.side_work import SideWork
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Join the parts; nothing runs before the app's lifespan begins."""
     metrics = Metrics()
-    live_bundle = LiveBundle(Shelf(settings.bundles), settings.poll_s, metrics)
+    secrets = secrets_of(settings)
+    live_clusters = LiveClusters(
+        open_store(settings, secrets),
+        "redis" if secrets.redis_url else "folder",
+        settings.poll_s,
+    )
+    live_bundle = LiveBundle(
+        Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take
+    )
+    metrics.registry.register(ClusterCollector(live_clusters))
+    many_negatives = SideWork("negatives", thread_count=1, most=8)
+    store_moves = SideWork("cluster store", thread_count=2, most=8)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -31,6 +49,9 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await asyncio.to_thread(live_bundle.stop)
+            await asyncio.to_thread(live_clusters.stop)
+            many_negatives.close()
+            store_moves.close()
 
     app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
@@ -41,9 +62,27 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.include_router(retrieval_routes(live_bundle, metrics, settings.body_limit_bytes))
-    app.include_router(state_routes(live_bundle, metrics))
+    limit_bytes = settings.body_limit_bytes
+    app.include_router(retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes))
+    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
+    app.include_router(state_routes(live_bundle, live_clusters, metrics))
+    if secrets.admin_token:
+        # with a client of its own: the follower's may be in the middle of a look
+        store, token = open_store(settings, secrets), secrets.admin_token
+        app.include_router(admin_routes(store, token, store_moves, limit_bytes))
     install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
     complete_openapi(app)
     app.add_middleware(RequestObserver, metrics=metrics)
     return app
+
+
+def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:
+    """Return the store of cluster maps; connects nothing yet.
+
+    Raises ConfigError if the address of Redis is none.
+    """
+    folder = settings.bundles / "clusters"
+    try:
+        return open_cluster_store(secrets.redis_url or None, folder, settings.namespace)
+    except ConfigError as error:
+        raise ConfigError(f"ESANS_REDIS_URL: {error}") from error

@@ -9,6 +9,7 @@ late). Where the file system itself failed (OSError), every poll tries again.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,10 +62,20 @@ class State:
 
 
 class LiveBundle:
-    """Follows the current bundle in a thread of its own."""
+    """Follows the current bundle in a thread of its own.
 
-    def __init__(self, shelf: Shelves, poll_s: float, metrics: Metrics) -> None:
+    on_live  called in that thread with each bundle that has become live
+    """
+
+    def __init__(
+        self,
+        shelf: Shelves,
+        poll_s: float,
+        metrics: Metrics,
+        on_live: Callable[[Bundle], None] = lambda _: None,
+    ) -> None:
         self._shelf = shelf
+        self._on_live = on_live
         self._poll_s = poll_s
         self._metrics = metrics
         self._state = State()
@@ -155,6 +166,7 @@ class LiveBundle:
         facts = live.bundle.manifest
         self._metrics.show_bundle(version, facts.index.factory, facts.items, made_at_s, load_s)
         self._state, self._refused = State(live), None
+        self._on_live(live.bundle)
         log.info(
             "bundle is live",
             extra=fields(version=version, items=facts.items, load_s=round(load_s, 3)),

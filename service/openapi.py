@@ -6,25 +6,34 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from service import schemas
+from service import cluster_schemas, schemas
 
 REF = "#/components/schemas/{model}"
-QUESTIONS = (schemas.RetrieveRequest,)
+BEARER = "bearer"  # the name of the one security scheme
+QUESTIONS = (
+    schemas.RetrieveRequest,
+    cluster_schemas.NegativesRequest,
+    cluster_schemas.PointerRequest,
+)
 ANSWERS: tuple[Any, ...] = (
     schemas.RetrieveAnswer,
     schemas.Alive,
     schemas.Readiness,
     schemas.BundleAnswer,
+    cluster_schemas.ClustersAnswer,
+    cluster_schemas.NegativesAnswer,
+    cluster_schemas.PointerAnswer,
     schemas.Problem,
 )
 WHAT_IS_MEANT = {
     304: "Not changed since the ETag that was sent",
+    401: "The bearer token is missing or wrong",
     404: "No such thing",
     405: "Not with this method",
     413: "The body is too large",
     422: "The body is not as it must be",
     500: "The service failed",
-    503: "No bundle is live",
+    503: "Not now: no bundle is live, or what is asked for is out of reach or busy",
 }
 
 
@@ -59,7 +68,9 @@ def complete_openapi(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            told.setdefault("components", {}).setdefault("schemas", {}).update(_definitions())
+            parts = told.setdefault("components", {})
+            parts.setdefault("schemas", {}).update(_definitions())
+            parts["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer"}}
             app.openapi_schema = told
         return app.openapi_schema
 

@@ -29,11 +29,14 @@ from index.errors import (
     TrainingError,
     WorseThanPopularityError,
 )
+from service.bearer import UnauthorizedError
 from service.bodies import BodyTooLargeError, InvalidBodyError
 from service.logs import request_id
 from service.schemas import Fault, Problem
+from service.side_work import BusyError
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="esans"'}
 UNEXPECTED = "the service failed; its log has the cause under this request_id"
 
 log = logging.getLogger("service")
@@ -55,6 +58,8 @@ TABLE: dict[type[EsansError], Row] = {
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
+    UnauthorizedError: Row(401, "urn:esans:problem:unauthorized", "The token is not right"),
+    BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
@@ -69,10 +74,12 @@ TABLE: dict[type[EsansError], Row] = {
     ForeignClusterMapError: Row(
         409, "urn:esans:problem:foreign-cluster-map", "The cluster map is of other items"
     ),
+    FaultyClusterMapError: Row(
+        503, "urn:esans:problem:faulty-cluster-map", "The stored cluster map has faults"
+    ),
     # what follows is raised offline only; met here, it is our own mistake
     EsansError: INTERNAL,
     ConfigError: INTERNAL,
-    FaultyClusterMapError: INTERNAL,
     FaultsError: INTERNAL,
     DatasetError: INTERNAL,
     TrainingError: INTERNAL,
@@ -117,7 +124,7 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
             log.error("request failed", exc_info=error)
             return internal_problem(request.url.path)
         faults = error.faults if isinstance(error, InvalidBodyError) else ()
-        headers = {"Retry-After": str(retry_after_s)} if row.status == 503 else None
+        headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
         return problem_response(
             request.url.path, row, str(error), headers=headers, faults=faults
         )

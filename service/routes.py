@@ -1,5 +1,7 @@
 """The calls. A route reads, asks the live bundle, writes; the work itself lives in `index`."""
 
+from itertools import zip_longest
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -7,6 +9,7 @@ from starlette.responses import Response
 from index.retriever import Answer, Question
 from service.bodies import json_response, read_body
 from service.live_bundle import LiveBundle
+from service.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
 from service.openapi import answers, reads
 from service.schemas import (
@@ -21,7 +24,9 @@ NO_STORE = {"Cache-Control": "no-store"}
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def retrieval_routes(live_bundle: LiveBundle, metrics: Metrics, limit_bytes: int) -> APIRouter:
+def retrieval_routes(
+    live_bundle: LiveBundle, live_clusters: LiveClusters, metrics: Metrics, limit_bytes: int
+) -> APIRouter:
     """Return the routes that answer questions."""
     router = APIRouter(tags=["retrieval"])
     find_s, total_s = metrics.stages.labels("find"), metrics.stages.labels("total")
@@ -41,6 +46,8 @@ def retrieval_routes(live_bundle: LiveBundle, metrics: Metrics, limit_bytes: int
                 answer = live.retriever.find(question_of(asked))
             metrics.count_answer(answer, asked.k)
             told = answer_of(live.bundle.version, answer)
+            if "clusters" in asked.include:
+                add_clusters(told, live_clusters.current())
             return json_response(told, headers=NO_STORE)
 
     return router
@@ -74,7 +81,19 @@ def answer_of(version: str, answer: Answer) -> RetrieveAnswer:
     return told
 
 
-def state_routes(live_bundle: LiveBundle, metrics: Metrics) -> APIRouter:
+def add_clusters(told: RetrieveAnswer, joined: Joined | None) -> None:
+    """Tell each candidate's codes, and in which map; found by id: the map follows a bundle."""
+    candidates = told["candidates"]
+    codes = joined.codes_of([one["item_id"] for one in candidates]) if joined else []
+    for candidate, own in zip_longest(candidates, codes):
+        candidate["cluster"] = own
+    if joined:
+        told["clusters"] = joined.version
+
+
+def state_routes(
+    live_bundle: LiveBundle, live_clusters: LiveClusters, metrics: Metrics
+) -> APIRouter:
     """Return the routes that tell how the service is."""
     router = APIRouter(tags=["state"])
 
@@ -99,6 +118,8 @@ def state_routes(live_bundle: LiveBundle, metrics: Metrics) -> APIRouter:
     )
     async def readyz() -> Response:
         told = live_bundle.readiness()
+        if followed := live_clusters.told():
+            told["clusters"] = followed
         return json_response(told, 200 if told["status"] == "ready" else 503, NO_STORE)
 
     described = answers("The live bundle", BundleAnswer, 503)

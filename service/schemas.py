@@ -38,6 +38,7 @@ class _TextOrInteger:
         )
 
 
+Source = Literal["redis", "folder", "bundle"]
 Id = Annotated[str, _TextOrInteger]
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH)]
 
@@ -65,6 +66,9 @@ class RetrieveRequest(BaseModel):
     exclude_seen: bool = Field(
         default=True, description="whether the items of the whole history are excluded too"
     )
+    include: Annotated[list[Literal["clusters"]], Field(max_length=8)] = Field(
+        default=[], description="what to tell of each candidate besides its score"
+    )
 
 
 class Candidate(TypedDict):
@@ -77,6 +81,15 @@ class Candidate(TypedDict):
             description="inner product with the query; null where popular items are returned"
         ),
     ]
+    cluster: NotRequired[
+        Annotated[
+            tuple[int, int] | None,
+            Field(
+                description="where asked for: its level-1 and level-2 code in the map named by "
+                "`clusters`; null where that map lacks it, or there is none"
+            ),
+        ]
+    ]
 
 
 class RetrieveAnswer(TypedDict):
@@ -84,6 +97,9 @@ class RetrieveAnswer(TypedDict):
 
     bundle: Annotated[str, Field(description="the version of the bundle that answered")]
     candidates: list[Candidate]
+    clusters: NotRequired[
+        Annotated[str, Field(description="the version of the map that told the clusters")]
+    ]
     fallback: NotRequired[
         Annotated[Fallback, Field(description="why popular items are returned, if they are")]
     ]
@@ -98,12 +114,27 @@ class Alive(TypedDict):
     status: Literal["alive"]
 
 
+class FollowerAnswer(TypedDict):
+    """How the following of cluster maps goes; in trouble the last good map stays in use."""
+
+    status: Annotated[
+        Literal["following", "unreachable", "refused", "empty", "stopped"],
+        Field(
+            description="none of them makes the service less ready: `/retrieve` needs no map"
+        ),
+    ]
+    version: NotRequired[Annotated[str, Field(description="of the map in use")]]
+    source: NotRequired[Annotated[Source, Field(description="where that map is from")]]
+    reasons: NotRequired[list[str]]
+
+
 class Readiness(TypedDict):
     """Whether a bundle is live; what is wrong, even where an older one serves on."""
 
     status: Literal["ready", "loading", "no bundle", "refused", "stopped"]
     bundle: NotRequired[str]
     reasons: NotRequired[list[str]]
+    clusters: NotRequired[FollowerAnswer]
 
 
 class BundleAnswer(TypedDict):

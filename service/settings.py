@@ -5,15 +5,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from annotated_types import Ge, Le
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
+from service.secret import read_secret
 
 PREFIX = "ESANS_"
 INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by a cluster, for a service called esans
@@ -40,13 +41,33 @@ class Settings(BaseSettings):
         default=2.0,
         ge=0.02,
         le=3_600,
-        description="seconds between two looks at which bundle is current",
+        description="seconds between two looks at what is current, bundle and cluster map",
     )
     body_limit_bytes: int = Field(
         default=1 << 20,
         ge=1 << 10,
         le=1 << 26,
         description="bytes of the largest request body that is read",
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="where cluster maps are followed, redis://[[user]:password@]host:port/0 or "
+        "rediss://; empty: in the folder `clusters` among the bundles",
+    )
+    redis_url_file: Path | None = Field(
+        default=None, description="a file that holds the URL, instead of ESANS_REDIS_URL"
+    )
+    namespace: str = Field(
+        default="esans",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="what the keys in Redis begin with: as the trainer's",
+    )
+    admin_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="the bearer token of the admin calls; empty: there are none",
+    )
+    admin_token_file: Path | None = Field(
+        default=None, description="a file that holds the token, instead of ESANS_ADMIN_TOKEN"
     )
 
     @model_validator(mode="before")
@@ -57,6 +78,41 @@ class Settings(BaseSettings):
         if complaints:
             raise ValueError("; ".join(complaints))
         return values
+
+    @field_validator("redis_url_file", "admin_token_file", mode="before")
+    @classmethod
+    def take_empty_for_unset(cls, value: object) -> object:
+        """Compose files set a variable to nothing where the operator set none."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def refuse_unfit_secrets(self) -> "Settings":
+        """See at the start, not at the first use, that secrets can be read."""
+        try:
+            secrets_of(self)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class Secrets(NamedTuple):
+    """What must not be shown. Empty: not set."""
+
+    redis_url: str
+    admin_token: str
+
+
+def secrets_of(settings: Settings) -> Secrets:
+    """Return the secrets, read from their files where these are set.
+
+    Raises ConfigError if one cannot be read.
+    """
+    given = (settings.redis_url, settings.redis_url_file)
+    token = (settings.admin_token, settings.admin_token_file)
+    return Secrets(
+        redis_url=read_secret("ESANS_REDIS_URL", *given),
+        admin_token=read_secret("ESANS_ADMIN_TOKEN", *token),
+    )
 
 
 def known_names() -> list[str]:
@@ -106,7 +162,7 @@ def describe_settings() -> str:
     """Return a line per setting, for --help."""
     lines = []
     for name, field in Settings.model_fields.items():
-        default = "required" if field.is_required() else f"default: {field.default}"
+        default = "required" if field.is_required() else f"default: {field.default or 'none'}"
         variable = f"{PREFIX}{name.upper()}"
         lines.append(f"  {variable}\n    {field.description} ({_range_of(field)}{default})")
     return "\n".join(lines)

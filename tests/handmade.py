@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper
 
 from index.bundle import Histories
-from index.id_table import build_id_table
+from index.cluster_files import card_of, save_cluster_map
+from index.cluster_map import ClusterMap
+from index.id_table import build_id_table, hashes_of
 from index.manifest import DatasetFacts
 from index.shelf import Shelf
 from index.writing import Contents, RunFacts, write_bundle
@@ -64,7 +66,27 @@ def mean_query(vectors, history_rows):
     return (total / np.linalg.norm(total)).astype(np.float32)
 
 
-def write_handmade(folder: Path, count=ITEM_COUNT, seed=0, with_histories=True, prefix="item"):
+def handmade_map(count=ITEM_COUNT, prefix="item", turn=0):
+    """Row i is of cluster (i + turn) % 4, code (i // 4) % 3; clusters stand at 0, 1, 3, 6."""
+    rows = np.arange(count)
+    return ClusterMap(
+        codes1=((rows + turn) % 4).astype(np.int32),
+        codes2=(rows // 4 % 3).astype(np.int32),
+        centroids=np.array([[0], [1], [3], [6]], dtype=np.float32),
+        id_hashes=hashes_of(f"{prefix}-{row}".encode() for row in rows),
+        temperature_share=0.5,
+        made={"at": NOW.isoformat(), "turn": turn},
+    )
+
+
+def write_handmade(
+    folder: Path,
+    count=ITEM_COUNT,
+    seed=0,
+    with_histories=True,
+    prefix="item",
+    clusters=None,
+):
     """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
     vectors = item_vectors(count, seed)
     ids = [f"{prefix}-{row}" for row in range(count)]
@@ -94,7 +116,11 @@ def write_handmade(folder: Path, count=ITEM_COUNT, seed=0, with_histories=True, 
         training_interactions=6,
         notes=[],
     )
-    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, {}, [], {}, {}, seed)
+    maps = []
+    if clusters:
+        save_cluster_map(clusters, folder)
+        maps = [card_of(clusters).model_dump(mode="json")]
+    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, {}, maps, {}, {}, seed)
     return write_bundle(folder, contents, facts)
 
 

@@ -2,7 +2,7 @@ import re
 
 import yaml
 
-from service.settings import Settings
+from service.settings import Settings, secrets_of
 from tests.containers.dockerfile import ROOT, environment, exec_form, stages, values
 from trainer.__main__ import build_parser
 
@@ -41,8 +41,28 @@ def test_the_demo_that_the_trainer_reads_is_made_in_its_image():
 
 
 def test_the_service_waits_until_the_trainer_has_published():
-    waits = SERVICES["service"]["depends_on"]
-    assert waits == {"trainer": {"condition": "service_completed_successfully"}}
+    waits = SERVICES["service"]["depends_on"]["trainer"]
+    assert waits == {"condition": "service_completed_successfully"}
+
+
+def test_trainer_and_service_meet_in_redis_but_need_none():
+    for name in ("trainer", "service"):
+        url = SERVICES[name]["environment"]["ESANS_REDIS_URL"]
+        assert url == "${ESANS_REDIS_URL-redis://redis:6379/0}"  # set to nothing: a folder
+        wait = SERVICES[name]["depends_on"]["redis"]
+        assert wait == {"condition": "service_started", "required": False}
+
+
+def test_nothing_that_compose_starts_waits_for_itself():
+    assert "depends_on" not in SERVICES["redis"]
+    assert "service" not in SERVICES["trainer"]["depends_on"]
+
+
+def test_the_variables_that_compose_leaves_empty_are_no_fault(tmp_path):
+    given = SERVICES["service"]["environment"]
+    empty = [name for name, value in given.items() if re.fullmatch(r"\$\{\w+-\}", value)]
+    assert empty == ["ESANS_ADMIN_TOKEN"]
+    assert secrets_of(Settings(bundles=tmp_path, admin_token="")).admin_token == ""
 
 
 def test_every_variable_that_compose_and_image_set_is_a_setting_of_the_service():

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from index.errors import BundleError
@@ -10,6 +11,17 @@ def test_every_id_leads_to_its_row_and_back():
     table = build_id_table(IDS)
     assert table.rows_of(IDS).tolist() == list(range(len(IDS)))
     assert table.ids_of(range(len(IDS))) == IDS
+
+
+def test_ids_come_in_any_order_and_any_number():
+    for ids in (IDS, ["item-1", "item-20", "7"]):
+        table = build_id_table(ids)
+        assert table.ids_of(np.array([2, 0, 2], dtype=np.int32)) == [ids[2], ids[0], ids[2]]
+        assert table.ids_of([]) == []
+
+
+def test_hashes_come_in_row_order_too():
+    assert (build_id_table(IDS).hashes_by_row() == hashes_of(one.encode() for one in IDS)).all()
 
 
 def test_a_saved_table_answers_as_before(tmp_path):

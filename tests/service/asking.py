@@ -81,6 +81,21 @@ class Caller:
 
         return until(told_so)
 
+    def wait_for_clusters(self, status, version=None, reason="", limit_s=30):
+        """Wait until /readyz says so of the cluster map; return what it says."""
+
+        def told_so():
+            told = self.get("/readyz").json().get("clusters", {})
+            reasons = " ".join(told.get("reasons", []))
+            fits = told.get("status") == status and version in (None, told.get("version"))
+            is_asked = "not asked yet" not in reasons
+            return told if fits and is_asked and reason in reasons else None
+
+        return until(told_so, limit_s)
+
+    def negatives(self, **question):
+        return self.ask("POST", "/negatives", json=question)
+
 
 @contextmanager
 def running(bundles, **settings):
@@ -93,15 +108,15 @@ def running(bundles, **settings):
 
 
 @contextmanager
-def logged_lines(formatter):
-    """The lines that the service logs meanwhile, as objects."""
+def logged_lines(formatter, name="service"):
+    """The lines that a logger is given meanwhile, as objects."""
     lines = []
 
     class Collector(logging.Handler):
         def emit(self, record):
             lines.append(json.loads(formatter.format(record)))
 
-    logger, collector = logging.getLogger("service"), Collector()
+    logger, collector = logging.getLogger(name), Collector()
     before = logger.level
     logger.addHandler(collector)
     logger.setLevel("INFO")

@@ -56,8 +56,10 @@ def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path):
 
 def test_the_first_bundle_makes_it_ready(empty, tmp_path):
     version = publish_handmade(tmp_path)
-    assert empty.wait_for("ready") == {"status": "ready", "bundle": version}
+    told = empty.wait_for("ready")
+    assert (told["status"], told["bundle"]) == ("ready", version)
     assert empty.get("/readyz").status_code == 200
+    empty.wait_for_clusters("empty")
     assert empty.get("/health").json() == empty.get("/readyz").json()
     assert empty.retrieve(k=1).json()["bundle"] == version
 

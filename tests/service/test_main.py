@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.__main__ import listen
 from tests.handmade import publish_handmade
 from tests.service.asking import until
 
@@ -85,6 +86,12 @@ def test_it_stops_in_peace_before_anything_is_published(tmp_path):
         (["--port", "http"], {"ESANS_BUNDLES": "x"}, "ESANS_HTTP_PORT: found 'http'"),
         (["--bundles", "x"], {"ESANS_HTTP_PROT": "1"}, "did you mean ESANS_HTTP_PORT?"),
         (["--bundles", "x"], {"ESANS_POLL_S": "soon"}, "ESANS_POLL_S: found 'soon'"),
+        (
+            ["--bundles", "x"],
+            {"ESANS_REDIS_URL": "http://:hush@h:1"},
+            "ESANS_REDIS_URL: the add",
+        ),
+        (["--bundles", "x"], {"ESANS_REDIS_URL": "redis://:hush@h:x/0"}, "expected redis://"),
     ],
 )
 def test_a_setting_at_fault_stops_the_start_with_one_message(arguments, variables, told):
@@ -92,6 +99,7 @@ def test_a_setting_at_fault_stops_the_start_with_one_message(arguments, variable
     assert status == 2
     assert told in errors
     assert "Traceback" not in errors
+    assert "hush" not in errors
 
 
 def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path):
@@ -101,6 +109,14 @@ def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path):
     assert status == 1
     assert f"127.0.0.1:{port}: cannot listen" in errors
     assert "Traceback" not in errors
+
+
+def test_an_answer_is_sent_at_once_and_not_held_back_for_an_acknowledgement():
+    with listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()[:2]):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_help_teaches_every_setting():

@@ -1,5 +1,7 @@
 import pytest
 
+from tests.service.asking import running
+
 CALLS = [
     ("post", "/retrieve", {"200", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
@@ -7,12 +9,21 @@ CALLS = [
     ("get", "/health", {"200", "500", "503"}),
     ("get", "/livez", {"200", "500"}),
     ("get", "/metrics", {"200"}),
+    ("get", "/clusters", {"200", "404", "500", "503"}),
+    ("post", "/negatives", {"200", "404", "413", "422", "500", "503"}),
 ]
+ADMIN = ("put", "/admin/clusters/current")
 
 
 @pytest.fixture(scope="module")
 def described(caller):
     return caller.get("/openapi.json").json()
+
+
+@pytest.fixture(scope="module")
+def described_to_admins(shelf_folder):
+    with running(shelf_folder, admin_token="secret") as caller:
+        return caller.get("/openapi.json").json()
 
 
 def references(node):
@@ -67,13 +78,30 @@ def test_the_question_is_described_to_the_last_bound(described):
     question = resolved(described, references(content)[0])
     assert question["additionalProperties"] is False
     assert set(question["properties"]) == {
-        *("user_id", "history", "k", "exclude", "exclude_seen"),
+        *("user_id", "history", "k", "exclude", "exclude_seen", "include"),
     }
     k = question["properties"]["k"]
     assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
     assert question["properties"]["exclude"]["maxItems"] == 10_000
     kinds = {one["type"] for one in question["properties"]["exclude"]["items"]["anyOf"]}
     assert kinds == {"string", "integer"}
+
+
+def test_negatives_are_described_to_the_last_bound(described):
+    content = described["paths"]["/negatives"]["post"]["requestBody"]["content"]
+    question = resolved(described, references(content)[0])
+    assert sorted(question["required"]) == ["easy", "hard", "positives"]
+    assert question["properties"]["positives"]["maxItems"] == 10_000
+    assert question["properties"]["easy"]["maximum"] == 1_000
+
+
+def test_the_admin_call_is_described_where_there_is_one(described, described_to_admins):
+    method, path = ADMIN
+    call = described_to_admins["paths"][path][method]
+    assert set(call["responses"]) == {"200", "401", "404", "413", "422", "500", "503"}
+    (scheme,) = call["security"][0]
+    assert described_to_admins["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+    assert path not in described["paths"]
 
 
 def test_the_docs_open(caller):

@@ -1,7 +1,13 @@
 import pytest
 
 from index.errors import ConfigError
-from service.settings import Settings, describe_settings, load_settings, unknown_names
+from service.settings import (
+    Settings,
+    describe_settings,
+    load_settings,
+    secrets_of,
+    unknown_names,
+)
 
 
 def test_what_is_not_chosen_has_a_default(tmp_path):
@@ -24,6 +30,9 @@ def test_settings_do_not_change(tmp_path):
         ("poll_s", "nan", "ESANS_POLL_S: found 'nan'"),
         ("log_level", "loud", "ESANS_LOG_LEVEL: found 'loud'; .*'debug'"),
         ("body_limit_bytes", "1", "ESANS_BODY_LIMIT_BYTES: found '1'"),
+        ("namespace", "a:b", "ESANS_NAMESPACE: found 'a:b'"),
+        ("redis_url_file", "/nowhere/url", "ESANS_REDIS_URL_FILE: /nowhere/url cannot be read"),
+        ("admin_token_file", "/nowhere", "ESANS_ADMIN_TOKEN_FILE: /nowhere cannot be read"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(tmp_path, name, value, told):
@@ -39,7 +48,7 @@ def test_all_bad_values_are_told_at_once(tmp_path):
 def test_a_misspelt_variable_is_told_with_the_nearest_and_all_known_ones():
     (complaint,) = unknown_names({"ESANS_HTTP_PROT": "1"})
     assert "ESANS_HTTP_PROT is no setting; did you mean ESANS_HTTP_PORT?" in complaint
-    assert "known are ESANS_BODY_LIMIT_BYTES, ESANS_BUNDLES" in complaint
+    assert "known are ESANS_ADMIN_TOKEN, ESANS_ADMIN_TOKEN_FILE, ESANS_BODY_L" in complaint
 
 
 def test_a_variable_like_no_other_is_told_without_a_guess():
@@ -53,10 +62,37 @@ def test_a_variable_like_no_other_is_told_without_a_guess():
         *("ESANS_SERVICE_HOST", "ESANS_SERVICE_PORT_HTTP"),
         *("ESANS_PORT", "ESANS_PORT_8000_TCP_ADDR"),
         *("ESANS_BUNDLES", "esans_bundles", "PATH"),
+        *("ESANS_REDIS_URL", "ESANS_REDIS_URL_FILE", "ESANS_NAMESPACE"),
     ],
 )
 def test_what_a_cluster_injects_or_others_own_is_no_complaint(name):
     assert unknown_names({name: "anything"}) == []
+
+
+def test_secrets_are_read_from_files_too(tmp_path):
+    (tmp_path / "url").write_text("redis://:pass@host:1/2\n")
+    (tmp_path / "token").write_text(" token\n")
+    files = {"redis_url_file": tmp_path / "url", "admin_token_file": tmp_path / "token"}
+    found = secrets_of(Settings(bundles=tmp_path, **files))
+    assert found == ("redis://:pass@host:1/2", "token")
+
+
+def test_a_file_variable_set_to_nothing_is_not_set(tmp_path):
+    settings = Settings(bundles=tmp_path, redis_url_file="", admin_token_file="")
+    assert secrets_of(settings) == ("", "")
+
+
+def test_a_secret_given_twice_is_refused(tmp_path):
+    (tmp_path / "token").write_text("one")
+    chosen = {"admin_token": "two", "admin_token_file": tmp_path / "token"}
+    with pytest.raises(ConfigError, match="ESANS_ADMIN_TOKEN_FILE: both are set"):
+        load_settings({"bundles": tmp_path, **chosen})
+
+
+def test_a_secret_is_shown_nowhere(tmp_path):
+    settings = Settings(bundles=tmp_path, redis_url="redis://:hush@h/0", admin_token="hush")
+    told = f"{settings} {settings!r} {settings.model_dump_json()} {describe_settings()}"
+    assert "hush" not in told
 
 
 def test_every_setting_explains_itself():

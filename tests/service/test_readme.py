@@ -1,0 +1,41 @@
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from index.folder_clusters import FolderClusters
+from tests.handmade import handmade_map, publish_handmade
+from tests.service.asking import until
+from tests.service.test_main import served
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+CALLS = re.findall(r"^    (curl (?:.*\\\n)*.*)$", README, re.M)
+TOKEN = "open sesame"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
+def test_the_calls_of_the_readme_are_answered(tmp_path):
+    publish_handmade(tmp_path, prefix="sku")
+    store = FolderClusters(tmp_path / "clusters")
+    for turn in (0, 1):
+        store.publish(handmade_map(prefix="sku", turn=turn))
+    with served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
+        until(lambda: client.get("/clusters").status_code == 200, 30)
+        answers = [told_by(call, client.base_url) for call in CALLS]
+    found, card, negatives, pointer = answers
+    assert found["candidates"]
+    assert card["version"] == handmade_map(prefix="sku", turn=1).version
+    assert negatives["unknown_items"] == ["sku-00042", "sku-00007"]  # here they are sku-42 ...
+    assert pointer["version"] == handmade_map(prefix="sku", turn=0).version
+
+
+def told_by(call, url):
+    call = call.replace("http://", "").replace("localhost:8000", f"{url.host}:{url.port}")
+    done = subprocess.run(
+        ["sh", "-c", call], env={"ESANS_ADMIN_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
