@@ -2,8 +2,9 @@
 
     python -m examples.torch_loop --url http://localhost:8000 --data shop/
 
-All that it needs of this project is `POST /negatives`. It subtracts log q, so it aims at the
-softmax over the whole catalogue; without `- log_q` the map's own emphasis stays.
+All that it needs of this project is `POST /negatives`. Its own catalogue must hold the items of
+the service's. It subtracts log q, so it aims at the softmax over the whole catalogue; without
+`- log_q` the map's own emphasis stays.
 """
 
 import argparse
@@ -34,6 +35,8 @@ def train(
         asked = {"positives": [item for _, item in batch], "easy": EASY, "hard": HARD}
         told = client.post("/negatives", json=asked | {"seed": step}).raise_for_status().json()
         known = [pair for pair in batch if pair[1] not in told.get("unknown_items", ())]
+        if not known:
+            continue  # the service knows none of these items
         loss = loss_of(tables, known, told, taken)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

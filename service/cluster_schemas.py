@@ -101,9 +101,9 @@ class PointerRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    action: Literal["pin", "unpin", "roll_back"] = Field(
+    action: Literal["pin", "unpin", "rollback"] = Field(
         description="pin: make a version current (without one: stay with the current) until it "
-        "is unpinned; unpin: let what is published next become current; roll_back: to the "
+        "is unpinned; unpin: let what is published next become current; rollback: to the "
         "version before, or to the one named"
     )
     version: Version | None = Field(default=None, description="16 hex digits; not for unpin")

@@ -166,12 +166,18 @@ class LiveBundle:
         facts = live.bundle.manifest
         self._metrics.show_bundle(version, facts.index.factory, facts.items, made_at_s, load_s)
         self._state, self._refused = State(live), None
-        self._on_live(live.bundle)
+        self._announce(live.bundle)
         log.info(
             "bundle is live",
             extra=fields(version=version, items=facts.items, load_s=round(load_s, 3)),
         )
         return None
+
+    def _announce(self, bundle: Bundle) -> None:
+        try:
+            self._on_live(bundle)
+        except Exception:  # the bundle answers, whatever becomes of what goes with it
+            log.exception("a live bundle was not followed up")
 
     def _turn_down(self, what: str, error: Exception) -> None:
         reasons = _reasons(error)

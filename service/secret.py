@@ -14,7 +14,8 @@ def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
 
     name  of the setting, for messages: with `_FILE` it names the file's
 
-    Raises ConfigError if both are set, or the file cannot be read.
+    Raises ConfigError if both are set, or the file cannot be read or is empty: who names a
+    file wants a secret.
     """
     value = given.get_secret_value().strip()
     if file is None:
@@ -25,9 +26,15 @@ def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
         )
     try:
         with file.open("rb") as stream:
-            return stream.read(MOST_BYTES).decode().strip()
+            found = stream.read(MOST_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{name}_FILE: {file} cannot be read ({type(error).__name__}); expected a text "
             "file that holds the secret and nothing else: mount it, or let this user read it"
         ) from error
+    if not found:
+        raise ConfigError(
+            f"{name}_FILE: {file} is empty, expected the secret; write it into the file, or "
+            f"unset {name}_FILE"
+        )
+    return found

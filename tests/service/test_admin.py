@@ -40,7 +40,7 @@ def test_without_a_token_set_there_is_no_admin_call(caller):
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], f"{TOKEN}x", "ü"])
 def test_a_missing_or_wrong_token_is_refused(admin, store, token):
     before = store.pointer()
-    answer = put(admin, token, action="roll_back")
+    answer = put(admin, token, action="rollback")
     assert answer.headers["www-authenticate"].startswith("Bearer")
     told = problem(answer, 401)
     assert TOKEN not in answer.text
@@ -49,7 +49,7 @@ def test_a_missing_or_wrong_token_is_refused(admin, store, token):
 
 
 def test_the_right_token_in_another_scheme_is_refused(admin):
-    problem(put(admin, scheme="Basic", action="roll_back"), 401)
+    problem(put(admin, scheme="Basic", action="rollback"), 401)
     problem(admin.ask("PUT", PATH, headers={"Authorization": TOKEN.encode()}), 401)
 
 
@@ -62,13 +62,13 @@ def test_the_scheme_may_be_written_in_any_case(admin):
 
 
 def test_a_roll_back_is_followed_and_a_second_one_returns(admin):
-    told = put(admin, action="roll_back").json()
+    told = put(admin, action="rollback").json()
     assert (told["version"], told["previous"]) == (FIRST.version, SECOND.version)
     admin.wait_for_clusters("following", FIRST.version)
     assert admin.get("/clusters").json()["sequence"] == told["sequence"]
-    assert put(admin, action="roll_back").json()["version"] == SECOND.version
+    assert put(admin, action="rollback").json()["version"] == SECOND.version
     admin.wait_for_clusters("following", SECOND.version)
-    told = put(admin, action="roll_back", version=FIRST.version).json()
+    told = put(admin, action="rollback", version=FIRST.version).json()
     assert told["version"] == FIRST.version
 
 
@@ -88,7 +88,7 @@ def test_a_pin_without_a_version_stays_with_the_current_one(admin):
     assert (told["version"], told["is_pinned"]) == (SECOND.version, True)
 
 
-@pytest.mark.parametrize("action", ["pin", "roll_back"])
+@pytest.mark.parametrize("action", ["pin", "rollback"])
 def test_a_version_that_is_not_there_is_a_404(admin, action):
     told = problem(put(admin, action=action, version="0" * 16), 404)
     assert "0" * 16 in told["detail"]
@@ -97,7 +97,7 @@ def test_a_version_that_is_not_there_is_a_404(admin, action):
 def test_where_nothing_is_published_there_is_nothing_to_pin(tmp_path):
     publish_handmade(tmp_path)
     with running(tmp_path, admin_token=TOKEN) as caller:
-        for action in ("pin", "unpin", "roll_back"):
+        for action in ("pin", "unpin", "rollback"):
             problem(put(caller, action=action), 404)
 
 

@@ -234,3 +234,19 @@ async def ask_during_swaps(bundles: Path, versions, count):
                 await wait_for(version)
             swapped.set()
     return answers
+
+
+def test_a_bundle_answers_whatever_becomes_of_what_goes_with_it(tmp_path):
+    def fail(_):
+        raise MemoryError("no room for its map")
+
+    version = publish_handmade(tmp_path)
+    live = LiveBundle(Shelf(tmp_path), 0.02, Metrics(), on_live=fail)
+    live.start()
+    try:
+        until(lambda: live.readiness()["status"] == "ready")
+        assert live.get().bundle.version == version
+        later = publish_handmade(tmp_path, now=day(1))
+        until(lambda: live.readiness().get("bundle") == later)
+    finally:
+        live.stop()

@@ -1,10 +1,13 @@
 """Redis is a cache: whatever becomes of it, /retrieve answers, and the rest recovers."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import numpy as np
 import pytest
 
+from index.cluster_map import ClusterMap
+from index.errors import StoreFullError, StoreUnreachableError
 from index.redis_clusters import RedisClusters
 from service.logs import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
@@ -145,6 +148,53 @@ def test_retrieve_answers_on_while_redis_is(name, caller, redis, store):
     assert "following" in events[-1]
 
 
+def test_retrieve_answers_on_while_redis_is_out_of_memory(caller, redis, store):
+    pointer = store.pointer()
+    with asked_all_the_time(caller) as asker:
+        redis.client.config_set("maxmemory", 1)
+        with pytest.raises(StoreFullError):
+            store.publish(SECOND)
+        asker.go_on()
+        caller.wait_for_clusters("following", FIRST.version)
+        assert caller.metric("esans_redis_up") == 1
+        assert store.pointer() == pointer
+        redis.client.config_set("maxmemory", 0)
+        store.publish(SECOND)
+        caller.wait_for_clusters("following", SECOND.version, limit_s=LIMIT_S)
+        asker.go_on()
+
+
+def test_retrieve_answers_on_while_redis_is_killed_in_mid_publish(caller, redis, store):
+    pointer = store.pointer()
+    publisher = threading.Thread(target=publish_until_it_fails, args=(redis.url,))
+    with asked_all_the_time(caller) as asker:
+        publisher.start()
+        until(lambda: redis.client.keys("*:staged:*"), LIMIT_S)
+        redis.kill()
+        publisher.join()
+        caller.wait_for_clusters("unreachable", FIRST.version, limit_s=LIMIT_S)
+        asker.go_on()
+        redis.start()
+        until(lambda: store.pointer() is not None, LIMIT_S)
+        assert store.pointer().version == pointer.version
+        caller.wait_for_clusters("following", FIRST.version, limit_s=LIMIT_S)
+
+
+def publish_until_it_fails(url):
+    """Publish a map that is on its way most of the time, and under a pin never current."""
+    store, large = RedisClusters(url), large_map()
+    store.pin()
+    with suppress(StoreUnreachableError):
+        while True:
+            store.publish(large)
+
+
+def large_map():
+    codes = np.zeros(1_000_000, np.int32)
+    hashes = np.arange(1_000_000, dtype=np.uint64)
+    return ClusterMap(codes, codes, np.ones((1, 4), np.float32), hashes)
+
+
 def flush(redis):
     redis.client.flushall()
 
@@ -192,14 +242,14 @@ def test_a_damaged_map_is_refused_and_the_last_good_one_stays(caller, redis, sto
     (key, *_) = redis.client.keys(f"*:{FIRST.version}:0")
     redis.client.setrange(key, 8, b"\xff" * 8)
     with asked_all_the_time(caller) as asker:
-        assert put(caller, action="roll_back").status_code == 200
+        assert put(caller, action="rollback").status_code == 200
         told = caller.wait_for_clusters("refused", SECOND.version)
         assert FIRST.version in " ".join(told["reasons"])
         asker.go_on()
         assert caller.get("/readyz").json()["status"] == "ready"
         assert caller.metric("esans_redis_up") == 1
         assert caller.metric('esans_cluster_map_swaps_total{result="refused"}') == 1
-        assert put(caller, action="roll_back").status_code == 200
+        assert put(caller, action="rollback").status_code == 200
         caller.wait_for_clusters("following", SECOND.version)
 
 
@@ -211,7 +261,7 @@ def test_the_pointer_is_moved_over_http_and_held_by_a_pin(caller, store):
     until(lambda: caller.get("/clusters").json()["is_pinned"], LIMIT_S)
     assert caller.get("/clusters").json()["version"] == FIRST.version
     assert put(caller, action="unpin").json()["version"] == FIRST.version
-    assert put(caller, action="roll_back", version=SECOND.version).status_code == 200
+    assert put(caller, action="rollback", version=SECOND.version).status_code == 200
     caller.wait_for_clusters("following", SECOND.version)
     problem(put(caller, action="pin", version="0" * 16), 404)
 
@@ -222,7 +272,7 @@ def test_an_operator_is_told_that_redis_is_away_while_others_are_answered(
 ):
     with asked_all_the_time(caller) as asker:
         trouble(redis)
-        answer = put(caller, action="roll_back")
+        answer = put(caller, action="rollback")
         told = problem(answer, 503)
         asker.go_on()
     assert answer.headers["retry-after"] == "1"

@@ -99,3 +99,11 @@ def test_every_setting_explains_itself():
     assert all(field.description for field in Settings.model_fields.values())
     assert "ESANS_POLL_S" in describe_settings()
     assert "(0.02 to 3600; default: 2.0)" in describe_settings()
+
+
+@pytest.mark.parametrize("name", ["redis_url", "admin_token"])
+def test_a_file_named_for_a_secret_must_hold_one(tmp_path, name):
+    empty = tmp_path / "secret"
+    empty.write_text(" \n")
+    with pytest.raises(ConfigError, match=rf"{name.upper()}_FILE: .*secret is empty"):
+        load_settings({"bundles": tmp_path, f"{name}_file": empty})

@@ -1,9 +1,16 @@
 """Whatever becomes of Redis, a run that follows goes on with the last good map."""
 
+from contextlib import suppress
+from threading import Thread, current_thread, main_thread
+
+import numpy as np
 import pytest
 from redis import Redis
 
+from index.cluster_map import ClusterMap
 from index.cluster_store import open_cluster_store
+from index.errors import StoreFullError, StoreUnreachableError
+from index.folder_clusters import FolderClusters
 from tests.redis_server import wait_until
 from tests.trainer.maps import follow, lineage_of, map_of, publishing
 
@@ -91,6 +98,74 @@ def test_a_damaged_map_is_refused_and_the_good_one_drawn_from(
     actions = {BROKEN_AT: point_at_a_damaged_one, REPAIRED_AT: publishing(store, better)}
     trained, _ = follow(world_data, store, tmp_path, actions)
     assert lineage_of(trained) == [(0, good.version), (REPAIRED_AT + 1, better.version)]
+
+
+def test_training_goes_on_while_redis_is_out_of_memory(world_data, tmp_path, redis, store):
+    good, better = map_of(world_data, 1), map_of(world_data, 2)
+    store.publish(good)
+
+    def refuse(_):
+        redis.client.config_set("maxmemory", 1)
+        with pytest.raises(StoreFullError):
+            store.publish(better)
+
+    def recover(sampler):
+        redis.client.config_set("maxmemory", 0)
+        publishing(store, better)(sampler)
+
+    actions = {BROKEN_AT: refuse, REPAIRED_AT: recover}
+    trained, _ = follow(world_data, store, tmp_path, actions)
+    assert lineage_of(trained) == [(0, good.version), (REPAIRED_AT + 1, better.version)]
+
+
+def test_training_goes_on_while_redis_is_killed_in_mid_publish(
+    world_data, tmp_path, redis, store, caplog
+):
+    good, better = map_of(world_data, 1), map_of(world_data, 2)
+    store.publish(good)
+    store.pin()
+    publisher = Thread(target=publish_until_it_fails, args=(redis.url, tmp_path))
+
+    def kill(_):
+        publisher.start()
+        wait_until(lambda: redis.client.keys("*:staged:*"))
+        redis.kill()
+        publisher.join()
+        wait_until(lambda: "expected an answer" in caplog.text)
+
+    def recover(sampler):
+        redis.start()
+        wait_until(lambda: "put back into" in caplog.text)
+        store.unpin()
+        publishing(store, better)(sampler)
+
+    trained, _ = follow(world_data, store, tmp_path, {BROKEN_AT: kill, REPAIRED_AT: recover})
+    assert lineage_of(trained) == [(0, good.version), (REPAIRED_AT + 1, better.version)]
+
+
+def publish_until_it_fails(url, folder):
+    """Publish a map so large that it is on its way most of the time."""
+    store = open_cluster_store(url, folder)
+    codes, hashes = np.zeros(1_000_000, np.int32), np.arange(1_000_000, dtype=np.uint64)
+    large = ClusterMap(codes, codes, np.ones((1, 4), np.float32), hashes)
+    with suppress(StoreUnreachableError):
+        while True:
+            store.publish(large)
+
+
+def test_a_map_that_is_gone_at_once_is_not_waited_for(world_data, tmp_path, capsys):
+    store = Forgetful(tmp_path / "clusters")
+    store.publish(map_of(world_data, 1))
+    trained, _ = follow(world_data, store, tmp_path)
+    assert [one["source"] for one in trained.cluster_maps] == ["made by this run"]
+    assert "nothing is published" in capsys.readouterr().out
+
+
+class Forgetful(FolderClusters):
+    """Has a map for who asks first, the run; then it was flushed: none for the thread."""
+
+    def pointer(self):
+        return super().pointer() if current_thread() is main_thread() else None
 
 
 def test_a_run_that_found_no_redis_takes_over_its_map_once_there_is_one(

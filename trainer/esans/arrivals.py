@@ -12,6 +12,7 @@ from index.cluster_follower import ClusterFollower, Held
 from index.cluster_map import Hashes
 from index.cluster_store import ClusterStore
 from index.errors import EsansError
+from index.follower_state import NOT_ASKED
 from trainer.esans.following import Build, Following, in_force
 
 FIRST_LOOK_S = 60.0  # a map of millions is read and prepared in a few seconds
@@ -68,8 +69,8 @@ def wait_for_the_first(
     deadline = time.monotonic() + FIRST_LOOK_S
     while sampler.arrived is None and not reason:
         state = follower.state
-        if state.status in ("refused", "unreachable"):
-            reason = "; ".join(state.reasons)
+        if state.status != "following" and NOT_ASKED not in state.reasons:
+            reason = "; ".join(state.reasons) or state.status
         elif time.monotonic() > deadline:
             reason = f"no map within {FIRST_LOOK_S:g} s"
         else:
