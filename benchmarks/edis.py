@@ -21,9 +21,9 @@ from tqdm import tqdm
 from trainer.checkpoint import Checkpoint
 from trainer.config import check_config
 from trainer.course import Course, fresh_towers, prepare
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import TRAIN, VALID, Interactions
 from trainer.esans.clusters import fit_cluster_map
-from trainer.interactions import TRAIN, VALID, Interactions
 from trainer.sampler_choice import build_sampler
 from trainer.training import Loop
 

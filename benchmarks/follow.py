@@ -31,9 +31,9 @@ from index.id_table import hashes_of
 from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig, check_config
 from trainer.course import prepare
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import TRAIN, VALID, Interactions
 from trainer.esans.following import Following
-from trainer.interactions import TRAIN, VALID, Interactions
 from trainer.pipeline import train_towers
 from trainer.sampler_choice import open_sampler
 from trainer.samplers.interface import Context, Negatives

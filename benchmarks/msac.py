@@ -16,9 +16,9 @@ from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
 from trainer.config import ClustersConfig
+from trainer.data.features import Floats
 from trainer.esans.alignment import align
 from trainer.esans.codebooks import fit_codebooks
-from trainer.features import Floats
 
 MODALITIES = ("visual", "textual", "behavioural")
 WIDTH, GROUPS = 64, 2_000

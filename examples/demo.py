@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 
 from examples.catalogue import ShopSize, make_catalogue
-from trainer.dataset import TEST, TRAIN, VALID, Dataset, load_dataset
-from trainer.histories import histories
+from trainer.data.dataset import TEST, TRAIN, VALID, Dataset, load_dataset
+from trainer.data.histories import histories
 
 HOME = Path(".demo")
 START_LIMIT_S = 120

@@ -124,7 +124,7 @@ def run(parsed: argparse.Namespace) -> None:
     if parsed.skip == "if-any" and Shelf(parsed.bundles).pointer():
         print(f"{parsed.bundles}: holds a current bundle, nothing to do")
         return
-    from trainer.dataset import load_dataset  # torch takes seconds to import
+    from trainer.data.dataset import load_dataset  # torch takes seconds to import
     from trainer.pipeline import is_current, run as run_pipeline
 
     config = config_of(parsed)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.histories import Histories
-from trainer.interactions import Rows
+from trainer.data.histories import Histories
+from trainer.data.interactions import Rows
 
 
 @dataclass(frozen=True)

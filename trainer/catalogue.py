@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.dataset import Dataset
-from trainer.interactions import TRAIN
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import TRAIN
 from trainer.towers import ItemTower
 
 CHUNK = 16_384  # items encoded at once where the whole catalogue is

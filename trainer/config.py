@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from index.errors import ConfigError
+from trainer.data.split import SplitName
 from trainer.part import Part
 from trainer.samplers.config import InBatchConfig, SamplerConfig
-from trainer.split import SplitName
 
 
 class DataConfig(Part):

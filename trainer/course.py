@@ -10,9 +10,9 @@ from index.errors import TrainingError
 from trainer.batches import Batches
 from trainer.catalogue import Catalogue, build_catalogue, training_counts
 from trainer.config import RunConfig, TrainingConfig
-from trainer.dataset import Dataset
-from trainer.histories import Cases, cases, histories, some_cases
-from trainer.interactions import TRAIN, VALID
+from trainer.data.dataset import Dataset
+from trainer.data.histories import Cases, cases, histories, some_cases
+from trainer.data.interactions import TRAIN, VALID
 from trainer.known import KnownPositives, known_positives
 from trainer.towers import Towers, build_towers
 

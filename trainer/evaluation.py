@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from index.retriever import Retriever
 from trainer.config import EvaluationConfig
-from trainer.histories import Cases, Histories
-from trainer.interactions import Rows
+from trainer.data.histories import Cases, Histories
+from trainer.data.interactions import Rows
 from trainer.measures import DEPTH, measure, measure_buckets, rank_targets
 from trainer.references import ease, popularity
 

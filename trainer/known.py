@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.histories import Histories
+from trainer.data.histories import Histories
 
 
 @dataclass(frozen=True)

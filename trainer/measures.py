@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.histories import Cases
-from trainer.interactions import Rows
+from trainer.data.histories import Cases
+from trainer.data.interactions import Rows
 
 COUNTS = (20, 50, 200)
 DEPTH = max(COUNTS)

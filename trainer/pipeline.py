@@ -20,11 +20,11 @@ from trainer.catalogue import training_counts
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.course import Course, fresh_towers, prepare
-from trainer.dataset import Dataset, load_dataset
+from trainer.data.dataset import Dataset, load_dataset
+from trainer.data.histories import cases, histories
+from trainer.data.interactions import TEST, TRAIN
 from trainer.esans.publication import publish_map_of
 from trainer.evaluation import Report, evaluate, table_of
-from trainer.histories import cases, histories
-from trainer.interactions import TEST, TRAIN
 from trainer.publishing import stage_bundle
 from trainer.sampler_choice import clusters_of, open_sampler, refuse_to_follow
 from trainer.samplers.interface import Sampler

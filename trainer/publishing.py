@@ -17,10 +17,10 @@ from index.manifest import DatasetFacts, Manifest
 from index.writing import Contents, RunFacts, write_bundle
 from trainer.catalogue import Catalogue, training_counts
 from trainer.config import RunConfig
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.data.histories import Cases, histories
+from trainer.data.interactions import TEST, TRAIN, VALID
 from trainer.export import export_towers
-from trainer.histories import Cases, histories
-from trainer.interactions import TEST, TRAIN, VALID
 from trainer.training import Trained
 from trainer.validation import queries_of
 

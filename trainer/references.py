@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from trainer.histories import Cases, Histories
-from trainer.interactions import Rows
+from trainer.data.histories import Cases, Histories
+from trainer.data.interactions import Rows
 from trainer.measures import DEPTH
 
 CHUNK = 512  # cases scored at once

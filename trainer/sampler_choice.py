@@ -10,7 +10,7 @@ from index.cluster_store import ClusterStore
 from index.errors import ConfigError
 from index.id_table import hashes_of
 from trainer.config import RunConfig
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
 from trainer.esans.arrivals import following
 from trainer.esans.clusters import fit_cluster_map
 from trainer.esans.following import Following, in_force

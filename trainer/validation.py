@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from index.encoders import padded
-from trainer.histories import Cases, Histories
+from trainer.data.histories import Cases, Histories
 from trainer.towers import UserTower
 
 COUNT = 50

@@ -15,9 +15,9 @@ from index.bundle import open_bundle
 from index.retriever import Retriever
 from index.shelf import Shelf
 from tests.conftest import ROOT
-from trainer.dataset import TEST, load_dataset
+from trainer.data.dataset import TEST, load_dataset
+from trainer.data.histories import cases, some_cases
 from trainer.evaluation import answers_of
-from trainer.histories import cases, some_cases
 from trainer.measures import DEPTH
 
 ASKED, CANDIDATES = 60, 10

@@ -3,7 +3,7 @@ import torch
 
 from tests.redis_server import RedisServer
 from tests.tiny_world import write_tiny_world
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 
 
 @pytest.fixture(scope="session", autouse=True)

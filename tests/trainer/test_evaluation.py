@@ -6,8 +6,8 @@ from index.retriever import Retriever
 from tests.handmade import item_vectors, mean_query, publish_handmade
 from tests.trainer.worlds import as_histories
 from trainer.config import EvaluationConfig
+from trainer.data.histories import Cases
 from trainer.evaluation import answers_of, evaluate, table_of
-from trainer.histories import Cases
 
 # even users like even items; what each took last is held out
 TOOK = [[0, 2, 4], [1, 3], [8], [5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27], [38, 36]]

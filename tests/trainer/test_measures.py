@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.worlds import as_histories
-from trainer.histories import Cases
+from trainer.data.histories import Cases
 from trainer.measures import DEPTH, buckets_of, measure, measure_buckets, rank_targets
 
 

@@ -11,9 +11,9 @@ from index.shelf import Shelf
 from tests.tiny_world import write_tiny_world
 from tests.trainer.runs import run, write_config
 from trainer.config import read_config
-from trainer.dataset import TEST, load_dataset
+from trainer.data.dataset import TEST, load_dataset
+from trainer.data.histories import cases
 from trainer.evaluation import answers_of
-from trainer.histories import cases
 
 CLOSE = 1e-5
 

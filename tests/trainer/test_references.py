@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.worlds import as_histories
-from trainer.histories import Cases
+from trainer.data.histories import Cases
 from trainer.measures import DEPTH
 from trainer.references import ease, popularity
 

@@ -13,7 +13,7 @@ from index.shelf import Shelf
 from tests.conftest import ROOT
 from tests.trainer.runs import arguments, run, write_config
 from trainer.config import check_config, read_config
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 from trainer.pipeline import checkpoint_of
 
 DEADLINE_S = 120

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from trainer.config import check_config
-from trainer.histories import Histories
+from trainer.data.histories import Histories
 from trainer.known import known_positives
 from trainer.samplers.interface import Context
 

@@ -24,9 +24,9 @@ from trainer.comparison.health import EVERY, Watched
 from trainer.comparison.significance import Floats, resampled_means
 from trainer.config import RunConfig
 from trainer.course import Course, fresh_towers, prepare
-from trainer.dataset import Dataset
-from trainer.histories import Cases, cases, histories
-from trainer.interactions import TEST, VALID, Rows
+from trainer.data.dataset import Dataset
+from trainer.data.histories import Cases, cases, histories
+from trainer.data.interactions import TEST, VALID, Rows
 from trainer.known import known_positives
 from trainer.measures import DEPTH, Ranks, measure, measure_buckets, rank_targets
 from trainer.sampler_choice import build_sampler, clusters_for

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from index.errors import DatasetError
-from trainer.dataset import Dataset, fingerprint, load_dataset
-from trainer.histories import cases
-from trainer.interactions import PART_NAMES, TEST, VALID, Interactions
+from trainer.data.dataset import Dataset, fingerprint, load_dataset
+from trainer.data.histories import cases
+from trainer.data.interactions import PART_NAMES, TEST, VALID, Interactions
+from trainer.data.split import SplitName
 from trainer.measures import LEAST_CASES
-from trainer.split import SplitName
 
 
 @dataclass(frozen=True)

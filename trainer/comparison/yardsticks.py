@@ -8,8 +8,8 @@ from trainer.catalogue import training_counts
 from trainer.comparison.cut import load_cut
 from trainer.comparison.schedule import World
 from trainer.config import EvaluationConfig
-from trainer.histories import cases, histories
-from trainer.interactions import TEST, TRAIN
+from trainer.data.histories import cases, histories
+from trainer.data.interactions import TEST, TRAIN
 from trainer.measures import Measures, measure, rank_targets
 from trainer.references import ease, popularity
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from trainer.config import ClustersConfig
+from trainer.data.features import Floats
 from trainer.esans.modality import Modality, prepare
-from trainer.features import Floats
 
 LEARNING_RATE = 1e-3  # of Adam
 

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from trainer.features import Floats
-from trainer.histories import Histories
+from trainer.data.features import Floats
+from trainer.data.histories import Histories
 
 NEWEST = 200  # items of a user that are paired: the pairs grow with the square
 PAIRS_LIMIT = 100_000_000  # above it, users are sampled: it bounds memory and time

@@ -9,13 +9,13 @@ from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from index.id_table import hashes_of
 from trainer.config import ClustersConfig
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.data.features import Floats
+from trainer.data.histories import histories
+from trainer.data.interactions import TRAIN
 from trainer.esans.alignment import align
 from trainer.esans.behaviour import behavioural_rows
 from trainer.esans.codebooks import fit_codebooks
-from trainer.features import Floats
-from trainer.histories import histories
-from trainer.interactions import TRAIN
 
 BEHAVIOURAL = "behavioural"
 

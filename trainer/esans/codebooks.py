@@ -12,8 +12,8 @@ from tqdm import tqdm
 from index.cluster_layout import Codes
 from index.id_table import hashes_of
 from trainer.config import ClustersConfig
+from trainer.data.features import Floats
 from trainer.esans.alignment import Aligned
-from trainer.features import Floats
 
 ROUNDS = 20  # of k-means
 POINTS_PER_CODE = 256

@@ -12,7 +12,7 @@ from index.cluster_map import ClusterMap
 from index.cluster_store import ClusterStore
 from index.errors import ConfigError
 from trainer.config import RunConfig
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 from trainer.esans.clusters import fit_cluster_map
 from trainer.esans.columns import category_column
 from trainer.esans.description import describe

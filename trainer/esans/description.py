@@ -7,7 +7,7 @@ import numpy as np
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
 from trainer.esans.columns import category_column, title_column
 from trainer.esans.figures import (
     Codes,

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
 from trainer.catalogue import training_counts
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.data.histories import cases, histories
+from trainer.data.interactions import TRAIN, VALID
 from trainer.esans.columns import first_labels
-from trainer.histories import cases, histories
-from trainer.interactions import TRAIN, VALID
 
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 PAIRS = 200_000  # drawn to tell how often items of one history share a code

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.id_table import hashes_of
-from trainer.features import Floats
+from trainer.data.features import Floats
 
 CHUNK = 65_536  # items looked at at once
 

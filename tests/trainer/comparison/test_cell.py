@@ -12,8 +12,8 @@ from trainer.comparison.cut import Cut
 from trainer.comparison.store import Store
 from trainer.comparison.work import _finished, until
 from trainer.course import fresh_towers, prepare
-from trainer.histories import Cases, cases
-from trainer.interactions import VALID
+from trainer.data.histories import Cases, cases
+from trainer.data.interactions import VALID
 from trainer.measures import DEPTH, rank_targets
 from trainer.validation import validation_recall
 

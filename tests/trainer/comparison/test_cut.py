@@ -4,7 +4,7 @@ import pytest
 from index.errors import DatasetError
 from tests.tiny_world import write_tiny_world
 from trainer.comparison.cut import Cut, keep_some_users, load_cut
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 
 
 def taken_of(data):

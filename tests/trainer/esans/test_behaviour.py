@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from trainer.data.histories import Histories
 from trainer.esans.behaviour import behavioural_rows, co_counts, positive_pmi
-from trainer.histories import Histories
 
 
 def of_users(*lists):

@@ -9,7 +9,7 @@ from index.id_table import hashes_of
 from tests.tiny_world import write_tiny_world
 from tests.trainer.esans.planted import QUICK, is_divided
 from trainer.__main__ import main
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 from trainer.esans.clusters import fit_cluster_map
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

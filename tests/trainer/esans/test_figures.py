@@ -4,7 +4,7 @@ import pytest
 from index.errors import ConfigError
 from tests.tiny_world import write_tiny_world
 from tests.trainer.shops import items, write_shop
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 from trainer.esans.columns import category_column
 from trainer.esans.figures import (
     agreement,

@@ -8,8 +8,8 @@ from tests.tiny_world import write_tiny_world
 from trainer.checkpoint import Checkpoint
 from trainer.config import check_config
 from trainer.course import prepare
-from trainer.dataset import load_dataset
-from trainer.histories import Histories
+from trainer.data.dataset import load_dataset
+from trainer.data.histories import Histories
 from trainer.known import known_positives
 from trainer.loss import sampled_softmax
 from trainer.samplers.interface import Context

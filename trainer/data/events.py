@@ -11,8 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.interactions import PART_NAMES, Parts, Rows, first_of_pairs
-from trainer.tables import Findings, Ids, Source, encode_ids, quoted, rows_where, undictionaried
+from trainer.data.interactions import PART_NAMES, Parts, Rows, first_of_pairs
+from trainer.data.tables import (
+    Findings,
+    Ids,
+    Source,
+    encode_ids,
+    quoted,
+    rows_where,
+    undictionaried,
+)
 
 CLOCKS = ("timestamp", "seq_pos")  # the first that is there tells the order
 REMEDY = "correct it or drop the row"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.interactions import TEST, TRAIN, VALID, Interactions, Rows
+from trainer.data.interactions import TEST, TRAIN, VALID, Interactions, Rows
 
 
 @dataclass(frozen=True)

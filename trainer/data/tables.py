@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trainer.interactions import Rows
+from trainer.data.interactions import Rows
 
 
 @dataclass

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from tests.trainer.shops import ITEMS, USERS, VISUAL, interactions, items, write_shop
-from trainer.dataset import TEST, TRAIN, VALID, Dataset, Interactions, load_dataset
+from trainer.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, load_dataset
 
 
 def test_a_faultless_shop_is_read_as_it_stands(tmp_path):

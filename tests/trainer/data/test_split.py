@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.shops import interactions, items, write_shop
-from trainer.dataset import TEST, TRAIN, VALID, Interactions, load_dataset
-from trainer.histories import Histories, cases, histories
+from trainer.data.dataset import TEST, TRAIN, VALID, Interactions, load_dataset
+from trainer.data.histories import Histories, cases, histories
 
 
 def taken_by(**items_of_users):

@@ -6,7 +6,7 @@ import pytest
 
 from index.errors import DatasetError
 from tests.trainer.shops import ITEMS, USERS, VISUAL, interactions, items, write_shop
-from trainer.dataset import load_dataset
+from trainer.data.dataset import load_dataset
 
 
 def test_a_missing_folder_is_named(tmp_path):
