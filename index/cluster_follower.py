@@ -92,12 +92,19 @@ class ClusterFollower:
         self._woken.set()
 
     def _follow(self) -> None:
-        hints = self._store.announcements()
-        while not self._stopping.is_set():
-            self._look()
-            self._wait(hints)
-        if hints:
-            hints.close()
+        """Poll until stopped; should that end otherwise, the state does not say `following`."""
+        try:
+            hints = self._store.announcements()
+            while not self._stopping.is_set():
+                self._look()
+                self._wait(hints)
+            if hints:
+                hints.close()
+        except Exception as error:
+            told = (
+                f"the following ended by {type(error).__name__}: {error}; expected it to go on"
+            )
+            self._tell("stopped", (f"{told}; restart, and report this",), errors=1)
 
     def _wait(self, hints: Announcements | None) -> None:
         """Wait for the next poll, or for a reason to look at once."""

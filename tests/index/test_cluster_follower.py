@@ -242,3 +242,27 @@ def test_a_store_of_files_needs_no_right_to_write_for_following(tmp_path, follow
     listing = sorted(tmp_path.rglob("*"))
     wait_for(following(FolderClusters(tmp_path), KNOWN), A.version)
     assert sorted(tmp_path.rglob("*")) == listing
+
+
+class Deaf:
+    """Announcements that break their promise never to raise."""
+
+    def wait(self, timeout_s):
+        raise RuntimeError("planted")
+
+    def close(self):
+        """Nothing is open."""
+
+
+class WithDeaf(Counted):
+    def announcements(self):
+        return Deaf()
+
+
+def test_a_following_that_ends_by_an_error_says_so(store, following, caplog):
+    store.publish(A)
+    follower = following(WithDeaf(store), KNOWN)
+    wait_until(lambda: follower.state.status == "stopped")
+    assert "RuntimeError: planted; expected" in follower.state.reasons[0]
+    assert follower.held.source.version == A.version
+    assert f"cluster maps: stopped; {follower.state.reasons[0]}" in caplog.messages
