@@ -82,8 +82,8 @@ class RedisDoor:
                 # a server's announcement of maintenance would stretch the timeouts
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
-        except (ValueError, TypeError) as error:
-            raise ConfigError(no_address(url)) from error
+        except (ValueError, TypeError):
+            raise ConfigError(no_address(url)) from None  # the cause may quote the address
         self._secrets = _secrets_of(self._redis)
 
     def get(self, key: str) -> bytes | None:
