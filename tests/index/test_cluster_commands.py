@@ -77,6 +77,15 @@ def test_rollback_to_a_version_that_is_not_there_is_refused(options, three, caps
     assert three.pointer().version == C.version
 
 
+@pytest.mark.parametrize("command", ["pin", "rollback"])
+def test_what_is_no_version_is_told_with_the_way_to_find_one(options, three, command, capsys):
+    assert main(["clusters", command, "nope", *options]) == 1
+    told = capsys.readouterr().err
+    assert f"{three.place}: found 'nope', expected the version of a cluster map" in told
+    assert "`python -m index clusters list` tells them" in told
+    assert three.pointer().version == C.version
+
+
 def test_prune_names_what_it_removed(options, three, capsys):
     assert say(capsys, "prune", "--keep", "0", *options) == f"removed {A.version}\n"
     assert say(capsys, "prune", "--keep", "0", *options) == "nothing to remove\n"

@@ -75,6 +75,17 @@ def test_rolling_back_to_a_version_that_is_not_there_changes_nothing(store):
     assert store.pointer() == before
 
 
+@pytest.mark.parametrize("named", ["nope", "", A.version.upper() + "A", f"{A.version}\n"])
+def test_what_can_be_no_version_is_neither_pinned_nor_rolled_back_to(store, named):
+    before = store.publish(A)
+    for call in (store.pin, store.roll_back):
+        with pytest.raises(NoClusterMapError, match=r"expected the version of .* 16 digits"):
+            call(named)
+    assert store.pointer() == before
+    with pytest.raises(NoClusterMapError, match=r"expected the version of .* 16 digits"):
+        emptied(store).pin(named)
+
+
 def test_a_pin_holds_against_a_publish_which_is_stored_to_expire(store):
     store.publish(A)
     pinned = store.pin()
