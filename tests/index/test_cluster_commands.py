@@ -11,6 +11,13 @@ from tests.index.cluster_maps import numbered
 A, B, C = (numbered(number) for number in range(3))
 
 
+@pytest.fixture(autouse=True)
+def no_store_of_ours(monkeypatch):
+    """See no store of whoever runs the tests."""
+    for name in ("ESANS_REDIS_URL", "ESANS_REDIS_URL_FILE", "ESANS_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(params=["folder", "redis"])
 def options(request, tmp_path):
     if request.param == "folder":
@@ -97,8 +104,20 @@ def test_the_address_may_stand_in_the_environment(redis, monkeypatch, capsys):
     assert A.version in say(capsys, "list", "--namespace", "shop")
 
 
-def test_without_an_address_both_ways_to_give_one_are_told(monkeypatch, capsys):
-    monkeypatch.delenv("ESANS_REDIS_URL", raising=False)
+def test_the_environment_means_one_store_by_file_and_namespace_too(
+    redis, tmp_path, monkeypatch, capsys
+):
+    open_cluster_store(redis.url, None, "shop").publish(A)
+    open_cluster_store(redis.url, None).publish(B)
+    (tmp_path / "url").write_text(redis.url)
+    monkeypatch.setenv("ESANS_REDIS_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("ESANS_NAMESPACE", "shop")
+    assert A.version in say(capsys, "list")
+    assert B.version in say(capsys, "list", "--namespace", "esans")
+    assert "namespace shop" in say(capsys, "list", "--redis", redis.url)
+
+
+def test_without_an_address_all_ways_to_give_one_are_told(capsys):
     assert main(["clusters", "list"]) == 1
     assert "expected --redis URL, --bundles DIR or ESANS_REDIS_URL" in capsys.readouterr().err
 
