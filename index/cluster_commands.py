@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from index.cluster_store import ClusterPointer, ClusterStore, ListedMap, open_cluster_store
-from index.errors import ConfigError
+from index.errors import ConfigError, FaultyClusterMapError
 from index.pointer_moves import nothing_published
 from index.store_address import (
     FILE_VARIABLE,
@@ -86,10 +86,18 @@ def run_cluster_command(parsed: argparse.Namespace) -> str:
 def show(store: ClusterStore, _: argparse.Namespace) -> str:
     """List the cluster maps, oldest first. The current one is marked."""
     listed = store.listed()
-    if not listed:
+    pointer, faults = _pointer_of(store)
+    if not listed and not faults:
         raise nothing_published(store.place)
-    pointer = store.pointer()
-    return "\n".join([store.place, *(_line_of(one, pointer) for one in listed)])
+    return "\n".join([store.place, *(_line_of(one, pointer) for one in listed), *faults])
+
+
+def _pointer_of(store: ClusterStore) -> tuple[ClusterPointer | None, list[str]]:
+    """Return the pointer, or what is wrong with it: to mend it a version must be known."""
+    try:
+        return store.pointer(), []
+    except FaultyClusterMapError as error:
+        return None, [str(error)]
 
 
 def pin(store: ClusterStore, parsed: argparse.Namespace) -> str:

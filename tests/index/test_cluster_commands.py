@@ -6,7 +6,7 @@ from index.__main__ import main
 from index.cluster_store import open_cluster_store
 from index.shelf import Shelf
 from tests.handmade import publish_handmade
-from tests.index.cluster_maps import numbered
+from tests.index.cluster_maps import numbered, with_broken_pointer
 
 A, B, C = (numbered(number) for number in range(3))
 
@@ -53,6 +53,19 @@ def test_list_tells_the_place_and_how_each_map_stands(options, three, capsys):
         "the one before",
         "current",
     ]
+
+
+def test_list_tells_the_maps_and_then_that_the_pointer_is_broken(options, three, capsys):
+    with_broken_pointer(three)
+    _, *lines = say(capsys, "list", *options).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == [A.version, B.version, C.version]
+    assert lines[3] == f"{three.place}: 1 fault found"
+    assert "`current` cannot be read as a pointer" in lines[4]
+    for command in ("pin", "unpin", "rollback"):
+        assert main(["clusters", command, *options]) == 1
+        assert "naming a version" in capsys.readouterr().err
+    assert "current, pinned" not in say(capsys, "rollback", B.version, *options)
+    assert f"* {B.version}" in say(capsys, "list", *options)
 
 
 def test_list_tells_how_to_publish_where_nothing_is(options, capsys):
