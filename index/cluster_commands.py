@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from index.cluster_store import ClusterPointer, ClusterStore, ListedMap, open_cluster_store
-from index.errors import ConfigError
+from index.errors import ConfigError, FaultyClusterMapError
 from index.pointer_moves import nothing_published
+from index.store_address import (
+    FILE_VARIABLE,
+    NAMESPACE,
+    NAMESPACE_VARIABLE,
+    URL_VARIABLE,
+    address_from,
+    namespace_from,
+)
 
-URL_VARIABLE = "ESANS_REDIS_URL"
 FOLDER = "clusters"  # of the maps, among the bundles
 
 Command = Callable[[ClusterStore, argparse.Namespace], str]
@@ -46,7 +53,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
         "--redis",
         metavar="URL",
         help=f"the Redis that holds the maps; without --redis and --bundles {URL_VARIABLE} is "
-        "taken, which no list of processes shows",
+        f"taken, which no list of processes shows, or the file that {FILE_VARIABLE} names",
     )
     place.add_argument(
         "--bundles",
@@ -55,19 +62,23 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
         help=f"the folder of bundles, where no Redis is used; the maps lie in {FOLDER}/",
     )
     parser.add_argument(
-        "--namespace", default="esans", help="what the keys in Redis begin with (esans)"
+        "--namespace",
+        metavar="NAME",
+        help=f"what the keys in Redis begin with (default: {NAMESPACE_VARIABLE}, or else "
+        f"{NAMESPACE})",
     )
 
 
 def run_cluster_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
-    url = parsed.redis or (None if parsed.bundles else os.environ.get(URL_VARIABLE))
+    url = parsed.redis or (None if parsed.bundles else address_from(os.environ))
     if not url and not parsed.bundles:
         raise ConfigError(
             "cluster maps: found no address of a store, expected --redis URL, --bundles DIR or "
-            f"{URL_VARIABLE}; give one of them"
+            f"{URL_VARIABLE} (or {FILE_VARIABLE}); give one of them"
         )
-    store = open_cluster_store(url, (parsed.bundles or Path()) / FOLDER, parsed.namespace)
+    namespace = parsed.namespace or namespace_from(os.environ)
+    store = open_cluster_store(url, (parsed.bundles or Path()) / FOLDER, namespace)
     command: Command = parsed.cluster_command
     return command(store, parsed)
 
@@ -75,10 +86,18 @@ def run_cluster_command(parsed: argparse.Namespace) -> str:
 def show(store: ClusterStore, _: argparse.Namespace) -> str:
     """List the cluster maps, oldest first. The current one is marked."""
     listed = store.listed()
-    if not listed:
+    pointer, faults = _pointer_of(store)
+    if not listed and not faults:
         raise nothing_published(store.place)
-    pointer = store.pointer()
-    return "\n".join([store.place, *(_line_of(one, pointer) for one in listed)])
+    return "\n".join([store.place, *(_line_of(one, pointer) for one in listed), *faults])
+
+
+def _pointer_of(store: ClusterStore) -> tuple[ClusterPointer | None, list[str]]:
+    """Return the pointer, or what is wrong with it: to mend it a version must be known."""
+    try:
+        return store.pointer(), []
+    except FaultyClusterMapError as error:
+        return None, [str(error)]
 
 
 def pin(store: ClusterStore, parsed: argparse.Namespace) -> str:

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from index.cluster_map import ClusterMap, Hashes
 from index.cluster_store import Announcements, ClusterPointer, ClusterStore
-from index.errors import EsansError, FaultyClusterMapError, ForeignClusterMapError
-from index.follower_state import NOT_ASKED, FollowerState, Status, reasons_of, status_of
+from index.errors import FaultyClusterMapError, ForeignClusterMapError
+from index.follower_state import NOT_ASKED, FollowerState, News, news_of, reasons_of
 from index.held_clusters import Held, Wanted, own_held, prepare, published_held
 from index.pointer_moves import is_needed
 
@@ -31,7 +31,7 @@ class ClusterFollower:
 
     known      [items]  id hashes in the row order of who draws
     own        the bundle's or the run's map: held until the store's is there
-    on_change  called in the thread after each swap
+    on_change  called in the thread after each swap; where it fails, again at the next poll
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class ClusterFollower:
         self._on_change = on_change
         self._wanted = self._met = Wanted(known, own)
         self._held = own_held(self._wanted)
+        self._is_owed = False  # a call of `on_change` for what is held
         self._published: tuple[ClusterMap, ClusterPointer] | None = None  # the last good one
         self._refused: tuple[ClusterPointer, tuple[str, ...]] | None = None
         self._state = FollowerState("empty", (NOT_ASKED,), None, None, time.time(), 0, 0)
@@ -92,12 +93,19 @@ class ClusterFollower:
         self._woken.set()
 
     def _follow(self) -> None:
-        hints = self._store.announcements()
-        while not self._stopping.is_set():
-            self._look()
-            self._wait(hints)
-        if hints:
-            hints.close()
+        """Poll until stopped; should that end otherwise, the state does not say `following`."""
+        try:
+            hints = self._store.announcements()
+            while not self._stopping.is_set():
+                self._look()
+                self._wait(hints)
+            if hints:
+                hints.close()
+        except Exception as error:
+            told = (
+                f"the following ended by {type(error).__name__}: {error}; expected it to go on"
+            )
+            self._tell(News("stopped", (f"{told}; restart, and report this",), 1, error))
 
     def _wait(self, hints: Announcements | None) -> None:
         """Wait for the next poll, or for a reason to look at once."""
@@ -111,16 +119,8 @@ class ClusterFollower:
 
     def _look(self) -> None:
         """Poll once; whatever happens, the thread lives on."""
-        try:
-            self._meet_what_is_wanted()
-            if self._held:
-                prepare(self._held.clusters)  # our own; a published one is prepared already
-            self._poll()
-        except EsansError as error:
-            self._tell(status_of(error), reasons_of(error), errors=1)
-        except Exception as error:  # a map or a callback unlike any thought of: say so, poll on
-            log.exception("a cluster map could not be taken")
-            self._tell("refused", (f"{type(error).__name__}: {error}",), errors=1)
+        news = news_of(self._poll)
+        self._tell(news_of(lambda: self._paid(news)))
 
     def _meet_what_is_wanted(self) -> None:
         """Join again where other items are wanted; without a fitting map, hold our own."""
@@ -133,14 +133,17 @@ class ClusterFollower:
             held = None  # the poll that follows says why
         self._swap(held or own_held(self._met))
 
-    def _poll(self) -> None:
+    def _poll(self) -> News:
+        self._meet_what_is_wanted()
+        if self._held:
+            prepare(self._held.clusters)  # our own; a published one is prepared already
         pointer = self._store.pointer()
         if self._published and is_needed(pointer, self._published[1]):
             pointer = self._seed(*self._published)
         if pointer is None:
-            return self._tell("empty", (f"nothing is published in {self._store.place}",))
+            return News("empty", (f"nothing is published in {self._store.place}",))
         if self._refused and pointer == self._refused[0]:
-            return self._tell("refused", self._refused[1])
+            return News("refused", self._refused[1])
         return self._take(pointer)
 
     def _seed(self, source: ClusterMap, pointer: ClusterPointer) -> ClusterPointer | None:
@@ -149,15 +152,15 @@ class ClusterFollower:
             log.warning("cluster map %s put back into %s", source.version, self._store.place)
         return self._store.pointer()
 
-    def _take(self, pointer: ClusterPointer) -> None:
+    def _take(self, pointer: ClusterPointer) -> News:
         """Hold what the pointer names, read where it is a new version."""
         if self._published and pointer.sequence < self._published[1].sequence:
-            return self._tell("refused", (_gone_back(self._published[1], pointer),))
+            return News("refused", (_gone_back(self._published[1], pointer),))
         source = self._published[0] if self._published else None
         if source is None or source.version != pointer.version:
             source = self._store.read(pointer.version)
         self._hold(source, pointer)
-        return self._tell("following", ())
+        return News("following", ())
 
     def _hold(self, source: ClusterMap, pointer: ClusterPointer) -> None:
         held = self._held
@@ -173,20 +176,27 @@ class ClusterFollower:
         self._swap(held)
 
     def _swap(self, held: Held | None) -> None:
-        self._held = held
+        self._held, self._is_owed = held, True
         self._state = replace(self._state, swaps=self._state.swaps + 1)
-        if held and self._on_change:
-            self._on_change(held)
 
-    def _tell(self, status: Status, reasons: tuple[str, ...], errors: int = 0) -> None:
+    def _paid(self, news: News) -> News:
+        """Call back for the map that is held, unless that has gone well already."""
+        if self._is_owed and self._held and self._on_change:
+            self._on_change(self._held)
+        self._is_owed = False
+        return news
+
+    def _tell(self, news: News) -> None:
         """Change the state; log it once where it is news."""
         state = self._state
+        status, reasons, errors, trouble = news
         since = state.since if status == state.status else time.time()
         refusals = state.refusals
         if (status, reasons) != (state.status, state.reasons):
             refusals += status == "refused"
             level = logging.INFO if status in ("following", "empty") else logging.WARNING
-            log.log(level, "cluster maps: %s%s", status, "".join(f"; {one}" for one in reasons))
+            told = "".join(f"; {one}" for one in reasons)
+            log.log(level, "cluster maps: %s%s", status, told, exc_info=trouble)
         self._state = replace(
             state,
             status=status,

@@ -100,17 +100,20 @@ class FolderClusters:
     def pin(self, version: str | None = None) -> ClusterPointer:
         """Hold on to a version, or to the current one."""
         with self._writing() as before:
-            return self._point(before, after_pin(before, version, self.place, self._now()))
+            found = before or self._unless_named(version)
+            return self._point(before, after_pin(found, version, self.place, self._now()))
 
     def unpin(self) -> ClusterPointer:
         """Let the next map that is published become current again."""
         with self._writing() as before:
-            return self._point(before, after_unpin(before, self.place, self._now()))
+            found = before or self.pointer()
+            return self._point(before, after_unpin(found, self.place, self._now()))
 
     def roll_back(self, version: str | None = None) -> ClusterPointer:
         """Make the version before the current one current, or the one named."""
         with self._writing() as before:
-            after = after_roll_back(before, version, self.place, self._now())
+            found = before or self._unless_named(version)
+            after = after_roll_back(found, version, self.place, self._now())
             return self._point(before, after)
 
     def prune(self, keep_count: int) -> list[str]:
@@ -145,6 +148,10 @@ class FolderClusters:
             return self.pointer()
         except FaultyClusterMapError:
             return None  # being replaced is how a broken pointer is repaired
+
+    def _unless_named(self, version: str | None) -> ClusterPointer | None:
+        """Tell of a broken pointer, unless a version is named, which repairs it."""
+        return self.pointer() if version is None else None
 
     def _point(self, before: ClusterPointer | None, after: ClusterPointer) -> ClusterPointer:
         """Replace the pointer, if it moved; give its time to what it no longer keeps."""

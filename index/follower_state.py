@@ -1,7 +1,8 @@
 """How the following of a store of cluster maps goes, and what an error makes of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from index.errors import (
     ClusterStoreError,
@@ -35,6 +36,25 @@ class FollowerState:
     swaps: int
     errors: int
     refusals: int = 0
+
+
+class News(NamedTuple):
+    """What a step of the following found; `trouble` where nobody had thought of it."""
+
+    status: Status
+    reasons: tuple[str, ...]
+    errors: int = 0
+    trouble: Exception | None = None
+
+
+def news_of(step: Callable[[], News]) -> News:
+    """Take a step; whatever happens in it is told, not raised."""
+    try:
+        return step()
+    except EsansError as error:
+        return News(status_of(error), reasons_of(error), errors=1)
+    except Exception as error:  # a map or a callback unlike any thought of: say so, poll on
+        return News("refused", (f"{type(error).__name__}: {error}",), 1, error)
 
 
 def status_of(error: EsansError) -> Status:

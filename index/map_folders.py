@@ -21,6 +21,8 @@ from index.files import sync_folder, sync_tree
 
 EXPIRES = "expires"
 LOCK = ".lock"
+LEFT_FOLDER = r"\.(staged|removed)-[0-9a-f]{16}"  # of a map put there or taken away
+LEFT_FILE = r"\.current\.[0-9]+"  # beside the pointer, by process
 
 
 class MapFolders:
@@ -124,11 +126,14 @@ class MapFolders:
         shutil.rmtree(doomed)
 
     def sweep(self) -> None:
-        """Remove what a writer that was killed left: under the lock there is no other."""
+        """Remove what a writer that was killed left: under the lock there is no other.
+
+        What is not of our making (`.git`, `.snapshot`) stays.
+        """
         for path in self.folder.glob(".*"):
-            if path.is_dir():
+            if re.fullmatch(LEFT_FOLDER, path.name):
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif re.fullmatch(LEFT_FILE, path.name):
                 path.unlink()
 
     def _is_whole(self, version: str) -> bool:

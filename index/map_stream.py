@@ -17,7 +17,8 @@ from index.errors import FaultyClusterMapError
 from index.manifest import Closed
 
 PIECE_BYTES = 1 << 19
-MOST = 1 << 31  # of anything counted, so that a wrong number cannot ask for a huge array
+MOST = 1 << 31  # of anything counted
+MOST_PIECES = 1 << 16  # 32 GiB, so that a wrong number cannot ask for a huge array
 
 Bytes = NDArray[np.uint8]
 
@@ -27,7 +28,7 @@ class StoredMap(Closed):
 
     card: ClusterMapCard
     width: int = Field(ge=1, le=MOST, description="numbers per centroid")
-    piece_count: int = Field(ge=1, le=MOST)
+    piece_count: int = Field(ge=1, le=MOST_PIECES)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of all pieces, in order")
     stored_at: float = Field(description="unix seconds")
 
@@ -62,11 +63,8 @@ def assemble(about: StoredMap, pieces: Iterable[bytes | None], place: str) -> Cl
     Raises FaultyClusterMapError with every fault: a piece missing or of a wrong length, bytes
     that do not have the digest, arrays that are not the map of the card.
     """
-    arrays = {name: np.empty(size, dtype=np.uint8) for name, size in _sizes(about).items()}
+    arrays = _room_for(about, place)
     spaces = [space for name in ARRAYS for space in _cut(arrays[name])]
-    if len(spaces) != about.piece_count:
-        told = f"tells of {about.piece_count} pieces, its sizes of {len(spaces)}"
-        raise FaultyClusterMapError(place, [f"the description {told}; publish the map anew"])
     if faults := _fill(spaces, pieces, about.sha256):
         raise FaultyClusterMapError(place, faults)
     try:
@@ -77,6 +75,20 @@ def assemble(about: StoredMap, pieces: Iterable[bytes | None], place: str) -> Cl
         told = f"holds the map {found.version}, expected {about.card.version}"
         raise FaultyClusterMapError(place, [f"{told} as described; publish the map anew"])
     return found
+
+
+def _room_for(about: StoredMap, place: str) -> dict[str, Bytes]:
+    """Return arrays to be filled; nothing is allocated for a description that is absurd."""
+    sizes = _sizes(about)
+    count = sum(-(-size // PIECE_BYTES) for size in sizes.values())
+    if count != about.piece_count:
+        told = f"the description tells of {about.piece_count} pieces, its sizes of {count}"
+        raise FaultyClusterMapError(place, [f"{told}; publish the map anew"])
+    try:
+        return {name: np.empty(size, dtype=np.uint8) for name, size in sizes.items()}
+    except MemoryError as error:
+        told = f"takes {sum(sizes.values()):,} bytes, expected what memory has room for"
+        raise FaultyClusterMapError(place, [f"{told}; publish a smaller map"]) from error
 
 
 def _fill(spaces: list[Bytes], pieces: Iterable[bytes | None], sha256: str) -> list[str]:

@@ -3,11 +3,12 @@
 Numbers in, pointers out: who writes them, and that nobody moved it meanwhile, is the store's.
 """
 
+import re
 from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from index.cluster_store import ClusterPointer
+from index.cluster_store import VERSION_PATTERN, ClusterPointer
 from index.errors import FaultyClusterMapError, NoClusterMapError
 
 
@@ -23,7 +24,7 @@ def after_roll_back(
 ) -> ClusterPointer:
     """Return the pointer once rolled back, to the version before or to the one named."""
     pinned = before is not None and before.pinned
-    wanted = version or (before.previous if before else None)
+    wanted = before.previous if before and version is None else _checked(version, place)
     if wanted is None:
         raise NoClusterMapError(
             f"{place}: there is no cluster map before the current one; name the version that "
@@ -36,7 +37,7 @@ def after_pin(
     before: ClusterPointer | None, version: str | None, place: str, now_s: float
 ) -> ClusterPointer:
     """Return the pointer once a version is pinned, or the current one."""
-    wanted = version or (before.version if before else None)
+    wanted = before.version if before and version is None else _checked(version, place)
     if wanted is None:
         raise nothing_published(place)
     return moved(before, wanted, now_s, pinned=True)
@@ -83,6 +84,16 @@ def parse_pointer(found: bytes, place: str) -> ClusterPointer:
                 "`python -m index clusters rollback`, naming a version"
             ],
         ) from error
+
+
+def _checked(version: str | None, place: str) -> str | None:
+    """Return a version that a person named; raises NoClusterMapError if it can be none."""
+    if version is None or re.fullmatch(VERSION_PATTERN, version):
+        return version
+    raise NoClusterMapError(
+        f"{place}: found {version!r}, expected the version of a cluster map, 16 digits of 0-9 "
+        "and a-f; `python -m index clusters list` tells them"
+    )
 
 
 def nothing_published(place: str) -> NoClusterMapError:

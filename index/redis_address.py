@@ -1,19 +1,43 @@
-"""The address of a Redis, told to people: without user, password and options."""
+"""The address of a Redis: what it may hold, and how it is told to people, without secrets."""
 
-from urllib.parse import unquote, urlsplit
+import re
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from index.errors import ConfigError
 
+NUMBER = ("a whole number below 100000", r"[0-9]{1,5}")
+PATH = ("a path", r".+")
+EVERYWHERE = {"db": NUMBER, "client_name": ("a name without spaces", r"[!-~]+")}
+OVER_TLS = {
+    "ssl_ca_certs": PATH,
+    "ssl_ca_path": PATH,
+    "ssl_certfile": PATH,
+    "ssl_keyfile": PATH,
+    "ssl_check_hostname": ("true or false", r"true|false"),
+    "ssl_cert_reqs": ("none, optional or required", r"none|optional|required"),
+}
+OPTIONS = {
+    "redis": EVERYWHERE,
+    "rediss": EVERYWHERE | OVER_TLS,
+    "unix": EVERYWHERE,
+}
+DATABASE = rf"/?|/{NUMBER[1]}"
+ENCODE = "percent-encode the password (`/` is %2F, `?` is %3F, `#` is %23, `@` is %40)"
+
 
 def place_of(url: str) -> str:
-    """Return an address without user, password and options."""
-    try:
-        parts = urlsplit(url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-        port = f":{parts.port or 6379}" if parts.scheme != "unix" else ""
-    except ValueError as error:
-        raise ConfigError(no_address(url)) from error
-    return f"{parts.scheme}://{host}{port}{unquote(parts.path)}"
+    """Return an address without user, password and options.
+
+    Raises ConfigError, which tells no part of the address that may be secret, if a part of it
+    is unfit: what a client would pass over in silence, or take for another host.
+    """
+    parts = _parts_of(url)
+    _refuse_misread(parts)
+    _refuse_options(parts)
+    if parts.scheme == "unix":
+        return f"unix://{unquote(parts.path)}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
 
 
 def no_address(url: str) -> str:
@@ -22,5 +46,59 @@ def no_address(url: str) -> str:
     return (
         f"the address of Redis cannot be read (its scheme: {scheme!r}); expected "
         "redis://[user:password@]host:port/database, rediss:// for TLS, or "
-        "unix:///path?db=database; correct it"
+        f"unix:///path?db=database; correct it, and {ENCODE}"
     )
+
+
+def _parts_of(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read only now, and perhaps no number
+    except ValueError:
+        # without its cause, which quotes what it could not read
+        raise ConfigError(no_address(url)) from None
+    if parts.scheme not in OPTIONS or not url.startswith(f"{parts.scheme}://"):
+        raise ConfigError(no_address(url))
+    return parts
+
+
+def _refuse_misread(parts: SplitResult) -> None:
+    """Refuse what an unencoded `/`, `?` or `#` in a password makes of an address."""
+    host = parts.netloc.rpartition("@")[2]
+    is_unix = parts.scheme == "unix"
+    found = [
+        ("no host", not is_unix and not parts.hostname),
+        ("a host before the path of a socket", is_unix and host),
+        ("no path of a socket", is_unix and not parts.path),
+        ("an `@` after the host", "@" in parts.query or (not is_unix and "@" in parts.path)),
+        ("a `#`", parts.fragment),
+    ]
+    told = [what for what, is_so in found if is_so]
+    if told:
+        raise ConfigError(
+            f"the address of Redis holds {' and '.join(told)}; expected "
+            "redis://[user:password@]host:port/database, or rediss:// or "
+            f"unix://[user:password@]/path?db=database; {ENCODE}"
+        )
+
+
+def _refuse_options(parts: SplitResult) -> None:
+    """Refuse options that would change what answers look like, or for how long we wait."""
+    if parts.scheme != "unix" and not re.fullmatch(DATABASE, parts.path):
+        raise ConfigError(
+            "the address of Redis: found a path that is no number of a database, expected "
+            "redis://host:port/0; correct what stands after the host"
+        )
+    allowed = OPTIONS[parts.scheme]
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in allowed:
+            raise ConfigError(
+                f"the address of Redis: found the option {name!r}, expected with "
+                f"{parts.scheme}:// one of {', '.join(allowed)}; remove it"
+            )
+        expected, pattern = allowed[name]
+        if not re.fullmatch(pattern, value):
+            raise ConfigError(
+                f"the address of Redis: the option {name} has an unfit value, expected "
+                f"{expected}; correct it"
+            )

@@ -117,16 +117,24 @@ class RedisClusters:
 
     def pin(self, version: str | None = None) -> ClusterPointer:
         """Hold on to a version, or to the current one."""
-        return self._move(lambda before: after_pin(before, version, self.place, self._now()))
+        return self._move(
+            lambda before: after_pin(
+                before or self._unless_named(version), version, self.place, self._now()
+            )
+        )
 
     def unpin(self) -> ClusterPointer:
         """Let the next map that is published become current again."""
-        return self._move(lambda before: after_unpin(before, self.place, self._now()))
+        return self._move(
+            lambda before: after_unpin(before or self.pointer(), self.place, self._now())
+        )
 
     def roll_back(self, version: str | None = None) -> ClusterPointer:
         """Make the version before the current one current, or the one named."""
         return self._move(
-            lambda before: after_roll_back(before, version, self.place, self._now())
+            lambda before: after_roll_back(
+                before or self._unless_named(version), version, self.place, self._now()
+            )
         )
 
     def prune(self, keep_count: int) -> list[str]:
@@ -181,6 +189,10 @@ class RedisClusters:
 
     def _pointer_or_none(self) -> ClusterPointer | None:
         return self._parsed_or_none(self._door.get(self._current))
+
+    def _unless_named(self, version: str | None) -> ClusterPointer | None:
+        """Tell of a broken pointer, unless a version is named, which repairs it."""
+        return self.pointer() if version is None else None
 
     def _watched_pointer(self, watched: Watched) -> ClusterPointer | None:
         return self._parsed_or_none(watched.get(self._current))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.client import Pipeline, PubSub
+from redis.client import Pipeline
 from redis.exceptions import (
     AuthenticationError,
     OutOfMemoryError,
@@ -24,10 +24,12 @@ from redis.retry import Retry
 
 from index.errors import ConfigError, StoreFullError, StoreUnreachableError
 from index.redis_address import no_address, place_of
+from index.redis_announcements import RedisAnnouncements
 
 TIMEOUT_S = 0.5
 MOST_TRIES = 200  # of a change that others get in the way of
 MOST_PAUSE_S = 0.02  # between two of them
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError)  # what a parser stumbles with
 
 # a script, since a full Redis begins no transaction, not even one that makes room
 REMOVE = """
@@ -80,8 +82,8 @@ class RedisDoor:
                 # a server's announcement of maintenance would stretch the timeouts
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
-        except (ValueError, TypeError) as error:
-            raise ConfigError(no_address(url)) from error
+        except (ValueError, TypeError):
+            raise ConfigError(no_address(url)) from None  # the cause may quote the address
         self._secrets = _secrets_of(self._redis)
 
     def get(self, key: str) -> bytes | None:
@@ -141,7 +143,7 @@ class RedisDoor:
             "expected a moment of quiet; see who publishes here, and try again"
         )
 
-    def listen(self, channel: str) -> "RedisAnnouncements":
+    def listen(self, channel: str) -> RedisAnnouncements:
         """Listen to a channel; connects with the first wait."""
         return RedisAnnouncements(lambda: self._redis.pubsub(), channel)
 
@@ -163,6 +165,14 @@ class RedisDoor:
             raise StoreUnreachableError(
                 f"{self.place}: {self._told(error)}; {self._remedy(error)}"
             ) from error
+        except NONSENSE as error:
+            # the rest of such an answer would be taken for the next one
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise StoreUnreachableError(
+                f"{self.place}: an answer cannot be understood ({type(error).__name__}: "
+                f"{self._told(error)}), expected one of Redis; see that the address is that of "
+                "a Redis, and what stands between"
+            ) from error
 
     def _told(self, error: Exception) -> str:
         told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -179,37 +189,6 @@ class RedisDoor:
         return f"{told}; start Redis, or correct its address"
 
 
-class RedisAnnouncements:
-    """Hints over pub/sub. Where they cannot be had it waits as long, and then tries again."""
-
-    def __init__(self, open_listener: Callable[[], PubSub], channel: str) -> None:
-        self._open_listener = open_listener
-        self._channel = channel
-        self._listener: PubSub | None = None
-
-    def wait(self, timeout_s: float) -> bool:
-        """Return True soon after an announcement, False after the timeout; never raises."""
-        end = time.monotonic() + timeout_s
-        try:
-            if self._listener is None:
-                self._listener = self._open_listener()
-                self._listener.subscribe(self._channel)
-            while (left_s := end - time.monotonic()) > 0:
-                if self._listener.get_message(ignore_subscribe_messages=True, timeout=left_s):
-                    return True
-        except (RedisError, OSError):
-            self.close()
-            time.sleep(max(end - time.monotonic(), 0))
-        return False
-
-    def close(self) -> None:
-        """Stop listening."""
-        listener, self._listener = self._listener, None
-        if listener:
-            with suppress(RedisError, OSError):
-                listener.close()
-
-
 def milliseconds(seconds: float) -> int:
     """Return whole milliseconds, one at least: none at all is no time to Redis."""
     return max(int(seconds * 1_000), 1)
@@ -221,4 +200,6 @@ def _secrets_of(redis: Redis) -> list[str]:
 
 
 def _bytes_or_none(found: object) -> bytes | None:
-    return found if isinstance(found, bytes) else None
+    if found is None or isinstance(found, bytes):
+        return found
+    raise TypeError(f"found {type(found).__name__}, expected bytes or nothing")

@@ -46,6 +46,17 @@ def emptied(store):
     return store
 
 
+def with_broken_pointer(store):
+    """Spoil the pointer of a store that is not empty."""
+    if isinstance(store, FolderClusters):
+        (store.folder / "current").write_text("{")
+    else:
+        client = Redis.from_url(store.place.split(",")[0])
+        client.set("esans:clusters:current", "{")
+        client.close()
+    return store
+
+
 def versions_of(store):
     return [one.version for one in store.listed()]
 

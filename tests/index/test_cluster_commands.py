@@ -6,9 +6,16 @@ from index.__main__ import main
 from index.cluster_store import open_cluster_store
 from index.shelf import Shelf
 from tests.handmade import publish_handmade
-from tests.index.cluster_maps import numbered
+from tests.index.cluster_maps import numbered, with_broken_pointer
 
 A, B, C = (numbered(number) for number in range(3))
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_ours(monkeypatch):
+    """See no store of whoever runs the tests."""
+    for name in ("ESANS_REDIS_URL", "ESANS_REDIS_URL_FILE", "ESANS_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(params=["folder", "redis"])
@@ -48,6 +55,19 @@ def test_list_tells_the_place_and_how_each_map_stands(options, three, capsys):
     ]
 
 
+def test_list_tells_the_maps_and_then_that_the_pointer_is_broken(options, three, capsys):
+    with_broken_pointer(three)
+    _, *lines = say(capsys, "list", *options).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == [A.version, B.version, C.version]
+    assert lines[3] == f"{three.place}: 1 fault found"
+    assert "`current` cannot be read as a pointer" in lines[4]
+    for command in ("pin", "unpin", "rollback"):
+        assert main(["clusters", command, *options]) == 1
+        assert "naming a version" in capsys.readouterr().err
+    assert "current, pinned" not in say(capsys, "rollback", B.version, *options)
+    assert f"* {B.version}" in say(capsys, "list", *options)
+
+
 def test_list_tells_how_to_publish_where_nothing_is(options, capsys):
     assert main(["clusters", "list", *options]) == 1
     assert "python -m trainer clusters --publish" in capsys.readouterr().err
@@ -77,6 +97,15 @@ def test_rollback_to_a_version_that_is_not_there_is_refused(options, three, caps
     assert three.pointer().version == C.version
 
 
+@pytest.mark.parametrize("command", ["pin", "rollback"])
+def test_what_is_no_version_is_told_with_the_way_to_find_one(options, three, command, capsys):
+    assert main(["clusters", command, "nope", *options]) == 1
+    told = capsys.readouterr().err
+    assert f"{three.place}: found 'nope', expected the version of a cluster map" in told
+    assert "`python -m index clusters list` tells them" in told
+    assert three.pointer().version == C.version
+
+
 def test_prune_names_what_it_removed(options, three, capsys):
     assert say(capsys, "prune", "--keep", "0", *options) == f"removed {A.version}\n"
     assert say(capsys, "prune", "--keep", "0", *options) == "nothing to remove\n"
@@ -88,8 +117,20 @@ def test_the_address_may_stand_in_the_environment(redis, monkeypatch, capsys):
     assert A.version in say(capsys, "list", "--namespace", "shop")
 
 
-def test_without_an_address_both_ways_to_give_one_are_told(monkeypatch, capsys):
-    monkeypatch.delenv("ESANS_REDIS_URL", raising=False)
+def test_the_environment_means_one_store_by_file_and_namespace_too(
+    redis, tmp_path, monkeypatch, capsys
+):
+    open_cluster_store(redis.url, None, "shop").publish(A)
+    open_cluster_store(redis.url, None).publish(B)
+    (tmp_path / "url").write_text(redis.url)
+    monkeypatch.setenv("ESANS_REDIS_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("ESANS_NAMESPACE", "shop")
+    assert A.version in say(capsys, "list")
+    assert B.version in say(capsys, "list", "--namespace", "esans")
+    assert "namespace shop" in say(capsys, "list", "--redis", redis.url)
+
+
+def test_without_an_address_all_ways_to_give_one_are_told(capsys):
     assert main(["clusters", "list"]) == 1
     assert "expected --redis URL, --bundles DIR or ESANS_REDIS_URL" in capsys.readouterr().err
 

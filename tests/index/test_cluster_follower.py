@@ -197,17 +197,61 @@ def test_a_pointer_that_went_back_is_not_followed_but_brought_forward(store, fol
     assert follower.held.source.version == B.version
 
 
-def test_a_callback_that_fails_is_logged_and_the_following_goes_on(store, following, caplog):
+def test_a_callback_that_fails_is_told_and_later_maps_are_held_all_the_same(
+    store, following, caplog
+):
     def fail(_):
         raise RuntimeError("planted")
 
     store.publish(A)
     follower = following(store, KNOWN, on_change=fail)
+    wait_until(lambda: follower.state.reasons == ("RuntimeError: planted",))
+    assert follower.state.status == "refused"
+    store.publish(B)
+    wait_until(lambda: follower.held.source.version == B.version)
+    errors = follower.state.errors
+    wait_until(lambda: follower.state.errors > errors + 2)
+    assert follower.state.swaps == 2
+    assert caplog.messages == ["cluster maps: refused; RuntimeError: planted"]
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_a_callback_that_failed_is_called_again_until_it_has_gone_well_once(store, following):
+    told = []
+
+    def fail_twice(held):
+        told.append(held.source.version)
+        if len(told) < 3:
+            raise RuntimeError("planted")
+
+    store.publish(A)
+    counted = Counted(store)
+    follower = following(counted, KNOWN, on_change=fail_twice, poll_s=0.02)
     wait_for(follower, A.version)
+    polls = counted.polls
+    wait_until(lambda: counted.polls > polls + 3)
+    assert told == [A.version] * 3
+    assert follower.state.swaps == 1
     store.publish(B)
     wait_for(follower, B.version)
-    assert follower.state.swaps == 2
-    assert "a cluster map could not be taken" in caplog.text
+    assert told[3:] == [B.version]
+
+
+class Strange(Counted):
+    """A store that fails in a way nobody has thought of."""
+
+    def pointer(self):
+        super().pointer()
+        raise ZeroDivisionError("planted")
+
+
+def test_what_nobody_has_thought_of_is_logged_in_full_once(store, following, caplog):
+    strange = Strange(store)
+    follower = following(strange, A.id_hashes, own=A, poll_s=0.02)
+    wait_until(lambda: follower.state.errors > 3)
+    assert follower.state.reasons == ("ZeroDivisionError: planted",)
+    assert caplog.messages == ["cluster maps: refused; ZeroDivisionError: planted"]
+    assert caplog.text.count("Traceback") == 1
 
 
 def drawn(clusters, rng):
@@ -242,3 +286,27 @@ def test_a_store_of_files_needs_no_right_to_write_for_following(tmp_path, follow
     listing = sorted(tmp_path.rglob("*"))
     wait_for(following(FolderClusters(tmp_path), KNOWN), A.version)
     assert sorted(tmp_path.rglob("*")) == listing
+
+
+class Deaf:
+    """Announcements that break their promise never to raise."""
+
+    def wait(self, timeout_s):
+        raise RuntimeError("planted")
+
+    def close(self):
+        """Nothing is open."""
+
+
+class WithDeaf(Counted):
+    def announcements(self):
+        return Deaf()
+
+
+def test_a_following_that_ends_by_an_error_says_so(store, following, caplog):
+    store.publish(A)
+    follower = following(WithDeaf(store), KNOWN)
+    wait_until(lambda: follower.state.status == "stopped")
+    assert "RuntimeError: planted; expected" in follower.state.reasons[0]
+    assert follower.held.source.version == A.version
+    assert f"cluster maps: stopped; {follower.state.reasons[0]}" in caplog.messages

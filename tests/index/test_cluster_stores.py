@@ -5,10 +5,10 @@ import pytest
 
 from index.cluster_map import ARRAYS
 from index.cluster_store import open_cluster_store
-from index.errors import ConfigError, NoClusterMapError
+from index.errors import ConfigError, FaultyClusterMapError, NoClusterMapError
 from index.folder_clusters import FolderClusters
 from index.redis_clusters import RedisClusters
-from tests.index.cluster_maps import emptied, numbered, versions_of
+from tests.index.cluster_maps import emptied, numbered, versions_of, with_broken_pointer
 from tests.redis_server import wait_until
 
 A, B, C, D = (numbered(number) for number in range(4))
@@ -75,6 +75,17 @@ def test_rolling_back_to_a_version_that_is_not_there_changes_nothing(store):
     assert store.pointer() == before
 
 
+@pytest.mark.parametrize("named", ["nope", "", A.version.upper() + "A", f"{A.version}\n"])
+def test_what_can_be_no_version_is_neither_pinned_nor_rolled_back_to(store, named):
+    before = store.publish(A)
+    for call in (store.pin, store.roll_back):
+        with pytest.raises(NoClusterMapError, match=r"expected the version of .* 16 digits"):
+            call(named)
+    assert store.pointer() == before
+    with pytest.raises(NoClusterMapError, match=r"expected the version of .* 16 digits"):
+        emptied(store).pin(named)
+
+
 def test_a_pin_holds_against_a_publish_which_is_stored_to_expire(store):
     store.publish(A)
     pinned = store.pin()
@@ -99,6 +110,21 @@ def test_a_pinned_map_published_again_stays_pinned(store):
     store.publish(A)
     store.pin()
     assert store.publish(A).pinned
+
+
+def test_a_broken_pointer_is_told_and_naming_a_version_mends_it(store):
+    for one in (A, B):
+        store.publish(one)
+    with_broken_pointer(store)
+    for call in (store.pin, store.unpin, store.roll_back):
+        with pytest.raises(
+            FaultyClusterMapError, match="`current` cannot be read as a pointer"
+        ):
+            call()
+    assert versions_of(store) == [A.version, B.version]
+    assert store.roll_back(A.version).version == A.version
+    with_broken_pointer(store)
+    assert store.pin(B.version).pinned
 
 
 def test_rolling_back_keeps_the_pin(store):

@@ -107,6 +107,8 @@ def test_a_damaged_piece_is_told_and_mended_by_publishing_anew(redis, store, spo
         ("sha256", "0" * 64, "the pieces have sha256"),
         ("piece_count", 3, "tells of 3 pieces, its sizes of 4"),
         ("width", 0, "its description cannot be read"),
+        ("width", 2**31, r"tells of 4 pieces, its sizes of 98307"),
+        ("piece_count", 2**16 + 1, "its description cannot be read"),
         ("card", {}, "its description cannot be read"),
     ],
 )
@@ -116,6 +118,17 @@ def test_a_damaged_description_is_told(redis, store, field, value, told):
     about = json.loads(redis.client.get(key)) | {field: value}
     redis.client.set(key, json.dumps(about))
     with pytest.raises(FaultyClusterMapError, match=told):
+        store.read(A.version)
+
+
+@pytest.mark.parametrize("field", ["items", "level_1_codes"])
+def test_a_description_of_absurd_numbers_asks_for_no_memory(redis, store, field):
+    store.publish(A)
+    key = f"esans:clusters:{A.version}:meta"
+    about = json.loads(redis.client.get(key))
+    about["card"][field] = 2**31
+    redis.client.set(key, json.dumps(about | {"width": 2**31}))
+    with pytest.raises(FaultyClusterMapError, match="tells of 4 pieces, its sizes of"):
         store.read(A.version)
 
 

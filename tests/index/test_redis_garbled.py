@@ -1,0 +1,79 @@
+"""A Redis that answers nonsense: told, never taken for an answer, mended by itself."""
+
+import pytest
+
+from index.errors import StoreUnreachableError
+from index.redis_clusters import RedisClusters
+from tests.index.cluster_maps import hashes, numbered, wait_for
+from tests.index.garbling import NONSENSE, garbling
+from tests.redis_server import wait_until
+
+A, B, C = (numbered(number) for number in range(3))  # A is in `server` already
+KNOWN = hashes()
+SOON_S = 0.2
+
+
+@pytest.fixture
+def garbler(server):
+    with garbling(server) as garbler:
+        yield garbler
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_a_garbled_answer_is_told_and_the_next_call_is_clean(garbler, kind):
+    store = RedisClusters(f"redis://127.0.0.1:{garbler.port}/0", timeout_s=SOON_S)
+    pointer = store.pointer()
+    calls = {
+        "pointer": store.pointer,
+        "read": lambda: store.read(A.version),
+        "listed": store.listed,
+        "publish": lambda: store.publish(B),
+        "pin": store.pin,
+        "prune": lambda: store.prune(0),
+    }
+    for call in calls.values():
+        garbler.nonsense = NONSENSE[kind]
+        with pytest.raises(StoreUnreachableError, match=f"{garbler.port}/0"):
+            call()
+        garbler.nonsense = None
+        assert store.pointer() == pointer
+    assert store.read(A.version).version == A.version
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_who_follows_a_redis_that_garbles_says_so_and_follows_on(
+    server, garbler, following, kind
+):
+    url = f"redis://127.0.0.1:{garbler.port}/0"
+    follower = following(RedisClusters(url, timeout_s=SOON_S), KNOWN)
+    wait_for(follower, "following", A.version)
+    held = follower.held
+    garbler.nonsense = NONSENSE[kind]
+    wait_for(follower, "unreachable", A.version)
+    errors = follower.state.errors
+    wait_until(lambda: follower.state.errors > errors + 2)  # it looks on
+    assert follower.held is held
+    assert f"{garbler.port}/0" in follower.state.reasons[0]
+    garbler.nonsense = None
+    wait_for(follower, "following", A.version)
+    RedisClusters(server.url).publish(B)
+    wait_for(follower, "following", B.version)
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_a_garbled_announcement_is_none_and_the_next_one_is_heard(server, garbler, kind):
+    url = f"redis://127.0.0.1:{garbler.port}/0"
+    heard = RedisClusters(url, timeout_s=SOON_S).announcements()
+    store = RedisClusters(server.url)
+
+    def hears():
+        store.publish(B)
+        return heard.wait(0.1)
+
+    wait_until(hears)
+    garbler.nonsense = NONSENSE[kind]
+    for _ in range(3):
+        hears()
+    garbler.nonsense = None
+    wait_until(hears)
+    heard.close()
