@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.cluster_store import ClusterStore, open_cluster_store
+from index.store_address import (
+    FILE_VARIABLE,
+    NAMESPACE_VARIABLE,
+    URL_VARIABLE,
+    address_from,
+    namespace_from,
+)
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
 
-REDIS_URL = "ESANS_REDIS_URL"
 FOLDER = "clusters"  # among the bundles, where there is no Redis
 
 
@@ -27,14 +33,15 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--redis",
         metavar="URL",
-        help=f"the store of cluster maps; default: {REDIS_URL}, which no list of processes "
-        f"shows; without either, the folder {FOLDER} among the bundles",
+        help=f"the store of cluster maps; default: {URL_VARIABLE}, which no list of processes "
+        f"shows, or the file that {FILE_VARIABLE} names; without any, the folder {FOLDER} "
+        "among the bundles",
     )
     parser.add_argument(
         "--namespace",
         metavar="NAME",
-        default="esans",
-        help="what the keys in Redis begin with (esans)",
+        default=namespace_from(os.environ),
+        help=f"what the keys in Redis begin with; default: {NAMESPACE_VARIABLE}, else esans",
     )
 
 
@@ -49,8 +56,11 @@ def config_of(parsed: argparse.Namespace) -> "RunConfig":
 
 
 def url_of(parsed: argparse.Namespace) -> str | None:
-    """Return the address of Redis: the option's, else the environment's, if any."""
-    return parsed.redis or os.environ.get(REDIS_URL) or None
+    """Return the address of Redis: the option's, else the environment's, if any.
+
+    Raises ConfigError if what the environment says cannot be used.
+    """
+    return parsed.redis or address_from(os.environ)
 
 
 def open_store(url: str | None, bundles: Path, parsed: argparse.Namespace) -> ClusterStore:

@@ -46,6 +46,18 @@ def test_the_environment_names_the_store_and_the_option_its_namespace(
     assert store_of(redis).pointer() is None
 
 
+def test_the_environment_says_as_much_as_it_does_to_the_service(
+    redis, saved, tmp_path, monkeypatch
+):
+    found, folder = saved
+    (tmp_path / "url").write_text(f"{redis.url}\n")
+    monkeypatch.setenv("ESANS_REDIS_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("ESANS_NAMESPACE", "shop")
+    assert publish("--from", folder) == 0
+    assert store_of(redis, "shop").pointer().version == found.version
+    assert store_of(redis).pointer() is None
+
+
 def test_a_folder_of_bundles_that_is_named_counts_more_than_the_environment(
     saved, tmp_path, monkeypatch
 ):

@@ -11,13 +11,14 @@ from index.cluster_files import card_of, open_cluster_map, save_cluster_map
 from index.cluster_map import ClusterMap
 from index.cluster_store import ClusterStore
 from index.errors import ConfigError
+from index.store_address import URL_VARIABLE
 from trainer.config import RunConfig
 from trainer.data.dataset import load_dataset
 from trainer.esans.clusters import fit_cluster_map
 from trainer.esans.columns import category_column
 from trainer.esans.description import describe
 from trainer.esans.publication import publish_map
-from trainer.options import REDIS_URL, config_of, open_store, url_of
+from trainer.options import config_of, open_store, url_of
 
 
 def make_or_open(parsed: argparse.Namespace) -> str:
@@ -49,7 +50,7 @@ def store_of(parsed: argparse.Namespace) -> ClusterStore | None:
     if not url and not parsed.bundles:
         raise ConfigError(
             "clusters --publish: no store is named, expected one; give --redis URL (or set "
-            f"{REDIS_URL}), or --bundles DIR for the store among the bundles"
+            f"{URL_VARIABLE}), or --bundles DIR for the store among the bundles"
         )
     return open_store(url, parsed.bundles or Path(), parsed)
 
