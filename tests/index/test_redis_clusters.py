@@ -73,6 +73,14 @@ def test_a_map_whose_keys_are_gone_is_not_rolled_back_to(redis, store):
     assert store.pointer() == before
 
 
+def test_a_map_that_is_not_there_is_told_without_a_look_at_every_key(redis, store):
+    store.publish(A)
+    redis.client.config_resetstat()
+    with pytest.raises(NoClusterMapError, match=r"expired\); `python -m index clusters list`"):
+        store.read(B.version)
+    assert "cmdstat_scan" not in redis.client.info("commandstats")
+
+
 def cut_short(piece):
     return piece[:-1]
 
