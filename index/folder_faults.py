@@ -30,9 +30,9 @@ def writing_fault(place: str, error: OSError) -> ClusterStoreError:
         )
     if error.errno in READ_ONLY:
         return ReadOnlyStoreError(
-            f"{_told(place, error)}; expected the right to write there; run `python -m index "
-            "clusters list | pin | unpin | rollback | prune --bundles DIR` where the folder "
-            "may be written"
+            f"{_told(place, error)}; expected the right to write there; publish, or run "
+            "`python -m index clusters pin | unpin | rollback | prune --bundles DIR`, where "
+            "the folder may be written"
         )
     return reading_fault(place, error)
 

@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_told_by_its_cause(number, kind):
 
 def test_a_folder_that_may_not_be_written_names_the_command_to_run_elsewhere():
     fault = writing_fault("/maps", refused(errno.EROFS))
-    assert "run `python -m index clusters list | pin | unpin" in str(fault)
+    assert "run `python -m index clusters pin | unpin | rollback" in str(fault)
     assert "where the folder may be written" in str(fault)
     assert status_of(fault) == "empty"  # met where a lost map cannot be put back
 
