@@ -1,6 +1,7 @@
 """`python -m index`: look at a folder of bundles, and at cluster maps, and tend them."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -66,10 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"{count} is below 0")
-    return count
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number, 0 or more")
+    return int(text)
 
 
 def show(shelf: Shelf, _: argparse.Namespace) -> None:

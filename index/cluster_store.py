@@ -69,7 +69,7 @@ class ClusterStore(Protocol):
     A reader sees a map whole or not at all. A map that is neither current nor the one before it
     goes after its time, and the oldest of them where there are many. All methods raise
     StoreUnreachableError where the store does not answer, writers StoreFullError where it has
-    no room; then nothing was changed.
+    no room, and ReadOnlyStoreError where it may not be written; then nothing was changed.
     """
 
     @property

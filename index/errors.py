@@ -13,6 +13,7 @@ EsansError                      the root: catch this to catch them all
 ├── ClusterStoreError           something about the store of cluster maps
 │   ├── StoreUnreachableError   it does not answer, or not us
 │   ├── StoreFullError          it has no room for a map
+│   ├── ReadOnlyStoreError      it may be read, but not written from here
 │   ├── NoClusterMapError       nothing is published in it, or not that version
 │   └── ForeignClusterMapError  the map is of another catalogue
 └── RequestError                a question that cannot be answered as asked
@@ -81,6 +82,10 @@ class StoreUnreachableError(ClusterStoreError):
 
 class StoreFullError(ClusterStoreError):
     """The store has no room left for a map."""
+
+
+class ReadOnlyStoreError(ClusterStoreError):
+    """The store may be read from here, but not written."""
 
 
 class NoClusterMapError(ClusterStoreError):

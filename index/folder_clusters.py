@@ -8,7 +8,6 @@
 Readers need no lock, writers one.
 """
 
-import errno
 import fcntl
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,9 @@ from pathlib import Path
 
 from index.cluster_map import ClusterMap
 from index.cluster_store import KEEP_COUNT, KEEP_S, ClusterPointer, ListedMap
-from index.errors import FaultyClusterMapError, StoreFullError, StoreUnreachableError
+from index.errors import ClusterStoreError, FaultyClusterMapError
 from index.files import write_json
+from index.folder_faults import reading_fault, writing_fault
 from index.map_folders import LOCK, MapFolders
 from index.pointer_moves import (
     after_pin,
@@ -31,7 +31,7 @@ from index.pointer_moves import (
     parse_pointer,
 )
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Fault = Callable[[str, OSError], ClusterStoreError]
 
 
 class FolderClusters:
@@ -59,7 +59,7 @@ class FolderClusters:
 
     def pointer(self) -> ClusterPointer | None:
         """Read which map is current; None where nothing was published."""
-        with self._naming_faults():
+        with self._naming_faults(reading_fault):
             try:
                 found = (self.folder / "current").read_bytes()
             except FileNotFoundError:
@@ -68,7 +68,7 @@ class FolderClusters:
 
     def read(self, version: str) -> ClusterMap:
         """Return a map, checked, all of it in memory."""
-        with self._naming_faults():
+        with self._naming_faults(reading_fault):
             self._find(version)
             try:
                 return self._maps.open(version)
@@ -93,32 +93,32 @@ class FolderClusters:
 
     def listed(self) -> list[ListedMap]:
         """Return what is stored, oldest first."""
-        with self._naming_faults():
+        with self._naming_faults(reading_fault):
             pointer = self._pointer_or_none()
             return [self._told(version, pointer) for version in self._maps.versions()]
 
     def pin(self, version: str | None = None) -> ClusterPointer:
         """Hold on to a version, or to the current one."""
-        with self._writing() as before:
+        with self._tending() as before:
             found = before or self._unless_named(version)
             return self._point(before, after_pin(found, version, self.place, self._now()))
 
     def unpin(self) -> ClusterPointer:
         """Let the next map that is published become current again."""
-        with self._writing() as before:
+        with self._tending() as before:
             found = before or self.pointer()
             return self._point(before, after_unpin(found, self.place, self._now()))
 
     def roll_back(self, version: str | None = None) -> ClusterPointer:
         """Make the version before the current one current, or the one named."""
-        with self._writing() as before:
+        with self._tending() as before:
             found = before or self._unless_named(version)
             after = after_roll_back(found, version, self.place, self._now())
             return self._point(before, after)
 
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest maps; the current one and the one before it stay."""
-        with self._writing() as pointer:
+        with self._tending() as pointer:
             return self._thin_out(pointer, keep_count)
 
     def announcements(self) -> None:
@@ -177,8 +177,8 @@ class FolderClusters:
 
     @contextmanager
     def _writing(self) -> Iterator[ClusterPointer | None]:
-        """Hold the folder's lock; hands out the pointer as it is."""
-        with self._naming_faults():
+        """Hold the folder's lock, making the folder; hands out the pointer as it is."""
+        with self._naming_faults(writing_fault):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / LOCK).open("w") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)
@@ -186,18 +186,20 @@ class FolderClusters:
                 yield self._pointer_or_none()
 
     @contextmanager
-    def _naming_faults(self) -> Iterator[None]:
+    def _tending(self) -> Iterator[ClusterPointer | None]:
+        """Hold the lock of a folder that is there: one that is misspelt is not made."""
+        with self._naming_faults(reading_fault):
+            is_there = self.folder.is_dir()
+        if not is_there:
+            yield None
+            return
+        with self._writing() as before:
+            yield before
+
+    @contextmanager
+    def _naming_faults(self, fault: Fault) -> Iterator[None]:
         """Turn what the file system says into an error of ours."""
         try:
             yield
         except OSError as error:
-            told = f"{self.place}: {error.strerror or error} ({error.filename or 'no file'}); "
-            if error.errno in FULL:
-                raise StoreFullError(
-                    f"{told}expected room for a map; free some, or remove old maps with "
-                    f"`python -m index clusters prune`"
-                ) from error
-            raise StoreUnreachableError(
-                f"{told}expected a folder of cluster maps; make it readable, and writable for "
-                "whoever publishes"
-            ) from error
+            raise fault(self.place, error) from error

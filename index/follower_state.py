@@ -10,6 +10,7 @@ from index.errors import (
     FaultsError,
     ForeignClusterMapError,
     NoClusterMapError,
+    ReadOnlyStoreError,
     StoreFullError,
 )
 
@@ -59,7 +60,7 @@ def news_of(step: Callable[[], News]) -> News:
 
 def status_of(error: EsansError) -> Status:
     """Say what an error makes of the following."""
-    if isinstance(error, StoreFullError):
+    if isinstance(error, StoreFullError | ReadOnlyStoreError):
         return "empty"  # only who puts a map back into an empty store meets it
     if isinstance(error, NoClusterMapError | ForeignClusterMapError):
         return "refused"

@@ -104,9 +104,15 @@ def nothing_published(place: str) -> NoClusterMapError:
     )
 
 
-def not_there(place: str, version: str, there: Sequence[str]) -> NoClusterMapError:
-    """Say that a version is not stored (or no longer), and which ones are."""
+def not_there(
+    place: str, version: str, there: Sequence[str] | None = None
+) -> NoClusterMapError:
+    """Say that a version is not stored (or no longer), and which ones are, if that is known."""
+    held = (
+        "`python -m index clusters list` tells what it holds"
+        if there is None
+        else f"it holds {', '.join(there) or 'none'}"
+    )
     return NoClusterMapError(
-        f"{place}: holds no cluster map {version!r} (never published, or expired); "
-        f"it holds {', '.join(there) or 'none'}"
+        f"{place}: holds no cluster map {version!r} (never published, or expired); {held}"
     )

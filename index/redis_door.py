@@ -53,7 +53,7 @@ class Watched:
     def get(self, key: str) -> bytes | None:
         """Read a key."""
         self._pipe.watch(key)
-        return _bytes_or_none(self._pipe.execute_command("GET", key))
+        return _read(self._pipe.execute_command, key)
 
     def count(self, keys: Sequence[str]) -> int:
         """Return how many of these keys exist."""
@@ -85,11 +85,12 @@ class RedisDoor:
         except (ValueError, TypeError):
             raise ConfigError(no_address(url)) from None  # the cause may quote the address
         self._secrets = _secrets_of(self._redis)
+        self._database = self._redis.connection_pool.connection_kwargs.get("db", 0)
 
     def get(self, key: str) -> bytes | None:
         """Read a key; None where it is not there."""
         with self._naming_faults():
-            return _bytes_or_none(self._redis.execute_command("GET", key))
+            return _read(self._redis.execute_command, key)
 
     def put(self, key: str, value: bytes | memoryview, for_s: float) -> None:
         """Write a key that goes after a time."""
@@ -181,11 +182,21 @@ class RedisDoor:
         return told
 
     def _remedy(self, error: Exception) -> str:
+        said = str(error)
         if isinstance(error, AuthenticationError):
             return "expected to be let in; correct user and password in the address"
+        if said.startswith("WRONGTYPE"):
+            return "expected text under that key; remove it, or choose another namespace"
+        if "DB index is out of range" in said:
+            return (
+                f"expected to have database {self._database}; correct the number in the "
+                "address, or raise `databases` in the configuration of Redis"
+            )
         if isinstance(error, ResponseError):
             return "expected this command to be carried out; see the configuration of Redis"
         told = f"expected an answer within {self._timeout_s:g} s"
+        if "refused" in said.lower():
+            told = f"nothing listens there, {told}"
         return f"{told}; start Redis, or correct its address"
 
 
@@ -199,7 +210,13 @@ def _secrets_of(redis: Redis) -> list[str]:
     return [password] if password else []
 
 
-def _bytes_or_none(found: object) -> bytes | None:
+def _read(execute: Callable[..., object], key: str) -> bytes | None:
+    try:
+        found = execute("GET", key)
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise ResponseError(f"{error} (the key {key})") from error
+        raise
     if found is None or isinstance(found, bytes):
         return found
     raise TypeError(f"found {type(found).__name__}, expected bytes or nothing")

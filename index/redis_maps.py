@@ -156,7 +156,8 @@ class RedisMaps:
         is_version = re.fullmatch(VERSION_PATTERN, version)
         found = self._door.get(self.meta(version)) if is_version else None
         if found is None:
-            raise not_there(self._place, version, self.versions())
+            # who follows asks every two seconds, and to tell what is there takes a scan
+            raise not_there(self._place, version)
         about = _parse_about(found)
         if about is None or about.card.version != version:
             told = "its description cannot be read, or is of another map; publish it anew"

@@ -23,6 +23,7 @@ from index.errors import (
     ForeignClusterMapError,
     NoBundleError,
     NoClusterMapError,
+    ReadOnlyStoreError,
     RequestError,
     StoreFullError,
     StoreUnreachableError,
@@ -68,6 +69,9 @@ TABLE: dict[type[EsansError], Row] = {
         503, "urn:esans:problem:store-unreachable", "The store of maps does not answer"
     ),
     StoreFullError: Row(503, "urn:esans:problem:store-full", "The store of maps is full"),
+    ReadOnlyStoreError: Row(
+        409, "urn:esans:problem:read-only-store", "The store of maps may not be written here"
+    ),
     NoClusterMapError: Row(
         404, "urn:esans:problem:no-cluster-map", "There is no such cluster map"
     ),

@@ -111,6 +111,15 @@ def test_prune_names_what_it_removed(options, three, capsys):
     assert say(capsys, "prune", "--keep", "0", *options) == "nothing to remove\n"
 
 
+@pytest.mark.parametrize("count", ["x", "-1", "1.5", ""])
+def test_a_count_that_is_none_is_told(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["clusters", "prune", f"--keep={count}"])
+    assert f"--keep: found '{count}', expected a whole number, 0 or more" in (
+        capsys.readouterr().err
+    )
+
+
 def test_the_address_may_stand_in_the_environment(redis, monkeypatch, capsys):
     open_cluster_store(redis.url, None, "shop").publish(A)
     monkeypatch.setenv("ESANS_REDIS_URL", redis.url)

@@ -25,7 +25,7 @@ def test_where_nothing_is_published_there_is_no_pointer_and_no_map(store):
             call()
     with pytest.raises(NoClusterMapError, match="no cluster map before the current one"):
         store.roll_back()
-    with pytest.raises(NoClusterMapError, match=f"holds no cluster map '{A.version}'.*none"):
+    with pytest.raises(NoClusterMapError, match=f"holds no cluster map '{A.version}'"):
         store.read(A.version)
 
 

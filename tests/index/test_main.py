@@ -57,4 +57,4 @@ def test_prune_names_what_it_removed(tmp_path, three, capsys):
 def test_prune_refuses_a_count_below_0(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["prune", str(tmp_path), "--keep", "-1"])
-    assert "-1 is below 0" in capsys.readouterr().err
+    assert "found '-1', expected a whole number, 0 or more" in capsys.readouterr().err

@@ -73,6 +73,14 @@ def test_a_map_whose_keys_are_gone_is_not_rolled_back_to(redis, store):
     assert store.pointer() == before
 
 
+def test_a_map_that_is_not_there_is_told_without_a_look_at_every_key(redis, store):
+    store.publish(A)
+    redis.client.config_resetstat()
+    with pytest.raises(NoClusterMapError, match=r"expired\); `python -m index clusters list`"):
+        store.read(B.version)
+    assert "cmdstat_scan" not in redis.client.info("commandstats")
+
+
 def cut_short(piece):
     return piece[:-1]
 
@@ -153,10 +161,21 @@ def test_a_broken_pointer_is_told_and_mended_by_publishing(redis, store, found):
     assert store.pointer().version == B.version
 
 
-def test_a_key_that_is_no_text_is_told(redis, store):
+def test_a_key_that_is_no_text_is_told_by_name(redis, store):
     redis.client.rpush("esans:clusters:current", "a list")
-    with pytest.raises(StoreUnreachableError, match=r"WRONGTYPE.*; expected this command"):
-        store.pointer()
+    told = (
+        r"WRONGTYPE.* \(the key esans:clusters:current\); expected text under that key; remove"
+    )
+    for call in (store.pointer, store.pin, lambda: store.publish(A)):
+        with pytest.raises(StoreUnreachableError, match=told):
+            call()
+
+
+def test_a_database_that_redis_does_not_have_is_told_by_number(redis):
+    with pytest.raises(
+        StoreUnreachableError, match="out of range; expected to have database 99; correct"
+    ):
+        RedisClusters(f"{redis.url}?db=99").pointer()
 
 
 def test_over_1000_publishes_keys_and_memory_stay_bounded(redis):
@@ -202,7 +221,8 @@ def test_the_right_password_over_tcp_is_let_in(start_redis):
 def test_where_nobody_listens_that_is_told_with_the_place():
     store = RedisClusters(f"redis://:secret@127.0.0.1:{free_port()}/2")
     with pytest.raises(
-        StoreUnreachableError, match=r"127.0.0.1:\d+/2: .*; start Redis"
+        StoreUnreachableError,
+        match=r"127.0.0.1:\d+/2: .*nothing listens there, expected .*; start Redis",
     ) as told:
         store.pointer()
     assert "secret" not in str(told.value)
