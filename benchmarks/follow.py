@@ -26,8 +26,8 @@ from tabulate import tabulate
 from torch import Tensor
 
 from index.cluster_map import ClusterMap
-from index.cluster_store import open_cluster_store
 from index.id_table import hashes_of
+from index.store_address import open_cluster_store
 from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig, check_config
 from trainer.course import prepare

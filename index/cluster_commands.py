@@ -9,19 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from index.cluster_store import ClusterPointer, ClusterStore, ListedMap, open_cluster_store
+from index.cluster_store import ClusterPointer, ClusterStore, ListedMap
 from index.errors import ConfigError, FaultyClusterMapError
 from index.pointer_moves import nothing_published
 from index.store_address import (
     FILE_VARIABLE,
+    FOLDER,
     NAMESPACE,
     NAMESPACE_VARIABLE,
     URL_VARIABLE,
     address_from,
     namespace_from,
+    open_cluster_store,
 )
-
-FOLDER = "clusters"  # of the maps, among the bundles
 
 Command = Callable[[ClusterStore, argparse.Namespace], str]
 

@@ -1,11 +1,10 @@
 """A store of cluster maps: one is current, others wait to be rolled back to, or to expire.
 
-What every store promises, and which store an address means. Redis is `redis_clusters`', a
-folder `folder_clusters`', how a pointer moves `pointer_moves`', to follow `cluster_follower`'s.
+What every store promises. Redis is `redis_clusters`', a folder `folder_clusters`', which one is
+meant `store_address`'; how a pointer moves `pointer_moves`', to follow `cluster_follower`'s.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from pydantic import Field
@@ -125,15 +124,3 @@ class ClusterStore(Protocol):
 
     def announcements(self) -> Announcements | None:
         """Listen for changes; None where a store does not tell of them."""
-
-
-def open_cluster_store(url: str | None, folder: Path, namespace: str = "esans") -> ClusterStore:
-    """Return the store in Redis where there is an address, else the one in a folder.
-
-    Nothing is connected or written yet. Raises ConfigError if the address is none.
-    """
-    # here, not above: the stores import this file, and a folder needs no client of Redis
-    from index.folder_clusters import FolderClusters
-    from index.redis_clusters import RedisClusters
-
-    return RedisClusters(url, namespace) if url else FolderClusters(folder)

@@ -1,46 +1,56 @@
-"""Which store of cluster maps an environment means: the one place that knows its variables."""
+"""Which store of cluster maps is meant: by an address, by a folder, by an environment."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from index.cluster_store import ClusterStore
 from index.errors import ConfigError
+from index.folder_clusters import FolderClusters
+from index.redis_clusters import RedisClusters
+from index.secret_file import secret_in
 
 URL_VARIABLE = "ESANS_REDIS_URL"
 FILE_VARIABLE = "ESANS_REDIS_URL_FILE"
 NAMESPACE_VARIABLE = "ESANS_NAMESPACE"
+VARIABLES = (URL_VARIABLE, FILE_VARIABLE, NAMESPACE_VARIABLE)
+LIKE = ("ESANS_REDIS", "ESANS_NAME")  # whatever begins so and is none of these is misspelt
 NAMESPACE = "esans"
-MOST_BYTES = 65_536
+FOLDER = "clusters"  # of the maps, among the bundles, where there is no Redis
+
+
+def open_cluster_store(
+    url: str | None, folder: Path, namespace: str = NAMESPACE
+) -> ClusterStore:
+    """Return the store in Redis where there is an address, else the one in a folder.
+
+    Nothing is connected or written yet. Raises ConfigError if the address is none.
+    """
+    return RedisClusters(url, namespace) if url else FolderClusters(folder)
 
 
 def address_from(environment: Mapping[str, str]) -> str | None:
     """Return the address of Redis, or what the file named instead of it holds; None: neither.
 
-    Raises ConfigError if both are set, or the file cannot be read, or is empty.
+    Raises ConfigError if both are set, the file cannot be read or is empty, or a variable is
+    misspelt: a store beside the one that is meant would be taken in silence.
     """
+    misspelt = sorted(
+        name for name in environment if name.startswith(LIKE) and name not in VARIABLES
+    )
+    if misspelt:
+        raise ConfigError(
+            f"{', '.join(misspelt)}: not known, expected {', '.join(VARIABLES)}; correct the "
+            "name"
+        )
     url = environment.get(URL_VARIABLE, "").strip()
     file = environment.get(FILE_VARIABLE, "")
     if url and file:
         raise ConfigError(
             f"{URL_VARIABLE} and {FILE_VARIABLE}: both are set, expected one; remove the other"
         )
-    return _held_by(Path(file)) if file else url or None
+    return secret_in(Path(file), FILE_VARIABLE) if file else url or None
 
 
 def namespace_from(environment: Mapping[str, str]) -> str:
     """Return what the keys in Redis begin with."""
     return environment.get(NAMESPACE_VARIABLE) or NAMESPACE
-
-
-def _held_by(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            held = stream.read(MOST_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{FILE_VARIABLE}: {file} cannot be read ({type(error).__name__}); expected a text "
-            "file that holds the address of Redis and nothing else; mount it, or let this user "
-            "read it"
-        ) from None  # the cause may quote what it holds
-    if not held:
-        raise ConfigError(f"{FILE_VARIABLE}: {file} is empty; write the address into it")
-    return held

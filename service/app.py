@@ -9,9 +9,10 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from index.cluster_store import ClusterStore, open_cluster_store
+from index.cluster_store import ClusterStore
 from index.errors import ConfigError
 from index.shelf import Shelf
+from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
@@ -81,7 +82,7 @@ def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:
 
     Raises ConfigError if the address of Redis is none.
     """
-    folder = settings.bundles / "clusters"
+    folder = settings.bundles / FOLDER
     try:
         return open_cluster_store(secrets.redis_url or None, folder, settings.namespace)
     except ConfigError as error:

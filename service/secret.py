@@ -5,8 +5,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from index.errors import ConfigError
-
-MOST_BYTES = 65_536
+from index.secret_file import secret_in
 
 
 def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
@@ -14,8 +13,7 @@ def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
 
     name  of the setting, for messages: with `_FILE` it names the file's
 
-    Raises ConfigError if both are set, or the file cannot be read or is empty: who names a
-    file wants a secret.
+    Raises ConfigError if both are set, or the file cannot be read or is empty.
     """
     value = given.get_secret_value().strip()
     if file is None:
@@ -24,17 +22,4 @@ def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
         raise ConfigError(
             f"{name} and {name}_FILE: both are set, expected one; remove the other"
         )
-    try:
-        with file.open("rb") as stream:
-            found = stream.read(MOST_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{name}_FILE: {file} cannot be read ({type(error).__name__}); expected a text "
-            "file that holds the secret and nothing else: mount it, or let this user read it"
-        ) from error
-    if not found:
-        raise ConfigError(
-            f"{name}_FILE: {file} is empty, expected the secret; write it into the file, or "
-            f"unset {name}_FILE"
-        )
-    return found
+    return secret_in(file, f"{name}_FILE")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_server import RedisServer
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,3 +22,13 @@ def test_data() -> Callable[[str], Path]:
         return base / name
 
     return find
+
+
+@pytest.fixture
+def redis():
+    """A server of the test's own, to do with as it likes."""
+    server = RedisServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()

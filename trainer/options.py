@@ -5,19 +5,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.cluster_store import ClusterStore, open_cluster_store
+from index.cluster_store import ClusterStore
 from index.store_address import (
     FILE_VARIABLE,
+    FOLDER,
     NAMESPACE_VARIABLE,
     URL_VARIABLE,
     address_from,
     namespace_from,
+    open_cluster_store,
 )
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
-
-FOLDER = "clusters"  # among the bundles, where there is no Redis
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

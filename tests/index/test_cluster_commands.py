@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from index.__main__ import main
-from index.cluster_store import open_cluster_store
 from index.shelf import Shelf
+from index.store_address import open_cluster_store
 from tests.handmade import publish_handmade
 from tests.index.cluster_maps import numbered, with_broken_pointer
 

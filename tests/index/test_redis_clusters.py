@@ -6,9 +6,9 @@ import re
 import pytest
 from redis import Redis
 
-from index.cluster_store import open_cluster_store
 from index.errors import FaultyClusterMapError, NoClusterMapError, StoreUnreachableError
 from index.redis_clusters import RedisClusters
+from index.store_address import open_cluster_store
 from tests.conftest import ROOT
 from tests.index.cluster_maps import numbered, versions_of
 from tests.redis_server import free_port, wait_until

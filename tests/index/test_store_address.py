@@ -30,8 +30,8 @@ def test_both_at_once_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("held", "told"),
     [
-        (b"", "url is empty; write the address into it"),
-        (b" \n", "url is empty; write the address into it"),
+        (b"", "url is empty, expected the secret; write it into"),
+        (b" \n", "url is empty, expected the secret; write it into"),
         (b"\xff", r"url cannot be read \(UnicodeDecodeError\); expected a text file"),
         (None, r"url cannot be read \(FileNotFoundError\); expected a text file"),
     ],
@@ -46,3 +46,9 @@ def test_a_file_that_holds_no_address_is_told(tmp_path, held, told):
 def test_the_namespace_is_that_of_the_environment_or_esans():
     assert namespace_from({}) == namespace_from({"ESANS_NAMESPACE": ""}) == "esans"
     assert namespace_from({"ESANS_NAMESPACE": "shop"}) == "shop"
+
+
+@pytest.mark.parametrize("name", ["ESANS_REDIS_ULR", "ESANS_REDIS", "ESANS_NAMESPCE"])
+def test_a_misspelt_variable_is_no_silent_other_store(name):
+    with pytest.raises(ConfigError, match=rf"{name}: not known, expected ESANS_REDIS_URL, "):
+        address_from({name: URL, "ESANS_LOG_LEVEL": "info"})

@@ -23,15 +23,6 @@ LIMIT_S = 60
 
 
 @pytest.fixture
-def redis():
-    server = RedisServer()
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
-@pytest.fixture
 def store(redis):
     return RedisClusters(redis.url)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.redis_server import RedisServer
+from index.store_address import VARIABLES
 from tests.tiny_world import write_tiny_world
 from trainer.data.dataset import load_dataset
 
@@ -16,7 +16,8 @@ def one_thread():
 def no_redis_but_the_tests_own():
     """A store that a developer's shell names is no test's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ESANS_REDIS_URL", raising=False)
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
         yield
 
 
@@ -31,13 +32,3 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def world_data(world):
     return load_dataset(world)
-
-
-@pytest.fixture
-def redis():
-    """A server of the test's own, to do with as it likes."""
-    server = RedisServer()
-    try:
-        yield server.start()
-    finally:
-        server.stop()
