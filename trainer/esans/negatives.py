@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from index.cluster_layout import Doubles
 from index.cluster_map import ClusterMap
 from index.id_table import Rows
 from trainer.esans.interpolation import (
@@ -149,7 +150,9 @@ class Esans:
         if not self.config.log_q_share:
             return context.queries.new_zeros(rows.shape)
         flat = rows.reshape(-1)
-        expected = self.config.easy * self.clusters.shared_chance(positives, flat)
+        expected: Doubles = np.zeros(len(flat))
+        if self.config.easy:
+            expected += self.config.easy * self.clusters.shared_chance(positives, flat)
         if self.config.in_batch:
             expected += len(positives) * context.target_share.cpu().numpy()[flat]
         expected = expected.reshape(rows.shape)
