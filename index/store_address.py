@@ -1,5 +1,6 @@
 """Which store of cluster maps is meant: by an address, by a folder, by an environment."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ FILE_VARIABLE = "ESANS_REDIS_URL_FILE"
 NAMESPACE_VARIABLE = "ESANS_NAMESPACE"
 VARIABLES = (URL_VARIABLE, FILE_VARIABLE, NAMESPACE_VARIABLE)
 LIKE = ("ESANS_REDIS", "ESANS_NAME")  # whatever begins so and is none of these is misspelt
+INJECTED = re.compile(r"ESANS_REDIS_(SERVICE_|PORT(_|$))")  # by a cluster, for `esans-redis`
 NAMESPACE = "esans"
 FOLDER = "clusters"  # of the maps, among the bundles, where there is no Redis
 
@@ -35,7 +37,9 @@ def address_from(environment: Mapping[str, str]) -> str | None:
     misspelt: a store beside the one that is meant would be taken in silence.
     """
     misspelt = sorted(
-        name for name in environment if name.startswith(LIKE) and name not in VARIABLES
+        name
+        for name in environment
+        if name.startswith(LIKE) and name not in VARIABLES and not INJECTED.match(name)
     )
     if misspelt:
         raise ConfigError(

@@ -52,3 +52,12 @@ def test_the_namespace_is_that_of_the_environment_or_esans():
 def test_a_misspelt_variable_is_no_silent_other_store(name):
     with pytest.raises(ConfigError, match=rf"{name}: not known, expected ESANS_REDIS_URL, "):
         address_from({name: URL, "ESANS_LOG_LEVEL": "info"})
+
+
+def test_what_a_cluster_injects_for_a_service_called_esans_redis_is_not_misspelt():
+    injected = {
+        "ESANS_REDIS_SERVICE_HOST": "10.0.0.7",
+        "ESANS_REDIS_PORT": "tcp://10.0.0.7:6379",
+        "ESANS_REDIS_PORT_6379_TCP_ADDR": "10.0.0.7",
+    }
+    assert address_from({**injected, "ESANS_REDIS_URL": URL}) == URL
