@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -14,8 +14,10 @@ from index.errors import ConfigError
 from index.shelf import Shelf
 from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
+from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
+from service.hangup import on_hangup
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -36,25 +38,49 @@ def create_app(settings: Settings) -> FastAPI:
         "redis" if secrets.redis_url else "folder",
         settings.poll_s,
     )
-    live_bundle = LiveBundle(
-        Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take
-    )
+    shelf = Shelf(settings.bundles)
+    live_bundle = LiveBundle(shelf, settings.poll_s, metrics, on_live=live_clusters.take)
     metrics.registry.register(ClusterCollector(live_clusters))
     many_negatives = SideWork("negatives", thread_count=1, most=8)
-    store_moves = SideWork("cluster store", thread_count=2, most=8)
+    moves = SideWork("admin", thread_count=4, most=8)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live_bundle.start()
         try:
-            yield
+            with on_hangup(live_bundle.look):
+                yield
         finally:
             await asyncio.to_thread(live_bundle.stop)
             await asyncio.to_thread(live_clusters.stop)
             many_negatives.close()
-            store_moves.close()
+            moves.close()
 
-    app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
+    app = new_app(lifespan)
+    limit_bytes = settings.body_limit_bytes
+    routers = [
+        retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes),
+        cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes),
+        state_routes(live_bundle, live_clusters, metrics),
+    ]
+    if secrets.admin_token:
+        # with a client of its own: the follower's may be in the middle of a look
+        store, token = open_store(settings, secrets), secrets.admin_token
+        routers += [
+            admin_routes(store, token, moves, limit_bytes),
+            bundle_admin_routes(live_bundle, shelf, token, moves, limit_bytes),
+        ]
+    for router in routers:
+        app.include_router(router)
+    install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
+    complete_openapi(app)
+    app.add_middleware(RequestObserver, metrics=metrics)
+    return app
+
+
+def new_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """Return an app without routes of ours."""
+    return FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
         static_url="/docs-static",
         title="esans",
@@ -63,18 +89,6 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    limit_bytes = settings.body_limit_bytes
-    app.include_router(retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes))
-    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
-    app.include_router(state_routes(live_bundle, live_clusters, metrics))
-    if secrets.admin_token:
-        # with a client of its own: the follower's may be in the middle of a look
-        store, token = open_store(settings, secrets), secrets.admin_token
-        app.include_router(admin_routes(store, token, store_moves, limit_bytes))
-    install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
-    complete_openapi(app)
-    app.add_middleware(RequestObserver, metrics=metrics)
-    return app
 
 
 def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:

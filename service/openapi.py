@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from service import cluster_schemas, schemas
+from service import bundle_schemas, cluster_schemas, schemas
 
 REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
@@ -14,6 +14,7 @@ QUESTIONS = (
     schemas.RetrieveRequest,
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
+    bundle_schemas.RollbackRequest,
 )
 ANSWERS: tuple[Any, ...] = (
     schemas.RetrieveAnswer,
@@ -23,6 +24,8 @@ ANSWERS: tuple[Any, ...] = (
     cluster_schemas.ClustersAnswer,
     cluster_schemas.NegativesAnswer,
     cluster_schemas.PointerAnswer,
+    bundle_schemas.ReloadAnswer,
+    bundle_schemas.RollbackAnswer,
     schemas.Problem,
 )
 WHAT_IS_MEANT = {
@@ -30,6 +33,7 @@ WHAT_IS_MEANT = {
     401: "The bearer token is missing or wrong",
     404: "No such thing",
     405: "Not with this method",
+    409: "Not as things are: refused, with reasons, or not to be written from here",
     413: "The body is too large",
     422: "The body is not as it must be",
     500: "The service failed",

@@ -23,11 +23,14 @@ from index.errors import (
     ForeignClusterMapError,
     NoBundleError,
     NoClusterMapError,
+    ReadOnlyBundlesError,
     ReadOnlyStoreError,
+    RefusedBundleError,
     RequestError,
     StoreFullError,
     StoreUnreachableError,
     TrainingError,
+    UnknownVersionError,
     WorseThanPopularityError,
 )
 from service.bearer import UnauthorizedError
@@ -63,6 +66,11 @@ TABLE: dict[type[EsansError], Row] = {
     BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
+    UnknownVersionError: Row(404, "urn:esans:problem:unknown-version", "No such bundle"),
+    RefusedBundleError: Row(409, "urn:esans:problem:refused-bundle", "The bundle was refused"),
+    ReadOnlyBundlesError: Row(
+        409, "urn:esans:problem:read-only-bundles", "The bundles may not be written here"
+    ),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
     ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store of maps failed"),
     StoreUnreachableError: Row(
@@ -98,6 +106,7 @@ def problem_response(
     *,
     headers: Mapping[str, str] | None = None,
     faults: Sequence[Fault] = (),
+    reasons: Sequence[str] = (),
 ) -> Response:
     """Answer a request for this path with a problem."""
     body: Problem = {
@@ -110,6 +119,8 @@ def problem_response(
     }
     if faults:
         body["errors"] = list(faults)
+    if reasons:
+        body["reasons"] = list(reasons)
     wanted = {"Cache-Control": "no-store", **(headers or {})}
     return Response(orjson.dumps(body), row.status, wanted, MEDIA_TYPE)
 
@@ -128,9 +139,15 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
             log.error("request failed", exc_info=error)
             return internal_problem(request.url.path)
         faults = error.faults if isinstance(error, InvalidBodyError) else ()
+        reasons = error.faults if isinstance(error, RefusedBundleError) else ()
         headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
         return problem_response(
-            request.url.path, row, str(error), headers=headers, faults=faults
+            request.url.path,
+            row,
+            str(error),
+            headers=headers,
+            faults=faults,
+            reasons=reasons,
         )
 
     app.add_exception_handler(EsansError, answer_ours)
