@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -14,6 +14,7 @@ from index.errors import ConfigError
 from index.shelf import Shelf
 from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
+from service.admission import Admission
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.live_bundle import LiveBundle
@@ -25,6 +26,8 @@ from service.problems import install_problems
 from service.routes import retrieval_routes, state_routes
 from service.settings import Secrets, Settings, secrets_of
 from service.side_work import SideWork
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -40,19 +43,13 @@ def create_app(settings: Settings) -> FastAPI:
         Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take
     )
     metrics.registry.register(ClusterCollector(live_clusters))
+    admission = Admission(
+        settings.queue_limit,
+        settings.budget_ms / 1_000,
+        waited=metrics.stages.labels("queue").observe,
+    )
     many_negatives = SideWork("negatives", thread_count=1, most=8)
     store_moves = SideWork("cluster store", thread_count=2, most=8)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        live_bundle.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(live_bundle.stop)
-            await asyncio.to_thread(live_clusters.stop)
-            many_negatives.close()
-            store_moves.close()
 
     app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
@@ -60,11 +57,15 @@ def create_app(settings: Settings) -> FastAPI:
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan,
+        lifespan=lifespan_of(
+            live_bundle, live_clusters, admission, many_negatives, store_moves
+        ),
         redirect_slashes=False,
     )
     limit_bytes = settings.body_limit_bytes
-    app.include_router(retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes))
+    app.include_router(
+        retrieval_routes(live_bundle, live_clusters, admission, metrics, limit_bytes)
+    )
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
     app.include_router(state_routes(live_bundle, live_clusters, metrics))
     if secrets.admin_token:
@@ -75,6 +76,30 @@ def create_app(settings: Settings) -> FastAPI:
     complete_openapi(app)
     app.add_middleware(RequestObserver, metrics=metrics)
     return app
+
+
+def lifespan_of(
+    live_bundle: LiveBundle,
+    live_clusters: LiveClusters,
+    admission: Admission,
+    *sides: SideWork,
+) -> Lifespan:
+    """Return what begins and ends the work in the background."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        live_bundle.start()
+        consumer = asyncio.create_task(admission.consume(), name="consumer")
+        try:
+            yield
+        finally:
+            consumer.cancel()
+            await asyncio.to_thread(live_bundle.stop)
+            await asyncio.to_thread(live_clusters.stop)
+            for side in sides:
+                side.close()
+
+    return lifespan
 
 
 def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:

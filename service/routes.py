@@ -1,5 +1,6 @@
 """The calls. A route reads, asks the live bundle, writes; the work itself lives in `index`."""
 
+from functools import partial
 from itertools import zip_longest
 
 from fastapi import APIRouter
@@ -7,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.retriever import Answer, Question
+from service.admission import Admission
 from service.bodies import json_response, read_body
 from service.live_bundle import LiveBundle
 from service.live_clusters import Joined, LiveClusters
-from service.metrics import Metrics
+from service.metrics import Metrics, timed
 from service.openapi import answers, reads
 from service.schemas import (
     Alive,
@@ -25,7 +27,11 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def retrieval_routes(
-    live_bundle: LiveBundle, live_clusters: LiveClusters, metrics: Metrics, limit_bytes: int
+    live_bundle: LiveBundle,
+    live_clusters: LiveClusters,
+    admission: Admission,
+    metrics: Metrics,
+    limit_bytes: int,
 ) -> APIRouter:
     """Return the routes that answer questions."""
     router = APIRouter(tags=["retrieval"])
@@ -42,8 +48,8 @@ def retrieval_routes(
         with total_s.time():
             asked = await read_body(request, RetrieveRequest, limit_bytes)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            with find_s.time():
-                answer = live.retriever.find(question_of(asked))
+            find = partial(live.retriever.find, question_of(asked))
+            answer = await admission.run(request, partial(timed, find_s, find))
             metrics.count_answer(answer, asked.k)
             told = answer_of(live.bundle.version, answer)
             if "clusters" in asked.include:
