@@ -101,7 +101,7 @@ class Admission:
                     self._arrival.clear()
                 await asyncio.sleep(0)
         finally:
-            self.is_running = False
+            self.is_running, self.waiting = False, 0
             while self._queue:
                 self._queue.popleft().give_up(_stopped())
 

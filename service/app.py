@@ -1,9 +1,6 @@
 """Wiring only: which parts there are, and how they hold together."""
 
-import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -17,17 +14,17 @@ from service.admin_routes import admin_routes
 from service.admission import Admission
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
+from service.lifespan import lifespan_of
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
 from service.problems import install_problems
-from service.routes import retrieval_routes, state_routes
+from service.retrieval_routes import retrieval_routes
 from service.settings import Secrets, Settings, secrets_of
 from service.side_work import SideWork
-
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+from service.state_routes import state_routes
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -76,30 +73,6 @@ def create_app(settings: Settings) -> FastAPI:
     complete_openapi(app)
     app.add_middleware(RequestObserver, metrics=metrics)
     return app
-
-
-def lifespan_of(
-    live_bundle: LiveBundle,
-    live_clusters: LiveClusters,
-    admission: Admission,
-    *sides: SideWork,
-) -> Lifespan:
-    """Return what begins and ends the work in the background."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        live_bundle.start()
-        consumer = asyncio.create_task(admission.consume(), name="consumer")
-        try:
-            yield
-        finally:
-            consumer.cancel()
-            await asyncio.to_thread(live_bundle.stop)
-            await asyncio.to_thread(live_clusters.stop)
-            for side in sides:
-                side.close()
-
-    return lifespan
 
 
 def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:

@@ -53,13 +53,13 @@ class Settings(BaseSettings):
         default=256,
         ge=1,
         le=100_000,
-        description="questions that may wait for their turn; one more is answered 503 at once",
+        description="questions that may wait for their turn; one more is refused at once",
     )
     budget_ms: int = Field(
         default=1_000,
         ge=1,
         le=600_000,
-        description="milliseconds that a question may wait for its turn, else it is answered 503",
+        description="milliseconds that a question may wait for its turn; then it is refused",
     )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
