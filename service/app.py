@@ -22,9 +22,10 @@ from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
 from service.problems import install_problems
-from service.routes import retrieval_routes, state_routes
+from service.retrieval_routes import retrieval_routes
 from service.settings import Secrets, Settings, secrets_of
 from service.side_work import SideWork
+from service.state_routes import state_routes
 
 
 def create_app(settings: Settings) -> FastAPI:

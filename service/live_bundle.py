@@ -21,7 +21,7 @@ from index.retriever import Retriever
 from index.shelf import Pointer
 from service.logs import fields
 from service.metrics import Metrics
-from service.schemas import Readiness
+from service.state_schemas import Readiness
 
 STOP_S = 5.0  # how long a stop waits for an opening that has begun
 
