@@ -11,7 +11,7 @@ from index.id_table import Rows
 Bits = NDArray[np.uint8]
 
 WORD = 8  # bytes: bits come in whole words, so that counting is cheap
-BIT_OF = (1 << np.arange(8)).astype(np.uint8)
+BIT_OF: Bits = np.left_shift(1, np.arange(8)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
