@@ -62,7 +62,8 @@ class RowSet:
 
     def contains(self, rows: Rows) -> NDArray[np.bool_]:
         """Tell of each row whether it is in the set; shape [len(rows)]."""
-        return (self.bits[rows >> 3] & BIT_OF[rows & 7]).astype(np.bool_)
+        bits: Bits = self.bits[rows >> 3] & BIT_OF[rows & 7]
+        return bits.astype(np.bool_)
 
     def rows(self) -> Rows:
         """Return the rows, ascending; [count]."""
