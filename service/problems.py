@@ -28,6 +28,7 @@ from index.errors import (
     StoreFullError,
     StoreUnreachableError,
     TrainingError,
+    UnknownItemError,
     WorseThanPopularityError,
 )
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
@@ -56,6 +57,9 @@ INTERNAL = Row(500, "about:blank", "Internal Server Error")
 
 TABLE: dict[type[EsansError], Row] = {
     RequestError: Row(422, "urn:esans:problem:request", "The question cannot be answered"),
+    UnknownItemError: Row(
+        404, "urn:esans:problem:unknown-item", "The bundle does not hold this item"
+    ),
     InvalidBodyError: Row(
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
