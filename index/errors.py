@@ -20,6 +20,7 @@ EsansError                      the root: catch this to catch them all
 │   ├── NoClusterMapError       nothing is published in it, or not that version
 │   └── ForeignClusterMapError  the map is of another catalogue
 └── RequestError                a question that cannot be answered as asked
+    └── UnknownItemError        it is about an item that the bundle does not hold
 
 Messages have four parts: where, what was found, what was expected, what to do.
 A programmer's mistake at a public door is a ValueError, never one of these.
@@ -113,3 +114,7 @@ class ForeignClusterMapError(ClusterStoreError):
 
 class RequestError(EsansError):
     """A question that cannot be answered as it was asked."""
+
+
+class UnknownItemError(RequestError):
+    """A question is about an item that the bundle does not hold."""

@@ -1,66 +1,86 @@
 """From a history to candidates. Online and offline answers come from this file alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from index.bundle import Bundle
+from index.errors import UnknownItemError
 from index.id_table import Rows
-from index.item_index import Floats, best_rows, exact_scores, slack
+from index.item_index import Floats
+from index.question import Answer, Fallback, Prepared, Question, SimilarQuestion
+from index.row_set import RowSet
+from index.search import QUICK_ROWS, Search
 
-Fallback = Literal["unknown_user", "empty_history", "no_known_items"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which items might this user want?
-
-    history       item ids, oldest first; replaces the stored history of `user_id` where given
-    exclude       item ids never to return
-    exclude_seen  whether the items of the whole history are excluded too
-    """
-
-    count: int
-    user_id: str | None = None
-    history: Sequence[str] | None = None
-    exclude: Sequence[str] = ()
-    exclude_seen: bool = True
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Candidates, best first.
-
-    scores    [count]  exact inner products; None where popular items were returned instead
-    fallback  why popular items were returned; None where the history answered
-    unknown   ids of the history that the bundle does not hold
-    """
-
-    item_ids: list[str]
-    scores: Floats | None
-    fallback: Fallback | None
-    unknown: list[str]
+__all__ = ["Answer", "Fallback", "Prepared", "Question", "Retriever", "SimilarQuestion"]
 
 
 class Retriever:
-    """Answers questions from one bundle."""
+    """Answers questions from one bundle.
+
+    A question is prepared (its history read and encoded), then finished (searched). Many are
+    prepared by one call of the encoder; each is finished alone, others may come between.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._search = Search(bundle.index, bundle.vectors)
         self._popular_rows = np.argsort(-bundle.counts, kind="stable").astype(np.int32)
 
-    def find(self, question: Question) -> Answer:
-        """Find up to `count` candidates; fewer only where fewer are eligible."""
-        history, unknown, fallback = self._history_of(question)
-        excluded = self._excluded(question, history)
-        if fallback:
-            rows, scores = self.popular(question.count, excluded), None
-        else:
-            query = self.encode([history])[0]
-            rows, scores = self.search(query, question.count, excluded)
-        return Answer(self.bundle.items.ids_of(rows), scores, fallback, unknown)
+    def find(self, question: Question, denied: RowSet | None = None) -> Answer:
+        """Find up to `count` candidates; fewer only where fewer are eligible.
+
+        denied  rows that are never returned, whoever asks
+        """
+        return self.finish(self.prepare([question])[0], denied)
+
+    def find_quickly(self, question: Question, denied: RowSet | None = None) -> Answer | None:
+        """Answer as `find` does; None if only a long exact search would, which is not done."""
+        return self.finish_quickly(self.prepare([question])[0], denied)
+
+    def similar(self, question: SimilarQuestion, denied: RowSet | None = None) -> Answer:
+        """Find up to `count` items like one; raises UnknownItemError if that is not held."""
+        return self.finish(self.prepare_similar(question), denied)
+
+    def prepare(self, questions: Sequence[Question]) -> list[Prepared]:
+        """Read and encode the histories of questions, all in one call of the encoder."""
+        read = [self._history_of(question) for question in questions]
+        asked = [history for history, _, fallback in read if fallback is None]
+        queries = iter(self.encode(asked) if asked else ())
+        return [
+            Prepared(
+                count=question.count,
+                query=None if fallback else next(queries),
+                excluded=self._excluded(question, history),
+                filters=question.filters,
+                fallback=fallback,
+                unknown=unknown,
+            )
+            for question, (history, unknown, fallback) in zip(questions, read, strict=True)
+        ]
+
+    def prepare_similar(self, question: SimilarQuestion) -> Prepared:
+        """Take an item's vector for the query; raises UnknownItemError if it is not held."""
+        row = self.bundle.items.row_of(question.item_id)
+        if row < 0:
+            raise UnknownItemError(
+                f"item {question.item_id!r}: bundle {self.bundle.version} does not hold it; "
+                "ask for an item of its catalogue"
+            )
+        named = self.bundle.items.rows_of(question.exclude)
+        excluded = np.unique(np.append(named[named >= 0], row)).astype(np.int32)
+        query = self.bundle.vectors[row]
+        return Prepared(question.count, query, excluded, question.filters, None, [])
+
+    def finish(self, prepared: Prepared, denied: RowSet | None = None) -> Answer:
+        """Search for a prepared question, whatever it takes."""
+        answer = self._finish(prepared, denied, None)
+        assert answer is not None  # without a limit there is always one
+        return answer
+
+    def finish_quickly(self, prepared: Prepared, denied: RowSet | None = None) -> Answer | None:
+        """Search as `finish` does; None if only a long exact search would answer."""
+        return self._finish(prepared, denied, QUICK_ROWS)
 
     def encode(self, histories: Sequence[Rows]) -> Floats:
         """Encode histories of item rows, oldest first, none empty; [len(histories), dim]."""
@@ -71,26 +91,33 @@ class Retriever:
 
         excluded  distinct item rows that must not be returned
         """
-        vectors = self.bundle.vectors
-        wanted = min(count, len(vectors) - len(excluded))
-        fetched = min(count + len(excluded) + slack(count), len(vectors))
-        rows = self.bundle.index.search(query, fetched)
-        rows = rows[~np.isin(rows, excluded)]
-        if len(rows) < wanted:
-            rows = self._eligible(excluded)
-        scores = exact_scores(vectors, rows, query)
-        best = best_rows(rows, scores, wanted)
-        return rows[best], scores[best]
+        found = self._search.find(query, count, excluded, None)
+        assert found is not None  # without a limit there is always something
+        return found
 
-    def popular(self, count: int, excluded: Rows) -> Rows:
-        """Return the items with the most training positives, without the excluded."""
-        head = self._popular_rows[: count + len(excluded)]
+    def _finish(
+        self, prepared: Prepared, denied: RowSet | None, most_rows: int | None
+    ) -> Answer | None:
+        allowed = denied.complement() if denied is not None else None
+        if prepared.query is None:
+            rows, scores = self._popular(prepared.count, prepared.excluded, allowed), None
+        else:
+            found = self._search.find(
+                prepared.query, prepared.count, prepared.excluded, allowed, most_rows
+            )
+            if found is None:
+                return None
+            rows, scores = found
+        ids = self.bundle.items.ids_of(rows)
+        return Answer(ids, rows, scores, prepared.fallback, prepared.unknown)
+
+    def _popular(self, count: int, excluded: Rows, allowed: RowSet | None) -> Rows:
+        """Return the items with the most training positives that may be returned."""
+        rows = self._popular_rows
+        if allowed is not None:
+            rows = rows[allowed.contains(rows)]
+        head = rows[: count + len(excluded)]
         return head[~np.isin(head, excluded)][:count]
-
-    def _eligible(self, excluded: Rows) -> Rows:
-        is_eligible = np.ones(len(self.bundle.vectors), dtype=np.bool_)
-        is_eligible[excluded] = False
-        return np.flatnonzero(is_eligible).astype(np.int32)
 
     def _history_of(self, question: Question) -> tuple[Rows, list[str], Fallback | None]:
         """Return known history rows, unknown ids, and why there is nothing to encode, if so."""

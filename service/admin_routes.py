@@ -12,10 +12,9 @@ from starlette.responses import Response
 from index.cluster_store import ClusterPointer, ClusterStore
 from index.errors import StoreUnreachableError
 from service.bearer import check_token
-from service.bodies import json_response, read_body
+from service.bodies import NO_STORE, json_response, read_body
 from service.cluster_schemas import PointerAnswer, PointerRequest
 from service.openapi import BEARER, answers, reads
-from service.routes import NO_STORE
 from service.side_work import SideWork
 
 STORE_S = 5.0  # the store's own limits are shorter; this one holds whatever it does

@@ -1,9 +1,6 @@
 """Wiring only: which parts there are, and how they hold together."""
 
-import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -14,19 +11,21 @@ from index.errors import ConfigError
 from index.shelf import Shelf
 from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
+from service.admission import Admission
 from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
-from service.hangup import on_hangup
+from service.lifespan import lifespan_of
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
 from service.problems import install_problems
-from service.routes import retrieval_routes, state_routes
+from service.retrieval_routes import retrieval_routes
 from service.settings import Secrets, Settings, secrets_of
 from service.side_work import SideWork
+from service.state_routes import state_routes
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -41,54 +40,38 @@ def create_app(settings: Settings) -> FastAPI:
     shelf = Shelf(settings.bundles)
     live_bundle = LiveBundle(shelf, settings.poll_s, metrics, on_live=live_clusters.take)
     metrics.registry.register(ClusterCollector(live_clusters))
+    admission = Admission(
+        settings.queue_limit,
+        settings.budget_ms / 1_000,
+        waited=metrics.stages.labels("queue").observe,
+    )
     many_negatives = SideWork("negatives", thread_count=1, most=8)
     moves = SideWork("admin", thread_count=4, most=8)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        live_bundle.start()
-        try:
-            with on_hangup(live_bundle.look):
-                yield
-        finally:
-            await asyncio.to_thread(live_bundle.stop)
-            await asyncio.to_thread(live_clusters.stop)
-            many_negatives.close()
-            moves.close()
-
-    app = new_app(lifespan)
-    limit_bytes = settings.body_limit_bytes
-    routers = [
-        retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes),
-        cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes),
-        state_routes(live_bundle, live_clusters, metrics),
-    ]
-    if secrets.admin_token:
-        # with a client of its own: the follower's may be in the middle of a look
-        store, token = open_store(settings, secrets), secrets.admin_token
-        routers += [
-            admin_routes(store, token, moves, limit_bytes),
-            bundle_admin_routes(live_bundle, shelf, token, moves, limit_bytes),
-        ]
-    for router in routers:
-        app.include_router(router)
-    install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
-    complete_openapi(app)
-    app.add_middleware(RequestObserver, metrics=metrics)
-    return app
-
-
-def new_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
-    """Return an app without routes of ours."""
-    return FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
+    app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
         static_url="/docs-static",
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan,
+        lifespan=lifespan_of(live_bundle, live_clusters, admission, many_negatives, moves),
         redirect_slashes=False,
     )
+    limit_bytes = settings.body_limit_bytes
+    app.include_router(
+        retrieval_routes(live_bundle, live_clusters, admission, metrics, limit_bytes)
+    )
+    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
+    app.include_router(state_routes(live_bundle, live_clusters, metrics))
+    if secrets.admin_token:
+        # with a client of its own: the follower's may be in the middle of a look
+        store, token = open_store(settings, secrets), secrets.admin_token
+        app.include_router(admin_routes(store, token, moves, limit_bytes))
+        app.include_router(bundle_admin_routes(live_bundle, shelf, token, moves, limit_bytes))
+    install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
+    complete_openapi(app)
+    app.add_middleware(RequestObserver, metrics=metrics)
+    return app
 
 
 def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:

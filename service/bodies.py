@@ -14,6 +14,7 @@ from service.schemas import Fault
 
 FAULTS_TOLD = 20  # of a body with more, the first ones are told
 FOUND_LENGTH = 80
+NO_STORE = {"Cache-Control": "no-store"}
 
 Model = TypeVar("Model", bound=BaseModel)
 

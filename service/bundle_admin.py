@@ -9,12 +9,11 @@ from starlette.responses import Response
 
 from index.shelf import Shelf
 from service.bearer import check_token
-from service.bodies import json_response, read_body
+from service.bodies import NO_STORE, json_response, read_body
 from service.bundle_moves import reload, roll_back
 from service.bundle_schemas import ReloadAnswer, RollbackAnswer, RollbackRequest
 from service.live_bundle import LiveBundle
 from service.openapi import BEARER, answers, reads
-from service.routes import NO_STORE
 from service.side_work import SideWork
 
 SECURED: dict[str, Any] = {"security": [{BEARER: []}]}

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.negatives import Counts, Negatives, negatives_for
-from service.bodies import json_response, read_body
+from service.bodies import NO_STORE, json_response, read_body
 from service.cluster_schemas import (
     ClustersAnswer,
     NegativesAnswer,
@@ -18,7 +18,6 @@ from service.cluster_schemas import (
 from service.live_bundle import LiveBundle
 from service.live_clusters import Joined, LiveClusters
 from service.openapi import answers, reads
-from service.routes import NO_STORE
 from service.side_work import SideWork
 
 INLINE_IDS = (

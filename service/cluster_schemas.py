@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from service.schemas import FollowerAnswer, Id, Source
+from service.schemas import Asked, Id, Source
+from service.state_schemas import FollowerAnswer
 
 MOST_POSITIVES = 10_000
 MOST_EACH = 1_000
@@ -17,10 +18,8 @@ Each = Annotated[int, Field(ge=0, le=MOST_EACH)]
 Version = Annotated[str, Field(pattern=VERSION)]
 
 
-class NegativesRequest(BaseModel):
+class NegativesRequest(Asked):
     """Which negatives for which positives? At most a million draws in all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     easy: Each = Field(description="for each positive, from other clusters")
     hard: Each = Field(
@@ -96,10 +95,8 @@ class ClustersAnswer(TypedDict):
     follower: FollowerAnswer
 
 
-class PointerRequest(BaseModel):
+class PointerRequest(Asked):
     """Which map is to be current?"""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     action: Literal["pin", "unpin", "rollback"] = Field(
         description="pin: make a version current (without one: stay with the current) until it "

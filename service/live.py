@@ -7,6 +7,7 @@ import numpy as np
 
 from index.bundle import Bundle, open_bundle
 from index.retriever import Question, Retriever
+from index.row_set import RowSet
 
 WARM_COUNT = 100  # candidates of a question asked to warm up
 WARM_QUESTIONS = 8
@@ -14,10 +15,14 @@ WARM_QUESTIONS = 8
 
 @dataclass(frozen=True)
 class Live:
-    """A bundle and what answers from it; replaced whole, never changed."""
+    """A bundle and what answers from it; replaced whole, never changed.
+
+    denied  rows that are never returned, whoever asks; None where there are none
+    """
 
     bundle: Bundle
     retriever: Retriever
+    denied: RowSet | None = None
 
 
 def open_live(folder: Path) -> Live:
@@ -32,7 +37,7 @@ def warm(live: Live) -> None:
     Whatever it raises, a caller would have met.
     """
     for question in questions_to_warm(live.bundle):
-        live.retriever.find(question)
+        live.retriever.find(question, live.denied)
 
 
 def questions_to_warm(bundle: Bundle) -> list[Question]:

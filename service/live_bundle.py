@@ -26,7 +26,7 @@ from service.live import Live, open_live, warm
 from service.logs import fields
 from service.looks import Looks
 from service.metrics import Metrics
-from service.schemas import Readiness
+from service.state_schemas import Readiness
 
 STOP_S = 5.0  # how long a stop waits for an opening that has begun
 

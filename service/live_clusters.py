@@ -21,7 +21,8 @@ from index.held_clusters import Held, prepare
 from index.id_table import IdTable
 from service.live_bundle import unix_time
 from service.logs import fields
-from service.schemas import FollowerAnswer, Source
+from service.schemas import Source
+from service.state_schemas import FollowerAnswer
 
 MOST_CATALOGUES = 4  # bundles that may become live while one map is being joined
 

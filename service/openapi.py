@@ -6,21 +6,21 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from service import bundle_schemas, cluster_schemas, schemas
+from service import bundle_schemas, cluster_schemas, retrieval_schemas, schemas, state_schemas
 
 REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
 QUESTIONS = (
-    schemas.RetrieveRequest,
+    retrieval_schemas.RetrieveRequest,
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
     bundle_schemas.RollbackRequest,
 )
 ANSWERS: tuple[Any, ...] = (
-    schemas.RetrieveAnswer,
-    schemas.Alive,
-    schemas.Readiness,
-    schemas.BundleAnswer,
+    retrieval_schemas.RetrieveAnswer,
+    state_schemas.Alive,
+    state_schemas.Readiness,
+    state_schemas.BundleAnswer,
     cluster_schemas.ClustersAnswer,
     cluster_schemas.NegativesAnswer,
     cluster_schemas.PointerAnswer,

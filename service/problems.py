@@ -30,9 +30,11 @@ from index.errors import (
     StoreFullError,
     StoreUnreachableError,
     TrainingError,
+    UnknownItemError,
     UnknownVersionError,
     WorseThanPopularityError,
 )
+from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
 from service.bodies import BodyTooLargeError, InvalidBodyError
 from service.logs import request_id
@@ -58,12 +60,18 @@ INTERNAL = Row(500, "about:blank", "Internal Server Error")
 
 TABLE: dict[type[EsansError], Row] = {
     RequestError: Row(422, "urn:esans:problem:request", "The question cannot be answered"),
+    UnknownItemError: Row(
+        404, "urn:esans:problem:unknown-item", "The bundle does not hold this item"
+    ),
     InvalidBodyError: Row(
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
     UnauthorizedError: Row(401, "urn:esans:problem:unauthorized", "The token is not right"),
     BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
+    QueueFullError: Row(503, "urn:esans:problem:queue-full", "Too many questions wait"),
+    OutOfTimeError: Row(503, "urn:esans:problem:out-of-time", "The turn came too late"),
+    NoConsumerError: Row(503, "urn:esans:problem:stopped", "Questions are not answered here"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
     UnknownVersionError: Row(404, "urn:esans:problem:unknown-version", "No such bundle"),

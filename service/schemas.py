@@ -1,7 +1,8 @@
-"""What is asked and what is answered, as the callers see it.
+"""What all calls share: ids, the bounds of lists, and what is wrong when something is.
 
 Questions are models, checked on arrival. Answers are typed dicts: written as they are, so that
-a key with nothing to say is absent, and described by the same types in /openapi.json.
+a key with nothing to say is absent, and described by the same types in /openapi.json. Each
+group of calls has a file of its own beside this one.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -10,12 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from index.manifest import Manifest
-from index.retriever import Fallback
-
 ID_LENGTH = 512
 LIST_LENGTH = 10_000
-MAX_COUNT, DEFAULT_COUNT = 1_000, 100
 
 
 class _TextOrInteger:
@@ -43,105 +40,10 @@ Id = Annotated[str, _TextOrInteger]
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH)]
 
 
-class RetrieveRequest(BaseModel):
-    """One user's question. Without any history the popular items are the answer."""
+class Asked(BaseModel):
+    """What a caller sends: it cannot change, and nothing in it is guessed or passed over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    user_id: Id | None = Field(
-        default=None, description="whose stored history to use where `history` is absent"
-    )
-    history: Ids | None = Field(
-        default=None,
-        description="item ids, oldest first; replaces the stored history, for the query "
-        "and for what counts as seen",
-    )
-    k: int = Field(
-        default=DEFAULT_COUNT,
-        ge=1,
-        le=MAX_COUNT,
-        description="how many candidates; fewer come only where fewer are eligible",
-    )
-    exclude: Ids = Field(default=[], description="item ids never to return")
-    exclude_seen: bool = Field(
-        default=True, description="whether the items of the whole history are excluded too"
-    )
-    include: Annotated[list[Literal["clusters"]], Field(max_length=8)] = Field(
-        default=[], description="what to tell of each candidate besides its score"
-    )
-
-
-class Candidate(TypedDict):
-    """An item and its score."""
-
-    item_id: str
-    score: Annotated[
-        float | None,
-        Field(
-            description="inner product with the query; null where popular items are returned"
-        ),
-    ]
-    cluster: NotRequired[
-        Annotated[
-            tuple[int, int] | None,
-            Field(
-                description="where asked for: its level-1 and level-2 code in the map named by "
-                "`clusters`; null where that map lacks it, or there is none"
-            ),
-        ]
-    ]
-
-
-class RetrieveAnswer(TypedDict):
-    """Candidates, best first."""
-
-    bundle: Annotated[str, Field(description="the version of the bundle that answered")]
-    candidates: list[Candidate]
-    clusters: NotRequired[
-        Annotated[str, Field(description="the version of the map that told the clusters")]
-    ]
-    fallback: NotRequired[
-        Annotated[Fallback, Field(description="why popular items are returned, if they are")]
-    ]
-    unknown_items: NotRequired[
-        Annotated[list[str], Field(description="ids of the history that the bundle lacks")]
-    ]
-
-
-class Alive(TypedDict):
-    """The process answers."""
-
-    status: Literal["alive"]
-
-
-class FollowerAnswer(TypedDict):
-    """How the following of cluster maps goes; in trouble the last good map stays in use."""
-
-    status: Annotated[
-        Literal["following", "unreachable", "refused", "empty", "stopped"],
-        Field(
-            description="none of them makes the service less ready: `/retrieve` needs no map"
-        ),
-    ]
-    version: NotRequired[Annotated[str, Field(description="of the map in use")]]
-    source: NotRequired[Annotated[Source, Field(description="where that map is from")]]
-    reasons: NotRequired[list[str]]
-
-
-class Readiness(TypedDict):
-    """Whether a bundle is live; what is wrong, even where an older one serves on."""
-
-    status: Literal["ready", "loading", "no bundle", "refused", "stopped"]
-    bundle: NotRequired[str]
-    reasons: NotRequired[list[str]]
-    clusters: NotRequired[FollowerAnswer]
-
-
-class BundleAnswer(TypedDict):
-    """The live bundle: its version and its manifest."""
-
-    version: str
-    manifest: Manifest
 
 
 class Fault(TypedDict):

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from index.retriever import Question, Retriever
+from index.errors import UnknownItemError
+from index.retriever import Question, Retriever, SimilarQuestion
+from index.row_set import RowSet
 from tests.handmade import ITEM_COUNT, item_vectors, mean_query
 
 CLOSE = 1e-5  # scores this near may change places
@@ -98,3 +100,46 @@ def test_where_all_is_excluded_the_answer_is_empty_and_no_error(retriever):
     everything = [f"item-{row}" for row in range(ITEM_COUNT)]
     assert retriever.find(Question(3, history=everything)).item_ids == []
     assert retriever.find(Question(3, exclude=everything)).item_ids == []
+
+
+def denying(*rows):
+    return RowSet.from_rows(np.array(rows, dtype=np.int32), ITEM_COUNT)
+
+
+@pytest.mark.parametrize("question", [Question(40, history=["item-1"]), Question(40)])
+def test_what_is_denied_never_comes_and_all_else_does(retriever, question):
+    found = rows_of(retriever.find(question, denying(0, 2, 39)).item_ids)
+    seen = {1} if question.history else set()
+    assert sorted(found) == sorted(set(range(ITEM_COUNT)) - {0, 2, 39} - seen)
+
+
+def test_questions_prepared_together_are_answered_as_alone(retriever):
+    questions = [
+        Question(5, history=["item-0", "item-2"]),
+        Question(7, user_id="nobody"),
+        Question(40, history=[f"item-{row}" for row in range(12)], exclude=["item-20"]),
+        Question(3, history=["lost"]),
+        Question(9, user_id="user-1"),
+    ]
+    together = [retriever.finish(one) for one in retriever.prepare(questions)]
+    for question, answer in zip(questions, together, strict=True):
+        alone = retriever.find(question)
+        assert (answer.item_ids, answer.fallback) == (alone.item_ids, alone.fallback)
+        assert (answer.scores is None) == (alone.scores is None)
+        if alone.scores is not None:
+            np.testing.assert_allclose(answer.scores, alone.scores, atol=CLOSE)
+
+
+def test_items_like_an_even_one_are_even_and_not_itself(retriever):
+    answer = retriever.similar(SimilarQuestion("item-4", 10, exclude=["item-6"]))
+    found = rows_of(answer.item_ids)
+    assert len(found) == 10
+    assert all(row % 2 == 0 for row in found)
+    assert not {4, 6} & set(found)
+    own = item_vectors()[found] @ item_vectors()[4]
+    np.testing.assert_allclose(answer.scores, own, atol=CLOSE)
+
+
+def test_an_item_that_is_not_held_is_like_none(retriever):
+    with pytest.raises(UnknownItemError, match="item 'lost': bundle"):
+        retriever.similar(SimilarQuestion("lost", 10))

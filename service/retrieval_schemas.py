@@ -1,0 +1,74 @@
+"""What is asked and answered about candidates, as the callers see it; else as `schemas`."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from index.retriever import Fallback
+from service.schemas import Asked, Id, Ids
+
+MAX_COUNT, DEFAULT_COUNT = 1_000, 100
+
+
+class RetrieveRequest(Asked):
+    """One user's question. Without any history the popular items are the answer."""
+
+    user_id: Id | None = Field(
+        default=None, description="whose stored history to use where `history` is absent"
+    )
+    history: Ids | None = Field(
+        default=None,
+        description="item ids, oldest first; replaces the stored history, for the query "
+        "and for what counts as seen",
+    )
+    k: int = Field(
+        default=DEFAULT_COUNT,
+        ge=1,
+        le=MAX_COUNT,
+        description="how many candidates; fewer come only where fewer are eligible",
+    )
+    exclude: Ids = Field(default=[], description="item ids never to return")
+    exclude_seen: bool = Field(
+        default=True, description="whether the items of the whole history are excluded too"
+    )
+    include: Annotated[list[Literal["clusters"]], Field(max_length=8)] = Field(
+        default=[], description="what to tell of each candidate besides its score"
+    )
+
+
+class Candidate(TypedDict):
+    """An item and its score."""
+
+    item_id: str
+    score: Annotated[
+        float | None,
+        Field(
+            description="inner product with the query; null where popular items are returned"
+        ),
+    ]
+    cluster: NotRequired[
+        Annotated[
+            tuple[int, int] | None,
+            Field(
+                description="where asked for: its level-1 and level-2 code in the map named by "
+                "`clusters`; null where that map lacks it, or there is none"
+            ),
+        ]
+    ]
+
+
+class RetrieveAnswer(TypedDict):
+    """Candidates, best first."""
+
+    bundle: Annotated[str, Field(description="the version of the bundle that answered")]
+    candidates: list[Candidate]
+    clusters: NotRequired[
+        Annotated[str, Field(description="the version of the map that told the clusters")]
+    ]
+    fallback: NotRequired[
+        Annotated[Fallback, Field(description="why popular items are returned, if they are")]
+    ]
+    unknown_items: NotRequired[
+        Annotated[list[str], Field(description="ids of the history that the bundle lacks")]
+    ]
