@@ -16,6 +16,7 @@ from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
+from service.embed_routes import embed_routes
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -66,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     limit_bytes = settings.body_limit_bytes
     app.include_router(retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes))
+    app.include_router(embed_routes(live_bundle, limit_bytes))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
     app.include_router(state_routes(live_bundle, live_clusters, metrics))
     if secrets.admin_token:

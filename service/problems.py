@@ -33,6 +33,7 @@ from index.errors import (
 )
 from service.bearer import UnauthorizedError
 from service.bodies import BodyTooLargeError, InvalidBodyError
+from service.embedding import NoItemEncoderError
 from service.logs import request_id
 from service.schemas import Fault, Problem
 from service.side_work import BusyError
@@ -63,6 +64,9 @@ TABLE: dict[type[EsansError], Row] = {
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
+    NoItemEncoderError: Row(
+        409, "urn:esans:problem:no-item-encoder", "The bundle knows no content of items"
+    ),
     UnauthorizedError: Row(401, "urn:esans:problem:unauthorized", "The token is not right"),
     BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
