@@ -1,9 +1,6 @@
 """Wiring only: which parts there are, and how they hold together."""
 
-import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -14,9 +11,11 @@ from index.errors import ConfigError
 from index.shelf import Shelf
 from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
+from service.admission import Admission
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.embed_routes import embed_routes
+from service.lifespan import lifespan_of
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -42,19 +41,13 @@ def create_app(settings: Settings) -> FastAPI:
         Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take
     )
     metrics.registry.register(ClusterCollector(live_clusters))
+    admission = Admission(
+        settings.queue_limit,
+        settings.budget_ms / 1_000,
+        waited=metrics.stages.labels("queue").observe,
+    )
     many_negatives = SideWork("negatives", thread_count=1, most=8)
     store_moves = SideWork("cluster store", thread_count=2, most=8)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        live_bundle.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(live_bundle.stop)
-            await asyncio.to_thread(live_clusters.stop)
-            many_negatives.close()
-            store_moves.close()
 
     app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
@@ -62,12 +55,16 @@ def create_app(settings: Settings) -> FastAPI:
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan,
+        lifespan=lifespan_of(
+            live_bundle, live_clusters, admission, many_negatives, store_moves
+        ),
         redirect_slashes=False,
     )
     limit_bytes = settings.body_limit_bytes
-    app.include_router(retrieval_routes(live_bundle, live_clusters, metrics, limit_bytes))
-    app.include_router(embed_routes(live_bundle, limit_bytes))
+    app.include_router(
+        retrieval_routes(live_bundle, live_clusters, admission, metrics, limit_bytes)
+    )
+    app.include_router(embed_routes(live_bundle, admission, limit_bytes))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
     app.include_router(state_routes(live_bundle, live_clusters, metrics))
     if secrets.admin_token:

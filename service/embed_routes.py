@@ -1,9 +1,12 @@
 """The call for vectors."""
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.admission import Admission
 from service.bodies import NO_STORE, json_response, read_body
 from service.embed_schemas import EmbedAnswer, EmbedRequest
 from service.embedding import embed_items, embed_users
@@ -11,7 +14,7 @@ from service.live_bundle import Live, LiveBundle
 from service.openapi import answers, reads
 
 
-def embed_routes(live_bundle: LiveBundle, limit_bytes: int) -> APIRouter:
+def embed_routes(live_bundle: LiveBundle, admission: Admission, limit_bytes: int) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["vectors"])
 
@@ -25,7 +28,8 @@ def embed_routes(live_bundle: LiveBundle, limit_bytes: int) -> APIRouter:
     async def embed(request: Request) -> Response:
         asked = await read_body(request, EmbedRequest, limit_bytes)
         live = live_bundle.get()
-        return json_response(told_of(live, asked), headers=NO_STORE)
+        told = await admission.run(request, partial(told_of, live, asked))
+        return json_response(told, headers=NO_STORE)
 
     return router
 

@@ -1,7 +1,8 @@
 """What is counted and timed, in Prometheus' words. Labels never hold ids or unknown paths."""
 
 import time
-from typing import get_args
+from collections.abc import Callable
+from typing import TypeVar, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +22,15 @@ REQUEST_BUCKETS = (
 STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 COUNT_BUCKETS = (0, 1, 10, 50, 100, 200, 500, 1_000)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+
+
+Result = TypeVar("Result")
+
+
+def timed(stage: Histogram, work: Callable[[], Result]) -> Result:
+    """Return what the work returns, and observe how long it took."""
+    with stage.time():
+        return work()
 
 
 class Metrics:
@@ -43,7 +53,8 @@ class Metrics:
         )
         self.stages = Histogram(
             "esans_stage_duration_seconds",
-            "Parts of a request: find = from the question to candidates, total = all of it.",
+            "Parts of a request: queue = until its turn, find = from question to candidates, "
+            "total = all of it.",
             ["stage"],
             buckets=STAGE_BUCKETS,
             registry=self.registry,

@@ -31,6 +31,7 @@ from index.errors import (
     UnknownItemError,
     WorseThanPopularityError,
 )
+from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
 from service.bodies import BodyTooLargeError, InvalidBodyError
 from service.embedding import NoItemEncoderError
@@ -69,6 +70,9 @@ TABLE: dict[type[EsansError], Row] = {
     ),
     UnauthorizedError: Row(401, "urn:esans:problem:unauthorized", "The token is not right"),
     BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
+    QueueFullError: Row(503, "urn:esans:problem:queue-full", "Too many questions wait"),
+    OutOfTimeError: Row(503, "urn:esans:problem:out-of-time", "The turn came too late"),
+    NoConsumerError: Row(503, "urn:esans:problem:stopped", "Questions are not answered here"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),

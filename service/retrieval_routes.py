@@ -1,20 +1,27 @@
 """The calls for candidates. A route reads, asks, writes; the work itself lives in `index`."""
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.admission import Admission
 from service.answering import add_clusters, answer_of, question_of
 from service.bodies import NO_STORE, json_response, read_body
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
-from service.metrics import Metrics
+from service.metrics import Metrics, timed
 from service.openapi import answers, reads
 from service.retrieval_schemas import RetrieveAnswer, RetrieveRequest
 
 
 def retrieval_routes(
-    live_bundle: LiveBundle, live_clusters: LiveClusters, metrics: Metrics, limit_bytes: int
+    live_bundle: LiveBundle,
+    live_clusters: LiveClusters,
+    admission: Admission,
+    metrics: Metrics,
+    limit_bytes: int,
 ) -> APIRouter:
     """Return the routes that answer questions."""
     router = APIRouter(tags=["retrieval"])
@@ -31,8 +38,8 @@ def retrieval_routes(
         with total_s.time():
             asked = await read_body(request, RetrieveRequest, limit_bytes)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            with find_s.time():
-                answer = live.retriever.find(question_of(asked))
+            find = partial(live.retriever.find, question_of(asked))
+            answer = await admission.run(request, partial(timed, find_s, find))
             metrics.count_answer(answer, asked.k)
             told = answer_of(live.bundle.version, answer)
             if "clusters" in asked.include:

@@ -49,6 +49,18 @@ class Settings(BaseSettings):
         le=1 << 26,
         description="bytes of the largest request body that is read",
     )
+    queue_limit: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="questions that may wait for their turn; one more is refused at once",
+    )
+    budget_ms: int = Field(
+        default=1_000,
+        ge=1,
+        le=600_000,
+        description="milliseconds that a question may wait for its turn; then it is refused",
+    )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
         description="where cluster maps are followed, redis://[[user]:password@]host:port/0 or "
