@@ -6,12 +6,20 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from service import bundle_schemas, cluster_schemas, retrieval_schemas, schemas, state_schemas
+from service import (
+    bundle_schemas,
+    cluster_schemas,
+    embed_schemas,
+    retrieval_schemas,
+    schemas,
+    state_schemas,
+)
 
 REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
 QUESTIONS = (
     retrieval_schemas.RetrieveRequest,
+    embed_schemas.EmbedRequest,
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
     bundle_schemas.RollbackRequest,
@@ -21,6 +29,7 @@ ANSWERS: tuple[Any, ...] = (
     state_schemas.Alive,
     state_schemas.Readiness,
     state_schemas.BundleAnswer,
+    embed_schemas.EmbedAnswer,
     cluster_schemas.ClustersAnswer,
     cluster_schemas.NegativesAnswer,
     cluster_schemas.PointerAnswer,
@@ -33,7 +42,7 @@ WHAT_IS_MEANT = {
     401: "The bearer token is missing or wrong",
     404: "No such thing",
     405: "Not with this method",
-    409: "Not as things are: refused, with reasons, or not to be written from here",
+    409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
     413: "The body is too large",
     422: "The body is not as it must be",
     500: "The service failed",
