@@ -30,6 +30,8 @@ from service.state_schemas import Readiness
 
 STOP_S = 5.0  # how long a stop waits for an opening that has begun
 
+__all__ = ["Live", "LiveBundle"]
+
 log = logging.getLogger("service")
 
 Waiting = Literal["loading", "no bundle", "refused"]
