@@ -78,7 +78,11 @@ def padded(arrays: Sequence[Rows]) -> tuple[Rows, NDArray[np.bool_]]:
 
 
 class ItemEncoder:
-    """The item tower's content path: the vector of an item that training has never seen."""
+    """The item tower's content path: the vector of an item that training has never seen.
+
+    widths  modality -> numbers per raw row, in the order of the graph
+    width   of item vectors
+    """
 
     def __init__(self, path: Path) -> None:
         self._session = open_session(path)
@@ -88,13 +92,17 @@ class ItemEncoder:
             for name in inputs
             if name.startswith(MODALITY_PREFIX)
         ]
+        shapes = {one.name: one.shape for one in self._session.get_inputs()}
+        self.widths = {
+            name: int(shapes[MODALITY_PREFIX + name][-1]) for name in self.modalities
+        }
         self.width = int(self._session.get_outputs()[0].shape[-1])
 
     def encode(self, features: Mapping[str, Floats], count: int) -> Floats:
         """Encode new items from their raw features.
 
-        features  name -> [count, width of that modality]; a row of NaN, or a modality left out,
-                  counts as missing
+        features  name -> [count, width of that modality]; a row of NaN or of zeros, or a
+                  modality left out, counts as missing
         returns   [count, dim]  unit rows
 
         Raises ValueError if a modality is not one that the tower knows.
@@ -104,13 +112,10 @@ class ItemEncoder:
             raise ValueError(f"unknown modalities {unknown}; the tower knows {self.modalities}")
         feed: dict[str, NDArray[np.generic]] = {}
         presence = np.zeros((count, max(1, len(self.modalities))), dtype=np.bool_)
-        for place, (name, width) in enumerate(self._widths().items()):
+        for place, (name, width) in enumerate(self.widths.items()):
             rows = features.get(name, np.full((count, width), np.nan, dtype=np.float32))
-            presence[:, place] = ~np.isnan(rows).all(axis=1)
-            feed[MODALITY_PREFIX + name] = np.nan_to_num(rows).astype(np.float32, copy=False)
+            filled = np.nan_to_num(rows).astype(np.float32, copy=False)
+            presence[:, place] = filled.any(axis=1)
+            feed[MODALITY_PREFIX + name] = filled
         feed["presence"] = presence
         return np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
-
-    def _widths(self) -> dict[str, int]:
-        inputs = {one.name: one.shape for one in self._session.get_inputs()}
-        return {name: int(inputs[MODALITY_PREFIX + name][-1]) for name in self.modalities}

@@ -14,6 +14,7 @@ from service.admin_routes import admin_routes
 from service.admission import Admission
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
+from service.embed_routes import embed_routes
 from service.lifespan import lifespan_of
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(
         retrieval_routes(live_bundle, live_clusters, admission, metrics, limit_bytes)
     )
+    app.include_router(embed_routes(live_bundle, admission, limit_bytes))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
     app.include_router(state_routes(live_bundle, live_clusters, metrics))
     if secrets.admin_token:

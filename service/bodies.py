@@ -1,6 +1,7 @@
 """Bodies: read within a bound, checked against a schema, written as JSON."""
 
 import json
+from collections.abc import Sequence
 from typing import TypeVar
 
 import orjson
@@ -24,17 +25,16 @@ class BodyTooLargeError(RequestError):
 
 
 class InvalidBodyError(RequestError):
-    """The body breaks its schema.
+    """The body breaks its schema, or does not fit the bundle.
 
-    faults  one per fault: place (where in the body), found, expected
+    faults  of them the first: place (where in the body), found, expected
     """
 
-    def __init__(self, error: ValidationError) -> None:
-        self.faults = [_fault(one) for one in error.errors(include_url=False)[:FAULTS_TOLD]]
-        first = self.faults[0]
-        count = error.error_count()
-        more = f" (and {count - 1} more)" if count > 1 else ""
-        super().__init__(f"{first['place']}: {first['expected']}{more}")
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = faults[:FAULTS_TOLD]
+        first, more = faults[0], len(faults) - 1
+        rest = f" (and {more} more)" if more else ""
+        super().__init__(f"{first['place']}: {first['expected']}{rest}")
 
 
 async def read_body(request: Request, schema: type[Model], limit_bytes: int) -> Model:
@@ -45,7 +45,7 @@ async def read_body(request: Request, schema: type[Model], limit_bytes: int) -> 
     try:
         return schema.model_validate_json(await _bytes_of(request, limit_bytes))
     except ValidationError as error:
-        raise InvalidBodyError(error) from error
+        raise InvalidBodyError(faults_of(error)) from error
 
 
 async def _bytes_of(request: Request, limit_bytes: int) -> bytes:
@@ -65,6 +65,11 @@ def _too_large(limit_bytes: int) -> BodyTooLargeError:
         f"the body is larger than {limit_bytes} bytes; send shorter lists, or let the operator "
         "raise ESANS_BODY_LIMIT_BYTES"
     )
+
+
+def faults_of(error: ValidationError) -> list[Fault]:
+    """Put what a schema found into the caller's words."""
+    return [_fault(one) for one in error.errors(include_url=False)]
 
 
 def _fault(fault: ErrorDetails) -> Fault:

@@ -6,12 +6,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from service import cluster_schemas, retrieval_schemas, schemas, state_schemas
+from service import cluster_schemas, embed_schemas, retrieval_schemas, schemas, state_schemas
 
 REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
 QUESTIONS = (
     retrieval_schemas.RetrieveRequest,
+    embed_schemas.EmbedRequest,
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
 )
@@ -20,6 +21,7 @@ ANSWERS: tuple[Any, ...] = (
     state_schemas.Alive,
     state_schemas.Readiness,
     state_schemas.BundleAnswer,
+    embed_schemas.EmbedAnswer,
     cluster_schemas.ClustersAnswer,
     cluster_schemas.NegativesAnswer,
     cluster_schemas.PointerAnswer,
@@ -30,6 +32,7 @@ WHAT_IS_MEANT = {
     401: "The bearer token is missing or wrong",
     404: "No such thing",
     405: "Not with this method",
+    409: "The bundle cannot do this",
     413: "The body is too large",
     422: "The body is not as it must be",
     500: "The service failed",

@@ -34,6 +34,7 @@ from index.errors import (
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
 from service.bodies import BodyTooLargeError, InvalidBodyError
+from service.embedding import NoItemEncoderError
 from service.logs import request_id
 from service.schemas import Fault, Problem
 from service.side_work import BusyError
@@ -64,6 +65,9 @@ TABLE: dict[type[EsansError], Row] = {
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
+    NoItemEncoderError: Row(
+        409, "urn:esans:problem:no-item-encoder", "The bundle knows no content of items"
+    ),
     UnauthorizedError: Row(401, "urn:esans:problem:unauthorized", "The token is not right"),
     BusyError: Row(503, "urn:esans:problem:busy", "Too much of this is asked for at once"),
     QueueFullError: Row(503, "urn:esans:problem:queue-full", "Too many questions wait"),

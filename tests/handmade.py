@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
-from onnx import TensorProto, helper
 
 from index.attributes import build_attributes
 from index.bundle import Histories
@@ -22,9 +20,10 @@ from index.id_table import build_id_table, hashes_of
 from index.manifest import DatasetFacts
 from index.shelf import Shelf
 from index.writing import NOTHING, Contents, Described, RunFacts, write_bundle
+from tests.handmade_towers import DIM, MODALITIES, write_content_encoder, write_mean_encoder
 
 NOW = datetime(2026, 1, 31, 10, 15, tzinfo=UTC)
-ITEM_COUNT, DIM, HISTORY_LENGTH = 40, 8, 10
+ITEM_COUNT, HISTORY_LENGTH = 40, 10
 
 
 def item_vectors(count=ITEM_COUNT, seed=0):
@@ -32,34 +31,6 @@ def item_vectors(count=ITEM_COUNT, seed=0):
     own = np.random.default_rng(seed).normal(scale=0.2, size=(count, DIM))
     own[np.arange(count), np.arange(count) % 2] += 1
     return (own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32)
-
-
-def write_mean_encoder(path, dim=DIM):
-    """The user tower as five nodes: the mean of the history, put on the unit sphere."""
-    nodes = [
-        helper.make_node("Cast", ["mask"], ["weights"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["weights", "last"], ["column"]),
-        helper.make_node("Mul", ["history_vectors", "column"], ["kept"]),
-        helper.make_node("ReduceSum", ["kept", "middle"], ["sum"], keepdims=0),
-        helper.make_node("LpNormalization", ["sum"], ["queries"], axis=-1, p=2),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "mean",
-        [
-            helper.make_tensor_value_info(
-                "history_vectors", TensorProto.FLOAT, ["b", "l", dim]
-            ),
-            helper.make_tensor_value_info("mask", TensorProto.BOOL, ["b", "l"]),
-        ],
-        [helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["b", dim])],
-        [
-            helper.make_tensor("last", TensorProto.INT64, [1], [2]),
-            helper.make_tensor("middle", TensorProto.INT64, [1], [1]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, str(path))
 
 
 def mean_query(vectors, history_rows):
@@ -113,11 +84,14 @@ def write_handmade(
     prefix="item",
     clusters=None,
     with_described=True,
+    with_content=False,
 ):
     """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
     vectors = item_vectors(count, seed)
     ids = [f"{prefix}-{row}" for row in range(count)]
     write_mean_encoder(folder / "user_encoder.onnx")
+    if with_content:
+        write_content_encoder(folder / "item_encoder.onnx")
     (folder / "towers.safetensors").write_bytes(b"")
     pq.write_table(pa.table({"item_id": ids}), folder / "items.parquet")
     rows = np.array([0, 2, 4, 1, 3, 5], dtype=np.int32)
@@ -144,11 +118,11 @@ def write_handmade(
         training_interactions=6,
         notes=[],
     )
-    maps = []
+    modalities, maps = MODALITIES if with_content else {}, []
     if clusters:
         save_cluster_map(clusters, folder)
         maps = [card_of(clusters).model_dump(mode="json")]
-    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, {}, maps, {}, {}, seed)
+    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, modalities, maps, {}, {}, seed)
     return write_bundle(folder, contents, facts)
 
 

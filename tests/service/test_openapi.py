@@ -4,6 +4,7 @@ from tests.service.asking import running
 
 CALLS = [
     ("post", "/retrieve", {"200", "413", "422", "500", "503"}),
+    ("post", "/embed", {"200", "409", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
     ("get", "/readyz", {"200", "500", "503"}),
     ("get", "/health", {"200", "500", "503"}),
@@ -63,7 +64,7 @@ def test_it_is_openapi_3_1_with_a_text_for_every_answer(described):
 def test_every_call_tells_all_its_answers(described, method, path, statuses):
     answers = described["paths"][path][method]["responses"]
     assert set(answers) == statuses
-    for status in statuses & {"413", "422", "500"}:
+    for status in statuses & {"409", "413", "422", "500"}:
         assert references(answers[status]["content"]["application/problem+json"]) == [
             "#/components/schemas/Problem"
         ]
@@ -93,6 +94,15 @@ def test_negatives_are_described_to_the_last_bound(described):
     assert sorted(question["required"]) == ["easy", "hard", "positives"]
     assert question["properties"]["positives"]["maxItems"] == 10_000
     assert question["properties"]["easy"]["maximum"] == 1_000
+
+
+def test_what_to_embed_is_described_to_the_last_bound(described):
+    content = described["paths"]["/embed"]["post"]["requestBody"]["content"]
+    question = resolved(described, references(content)[0])
+    assert question["oneOf"] == [{"required": ["users"]}, {"required": ["items"]}]
+    for part in ("users", "items"):
+        bounds = question["properties"][part]
+        assert (bounds["minItems"], bounds["maxItems"]) == (1, 256)
 
 
 def test_the_admin_call_is_described_where_there_is_one(described, described_to_admins):

@@ -1,0 +1,41 @@
+"""The call for vectors."""
+
+from functools import partial
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.admission import Admission
+from service.bodies import NO_STORE, json_response, read_body
+from service.embed_schemas import EmbedAnswer, EmbedRequest
+from service.embedding import embed_items, embed_users
+from service.live_bundle import Live, LiveBundle
+from service.openapi import answers, reads
+
+
+def embed_routes(live_bundle: LiveBundle, admission: Admission, limit_bytes: int) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["vectors"])
+
+    @router.post(
+        "/embed",
+        summary="Vectors of users, or of items from their raw features",
+        openapi_extra=reads(EmbedRequest),
+        responses=answers("A vector for each", EmbedAnswer, 409, 413, 422, 503),
+        response_class=Response,
+    )
+    async def embed(request: Request) -> Response:
+        asked = await read_body(request, EmbedRequest, limit_bytes)
+        live = live_bundle.get()
+        told = await admission.run(request, partial(told_of, live, asked))
+        return json_response(told, headers=NO_STORE)
+
+    return router
+
+
+def told_of(live: Live, asked: EmbedRequest) -> EmbedAnswer:
+    """Embed whichever of the two was sent."""
+    if asked.users:
+        return embed_users(live, asked.users)
+    return embed_items(live, asked.items)
