@@ -31,7 +31,8 @@ class ClusterFollower:
 
     known      [items]  id hashes in the row order of who draws
     own        the bundle's or the run's map: held until the store's is there
-    on_change  called in the thread after each swap; where it fails, again at the next poll
+    on_change  called in the thread after each swap, None where no map is held any more; where
+               it fails, again at the next poll
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class ClusterFollower:
         *,
         own: ClusterMap | None,
         poll_s: float = 2.0,
-        on_change: Callable[[Held], None] | None = None,
+        on_change: Callable[[Held | None], None] | None = None,
     ) -> None:
         self._store = store
         self._poll_s = poll_s
@@ -180,8 +181,8 @@ class ClusterFollower:
         self._state = replace(self._state, swaps=self._state.swaps + 1)
 
     def _paid(self, news: News) -> News:
-        """Call back for the map that is held, unless that has gone well already."""
-        if self._is_owed and self._held and self._on_change:
+        """Call back for what is held, unless that has gone well already."""
+        if self._is_owed and self._on_change:
             self._on_change(self._held)
         self._is_owed = False
         return news

@@ -7,8 +7,11 @@ EsansError                      the root: catch this to catch them all
 │   └── FaultyClusterMapError   a cluster map is missing, changed or disagrees with itself
 ├── TrainingError               training cannot go on (a loss that is not finite ...)
 ├── BundleError                 something about what is published
-│   ├── NoBundleError           nothing is published yet, or not under that name
+│   ├── NoBundleError           nothing is published yet
+│   │   └── UnknownVersionError  not under that name, or none before the current one
 │   ├── FaultyBundleError       files are missing, changed or disagree (a FaultsError too)
+│   ├── RefusedBundleError      a service does not take it, and says why (a FaultsError too)
+│   ├── ReadOnlyBundlesError    the folder may be read, but not written from here
 │   └── WorseThanPopularityError  measured below popularity, so not made current
 ├── ClusterStoreError           something about the store of cluster maps
 │   ├── StoreUnreachableError   it does not answer, or not us
@@ -62,11 +65,23 @@ class BundleError(EsansError):
 
 
 class NoBundleError(BundleError):
-    """Nothing is published yet, or nothing under that name."""
+    """Nothing is published yet."""
+
+
+class UnknownVersionError(NoBundleError):
+    """Nothing is published under that name, or nothing before the current one."""
 
 
 class FaultyBundleError(FaultsError, BundleError):
     """Files of a bundle are missing, changed, or disagree with each other."""
+
+
+class RefusedBundleError(FaultsError, BundleError):
+    """A service was told to take a bundle and does not."""
+
+
+class ReadOnlyBundlesError(BundleError):
+    """The folder of bundles may be read from here, but not written."""
 
 
 class WorseThanPopularityError(BundleError):

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from index.errors import BundleError, FaultyBundleError, NoBundleError
+from index.errors import (
+    BundleError,
+    FaultyBundleError,
+    NoBundleError,
+    UnknownVersionError,
+)
 from index.files import sha256_of, sync_folder, sync_tree, write_json
 from index.manifest import MANIFEST, Closed
 
@@ -78,9 +83,9 @@ class Shelf:
         return self.path_of(pointer.version)
 
     def path_of(self, version: str) -> Path:
-        """Return a published version's folder; raises NoBundleError where there is none."""
+        """Return a published version's folder; raises UnknownVersionError if there is none."""
         if version not in self.versions():
-            raise NoBundleError(
+            raise UnknownVersionError(
                 f"{self.folder}: holds no bundle {version!r}; "
                 f"it holds {self.versions() or 'none'}"
             )
@@ -130,19 +135,27 @@ class Shelf:
     def roll_back(self, version: str | None = None) -> Pointer:
         """Point `current` at the version before it, or at the one named.
 
-        Raises NoBundleError if there is none before it.
+        Raises UnknownVersionError if there is none before it.
         """
         if version is not None:
             return self.make_current(version)
         with self._writing():
-            pointer = self.pointer()
-            if pointer is None or pointer.previous is None:
-                raise NoBundleError(
-                    f"{self.folder}: there is no version before the current one; "
-                    f"name one of {self.versions() or 'none'}"
-                )
-            self.path_of(pointer.previous)
-            return self._point_at(pointer.previous)
+            before = self.before()
+            self.path_of(before)
+            return self._point_at(before)
+
+    def before(self) -> str:
+        """Return the version before the current one.
+
+        Raises UnknownVersionError if there is none.
+        """
+        pointer = self.pointer()
+        if pointer is None or pointer.previous is None:
+            raise UnknownVersionError(
+                f"{self.folder}: there is no version before the current one; "
+                f"name one of {self.versions() or 'none'}"
+            )
+        return pointer.previous
 
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest `keep_count` bundles; return what was removed.

@@ -12,6 +12,7 @@ from index.shelf import Shelf
 from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
 from service.admission import Admission
+from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.embed_routes import embed_routes
@@ -37,9 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
         "redis" if secrets.redis_url else "folder",
         settings.poll_s,
     )
-    live_bundle = LiveBundle(
-        Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take
-    )
+    shelf = Shelf(settings.bundles)
+    live_bundle = LiveBundle(shelf, settings.poll_s, metrics, on_live=live_clusters.take)
     metrics.registry.register(ClusterCollector(live_clusters))
     admission = Admission(
         settings.queue_limit,
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         waited=metrics.stages.labels("queue").observe,
     )
     many_negatives = SideWork("negatives", thread_count=1, most=8)
-    store_moves = SideWork("cluster store", thread_count=2, most=8)
+    moves = SideWork("admin", thread_count=4, most=8)
 
     app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
         redoc_url=None,
@@ -55,9 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan_of(
-            live_bundle, live_clusters, admission, many_negatives, store_moves
-        ),
+        lifespan=lifespan_of(live_bundle, live_clusters, admission, many_negatives, moves),
         redirect_slashes=False,
     )
     limit_bytes = settings.body_limit_bytes
@@ -70,7 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
     if secrets.admin_token:
         # with a client of its own: the follower's may be in the middle of a look
         store, token = open_store(settings, secrets), secrets.admin_token
-        app.include_router(admin_routes(store, token, store_moves, limit_bytes))
+        app.include_router(admin_routes(store, token, moves, limit_bytes))
+        app.include_router(bundle_admin_routes(live_bundle, shelf, token, moves, limit_bytes))
     install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
     complete_openapi(app)
     app.add_middleware(RequestObserver, metrics=metrics)

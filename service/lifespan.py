@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 from service.admission import Admission
+from service.hangup import on_hangup
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.side_work import SideWork
@@ -27,7 +28,8 @@ def lifespan_of(
         live_bundle.start()
         consumer = asyncio.create_task(admission.consume(), name="consumer")
         try:
-            yield
+            with on_hangup(live_bundle.look):
+                yield
         finally:
             consumer.cancel()
             await asyncio.to_thread(live_bundle.stop)

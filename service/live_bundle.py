@@ -1,9 +1,13 @@
 """Which bundle is live: opened beside the old one, checked, then swapped by one reference.
 
-One thread follows `current`, by content, every `poll_s` seconds. What it cannot open is refused
-and the old bundle serves on. A refused version is opened again only when something changed: the
-pointer, or the names and sizes of the version's files (a slow network volume may show them
-late). Where the file system itself failed (OSError), every poll tries again.
+One thread follows `current`, by content, every `poll_s` seconds, or at once where somebody
+asks. What it cannot open, or what cannot answer, is refused and the old bundle serves on. A
+refused version is opened again only when something changed: the pointer, or the names and sizes
+of the version's files (a slow network volume may show them late), or when somebody asks. Where
+the file system itself failed (OSError), every poll tries again.
+
+Nothing here holds on to a bundle that was replaced: its memory is given back with the last
+request that began on it.
 """
 
 import logging
@@ -15,15 +19,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from index.bundle import Bundle, open_bundle
+from index.bundle import Bundle
 from index.errors import FaultsError, NoBundleError
-from index.retriever import Retriever
 from index.shelf import Pointer
+from service.live import Live, open_live, warm
 from service.logs import fields
+from service.looks import Looks
 from service.metrics import Metrics
 from service.state_schemas import Readiness
 
 STOP_S = 5.0  # how long a stop waits for an opening that has begun
+
+__all__ = ["Live", "LiveBundle"]
 
 log = logging.getLogger("service")
 
@@ -41,14 +48,6 @@ class Shelves(Protocol):
 
     def path_of(self, version: str) -> Path:
         """Return a version's folder."""
-
-
-@dataclass(frozen=True)
-class Live:
-    """A bundle and what answers from it."""
-
-    bundle: Bundle
-    retriever: Retriever
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ class LiveBundle:
         self._metrics = metrics
         self._state = State()
         self._refused: Attempt | None = None
+        self._is_asked = False  # to open again even what was refused
+        self._looks = Looks()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="live-bundle", daemon=True)
 
@@ -90,7 +91,18 @@ class LiveBundle:
     def stop(self) -> None:
         """End the thread; an opening that has begun is waited for, but not for ever."""
         self._stopping.set()
+        self._looks.want()
         self._thread.join(STOP_S)
+
+    def look(self) -> None:
+        """Look at `current` soon, without waiting for the next poll; returns at once."""
+        self._is_asked = True
+        self._looks.want()
+
+    def wait_for_a_look(self, limit_s: float) -> bool:
+        """Look now, and return once a bundle is live or refused; False: not within the time."""
+        self._is_asked = True
+        return self._looks.wait_for_one(limit_s)
 
     def get(self) -> Live:
         """Return what is live now; keep it to the request's end.
@@ -121,17 +133,22 @@ class LiveBundle:
     def _follow(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._poll()
-                self._stopping.wait(self._poll_s)
+                with self._looks.one():
+                    self._poll()
+                self._looks.rest(self._poll_s)
         except Exception as error:  # a thread's last word: without it nobody would know
             log.exception("live bundle is no longer followed")
             reason = (
                 f"the current bundle is no longer followed ({type(error).__name__}); restart"
             )
             self._state = replace(self._state, is_stopped=True, reasons=(reason,))
+        finally:
+            self._looks.end()
 
     def _poll(self) -> None:
         """Look at `current` once, and open what it names unless that is live or refused."""
+        if self._is_asked:
+            self._is_asked, self._refused = False, None
         try:
             pointer = self._shelf.pointer()
         except FaultsError as error:
@@ -157,6 +174,7 @@ class LiveBundle:
         began = time.perf_counter()
         try:
             live = open_live(self._shelf.path_of(version))
+            warm(live)
             made_at_s = unix_time(live.bundle.manifest.made_at)
         except Exception as error:  # whatever a new bundle is like, the old one serves on
             self._refused = None if isinstance(error, OSError) else attempt
@@ -184,12 +202,6 @@ class LiveBundle:
         if reasons != self._state.reasons:
             log.error("bundle refused", extra=fields(version=what, reasons=reasons))
         self._state = State(self._state.live, "refused", reasons)
-
-
-def open_live(folder: Path) -> Live:
-    """Open a bundle for answering; raises what `open_bundle` raises."""
-    bundle = open_bundle(folder)
-    return Live(bundle, Retriever(bundle))
 
 
 def unix_time(moment: str) -> float:

@@ -164,12 +164,12 @@ class LiveClusters:
     def _source_of(self, held: Held) -> Source:
         return self.kind if held.pointer else "bundle"
 
-    def _note(self, held: Held) -> None:
+    def _note(self, held: Held | None) -> None:
         """Forget the bundles before the one whose items the new map is joined with."""
         with self._writing:
-            for place, catalogue in enumerate(self._catalogues):
-                if held.clusters.id_hashes is catalogue.known:
-                    self._catalogues = self._catalogues[: place + 1]
+            self._catalogues = self._needed(held)
+        if held is None:
+            return
         log.info(
             "cluster map is live",
             extra=fields(
@@ -179,6 +179,13 @@ class LiveClusters:
                 sequence=held.pointer.sequence if held.pointer else None,
             ),
         )
+
+    def _needed(self, held: Held | None) -> tuple[Catalogue, ...]:
+        """Return the bundles from the live one back to that of the map, if there is one."""
+        for place, catalogue in enumerate(self._catalogues):
+            if held is not None and held.clusters.id_hashes is catalogue.known:
+                return self._catalogues[: place + 1]
+        return self._catalogues[:1]
 
 
 def own_map(bundle: Bundle) -> ClusterMap | None:

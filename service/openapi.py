@@ -6,7 +6,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from service import cluster_schemas, embed_schemas, retrieval_schemas, schemas, state_schemas
+from service import (
+    bundle_schemas,
+    cluster_schemas,
+    embed_schemas,
+    retrieval_schemas,
+    schemas,
+    state_schemas,
+)
 
 REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
@@ -15,6 +22,7 @@ QUESTIONS = (
     embed_schemas.EmbedRequest,
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
+    bundle_schemas.RollbackRequest,
 )
 ANSWERS: tuple[Any, ...] = (
     retrieval_schemas.RetrieveAnswer,
@@ -25,6 +33,8 @@ ANSWERS: tuple[Any, ...] = (
     cluster_schemas.ClustersAnswer,
     cluster_schemas.NegativesAnswer,
     cluster_schemas.PointerAnswer,
+    bundle_schemas.ReloadAnswer,
+    bundle_schemas.RollbackAnswer,
     schemas.Problem,
 )
 WHAT_IS_MEANT = {
@@ -32,7 +42,7 @@ WHAT_IS_MEANT = {
     401: "The bearer token is missing or wrong",
     404: "No such thing",
     405: "Not with this method",
-    409: "The bundle cannot do this",
+    409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
     413: "The body is too large",
     422: "The body is not as it must be",
     500: "The service failed",

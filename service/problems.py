@@ -23,12 +23,15 @@ from index.errors import (
     ForeignClusterMapError,
     NoBundleError,
     NoClusterMapError,
+    ReadOnlyBundlesError,
     ReadOnlyStoreError,
+    RefusedBundleError,
     RequestError,
     StoreFullError,
     StoreUnreachableError,
     TrainingError,
     UnknownItemError,
+    UnknownVersionError,
     WorseThanPopularityError,
 )
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
@@ -75,6 +78,11 @@ TABLE: dict[type[EsansError], Row] = {
     NoConsumerError: Row(503, "urn:esans:problem:stopped", "Questions are not answered here"),
     NoBundleError: Row(503, "urn:esans:problem:no-bundle", "No bundle is live"),
     FaultyBundleError: Row(503, "urn:esans:problem:faulty-bundle", "The bundle has faults"),
+    UnknownVersionError: Row(404, "urn:esans:problem:unknown-version", "No such bundle"),
+    RefusedBundleError: Row(409, "urn:esans:problem:refused-bundle", "The bundle was refused"),
+    ReadOnlyBundlesError: Row(
+        409, "urn:esans:problem:read-only-bundles", "The bundles may not be written here"
+    ),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
     ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store of maps failed"),
     StoreUnreachableError: Row(
@@ -110,6 +118,7 @@ def problem_response(
     *,
     headers: Mapping[str, str] | None = None,
     faults: Sequence[Fault] = (),
+    reasons: Sequence[str] = (),
 ) -> Response:
     """Answer a request for this path with a problem."""
     body: Problem = {
@@ -122,6 +131,8 @@ def problem_response(
     }
     if faults:
         body["errors"] = list(faults)
+    if reasons:
+        body["reasons"] = list(reasons)
     wanted = {"Cache-Control": "no-store", **(headers or {})}
     return Response(orjson.dumps(body), row.status, wanted, MEDIA_TYPE)
 
@@ -140,9 +151,15 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
             log.error("request failed", exc_info=error)
             return internal_problem(request.url.path)
         faults = error.faults if isinstance(error, InvalidBodyError) else ()
+        reasons = error.faults if isinstance(error, RefusedBundleError) else ()
         headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
         return problem_response(
-            request.url.path, row, str(error), headers=headers, faults=faults
+            request.url.path,
+            row,
+            str(error),
+            headers=headers,
+            faults=faults,
+            reasons=reasons,
         )
 
     app.add_exception_handler(EsansError, answer_ours)

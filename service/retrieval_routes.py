@@ -38,7 +38,7 @@ def retrieval_routes(
         with total_s.time():
             asked = await read_body(request, RetrieveRequest, limit_bytes)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            find = partial(live.retriever.find, question_of(asked))
+            find = partial(live.retriever.find, question_of(asked), live.denied)
             answer = await admission.run(request, partial(timed, find_s, find))
             metrics.count_answer(answer, asked.k)
             told = answer_of(live.bundle.version, answer)

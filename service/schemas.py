@@ -64,3 +64,6 @@ class Problem(TypedDict):
     instance: Annotated[str, Field(description="the path that was asked")]
     request_id: Annotated[str, Field(description="as in X-Request-ID and in the logs")]
     errors: NotRequired[Annotated[list[Fault], Field(description="of a body, with 422")]]
+    reasons: NotRequired[
+        Annotated[list[str], Field(description="of a bundle that was refused, with 409")]
+    ]

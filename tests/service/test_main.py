@@ -38,7 +38,7 @@ def served(bundles, **variables):
     """The real process on a free port: its address and its lines, then SIGTERM."""
     command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment(ESANS_POLL_S="0.05", **variables),
+        command, cwd=ROOT, env=environment(**{"ESANS_POLL_S": "0.05", **variables}),
         stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         lines = []
@@ -46,6 +46,7 @@ def served(bundles, **variables):
             lines.append(json.loads(process.stdout.readline()))
         try:
             with httpx.Client(base_url=lines[-1]["url"]) as client:
+                client.process = process
                 yield client, lines
         finally:
             process.send_signal(signal.SIGTERM)

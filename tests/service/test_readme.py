@@ -18,18 +18,24 @@ TOKEN = "open sesame"
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
 def test_the_calls_of_the_readme_are_answered(tmp_path):
-    publish_handmade(tmp_path, prefix="sku")
+    old, new = (publish_handmade(tmp_path, prefix="sku", seed=seed) for seed in (0, 1))
     store = FolderClusters(tmp_path / "clusters")
     for turn in (0, 1):
         store.publish(handmade_map(prefix="sku", turn=turn))
     with served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
         until(lambda: client.get("/clusters").status_code == 200, 30)
-        answers = [told_by(call, client.base_url) for call in CALLS]
-    found, card, negatives, pointer = answers
-    assert found["candidates"]
-    assert card["version"] == handmade_map(prefix="sku", turn=1).version
+        told = {path_of(call): told_by(call, client.base_url) for call in CALLS}
+    assert told["/retrieve"]["candidates"]
+    assert told["/admin/reload"]["bundle"] == new
+    assert told["/admin/rollback"]["bundle"] == old
+    negatives, pointer = told["/negatives"], told["/admin/clusters/current"]
+    assert told["/clusters"]["version"] == handmade_map(prefix="sku", turn=1).version
     assert negatives["unknown_items"] == ["sku-00042", "sku-00007"]  # here they are sku-42 ...
     assert pointer["version"] == handmade_map(prefix="sku", turn=0).version
+
+
+def path_of(call):
+    return re.search(r"localhost:8000([a-z/]*)", call)[1]
 
 
 def told_by(call, url):

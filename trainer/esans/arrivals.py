@@ -32,8 +32,8 @@ def following(
     """
     sampler = Following(build)
 
-    def arrive(held: Held) -> None:
-        if held.pointer is not None:
+    def arrive(held: Held | None) -> None:
+        if held is not None and held.pointer is not None:
             pointer = held.pointer
             sampler.arrived = in_force(
                 held.clusters, build, pointer.version, pointer.sequence, store.place
