@@ -36,7 +36,7 @@ from index.errors import (
 )
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
-from service.bodies import BodyTooLargeError, InvalidBodyError
+from service.bodies import BodyTooLargeError, InvalidBodyError, SlowBodyError
 from service.embedding import NoItemEncoderError
 from service.logs import request_id
 from service.schemas import Fault, Problem
@@ -67,6 +67,7 @@ TABLE: dict[type[EsansError], Row] = {
     InvalidBodyError: Row(
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
+    SlowBodyError: Row(408, "urn:esans:problem:slow-body", "The body came too slowly"),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
     NoItemEncoderError: Row(
         409, "urn:esans:problem:no-item-encoder", "The bundle knows no content of items"

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.admission import Admission
 from service.answering import add_clusters, answer_of, question_of
-from service.bodies import NO_STORE, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics, timed
@@ -21,7 +21,7 @@ def retrieval_routes(
     live_clusters: LiveClusters,
     admission: Admission,
     metrics: Metrics,
-    limit_bytes: int,
+    limits: BodyLimits,
 ) -> APIRouter:
     """Return the routes that answer questions."""
     router = APIRouter(tags=["retrieval"])
@@ -31,12 +31,12 @@ def retrieval_routes(
         "/retrieve",
         summary="Candidates for one user",
         openapi_extra=reads(RetrieveRequest),
-        responses=answers("Candidates, best first", RetrieveAnswer, 413, 422, 503),
+        responses=answers("Candidates, best first", RetrieveAnswer, 408, 413, 422, 503),
         response_class=Response,
     )
     async def retrieve(request: Request) -> Response:
         with total_s.time():
-            asked = await read_body(request, RetrieveRequest, limit_bytes)
+            asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
             find = partial(live.retriever.find, question_of(asked), live.denied)
             answer = await admission.run(request, partial(timed, find_s, find))
