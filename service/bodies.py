@@ -24,10 +24,10 @@ class BodyTooLargeError(RequestError):
     """The body has more bytes than the service reads."""
 
 
-class InvalidBodyError(RequestError):
-    """The body breaks its schema, or does not fit the bundle.
+class InvalidRequestError(RequestError):
+    """What was sent breaks its schema, or does not fit the bundle.
 
-    faults  of them the first: place (where in the body), found, expected
+    faults  of them the first: place (the way to it), found, expected
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -35,6 +35,10 @@ class InvalidBodyError(RequestError):
         first, more = faults[0], len(faults) - 1
         rest = f" (and {more} more)" if more else ""
         super().__init__(f"{first['place']}: {first['expected']}{rest}")
+
+
+class InvalidBodyError(InvalidRequestError):
+    """The body is not as it must be."""
 
 
 async def read_body(request: Request, schema: type[Model], limit_bytes: int) -> Model:
@@ -92,5 +96,16 @@ def json_response(
     value: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """Answer with a value that orjson can write; arrays and their numbers may be numpy's."""
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return written_response(json_bytes(value), status, headers)
+
+
+def written_response(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with what is written as JSON already."""
     return Response(body, status, headers, media_type="application/json")
+
+
+def json_bytes(value: object) -> bytes:
+    """Write a value; pieces that are written already may come as `orjson.Fragment`."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -4,6 +4,8 @@ from tests.service.asking import running
 
 CALLS = [
     ("post", "/retrieve", {"200", "413", "422", "500", "503"}),
+    ("post", "/retrieve/batch", {"200", "413", "422", "500", "503"}),
+    ("get", "/items/{item_id}/similar", {"200", "404", "422", "500", "503"}),
     ("post", "/embed", {"200", "409", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
     ("get", "/readyz", {"200", "500", "503"}),
@@ -94,6 +96,19 @@ def test_negatives_are_described_to_the_last_bound(described):
     assert sorted(question["required"]) == ["easy", "hard", "positives"]
     assert question["properties"]["positives"]["maxItems"] == 10_000
     assert question["properties"]["easy"]["maximum"] == 1_000
+
+
+def test_parameters_are_described_to_the_last_bound(described):
+    told = described["paths"]["/items/{item_id}/similar"]["get"]["parameters"]
+    by_name = {one["name"]: one for one in told}
+    assert [*by_name] == ["item_id", "k", "exclude", "filter", "include"]
+    assert all(one["description"] for one in told)
+    assert [one["in"] for one in told] == ["path", *["query"] * 4]
+    assert [one["required"] for one in told] == [True, *[False] * 4]
+    k = by_name["k"]["schema"]
+    assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
+    assert by_name["exclude"]["schema"]["maxItems"] == 10_000
+    assert by_name["item_id"]["schema"]["maxLength"] == 512
 
 
 def test_what_to_embed_is_described_to_the_last_bound(described):
