@@ -17,6 +17,7 @@ from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.embed_routes import embed_routes
+from service.finding import Finder
 from service.lifespan import lifespan_of
 from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
@@ -28,6 +29,7 @@ from service.problems import install_problems
 from service.retrieval_routes import retrieval_routes
 from service.settings import Secrets, Settings, secrets_of
 from service.side_work import SideWork
+from service.similar_routes import similar_routes
 from service.state_routes import state_routes
 
 
@@ -48,6 +50,8 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         settings.budget_ms / 1_000,
         waited=metrics.stages.labels("queue").observe,
     )
+    long_searches = SideWork("long searches", thread_count=1, most=32)
+    finder = Finder(admission, long_searches, live_clusters, metrics)
     many_negatives = SideWork("negatives", thread_count=1, most=8)
     moves = SideWork("admin", thread_count=4, most=8)
 
@@ -57,11 +61,14 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan_of(live_bundle, live_clusters, admission, many_negatives, moves),
+        lifespan=lifespan_of(
+            live_bundle, live_clusters, admission, long_searches, many_negatives, moves
+        ),
         redirect_slashes=False,
     )
     limits = BodyLimits(settings.body_limit_bytes, settings.request_timeout_s)
-    app.include_router(retrieval_routes(live_bundle, live_clusters, admission, metrics, limits))
+    app.include_router(retrieval_routes(live_bundle, finder, metrics, limits))
+    app.include_router(similar_routes(live_bundle, finder, metrics))
     app.include_router(embed_routes(live_bundle, admission, limits))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limits))
     app.include_router(state_routes(live_bundle, live_clusters, admission, lifetime, metrics))

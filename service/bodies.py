@@ -29,10 +29,10 @@ class SlowBodyError(RequestError):
     """The body did not come in time."""
 
 
-class InvalidBodyError(RequestError):
-    """The body breaks its schema, or does not fit the bundle.
+class InvalidRequestError(RequestError):
+    """What was sent breaks its schema, or does not fit the bundle.
 
-    faults  of them the first: place (where in the body), found, expected
+    faults  of them the first: place (the way to it), found, expected
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -47,6 +47,10 @@ class BodyLimits(NamedTuple):
 
     size_bytes: int
     wait_s: float
+
+
+class InvalidBodyError(InvalidRequestError):
+    """The body is not as it must be."""
 
 
 async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -> Model:
@@ -113,5 +117,16 @@ def json_response(
     value: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """Answer with a value that orjson can write; arrays and their numbers may be numpy's."""
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return written_response(json_bytes(value), status, headers)
+
+
+def written_response(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with what is written as JSON already."""
     return Response(body, status, headers, media_type="application/json")
+
+
+def json_bytes(value: object) -> bytes:
+    """Write a value; pieces that are written already may come as `orjson.Fragment`."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

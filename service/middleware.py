@@ -92,6 +92,6 @@ def id_of(scope: Scope) -> str:
 def route_of(scope: MutableMapping[str, Any]) -> str:
     """Return the template of the route that matched, or "unmatched"."""
     if "route" in scope:
-        return str(scope["route"].path)
+        return str(scope["route"].path_format)
     # /docs and /openapi.json are plain routes: without parameters the path is the template
     return str(scope["path"]) if "endpoint" in scope else "unmatched"

@@ -36,9 +36,15 @@ from index.errors import (
 )
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
-from service.bodies import BodyTooLargeError, InvalidBodyError, SlowBodyError
+from service.bodies import (
+    BodyTooLargeError,
+    InvalidBodyError,
+    InvalidRequestError,
+    SlowBodyError,
+)
 from service.embedding import NoItemEncoderError
 from service.logs import request_id
+from service.queries import InvalidQueryError
 from service.schemas import Fault, Problem
 from service.side_work import BusyError
 
@@ -63,6 +69,12 @@ TABLE: dict[type[EsansError], Row] = {
     RequestError: Row(422, "urn:esans:problem:request", "The question cannot be answered"),
     UnknownItemError: Row(
         404, "urn:esans:problem:unknown-item", "The bundle does not hold this item"
+    ),
+    InvalidRequestError: Row(
+        422, "urn:esans:problem:invalid-request", "The question is not as it must be"
+    ),
+    InvalidQueryError: Row(
+        422, "urn:esans:problem:invalid-query", "The query is not as it must be"
     ),
     InvalidBodyError: Row(
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
@@ -151,7 +163,7 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
         if row.status == INTERNAL.status:
             log.error("request failed", exc_info=error)
             return internal_problem(request.url.path)
-        faults = error.faults if isinstance(error, InvalidBodyError) else ()
+        faults = error.faults if isinstance(error, InvalidRequestError) else ()
         reasons = error.faults if isinstance(error, RefusedBundleError) else ()
         headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
         return problem_response(

@@ -2,30 +2,31 @@
 
 from functools import partial
 
+import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.admission import Admission
-from service.answering import add_clusters, answer_of, question_of
-from service.bodies import NO_STORE, BodyLimits, json_response, read_body
+from service.answering import question_of
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body, written_response
+from service.finding import Finder
 from service.live_bundle import LiveBundle
-from service.live_clusters import LiveClusters
-from service.metrics import Metrics, timed
+from service.metrics import Metrics
 from service.openapi import answers, reads
-from service.retrieval_schemas import RetrieveAnswer, RetrieveRequest
+from service.retrieval_schemas import (
+    BatchAnswer,
+    BatchRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+)
 
 
 def retrieval_routes(
-    live_bundle: LiveBundle,
-    live_clusters: LiveClusters,
-    admission: Admission,
-    metrics: Metrics,
-    limits: BodyLimits,
+    live_bundle: LiveBundle, finder: Finder, metrics: Metrics, limits: BodyLimits
 ) -> APIRouter:
-    """Return the routes that answer questions."""
+    """Return the routes that answer questions about users."""
     router = APIRouter(tags=["retrieval"])
-    find_s, total_s = metrics.stages.labels("find"), metrics.stages.labels("total")
+    total_s = metrics.stages.labels("total")
 
     @router.post(
         "/retrieve",
@@ -38,12 +39,26 @@ def retrieval_routes(
         with total_s.time():
             asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            find = partial(live.retriever.find, question_of(asked), live.denied)
-            answer = await admission.run(request, partial(timed, find_s, find))
-            metrics.count_answer(answer, asked.k)
-            told = answer_of(live.bundle.version, answer)
-            if "clusters" in asked.include:
-                add_clusters(told, live_clusters.current())
-            return json_response(told, headers=NO_STORE)
+            prepare = partial(live.retriever.prepare, [question_of(asked)])
+            (body,) = await finder.answer(request, live, prepare, [asked.include])
+            return written_response(body, headers=NO_STORE)
+
+    @router.post(
+        "/retrieve/batch",
+        summary="Candidates for many users",
+        openapi_extra=reads(BatchRequest),
+        responses=answers("An answer to each question", BatchAnswer, 408, 413, 422, 503),
+        response_class=Response,
+    )
+    async def retrieve_batch(request: Request) -> Response:
+        with total_s.time():
+            asked = (await read_body(request, BatchRequest, limits)).questions
+            live = live_bundle.get()
+            prepare = partial(live.retriever.prepare, [question_of(one) for one in asked])
+            includes = [one.include for one in asked]
+            bodies = await finder.answer(request, live, prepare, includes)
+            told = [orjson.Fragment(body) for body in bodies]
+            whole = {"bundle": live.bundle.version, "answers": told}
+            return json_response(whole, headers=NO_STORE)
 
     return router

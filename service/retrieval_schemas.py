@@ -9,6 +9,9 @@ from index.retriever import Fallback
 from service.schemas import Asked, Id, Ids
 
 MAX_COUNT, DEFAULT_COUNT = 1_000, 100
+MOST_QUESTIONS = 256
+
+Include = Annotated[list[Literal["clusters"]], Field(max_length=8)]
 
 
 class RetrieveRequest(Asked):
@@ -32,9 +35,17 @@ class RetrieveRequest(Asked):
     exclude_seen: bool = Field(
         default=True, description="whether the items of the whole history are excluded too"
     )
-    include: Annotated[list[Literal["clusters"]], Field(max_length=8)] = Field(
+    include: Include = Field(
         default=[], description="what to tell of each candidate besides its score"
     )
+
+
+class BatchRequest(Asked):
+    """Questions of many users; each is answered as if asked alone, all from one bundle."""
+
+    questions: Annotated[
+        list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)
+    ] = Field(description="what `/retrieve` takes")
 
 
 class Candidate(TypedDict):
@@ -72,3 +83,12 @@ class RetrieveAnswer(TypedDict):
     unknown_items: NotRequired[
         Annotated[list[str], Field(description="ids of the history that the bundle lacks")]
     ]
+
+
+class BatchAnswer(TypedDict):
+    """An answer to each question, in the order asked."""
+
+    bundle: Annotated[
+        str, Field(description="the version of the bundle that answered them all")
+    ]
+    answers: Annotated[list[RetrieveAnswer], Field(description="what `/retrieve` answers")]

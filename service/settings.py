@@ -53,10 +53,11 @@ class Settings(BaseSettings):
         description="bytes of the largest request body that is read",
     )
     queue_limit: int = Field(
-        default=256,
+        default=1_024,
         ge=1,
         le=100_000,
-        description="questions that may wait for their turn; one more is refused at once",
+        description="questions that may wait for their turn, those of a batch each for itself; "
+        "more are refused at once",
     )
     budget_ms: int = Field(
         default=1_000,

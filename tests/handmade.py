@@ -85,10 +85,12 @@ def write_handmade(
     clusters=None,
     with_described=True,
     with_content=False,
+    ids=None,
 ):
     """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
+    ids = ids or [f"{prefix}-{row}" for row in range(count)]
+    count = len(ids)
     vectors = item_vectors(count, seed)
-    ids = [f"{prefix}-{row}" for row in range(count)]
     write_mean_encoder(folder / "user_encoder.onnx")
     if with_content:
         write_content_encoder(folder / "item_encoder.onnx")

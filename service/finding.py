@@ -1,0 +1,90 @@
+"""How questions reach the live bundle: each in a turn of its own, the long ones beside them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.requests import Request
+
+from index.retriever import Answer, Prepared
+from service.admission import Admission
+from service.answering import tell
+from service.bodies import json_bytes
+from service.live_bundle import Live
+from service.live_clusters import Joined, LiveClusters
+from service.metrics import Metrics
+from service.retrieval_schemas import Include
+from service.side_work import SideWork
+
+Prepare = Callable[[], Sequence[Prepared]]
+
+
+class Finder:
+    """Answers questions for callers, already written as JSON."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        long_searches: SideWork,
+        live_clusters: LiveClusters,
+        metrics: Metrics,
+    ) -> None:
+        self._admission = admission
+        self._long_searches = long_searches
+        self._live_clusters = live_clusters
+        self._metrics = metrics
+
+    async def answer(
+        self, request: Request, live: Live, prepare: Prepare, includes: Sequence[Include]
+    ) -> list[bytes]:
+        """Return an answer for each question, as if each had been asked alone.
+
+        prepare   makes all of them ready for the search at once, in the first one's turn
+        includes  for each question, what to tell of its candidates
+
+        Raises what the admission raises, what `prepare` raises, and BusyError.
+        """
+        joined = self._live_clusters.current()
+        turns = Turns(live, joined, prepare, includes, self._metrics)
+        works = [partial(turns.take, place) for place in range(len(includes))]
+        written = await self._admission.run_all(request, works)
+        return [
+            body if body is not None else await self._at_length(turns, place)
+            for place, body in enumerate(written)
+        ]
+
+    async def _at_length(self, turns: "Turns", place: int) -> bytes:
+        return await self._long_searches.run(partial(turns.take_long, place))
+
+
+@dataclass
+class Turns:
+    """Questions asked at once, of one bundle and one map.
+
+    prepared  the questions made ready, as soon as the first had its turn
+    """
+
+    live: Live
+    joined: Joined | None
+    prepare: Prepare
+    includes: Sequence[Include]
+    metrics: Metrics
+    prepared: Sequence[Prepared] = ()
+
+    def take(self, place: int) -> bytes | None:
+        """Answer the question at a place; None if only a long search would."""
+        with self.metrics.stages.labels("find").time():
+            self.prepared = self.prepared or self.prepare()
+            question = self.prepared[place]
+            answer = self.live.retriever.finish_quickly(question, self.live.denied)
+        return None if answer is None else self._written(place, answer)
+
+    def take_long(self, place: int) -> bytes:
+        """Answer the question at a place, whatever it takes."""
+        with self.metrics.stages.labels("find").time():
+            answer = self.live.retriever.finish(self.prepared[place], self.live.denied)
+        return self._written(place, answer)
+
+    def _written(self, place: int, answer: Answer) -> bytes:
+        self.metrics.count_answer(answer, self.prepared[place].count)
+        return json_bytes(tell(self.live, self.joined, answer, self.includes[place]))
