@@ -72,8 +72,9 @@ def _asked(name: str, in_path: Sequence[str], schema: dict[str, Any]) -> dict[st
         "description": schema.pop("description"),
         "schema": schema,
     }
-    # the page fills in what stands beside the schema, not in it
-    return told | {"example": one for one in schema.pop("examples", [])[:1]}
+    if "examples" in schema:  # the page fills in what stands beside the schema, not in it
+        told["example"] = schema.pop("examples")[0]
+    return told
 
 
 def answers(meaning: str, answer: type, *problem_statuses: int) -> dict[int | str, Any]:
