@@ -62,18 +62,20 @@ def reads(question: type) -> dict[str, Any]:
 def asks(question: type[BaseModel], in_path: Sequence[str]) -> dict[str, Any]:
     """Describe a route's parameters, those in the path and those in the query string."""
     described = question.model_json_schema()["properties"]
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "path" if name in in_path else "query",
-                "required": name in in_path,
-                "description": schema.pop("description"),
-                "schema": schema,
-            }
-            for name, schema in described.items()
-        ]
+    return {"parameters": [_asked(name, in_path, one) for name, one in described.items()]}
+
+
+def _asked(name: str, in_path: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        "name": name,
+        "in": "path" if name in in_path else "query",
+        "required": name in in_path,
+        "description": schema.pop("description"),
+        "schema": schema,
     }
+    if "examples" in schema:  # the page fills in what stands beside the schema, not in it
+        told["example"] = schema.pop("examples")[0]
+    return told
 
 
 def answers(meaning: str, answer: type, *problem_statuses: int) -> dict[int | str, Any]:

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from index.retriever import Fallback
-from service.schemas import Asked, Id, Ids
+from service.schemas import Asked, Id, Ids, example
 
 MAX_COUNT, DEFAULT_COUNT = 1_000, 100
 MOST_QUESTIONS = 256
@@ -16,6 +16,8 @@ Include = Annotated[list[Literal["clusters"]], Field(max_length=8)]
 
 class RetrieveRequest(Asked):
     """One user's question. Without any history the popular items are the answer."""
+
+    model_config = example(history=["sku-00042", "sku-00007"], k=20, exclude=["sku-00001"])
 
     user_id: Id | None = Field(
         default=None, description="whose stored history to use where `history` is absent"
@@ -42,6 +44,10 @@ class RetrieveRequest(Asked):
 
 class BatchRequest(Asked):
     """Questions of many users; each is answered as if asked alone, all from one bundle."""
+
+    model_config = example(
+        questions=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
+    )
 
     questions: Annotated[
         list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)

@@ -15,7 +15,8 @@ class SimilarRequest(Asked):
     """Which items are like this one? It is never among them itself."""
 
     item_id: TextId = Field(
-        description="of the live bundle; percent-encoded, so that a slash is %2F"
+        examples=["sku-00042"],
+        description="of the live bundle; percent-encoded, so that a slash is %2F",
     )
     k: int = Field(
         default=DEFAULT_COUNT,

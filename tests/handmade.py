@@ -39,14 +39,15 @@ def mean_query(vectors, history_rows):
     return (total / np.linalg.norm(total)).astype(np.float32)
 
 
-def handmade_map(count=ITEM_COUNT, prefix="item", turn=0):
+def handmade_map(count=ITEM_COUNT, prefix="item", turn=0, ids=None):
     """Row i is of cluster (i + turn) % 4, code (i // 4) % 3; clusters stand at 0, 1, 3, 6."""
-    rows = np.arange(count)
+    ids = ids or [f"{prefix}-{row}" for row in range(count)]
+    rows = np.arange(len(ids))
     return ClusterMap(
         codes1=((rows + turn) % 4).astype(np.int32),
         codes2=(rows // 4 % 3).astype(np.int32),
         centroids=np.array([[0], [1], [3], [6]], dtype=np.float32),
-        id_hashes=hashes_of(f"{prefix}-{row}".encode() for row in rows),
+        id_hashes=hashes_of(one.encode() for one in ids),
         temperature_share=0.5,
         made={"at": NOW.isoformat(), "turn": turn},
     )

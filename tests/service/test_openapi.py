@@ -1,5 +1,6 @@
 import pytest
 
+from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
 
 CALLS = [
@@ -127,6 +128,31 @@ def test_the_admin_call_is_described_where_there_is_one(described, described_to_
     (scheme,) = call["security"][0]
     assert described_to_admins["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
     assert path not in described["paths"]
+
+
+def shown(described, call):
+    """The example of a call's body that the page offers to send."""
+    content = call["requestBody"]["content"]["application/json"]["schema"]
+    return resolved(described, content["$ref"])["examples"][0]
+
+
+def test_what_the_page_offers_to_send_is_answered(tmp_path):
+    ids = [f"sku-{row:05}" for row in range(50)]
+    publish_handmade(tmp_path, ids=ids, clusters=handmade_map(ids=ids))
+    with running(tmp_path) as caller:
+        caller.wait_for_clusters("empty", handmade_map(ids=ids).version)
+        described = caller.get("/openapi.json").json()
+        asked = 0
+        for path, calls in described["paths"].items():
+            for method, call in calls.items():
+                for one in call.get("parameters", []):
+                    if one["required"]:
+                        path = path.replace(f"{{{one['name']}}}", one["example"])
+                body = shown(described, call) if "requestBody" in call else None
+                answer = caller.ask(method.upper(), path, json=body)
+                assert answer.status_code == 200, (path, answer.text)
+                asked += 1
+        assert asked == len(CALLS)
 
 
 def test_the_docs_open(caller):
