@@ -1,6 +1,6 @@
 """The call for vectors."""
 
-from functools import partial
+from itertools import chain
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -9,8 +9,8 @@ from starlette.responses import Response
 from service.admission import Admission
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.embed_schemas import EmbedAnswer, EmbedRequest
-from service.embedding import embed_items, embed_users
-from service.live_bundle import Live, LiveBundle
+from service.embedding import answer_of, works_of
+from service.live_bundle import LiveBundle
 from service.openapi import answers, reads
 
 
@@ -30,14 +30,8 @@ def embed_routes(
     async def embed(request: Request) -> Response:
         asked = await read_body(request, EmbedRequest, limits)
         live = live_bundle.get()
-        told = await admission.run(request, partial(told_of, live, asked))
+        parts = await admission.run_all(request, works_of(live, asked))
+        told = answer_of(live.bundle.version, list(chain(*parts)))
         return json_response(told, headers=NO_STORE)
 
     return router
-
-
-def told_of(live: Live, asked: EmbedRequest) -> EmbedAnswer:
-    """Embed whichever of the two was sent."""
-    if asked.users:
-        return embed_users(live, asked.users)
-    return embed_items(live, asked.items)

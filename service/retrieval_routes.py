@@ -1,13 +1,11 @@
 """The calls for candidates. A route reads, asks, writes; the work itself lives in `index`."""
 
-from functools import partial
-
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering import question_of
+from service.answering import prepare_users
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body, written_response
 from service.finding import Finder
 from service.live_bundle import LiveBundle
@@ -39,8 +37,7 @@ def retrieval_routes(
         with total_s.time():
             asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            prepare = partial(live.retriever.prepare, [question_of(asked)])
-            (body,) = await finder.answer(request, live, prepare, [asked.include])
+            (body,) = await finder.answer(request, live, prepare_users, [asked])
             return written_response(body, headers=NO_STORE)
 
     @router.post(
@@ -52,11 +49,9 @@ def retrieval_routes(
     )
     async def retrieve_batch(request: Request) -> Response:
         with total_s.time():
-            asked = (await read_body(request, BatchRequest, limits)).questions
+            asked = await read_body(request, BatchRequest, limits)
             live = live_bundle.get()
-            prepare = partial(live.retriever.prepare, [question_of(one) for one in asked])
-            includes = [one.include for one in asked]
-            bodies = await finder.answer(request, live, prepare, includes)
+            bodies = await finder.answer(request, live, prepare_users, asked.questions)
             told = [orjson.Fragment(body) for body in bodies]
             whole = {"bundle": live.bundle.version, "answers": told}
             return json_response(whole, headers=NO_STORE)
