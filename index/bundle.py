@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.attributes import Attributes, open_attributes
+from index.claims import Claim, broken, covers, id_claims, within
 from index.cluster_files import open_cluster_map
 from index.cluster_map import ClusterMap
 from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.files import sha256_of
+from index.filters import Filters
 from index.id_table import IdTable, Rows, open_array, open_id_table
 from index.item_index import Floats, ItemIndex
-from index.manifest import CLUSTERS, HISTORIES, OPTIONAL, REQUIRED, Manifest, read_manifest
+from index.manifest import OPTIONAL, REQUIRED, Manifest, read_manifest, wanted_files
 from index.probe import open_probe, replay
 
 
@@ -68,6 +71,8 @@ class Bundle:
     item_encoder: ItemEncoder | None
     clusters: ClusterMap | None
     histories: Histories | None
+    attributes: Attributes | None
+    filters: Filters | None
 
     @property
     def version(self) -> str:
@@ -97,6 +102,8 @@ def open_bundle(folder: Path) -> Bundle:
         item_encoder=_item_encoder(parts, manifest),
         clusters=_clusters(parts, manifest),
         histories=_histories(parts, manifest),
+        attributes=_attributes(parts, manifest),
+        filters=_filters(parts, manifest),
     )
     probe = parts.read("probe.npz", lambda: open_probe(folder / "probe.npz"))
     _refuse(folder, parts.faults)
@@ -135,11 +142,9 @@ def _refuse(folder: Path, faults: list[str]) -> None:
 
 
 def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
-    wanted = set(REQUIRED) | (set(HISTORIES) if manifest.has_histories else set())
-    wanted |= set(CLUSTERS) if manifest.cluster_maps else set()
     faults = [
         f"{name}: the manifest does not name it"
-        for name in sorted(wanted - set(manifest.files))
+        for name in sorted(wanted_files(manifest) - set(manifest.files))
     ]
     unknown = set(manifest.files) - set(REQUIRED) - set(OPTIONAL)
     faults += [f"{name}: not a file of format {manifest.format}" for name in sorted(unknown)]
@@ -169,6 +174,22 @@ def _clusters(parts: _Parts, manifest: Manifest) -> ClusterMap | None:
     return clusters
 
 
+def _attributes(parts: _Parts, manifest: Manifest) -> Attributes | None:
+    if not manifest.attributes:
+        return None
+    found: Attributes = parts.read("attributes", lambda: open_attributes(parts.folder))
+    return found
+
+
+def _filters(parts: _Parts, manifest: Manifest) -> Filters | None:
+    if not any(manifest.filters.values()):
+        return None
+    keys = parts.read("filter_values", lambda: open_id_table(parts.folder, "filter_values"))
+    offsets: NDArray[np.int64] = parts.array("filters.offsets.npy", "int64")
+    rows: Rows = parts.array("filters.rows.npy", "int32")
+    return Filters(keys, offsets, rows)
+
+
 def _histories(parts: _Parts, manifest: Manifest) -> Histories | None:
     if not manifest.has_histories:
         return None
@@ -182,13 +203,13 @@ def _mismatches(bundle: Bundle) -> list[str]:
     """Compare what the files say of each other; a line for each that differs."""
     manifest = bundle.manifest
     items, width = manifest.items, manifest.width
-    claims: list[tuple[str, object, object]] = [
+    claims: list[Claim] = [
         ("item_vectors.npy holds", bundle.vectors.shape, (items, width)),
         ("item_counts.npy holds", bundle.counts.shape, (items,)),
         ("items.faiss holds items", bundle.index.count, items),
         ("items.faiss has the width", bundle.index.dim, width),
         ("user_encoder.onnx has the width", bundle.user_encoder.width, width),
-        *_id_claims("item_ids", bundle.items, items),
+        *id_claims("item_ids", bundle.items, items),
     ]
     if bundle.item_encoder:
         claims.append(("item_encoder.onnx has the width", bundle.item_encoder.width, width))
@@ -205,39 +226,19 @@ def _mismatches(bundle: Bundle) -> list[str]:
         claims.append(("cluster_map holds items", len(bundle.clusters), items))
     if bundle.histories:
         claims += _history_claims(bundle.histories, items)
-    return [
-        f"{what} {found}, expected {wanted}; publish all files from one run"
-        for what, found, wanted in claims
-        if found != wanted
-    ]
+    faults = broken(claims)
+    if bundle.attributes is not None:
+        faults += bundle.attributes.faults(items)
+    if bundle.filters is not None:
+        faults += bundle.filters.faults(items, manifest.filters)
+    return faults
 
 
-def _id_claims(name: str, table: IdTable, count: int) -> list[tuple[str, object, object]]:
-    return [
-        (f"{name}.offsets holds", len(table.offsets), count + 1),
-        (f"{name}.hashes holds", len(table.hashes), count),
-        (f"{name}.rows holds", len(table.rows), count),
-        (f"{name}.offsets cover the blob:", _covers(table.offsets, len(table.blob)), True),
-        (f"{name}.rows are within range:", _within(table.rows, count), True),
-    ]
-
-
-def _history_claims(histories: Histories, items: int) -> list[tuple[str, object, object]]:
+def _history_claims(histories: Histories, items: int) -> list[Claim]:
     users = len(histories.users)
     return [
-        *_id_claims("user_ids", histories.users, users),
+        *id_claims("user_ids", histories.users, users),
         ("histories.offsets.npy holds", len(histories.offsets), users + 1),
-        ("histories cover their rows:", _covers(histories.offsets, len(histories.rows)), True),
-        ("histories.rows.npy is within the items:", _within(histories.rows, items), True),
+        ("histories cover their rows:", covers(histories.offsets, len(histories.rows)), True),
+        ("histories.rows.npy is within the items:", within(histories.rows, items), True),
     ]
-
-
-def _covers(offsets: NDArray[np.int64], length: int) -> bool:
-    """Return whether offsets start at 0, never fall, and end at the length."""
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != length:
-        return False
-    return bool((offsets[1:] >= offsets[:-1]).all())
-
-
-def _within(rows: Rows, count: int) -> bool:
-    return not len(rows) or bool(rows.min() >= 0 and rows.max() < count)

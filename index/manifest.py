@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from index.attributes import ATTRIBUTE_FILES
 from index.cluster_map import ARRAYS
 from index.errors import FaultyBundleError
 from index.files import sha256_of, write_json
+from index.filters import FILTER_FILES
 from index.id_table import files_of
 
 MANIFEST = "manifest.json"
@@ -23,7 +25,7 @@ REQUIRED = (
 )
 HISTORIES = (*files_of("user_ids"), "histories.offsets.npy", "histories.rows.npy")
 CLUSTERS = (*(f"cluster_map.{name}.npy" for name in ARRAYS), "cluster_map.json")
-OPTIONAL = (*HISTORIES, *CLUSTERS, "item_encoder.onnx")
+OPTIONAL = (*HISTORIES, *CLUSTERS, *ATTRIBUTE_FILES, *FILTER_FILES, "item_encoder.onnx")
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]
@@ -77,6 +79,10 @@ class Manifest(Closed):
     modalities: dict[str, int] = Field(description="name -> numbers per raw row")
     item_ids_digest: str
     has_histories: bool
+    attributes: list[str] = Field(default=[], description="what is told of an item, by name")
+    filters: dict[str, Count] = Field(
+        default={}, description="what can be filtered by -> how many distinct values"
+    )
     dataset: DatasetFacts
     index: IndexFacts
     cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
@@ -84,6 +90,18 @@ class Manifest(Closed):
     run: dict[str, Any] = Field(description="the run configuration")
     libraries: dict[str, str]
     files: dict[FileName, FileFact]
+
+
+def wanted_files(manifest: Manifest) -> set[str]:
+    """Return the files that a bundle must have, by what its manifest says."""
+    parts = (
+        (REQUIRED, True),
+        (HISTORIES, manifest.has_histories),
+        (CLUSTERS, bool(manifest.cluster_maps)),
+        (ATTRIBUTE_FILES, bool(manifest.attributes)),
+        (FILTER_FILES, any(manifest.filters.values())),
+    )
+    return {name for names, is_wanted in parts if is_wanted for name in names}
 
 
 def facts_of(folder: Path) -> dict[str, FileFact]:

@@ -1,7 +1,7 @@
 """Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.attributes import Attributes
 from index.bundle import Histories
 from index.encoders import UserEncoder
+from index.filters import Filters
 from index.id_table import Rows, build_id_table, digest_of
 from index.item_index import FAISS_VERSION, Floats, ItemIndex, build_item_index, exact_scores
 from index.manifest import (
@@ -42,6 +44,31 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What the items' own columns say of them.
+
+    names          of the attributes that are told
+    attributes     their values; None where nothing is told
+    filter_counts  what can be filtered by -> how many distinct values
+    filters        the lists; None where there is nothing to filter by
+    """
+
+    names: Sequence[str] = ()
+    attributes: Attributes | None = None
+    filter_counts: Mapping[str, int] = field(default_factory=dict)
+    filters: Filters | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write the files of what there is."""
+        for part in (self.attributes, self.filters):
+            if part is not None:
+                part.save(folder)
+
+
+NOTHING = Described()
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a run made.
 
@@ -51,6 +78,7 @@ class Contents:
     tuning_histories  from validation, none empty: the queries that the index is tuned on
     probe_histories   a few of them, asked again at every opening
     probe_queries     [probes, dim]     the trainer's own answers to these
+    described         what the items' own columns say of them
     """
 
     item_ids: Sequence[str]
@@ -60,6 +88,7 @@ class Contents:
     tuning_histories: Sequence[Rows]
     probe_histories: Sequence[Rows]
     probe_queries: Floats
+    described: Described = NOTHING
 
 
 def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
@@ -73,6 +102,7 @@ def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
     index.save(folder / "items.faiss")
     if contents.histories:
         contents.histories.save(folder)
+    contents.described.save(folder)
     _ask(contents, index).save(folder / "probe.npz")
     manifest = Manifest(
         made_at=facts.made_at.isoformat(timespec="seconds"),
@@ -83,6 +113,8 @@ def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
         modalities=facts.modalities,
         item_ids_digest=digest_of(contents.item_ids),
         has_histories=contents.histories is not None,
+        attributes=list(contents.described.names),
+        filters=dict(contents.described.filter_counts),
         dataset=facts.dataset,
         index=IndexFacts(
             factory=card.factory,

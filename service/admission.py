@@ -49,7 +49,7 @@ class Admission:
         waited: Callable[[float], None] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Admit while fewer than `limit` questions wait; drop what waits over `budget_s`.
+        """Let at most `limit` questions wait; drop what waits over `budget_s`.
 
         waited  told of each request how long it waited, in seconds
         """
@@ -75,11 +75,12 @@ class Admission:
     ) -> list[Result]:
         """Return what each of a batch returns; others have their turns in between.
 
-        Raises as `run` does. A batch is admitted whole, the last one beyond the limit.
+        Raises as `run` does. A batch is admitted whole or not at all; one that is larger than
+        the limit is admitted while nobody waits.
         """
         if not self.is_running:
             raise _stopped()
-        if self.waiting >= self._limit:
+        if self.waiting and self.waiting + len(works) > self._limit:
             raise QueueFullError(
                 f"{self.waiting} questions wait for their turn, of at most {self._limit}; ask "
                 "again after the seconds of Retry-After, or let the operator start replicas"

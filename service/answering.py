@@ -1,10 +1,23 @@
 """Between the caller's words and the index's: a request becomes a question, and back."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 
-from index.retriever import Answer, Question
+from index.retriever import Answer, Prepared, Question, SimilarQuestion
+from service.live_bundle import Live
 from service.live_clusters import Joined
-from service.retrieval_schemas import RetrieveAnswer, RetrieveRequest
+from service.retrieval_schemas import Include, RetrieveAnswer, RetrieveRequest
+from service.similar_schemas import SimilarRequest
+
+
+def prepare_users(live: Live, asked: Sequence[RetrieveRequest]) -> list[Prepared]:
+    """Make questions about users ready for the search; encoded together."""
+    return live.retriever.prepare([question_of(one) for one in asked])
+
+
+def prepare_similar(live: Live, asked: Sequence[SimilarRequest]) -> list[Prepared]:
+    """Make questions about items ready; raises UnknownItemError for one that is not held."""
+    return [live.retriever.prepare_similar(similar_of(one)) for one in asked]
 
 
 def question_of(asked: RetrieveRequest) -> Question:
@@ -18,8 +31,30 @@ def question_of(asked: RetrieveRequest) -> Question:
     )
 
 
+def similar_of(asked: SimilarRequest) -> SimilarQuestion:
+    """Put a request for similar items into the index's words."""
+    return SimilarQuestion(asked.item_id, asked.k, asked.exclude, filters_of(asked.filter))
+
+
+def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Gather `attribute:value` texts by attribute; the first colon divides them."""
+    filters: dict[str, list[str]] = {}
+    for pair in pairs:
+        attribute, _, value = pair.partition(":")
+        filters.setdefault(attribute, []).append(value)
+    return filters
+
+
+def tell(live: Live, joined: Joined | None, answer: Answer, include: Include) -> RetrieveAnswer:
+    """Put the index's answer into the caller's words, with what was asked for besides."""
+    told = answer_of(live.bundle.version, answer)
+    if "clusters" in include:
+        add_clusters(told, joined)
+    return told
+
+
 def answer_of(version: str, answer: Answer) -> RetrieveAnswer:
-    """Put the index's answer into the caller's words."""
+    """Tell candidates with their scores, and what was unusual."""
     scores = [None] * len(answer.item_ids) if answer.scores is None else answer.scores
     told: RetrieveAnswer = {
         "bundle": version,

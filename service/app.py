@@ -10,13 +10,16 @@ from index.deny_follower import DenyFollower
 from index.shelf import Shelf
 from service.admin_routes import admin_routes
 from service.admission import Admission
+from service.bodies import BodyLimits
 from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.deny_admin import deny_admin_routes
 from service.deny_state import DenyCollector
 from service.embed_routes import embed_routes
+from service.finding import Finder
 from service.lifespan import lifespan_of
+from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -26,11 +29,12 @@ from service.problems import install_problems
 from service.retrieval_routes import retrieval_routes
 from service.settings import Settings, secrets_of
 from service.side_work import SideWork
+from service.similar_routes import similar_routes
 from service.state_routes import state_routes
 from service.stores import deny_follower, open_clusters, open_deny
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     """Join the parts; nothing runs before the app's lifespan begins."""
     metrics = Metrics()
     secrets = secrets_of(settings)
@@ -50,6 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings.budget_ms / 1_000,
         waited=metrics.stages.labels("queue").observe,
     )
+    long_searches = SideWork("long searches", thread_count=1, most=32)
+    finder = Finder(admission, long_searches, live_clusters, metrics)
     many_negatives = SideWork("negatives", thread_count=1, most=8)
     moves = SideWork("admin", thread_count=4, most=8)
 
@@ -59,20 +65,23 @@ def create_app(settings: Settings) -> FastAPI:
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan_of(live_bundle, live_clusters, admission, many_negatives, moves),
+        lifespan=lifespan_of(
+            live_bundle, live_clusters, admission, long_searches, many_negatives, moves
+        ),
         redirect_slashes=False,
     )
-    limit_bytes = settings.body_limit_bytes
-    app.include_router(
-        retrieval_routes(live_bundle, live_clusters, admission, metrics, limit_bytes)
-    )
-    app.include_router(embed_routes(live_bundle, admission, limit_bytes))
-    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
-    app.include_router(state_routes(live_bundle, live_clusters, metrics))
+    limits = BodyLimits(settings.body_limit_bytes, settings.request_timeout_s)
+    app.include_router(retrieval_routes(live_bundle, finder, metrics, limits))
+    app.include_router(similar_routes(live_bundle, finder, metrics))
+    app.include_router(embed_routes(live_bundle, admission, limits))
+    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limits))
+    app.include_router(state_routes(live_bundle, live_clusters, admission, lifetime, metrics))
     add_admin_calls(app, settings, live_bundle, deny, moves)
     install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
     complete_openapi(app)
-    app.add_middleware(RequestObserver, metrics=metrics)
+    app.add_middleware(
+        RequestObserver, metrics=metrics, lifetime=lifetime, has_log=settings.access_log
+    )
     return app
 
 
@@ -88,11 +97,12 @@ def add_admin_calls(
     Their stores have clients of their own: a follower's may be in the middle of a look.
     """
     secrets = secrets_of(settings)
-    token, limit_bytes = secrets.admin_token, settings.body_limit_bytes
+    token = secrets.admin_token
     if not token:
         return
     maps, denied = open_clusters(settings, secrets), open_deny(settings, secrets)
     shelf = Shelf(settings.bundles)
-    app.include_router(admin_routes(maps, token, side, limit_bytes))
-    app.include_router(bundle_admin_routes(live_bundle, shelf, token, side, limit_bytes))
-    app.include_router(deny_admin_routes(live_bundle, deny, denied, token, side))
+    limits = BodyLimits(settings.body_limit_bytes, settings.request_timeout_s)
+    app.include_router(admin_routes(maps, token, side, limits))
+    app.include_router(bundle_admin_routes(live_bundle, shelf, token, side, limits))
+    app.include_router(deny_admin_routes(live_bundle, deny, denied, token, side, limits))

@@ -1,8 +1,9 @@
 """Bodies: read within a bound, checked against a schema, written as JSON."""
 
+import asyncio
 import json
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -24,10 +25,14 @@ class BodyTooLargeError(RequestError):
     """The body has more bytes than the service reads."""
 
 
-class InvalidBodyError(RequestError):
-    """The body breaks its schema, or does not fit the bundle.
+class SlowBodyError(RequestError):
+    """The body did not come in time."""
 
-    faults  of them the first: place (where in the body), found, expected
+
+class InvalidRequestError(RequestError):
+    """What was sent breaks its schema, or does not fit the bundle.
+
+    faults  of them the first: place (the way to it), found, expected
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -37,13 +42,33 @@ class InvalidBodyError(RequestError):
         super().__init__(f"{first['place']}: {first['expected']}{rest}")
 
 
-async def read_body(request: Request, schema: type[Model], limit_bytes: int) -> Model:
+class BodyLimits(NamedTuple):
+    """What a body may be: so many bytes, come within so many seconds."""
+
+    size_bytes: int
+    wait_s: float
+
+
+class InvalidBodyError(InvalidRequestError):
+    """The body is not as it must be."""
+
+
+async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -> Model:
     """Read and check a JSON body.
 
-    Raises BodyTooLargeError as soon as that shows, InvalidBodyError with every fault.
+    Raises BodyTooLargeError as soon as that shows, SlowBodyError, InvalidBodyError with every
+    fault, ClientDisconnect.
     """
     try:
-        return schema.model_validate_json(await _bytes_of(request, limit_bytes))
+        async with asyncio.timeout(limits.wait_s):
+            body = await _bytes_of(request, limits.size_bytes)
+    except TimeoutError as error:
+        raise SlowBodyError(
+            f"the body did not come within {limits.wait_s:g} s; send it in one go, or let the "
+            "operator raise ESANS_REQUEST_TIMEOUT_S"
+        ) from error
+    try:
+        return schema.model_validate_json(body)
     except ValidationError as error:
         raise InvalidBodyError(faults_of(error)) from error
 
@@ -92,5 +117,16 @@ def json_response(
     value: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """Answer with a value that orjson can write; arrays and their numbers may be numpy's."""
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return written_response(json_bytes(value), status, headers)
+
+
+def written_response(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with what is written as JSON already."""
     return Response(body, status, headers, media_type="application/json")
+
+
+def json_bytes(value: object) -> bytes:
+    """Write a value; pieces that are written already may come as `orjson.Fragment`."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from service.schemas import Asked, Id, Source
+from service.schemas import Asked, Id, Source, example
 from service.state_schemas import FollowerAnswer
 
 MOST_POSITIVES = 10_000
@@ -20,6 +20,8 @@ Version = Annotated[str, Field(pattern=VERSION)]
 
 class NegativesRequest(Asked):
     """Which negatives for which positives? At most a million draws in all."""
+
+    model_config = example(positives=["sku-00042", "sku-00007"], easy=5, hard=5, seed=1)
 
     easy: Each = Field(description="for each positive, from other clusters")
     hard: Each = Field(
@@ -97,6 +99,8 @@ class ClustersAnswer(TypedDict):
 
 class PointerRequest(Asked):
     """Which map is to be current?"""
+
+    model_config = example(action="rollback")
 
     action: Literal["pin", "unpin", "rollback"] = Field(
         description="pin: make a version current (without one: stay with the current) until it "

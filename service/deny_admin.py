@@ -13,7 +13,7 @@ from index.deny_list import DenyList
 from index.deny_store import DenyStore, alter, put_back, replace_all
 from index.errors import StoreUnreachableError
 from service.bearer import check_token
-from service.bodies import NO_STORE, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.deny_schemas import DenyChangeAnswer, DenyRequest
 from service.live_bundle import LiveBundle
 from service.openapi import BEARER, answers, reads
@@ -24,12 +24,18 @@ IN_FORCE_S = 30.0  # a store answers within a second
 
 
 def deny_admin_routes(
-    live_bundle: LiveBundle, deny: DenyFollower, store: DenyStore, token: str, side: SideWork
+    live_bundle: LiveBundle,
+    deny: DenyFollower,
+    store: DenyStore,
+    token: str,
+    side: SideWork,
+    limits: BodyLimits,
 ) -> APIRouter:
     """Return the route; the store is written beside the event loop.
 
     store  the follower's, with a client of its own: the other may be in the middle of a look
     """
+    wide = limits._replace(size_bytes=max(limits.size_bytes, BODY_BYTES))
     router = APIRouter(tags=["admin"], prefix="/admin")
     described: dict[str, Any] = reads(DenyRequest) | {"security": [{BEARER: []}]}
 
@@ -42,7 +48,7 @@ def deny_admin_routes(
     )
     async def change_now(request: Request) -> Response:
         check_token(request, token)
-        asked = await read_body(request, DenyRequest, BODY_BYTES)
+        asked = await read_body(request, DenyRequest, wide)
         told = await side.run(partial(change, live_bundle, deny, store, asked))
         return json_response(told, headers=NO_STORE)
 

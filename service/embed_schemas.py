@@ -31,7 +31,10 @@ class EmbedRequest(Asked):
     """Either users or items; never both at once."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": [one]} for one in ("users", "items")]}
+        json_schema_extra={
+            "oneOf": [{"required": ["users"]}, {"required": ["items"]}],
+            "examples": [{"users": [{"history": ["sku-00042"]}, {"user_id": "user-00003"}]}],
+        }
     )
 
     # an absent list is empty, an empty one is refused

@@ -1,10 +1,11 @@
 """/openapi.json in full: routes read raw bodies, so the schemas are put in here by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from service import (
     bundle_schemas,
@@ -20,6 +21,7 @@ REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
 QUESTIONS = (
     retrieval_schemas.RetrieveRequest,
+    retrieval_schemas.BatchRequest,
     embed_schemas.EmbedRequest,
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
@@ -28,6 +30,7 @@ QUESTIONS = (
 )
 ANSWERS: tuple[Any, ...] = (
     retrieval_schemas.RetrieveAnswer,
+    retrieval_schemas.BatchAnswer,
     state_schemas.Alive,
     state_schemas.Readiness,
     state_schemas.BundleAnswer,
@@ -44,10 +47,11 @@ WHAT_IS_MEANT = {
     304: "Not changed since the ETag that was sent",
     401: "The bearer token is missing or wrong",
     404: "No such thing",
+    408: "The body did not come in time",
     405: "Not with this method",
     409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
     413: "The body is too large",
-    422: "The body is not as it must be",
+    422: "The question is not as it must be",
     500: "The service failed",
     503: "Not now: no bundle is live, or what is asked for is out of reach or busy",
 }
@@ -56,6 +60,25 @@ WHAT_IS_MEANT = {
 def reads(question: type) -> dict[str, Any]:
     """Describe a route's body; for `openapi_extra`."""
     return {"requestBody": {"required": True, "content": {"application/json": _as(question)}}}
+
+
+def asks(question: type[BaseModel], in_path: Sequence[str]) -> dict[str, Any]:
+    """Describe a route's parameters, those in the path and those in the query string."""
+    described = question.model_json_schema()["properties"]
+    return {"parameters": [_asked(name, in_path, one) for name, one in described.items()]}
+
+
+def _asked(name: str, in_path: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        "name": name,
+        "in": "path" if name in in_path else "query",
+        "required": name in in_path,
+        "description": schema.pop("description"),
+        "schema": schema,
+    }
+    if "examples" in schema:  # the page fills in what stands beside the schema, not in it
+        told["example"] = schema.pop("examples")[0]
+    return told
 
 
 def answers(meaning: str, answer: type, *problem_statuses: int) -> dict[int | str, Any]:

@@ -39,9 +39,15 @@ from index.errors import (
 )
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
-from service.bodies import BodyTooLargeError, InvalidBodyError
+from service.bodies import (
+    BodyTooLargeError,
+    InvalidBodyError,
+    InvalidRequestError,
+    SlowBodyError,
+)
 from service.embedding import NoItemEncoderError
 from service.logs import request_id
+from service.queries import InvalidQueryError
 from service.schemas import Fault, Problem
 from service.side_work import BusyError
 
@@ -67,9 +73,16 @@ TABLE: dict[type[EsansError], Row] = {
     UnknownItemError: Row(
         404, "urn:esans:problem:unknown-item", "The bundle does not hold this item"
     ),
+    InvalidRequestError: Row(
+        422, "urn:esans:problem:invalid-request", "The question is not as it must be"
+    ),
+    InvalidQueryError: Row(
+        422, "urn:esans:problem:invalid-query", "The query is not as it must be"
+    ),
     InvalidBodyError: Row(
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
+    SlowBodyError: Row(408, "urn:esans:problem:slow-body", "The body came too slowly"),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
     NoItemEncoderError: Row(
         409, "urn:esans:problem:no-item-encoder", "The bundle knows no content of items"
@@ -160,7 +173,7 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
         if row.status == INTERNAL.status:
             log.error("request failed", exc_info=error)
             return internal_problem(request.url.path)
-        faults = error.faults if isinstance(error, InvalidBodyError) else ()
+        faults = error.faults if isinstance(error, InvalidRequestError) else ()
         reasons = error.faults if isinstance(error, RefusedBundleError) else ()
         headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
         return problem_response(

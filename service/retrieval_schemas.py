@@ -6,13 +6,18 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from index.retriever import Fallback
-from service.schemas import Asked, Id, Ids
+from service.schemas import Asked, Id, Ids, example
 
 MAX_COUNT, DEFAULT_COUNT = 1_000, 100
+MOST_QUESTIONS = 256
+
+Include = Annotated[list[Literal["clusters"]], Field(max_length=8)]
 
 
 class RetrieveRequest(Asked):
     """One user's question. Without any history the popular items are the answer."""
+
+    model_config = example(history=["sku-00042", "sku-00007"], k=20, exclude=["sku-00001"])
 
     user_id: Id | None = Field(
         default=None, description="whose stored history to use where `history` is absent"
@@ -32,9 +37,21 @@ class RetrieveRequest(Asked):
     exclude_seen: bool = Field(
         default=True, description="whether the items of the whole history are excluded too"
     )
-    include: Annotated[list[Literal["clusters"]], Field(max_length=8)] = Field(
+    include: Include = Field(
         default=[], description="what to tell of each candidate besides its score"
     )
+
+
+class BatchRequest(Asked):
+    """Questions of many users; each is answered as if asked alone, all from one bundle."""
+
+    model_config = example(
+        questions=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
+    )
+
+    questions: Annotated[
+        list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)
+    ] = Field(description="what `/retrieve` takes")
 
 
 class Candidate(TypedDict):
@@ -72,3 +89,12 @@ class RetrieveAnswer(TypedDict):
     unknown_items: NotRequired[
         Annotated[list[str], Field(description="ids of the history that the bundle lacks")]
     ]
+
+
+class BatchAnswer(TypedDict):
+    """An answer to each question, in the order asked."""
+
+    bundle: Annotated[
+        str, Field(description="the version of the bundle that answered them all")
+    ]
+    answers: Annotated[list[RetrieveAnswer], Field(description="what `/retrieve` answers")]

@@ -7,7 +7,7 @@ group of calls has a file of its own beside this one.
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
@@ -38,6 +38,11 @@ class _TextOrInteger:
 Source = Literal["redis", "folder", "bundle"]
 Id = Annotated[str, _TextOrInteger]
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH)]
+
+
+def example(**values: JsonValue) -> ConfigDict:
+    """Show values on /docs, ready to be sent; for `model_config`, which it is merged into."""
+    return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 class Asked(BaseModel):

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from index.attributes import build_attributes
 from index.bundle import Histories
 from index.cluster_files import card_of, save_cluster_map
 from index.cluster_map import ClusterMap
+from index.filters import Column, build_filters
 from index.id_table import build_id_table, hashes_of
 from index.manifest import DatasetFacts
 from index.shelf import Shelf
-from index.writing import Contents, RunFacts, write_bundle
+from index.writing import NOTHING, Contents, Described, RunFacts, write_bundle
 from tests.handmade_towers import DIM, MODALITIES, write_content_encoder, write_mean_encoder
 
 NOW = datetime(2026, 1, 31, 10, 15, tzinfo=UTC)
@@ -37,17 +39,42 @@ def mean_query(vectors, history_rows):
     return (total / np.linalg.norm(total)).astype(np.float32)
 
 
-def handmade_map(count=ITEM_COUNT, prefix="item", turn=0):
+def handmade_map(count=ITEM_COUNT, prefix="item", turn=0, ids=None):
     """Row i is of cluster (i + turn) % 4, code (i // 4) % 3; clusters stand at 0, 1, 3, 6."""
-    rows = np.arange(count)
+    ids = ids or [f"{prefix}-{row}" for row in range(count)]
+    rows = np.arange(len(ids))
     return ClusterMap(
         codes1=((rows + turn) % 4).astype(np.int32),
         codes2=(rows // 4 % 3).astype(np.int32),
         centroids=np.array([[0], [1], [3], [6]], dtype=np.float32),
-        id_hashes=hashes_of(f"{prefix}-{row}".encode() for row in rows),
+        id_hashes=hashes_of(one.encode() for one in ids),
         temperature_share=0.5,
         made={"at": NOW.isoformat(), "turn": turn},
     )
+
+
+def described(count=ITEM_COUNT):
+    """What is told of the items: a title, parity, hundred and tags, and `odd` of odd ones only.
+
+    Item 3 has no tags, and no item has a `mood`.
+    """
+    rows = np.arange(count, dtype=np.int32)
+    tags = [(row, place) for row in rows.tolist() if row != 3 for place in (row % 3, row % 5)]
+    tagged, places = np.array(tags, dtype=np.int32).T
+    filters = build_filters(
+        {
+            "parity": Column(["even", "odd"], rows, rows % 2),
+            "hundred": Column(["0", "1"], rows, np.minimum(rows // 100, 1)),
+            "tags": Column([f"tag {tag}" for tag in range(5)], tagged, places),
+            "odd": Column(["true"], rows[1::2], np.zeros(len(rows[1::2]), dtype=np.int32)),
+        }
+    )
+    told = build_attributes(
+        {"title": f"thing {row} \N{SNOWMAN}", "odd": True if row % 2 else None}
+        for row in range(count)
+    )
+    counts = {"mood": 0, **filters.value_counts()}
+    return Described(["title", "odd"], told, counts, filters)
 
 
 def write_handmade(
@@ -57,11 +84,14 @@ def write_handmade(
     with_histories=True,
     prefix="item",
     clusters=None,
+    with_described=True,
     with_content=False,
+    ids=None,
 ):
     """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
+    ids = ids or [f"{prefix}-{row}" for row in range(count)]
+    count = len(ids)
     vectors = item_vectors(count, seed)
-    ids = [f"{prefix}-{row}" for row in range(count)]
     write_mean_encoder(folder / "user_encoder.onnx")
     if with_content:
         write_content_encoder(folder / "item_encoder.onnx")
@@ -80,6 +110,7 @@ def write_handmade(
         tuning_histories=asked,
         probe_histories=asked,
         probe_queries=np.stack([mean_query(vectors, one) for one in asked]),
+        described=described(count) if with_described else NOTHING,
     )
     dataset = DatasetFacts(
         fingerprint="by hand",

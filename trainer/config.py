@@ -139,6 +139,17 @@ class BundleConfig(Part):
         description="publish every user's history, so that /retrieve answers for a user_id; "
         "false where histories must not leave the trainer",
     )
+    filters: tuple[str, ...] = Field(
+        default=("*",),
+        description="columns of the items table that /retrieve can filter by: text, integers, "
+        "booleans, lists of text; * stands for all of these that have at most 1,000 values and "
+        "are no id",
+    )
+    attributes: tuple[str, ...] = Field(
+        default=("*",),
+        description="columns of the items table that /retrieve can tell; * stands for all but "
+        "features",
+    )
 
 
 class RunConfig(Part):

@@ -25,6 +25,7 @@ from trainer.data.histories import cases, histories
 from trainer.data.interactions import TEST, TRAIN
 from trainer.esans.publication import publish_map_of
 from trainer.evaluation import Report, evaluate, table_of
+from trainer.item_columns import choose_columns
 from trainer.publishing import stage_bundle
 from trainer.sampler_choice import clusters_of, open_sampler, refuse_to_follow
 from trainer.samplers.interface import Sampler
@@ -64,6 +65,7 @@ def run(
     torch.set_num_threads(config.training.threads)
     data = load_dataset(folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
+    chosen = choose_columns(data.attributes, config.bundle)
     shelf = Shelf(bundles)
     shelf.prepare()
     course = prepare(data, config)
@@ -74,7 +76,15 @@ def run(
     with shelf.stage() as staged:
         now = datetime.now(UTC)
         manifest = stage_bundle(
-            staged, data, course.catalogue, clusters, trained, course.validation, config, now
+            staged,
+            data,
+            course.catalogue,
+            clusters,
+            trained,
+            course.validation,
+            config,
+            chosen,
+            now,
         )
         tqdm.write(index_line(manifest.index))
         report = measure_staged(staged, data, config)

@@ -21,6 +21,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.histories import Cases, histories
 from trainer.data.interactions import TEST, TRAIN, VALID
 from trainer.export import export_towers
+from trainer.item_columns import Chosen, describe
 from trainer.training import Trained
 from trainer.validation import queries_of
 
@@ -37,10 +38,12 @@ def stage_bundle(
     trained: Trained,
     validation: Cases,
     config: RunConfig,
+    chosen: Chosen,
     now: datetime,
 ) -> Manifest:
     """Write everything but the measures into a staged folder.
 
+    chosen      the columns of the items table that are published
     clusters    the map that negatives were drawn from, the last of them, or None
     validation  cases to tune the index on, and to take the probe from
     """
@@ -61,6 +64,7 @@ def stage_bundle(
         tuning_histories=tuning,
         probe_histories=tuning[: len(probes)],
         probe_queries=queries,
+        described=describe(data.attributes, chosen),
     )
     export_towers(trained.towers, staged)
     if clusters:

@@ -5,13 +5,15 @@ import shutil
 import numpy as np
 import pytest
 
+from index.attributes import ATTRIBUTE_FILES
 from index.bundle import open_bundle
 from index.errors import FaultyBundleError
+from index.filters import FILTER_FILES
 from index.manifest import HISTORIES, REQUIRED, facts_of
 from index.shelf import Shelf
 from tests.handmade import publish_handmade, write_mean_encoder
 
-FILES = [*REQUIRED, *HISTORIES]
+FILES = [*REQUIRED, *HISTORIES, *ATTRIBUTE_FILES, *FILTER_FILES]
 OF_THE_ITEMS = [name for name in FILES if name.startswith(("item", "probe"))]
 READ_ONLINE = [name for name in FILES if name not in ("towers.safetensors", "items.parquet")]
 

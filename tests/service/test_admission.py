@@ -174,6 +174,20 @@ def test_a_batch_is_admitted_whole_or_not_at_all():
     assert isinstance(refused, QueueFullError)
 
 
+def test_a_batch_that_does_not_fit_leaves_room_for_who_does():
+    clock = Clock()
+    batch = [clock.taking(TURN_S, place) for place in range(3)]
+    first, second, single = results(
+        lambda door: door.run_all(client(), batch),
+        lambda door: door.run_all(client(), batch),
+        asking(clock.taking(TURN_S, "single")),
+        of=admission(clock, limit=4),
+    )
+    assert first == [0, 1, 2]
+    assert isinstance(second, QueueFullError)
+    assert single == "single"
+
+
 def test_the_loop_goes_round_between_two_turns():
     clock, order = Clock(), []
 

@@ -40,5 +40,14 @@ def test_a_browser_shows_the_calls(url, tmp_path):
     command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=20000", "--dump-dom", f"{url}/docs"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    for call in ("/retrieve", "/negatives", "/clusters", "/readyz", "/bundle", "/metrics"):
+    for call in (
+        "/retrieve",
+        "/retrieve/batch",
+        "/embed",
+        "/negatives",
+        "/clusters",
+        "/readyz",
+        "/bundle",
+        "/metrics",
+    ):
         assert f'data-path="{call}"' in done.stdout

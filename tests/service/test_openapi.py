@@ -1,17 +1,20 @@
 import pytest
 
+from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
 
 CALLS = [
-    ("post", "/retrieve", {"200", "413", "422", "500", "503"}),
-    ("post", "/embed", {"200", "409", "413", "422", "500", "503"}),
+    ("post", "/retrieve", {"200", "408", "413", "422", "500", "503"}),
+    ("post", "/retrieve/batch", {"200", "408", "413", "422", "500", "503"}),
+    ("get", "/items/{item_id}/similar", {"200", "404", "422", "500", "503"}),
+    ("post", "/embed", {"200", "409", "408", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
     ("get", "/readyz", {"200", "500", "503"}),
     ("get", "/health", {"200", "500", "503"}),
     ("get", "/livez", {"200", "500"}),
     ("get", "/metrics", {"200"}),
     ("get", "/clusters", {"200", "404", "500", "503"}),
-    ("post", "/negatives", {"200", "404", "413", "422", "500", "503"}),
+    ("post", "/negatives", {"200", "404", "408", "413", "422", "500", "503"}),
 ]
 ADMIN = ("put", "/admin/clusters/current")
 
@@ -64,7 +67,7 @@ def test_it_is_openapi_3_1_with_a_text_for_every_answer(described):
 def test_every_call_tells_all_its_answers(described, method, path, statuses):
     answers = described["paths"][path][method]["responses"]
     assert set(answers) == statuses
-    for status in statuses & {"409", "413", "422", "500"}:
+    for status in statuses & {"409", "408", "413", "422", "500"}:
         assert references(answers[status]["content"]["application/problem+json"]) == [
             "#/components/schemas/Problem"
         ]
@@ -96,6 +99,19 @@ def test_negatives_are_described_to_the_last_bound(described):
     assert question["properties"]["easy"]["maximum"] == 1_000
 
 
+def test_parameters_are_described_to_the_last_bound(described):
+    told = described["paths"]["/items/{item_id}/similar"]["get"]["parameters"]
+    by_name = {one["name"]: one for one in told}
+    assert [*by_name] == ["item_id", "k", "exclude", "filter", "include"]
+    assert all(one["description"] for one in told)
+    assert [one["in"] for one in told] == ["path", *["query"] * 4]
+    assert [one["required"] for one in told] == [True, *[False] * 4]
+    k = by_name["k"]["schema"]
+    assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
+    assert by_name["exclude"]["schema"]["maxItems"] == 10_000
+    assert by_name["item_id"]["schema"]["maxLength"] == 512
+
+
 def test_what_to_embed_is_described_to_the_last_bound(described):
     content = described["paths"]["/embed"]["post"]["requestBody"]["content"]
     question = resolved(described, references(content)[0])
@@ -108,10 +124,35 @@ def test_what_to_embed_is_described_to_the_last_bound(described):
 def test_the_admin_call_is_described_where_there_is_one(described, described_to_admins):
     method, path = ADMIN
     call = described_to_admins["paths"][path][method]
-    assert set(call["responses"]) == {"200", "401", "404", "413", "422", "500", "503"}
+    assert set(call["responses"]) == {"200", "401", "404", "408", "413", "422", "500", "503"}
     (scheme,) = call["security"][0]
     assert described_to_admins["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
     assert path not in described["paths"]
+
+
+def shown(described, call):
+    """The example of a call's body that the page offers to send."""
+    content = call["requestBody"]["content"]["application/json"]["schema"]
+    return resolved(described, content["$ref"])["examples"][0]
+
+
+def test_what_the_page_offers_to_send_is_answered(tmp_path):
+    ids = [f"sku-{row:05}" for row in range(50)]
+    publish_handmade(tmp_path, ids=ids, clusters=handmade_map(ids=ids))
+    with running(tmp_path) as caller:
+        caller.wait_for_clusters("empty", handmade_map(ids=ids).version)
+        described = caller.get("/openapi.json").json()
+        asked = 0
+        for path, calls in described["paths"].items():
+            for method, call in calls.items():
+                for one in call.get("parameters", []):
+                    if one["required"]:
+                        path = path.replace(f"{{{one['name']}}}", one["example"])
+                body = shown(described, call) if "requestBody" in call else None
+                answer = caller.ask(method.upper(), path, json=body)
+                assert answer.status_code == 200, (path, answer.text)
+                asked += 1
+        assert asked == len(CALLS)
 
 
 def test_the_docs_open(caller):

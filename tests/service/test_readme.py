@@ -9,33 +9,41 @@ import pytest
 from index.folder_clusters import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import until
-from tests.service.test_main import served
+from tests.service.process import served
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CALLS = re.findall(r"^    (curl (?:.*\\\n)*.*)$", README, re.M)
+IDS = [f"sku-{row:05}" for row in range(50)]
 TOKEN = "open sesame"
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
 def test_the_calls_of_the_readme_are_answered(tmp_path):
-    old, new = (publish_handmade(tmp_path, prefix="sku", seed=seed) for seed in (0, 1))
+    old, new = (publish_handmade(tmp_path, ids=IDS, seed=seed) for seed in (0, 1))
     store = FolderClusters(tmp_path / "clusters")
     for turn in (0, 1):
-        store.publish(handmade_map(prefix="sku", turn=turn))
+        store.publish(handmade_map(ids=IDS, turn=turn))
     with served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
         until(lambda: client.get("/clusters").status_code == 200, 30)
         told = {path_of(call): told_by(call, client.base_url) for call in CALLS}
-    assert told["/retrieve"]["candidates"]
+    found, similar = told["/retrieve"], told["/items/sku-00042/similar"]
+    assert found["candidates"][0].keys() == {"item_id", "score"}
+    assert [len(one["candidates"]) for one in told["/retrieve/batch"]["answers"]] == [20, 20]
+    assert len(similar["candidates"]) == 20
+    assert {"sku-00042", "sku-00007"}.isdisjoint(
+        one["item_id"] for one in similar["candidates"]
+    )
+    assert [one is None for one in told["/embed"]["vectors"]] == [False, True]  # no such user
     assert told["/admin/reload"]["bundle"] == new
     assert told["/admin/rollback"]["bundle"] == old
     negatives, pointer = told["/negatives"], told["/admin/clusters/current"]
-    assert told["/clusters"]["version"] == handmade_map(prefix="sku", turn=1).version
-    assert negatives["unknown_items"] == ["sku-00042", "sku-00007"]  # here they are sku-42 ...
-    assert pointer["version"] == handmade_map(prefix="sku", turn=0).version
+    assert told["/clusters"]["version"] == handmade_map(ids=IDS, turn=1).version
+    assert negatives["positives"] == ["sku-00042", "sku-00007"]
+    assert pointer["version"] == handmade_map(ids=IDS, turn=0).version
 
 
 def path_of(call):
-    return re.search(r"localhost:8000([a-z/]*)", call)[1]
+    return re.search(r"localhost:8000([\w/-]*)", call)[1]
 
 
 def told_by(call, url):

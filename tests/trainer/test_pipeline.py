@@ -143,3 +143,20 @@ def test_attributes_are_published_without_features(retriever):
     table = pq.read_table(retriever.bundle.folder / "items.parquet")
     assert table.column_names == ["item_id", "title", "parity"]
     assert table.num_rows == 162
+
+
+def test_the_items_can_be_filtered_by_what_their_table_says(retriever):
+    bundle = retriever.bundle
+    assert bundle.manifest.filters == {"parity": 2}  # a title is nearly an id
+    assert bundle.manifest.attributes == ["title", "parity"]
+    (even,) = bundle.filters.of("parity", ["even"])
+    assert even.tolist() == list(range(0, 160, 2))
+    (told,) = bundle.attributes.of(np.array([161]))
+    assert told == b'{"title":"","parity":""}'
+
+
+def test_a_column_that_cannot_be_stops_before_the_training(shop, tmp_path, capsys):
+    config = write_config(tmp_path / "run.toml", {"bundle": {"filters": ["flavour"]}})
+    assert run(shop, tmp_path / "bundles", config) != 0
+    assert "'flavour' is no such column of the items table" in capsys.readouterr().err
+    assert not (tmp_path / "bundles").exists()

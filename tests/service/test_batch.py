@@ -1,0 +1,158 @@
+import json
+import threading
+
+import pytest
+from pydantic import ConfigDict, TypeAdapter, with_config
+
+from service.retrieval_schemas import BatchAnswer
+from tests.handmade import publish_handmade
+from tests.service.asking import running
+from tests.service.test_problems import problem
+
+CLOSE = 1e-5
+QUESTIONS = [
+    {"history": ["item-0", "item-2", "item-4"], "k": 7},
+    {"user_id": "user-1", "k": 40, "exclude_seen": False},
+    {"user_id": "nobody", "k": 3, "exclude": ["item-1"]},
+    {"history": ["item-1", "lost", 7], "include": ["clusters"]},
+    {"history": []},
+    {"history": [f"item-{row}" for row in range(40)], "k": 5},
+    {},
+]
+
+
+def batch(caller, questions):
+    return caller.ask("POST", "/retrieve/batch", json={"questions": questions})
+
+
+def assert_same(together, alone):
+    """The same but for rounding in scores, and for who comes first among equals."""
+    assert together.keys() == alone.keys()
+    found, expected = together["candidates"], alone["candidates"]
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        if one["item_id"] != other["item_id"]:
+            assert abs(one["score"] - other["score"]) <= CLOSE
+        assert (one["score"] is None) == (other["score"] is None)
+        assert one["score"] is None or abs(one["score"] - other["score"]) <= CLOSE
+        assert one.get("cluster") == other.get("cluster")
+    rest = {"candidates": None}
+    assert together | rest == alone | rest
+
+
+def test_each_question_of_a_batch_is_answered_as_if_asked_alone(caller):
+    answer = batch(caller, QUESTIONS)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["bundle"] == caller.get("/bundle").json()["version"]
+    assert len(told["answers"]) == len(QUESTIONS)
+    for question, together in zip(QUESTIONS, told["answers"], strict=True):
+        assert_same(together, caller.retrieve(**question).json())
+
+
+def test_the_largest_batch_is_answered_in_order(caller):
+    questions = [{"history": [f"item-{row % 40}"], "k": 1 + row % 39} for row in range(256)]
+    for row, told in enumerate(batch(caller, questions).json()["answers"]):
+        assert len(told["candidates"]) == 1 + row % 39
+        assert f"item-{row % 40}" not in [one["item_id"] for one in told["candidates"]]
+
+
+def test_an_answer_is_what_the_schema_says(caller):
+    closed = TypeAdapter(with_config(ConfigDict(extra="forbid"))(BatchAnswer))
+    answer = batch(caller, QUESTIONS)
+    closed.validate_json(answer.content, strict=True)
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "expected"),
+    [
+        ("{}", "questions", "required"),
+        ('{"questions": []}', "questions", "at least 1"),
+        (json.dumps({"questions": [{}] * 257}), "questions", "at most 256"),
+        (
+            '{"questions": [{}, {}, {}, {"history": [1.5]}]}',
+            "questions.3.history.0",
+            "an id is text",
+        ),
+        ('{"questions": [{"k": 1001}]}', "questions.0.k", "less than or equal to 1000"),
+        ('{"questions": [{"questions": []}]}', "questions.0.questions", "no such key here"),
+        ('{"questions": [{}, null]}', "questions.1", "object"),
+    ],
+)
+def test_one_fault_refuses_the_batch_and_is_named_by_place(caller, body, place, expected):
+    told = problem(caller.ask("POST", "/retrieve/batch", content=body), 422)
+    (fault,) = told["errors"]
+    assert fault["place"] == place
+    assert expected in fault["expected"]
+
+
+def test_each_answer_of_a_batch_is_counted(shelf_folder):
+    with running(shelf_folder) as caller:
+        caller.wait_for("ready")
+        batch(caller, [{"history": ["item-0"], "k": 10}, {"user_id": "nobody"}, {}])
+        assert caller.metric("esans_candidates_returned_count") == 3
+        assert caller.metric("esans_short_results_total") == 2
+        assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 1
+        assert caller.metric('esans_stage_duration_seconds_count{stage="find"}') == 3
+        assert caller.metric('esans_stage_duration_seconds_count{stage="total"}') == 1
+
+
+def test_others_are_answered_while_a_batch_is(caller):
+    questions = [{"history": [f"item-{row % 40}"], "k": 39} for row in range(256)]
+    is_over = threading.Event()
+    answers = []
+
+    def ask_much():
+        answers.extend(batch(caller, questions) for _ in range(5))
+        is_over.set()
+
+    asking = threading.Thread(target=ask_much)
+    asking.start()
+    answered = 0
+    while not is_over.is_set():
+        assert caller.retrieve(history=["item-0"], k=5).status_code == 200
+        answered += 1
+    asking.join()
+    assert [one.status_code for one in answers] == [200] * 5
+    assert answered >= 5
+
+
+def test_a_batch_is_answered_by_one_bundle_while_bundles_change(tmp_path):
+    versions = [publish_handmade(tmp_path, prefix="a")]
+    questions = [{"history": [f"{letter}-0"], "k": 3} for letter in "ab" * 100]
+    with running(tmp_path) as caller:
+        caller.wait_for("ready")
+        for letter in "babab":
+            versions.append(publish_handmade(tmp_path, prefix=letter, seed=len(versions)))
+            while caller.get("/readyz").json()["bundle"] != versions[-1]:
+                told = batch(caller, questions).json()
+                assert {one["bundle"] for one in told["answers"]} == {told["bundle"]}
+                found = {
+                    one["item_id"][0] for each in told["answers"] for one in each["candidates"]
+                }
+                assert len(found) == 1
+
+
+def test_a_batch_that_comes_when_the_queue_is_full_is_refused_whole(shelf_folder):
+    with running(shelf_folder, queue_limit=1) as caller:
+        caller.wait_for("ready")
+        questions = [{"history": ["item-0"], "k": 39}] * 256
+        seen = set()
+
+        def ask_much():
+            for _ in range(40):
+                answer = batch(caller, questions)
+                seen.add(answer.status_code)
+                if answer.status_code == 503:
+                    assert "answers" not in problem(answer, 503)
+                    assert answer.headers["retry-after"]
+
+        asking = [threading.Thread(target=ask_much) for _ in range(4)]
+        for one in asking:
+            one.start()
+        for one in asking:
+            one.join()
+        assert seen == {200, 503}
+        assert batch(caller, questions).status_code == 200
