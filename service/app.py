@@ -12,12 +12,14 @@ from index.shelf import Shelf
 from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
 from service.admission import Admission
+from service.bodies import BodyLimits
 from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
 from service.embed_routes import embed_routes
 from service.finding import Finder
 from service.lifespan import lifespan_of
+from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -31,7 +33,7 @@ from service.similar_routes import similar_routes
 from service.state_routes import state_routes
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     """Join the parts; nothing runs before the app's lifespan begins."""
     metrics = Metrics()
     secrets = secrets_of(settings)
@@ -64,20 +66,22 @@ def create_app(settings: Settings) -> FastAPI:
         ),
         redirect_slashes=False,
     )
-    limit_bytes = settings.body_limit_bytes
-    app.include_router(retrieval_routes(live_bundle, finder, metrics, limit_bytes))
+    limits = BodyLimits(settings.body_limit_bytes, settings.request_timeout_s)
+    app.include_router(retrieval_routes(live_bundle, finder, metrics, limits))
     app.include_router(similar_routes(live_bundle, finder, metrics))
-    app.include_router(embed_routes(live_bundle, admission, limit_bytes))
-    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limit_bytes))
-    app.include_router(state_routes(live_bundle, live_clusters, metrics))
+    app.include_router(embed_routes(live_bundle, admission, limits))
+    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limits))
+    app.include_router(state_routes(live_bundle, live_clusters, admission, lifetime, metrics))
     if secrets.admin_token:
         # with a client of its own: the follower's may be in the middle of a look
         store, token = open_store(settings, secrets), secrets.admin_token
-        app.include_router(admin_routes(store, token, moves, limit_bytes))
-        app.include_router(bundle_admin_routes(live_bundle, shelf, token, moves, limit_bytes))
+        app.include_router(admin_routes(store, token, moves, limits))
+        app.include_router(bundle_admin_routes(live_bundle, shelf, token, moves, limits))
     install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
     complete_openapi(app)
-    app.add_middleware(RequestObserver, metrics=metrics)
+    app.add_middleware(
+        RequestObserver, metrics=metrics, lifetime=lifetime, has_log=settings.access_log
+    )
     return app
 
 

@@ -44,6 +44,7 @@ WHAT_IS_MEANT = {
     304: "Not changed since the ETag that was sent",
     401: "The bearer token is missing or wrong",
     404: "No such thing",
+    408: "The body did not come in time",
     405: "Not with this method",
     409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
     413: "The body is too large",

@@ -36,7 +36,12 @@ from index.errors import (
 )
 from service.admission import NoConsumerError, OutOfTimeError, QueueFullError
 from service.bearer import UnauthorizedError
-from service.bodies import BodyTooLargeError, InvalidBodyError, InvalidRequestError
+from service.bodies import (
+    BodyTooLargeError,
+    InvalidBodyError,
+    InvalidRequestError,
+    SlowBodyError,
+)
 from service.embedding import NoItemEncoderError
 from service.logs import request_id
 from service.queries import InvalidQueryError
@@ -74,6 +79,7 @@ TABLE: dict[type[EsansError], Row] = {
     InvalidBodyError: Row(
         422, "urn:esans:problem:invalid-body", "The body is not as it must be"
     ),
+    SlowBodyError: Row(408, "urn:esans:problem:slow-body", "The body came too slowly"),
     BodyTooLargeError: Row(413, "urn:esans:problem:body-too-large", "The body is too large"),
     NoItemEncoderError: Row(
         409, "urn:esans:problem:no-item-encoder", "The bundle knows no content of items"

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least urgent line that is logged"
     )
+    access_log: bool = Field(
+        default=True, description="whether each request is a line in the log: true or false"
+    )
     poll_s: float = Field(
         default=2.0,
         ge=0.02,
@@ -61,6 +64,26 @@ class Settings(BaseSettings):
         ge=1,
         le=600_000,
         description="milliseconds that a question may wait for its turn; then it is refused",
+    )
+    request_timeout_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=600,
+        description="seconds in which a request must have come: its head (else the connection "
+        "is closed), then its body (else 408)",
+    )
+    shutdown_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="seconds from the first SIGTERM (/readyz says 503) to closing the port: "
+        "as long as a balancer needs to notice",
+    )
+    shutdown_grace_s: int = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="seconds that requests may take to end once the port is closed",
     )
     redis_url: SecretStr = Field(
         default=SecretStr(""),

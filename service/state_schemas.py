@@ -32,7 +32,7 @@ class FollowerAnswer(TypedDict):
 class Readiness(TypedDict):
     """Whether a bundle is live; what is wrong, even where an older one serves on."""
 
-    status: Literal["ready", "loading", "no bundle", "refused", "stopped"]
+    status: Literal["ready", "loading", "no bundle", "refused", "stopped", "draining"]
     bundle: NotRequired[str]
     reasons: NotRequired[list[str]]
     clusters: NotRequired[FollowerAnswer]

@@ -7,6 +7,7 @@ import httpx
 
 from index.shelf import Shelf
 from service.app import create_app
+from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
 from service.metrics import Metrics
 from service.settings import Settings
@@ -205,7 +206,7 @@ def test_no_request_fails_or_mixes_bundles_while_they_are_swapped(tmp_path):
 
 
 async def ask_during_swaps(bundles: Path, versions, count):
-    app = create_app(Settings(bundles=bundles, poll_s=0.02))
+    app = create_app(Settings(bundles=bundles, poll_s=0.02), Lifetime())
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://esans")
     answers, swapped = [], anyio.Event()
 
