@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI
@@ -53,6 +54,7 @@ from service.side_work import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="esans"'}
+PATH_MARKS = "/:@!$&'()*+,;=~"  # they need no percent-encoding in a path (RFC 3986, 3.3)
 UNEXPECTED = "the service failed; its log has the cause under this request_id"
 
 log = logging.getLogger("service")
@@ -149,7 +151,7 @@ def problem_response(
         "title": row.title,
         "status": row.status,
         "detail": detail,
-        "instance": path,
+        "instance": quote(path, safe=PATH_MARKS),
         "request_id": request_id.get() or "",
     }
     if faults:
@@ -172,12 +174,12 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
         row = TABLE[type(error)] if isinstance(error, EsansError) else INTERNAL
         if row.status == INTERNAL.status:
             log.error("request failed", exc_info=error)
-            return internal_problem(request.url.path)
+            return internal_problem(request.scope["path"])
         faults = error.faults if isinstance(error, InvalidRequestError) else ()
         reasons = error.faults if isinstance(error, RefusedBundleError) else ()
         headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
         return problem_response(
-            request.url.path,
+            request.scope["path"],
             row,
             str(error),
             headers=headers,
@@ -193,7 +195,7 @@ async def answer_http(request: Request, error: Exception) -> Response:
     """Answer what the web framework itself refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
-    path = request.url.path
+    path = request.scope["path"]
     detail = f"{request.method} {path}: {error.detail}; /docs lists what can be asked"
     row = Row(error.status_code, "about:blank", phrase)
     return problem_response(path, row, detail, headers=error.headers)
