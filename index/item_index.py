@@ -17,6 +17,7 @@ from index.id_table import Rows
 
 Floats = NDArray[np.float32]
 
+FLAT = "Flat"
 FLAT_LIMIT = 50_000
 WANTED_RECALL = 0.95
 TUNED_COUNTS = (100, 200)  # nprobe grows until recall at each of these is reached
@@ -105,19 +106,46 @@ def build_item_index(
     queries  [queries, dim]  from validation histories; at most the first 1,000 are used
     """
     count, dim = vectors.shape
-    if count <= FLAT_LIMIT:
-        flat = faiss.IndexFlatIP(dim)
-        flat.add(vectors)
-        exact = {n: 1.0 for n in REPORTED_COUNTS if n <= count}
-        return ItemIndex(flat), IndexCard("Flat", None, exact)
-    factory = f"IVF{list_count(count)},SQ8"
-    handle: Any = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    handle.cp.seed = seed
-    handle.train(vectors)
+    factory = factory_for(count)
+    if factory == FLAT:
+        handle: Any = faiss.IndexFlatIP(dim)
+    else:
+        handle = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        handle.cp.seed = seed
+        handle.train(vectors)
     handle.add(vectors)
-    index = ItemIndex(handle)
+    return _carded(ItemIndex(handle), factory, vectors, queries)
+
+
+def extend_item_index(
+    saved: Path, factory: str, vectors: Floats, queries: Floats, seed: int
+) -> tuple[ItemIndex, IndexCard]:
+    """Append to a saved index the last rows of a catalogue, which it lacks, and tune it anew.
+
+    factory  of the saved index; where so many items want another one, that is built
+
+    Raises RuntimeError if FAISS cannot read the file.
+    """
+    if factory_for(len(vectors)) != factory:
+        return build_item_index(vectors, queries, seed)
+    handle: Any = faiss.read_index(str(saved))
+    handle.add(np.ascontiguousarray(vectors[handle.ntotal :]))
+    return _carded(ItemIndex(handle), factory, vectors, queries)
+
+
+def _carded(
+    index: ItemIndex, factory: str, vectors: Floats, queries: Floats
+) -> tuple[ItemIndex, IndexCard]:
+    if factory == FLAT:
+        exact = {n: 1.0 for n in REPORTED_COUNTS if n <= len(vectors)}
+        return index, IndexCard(FLAT, None, exact)
     recall = tune(index, vectors, queries[:1_000])
     return index, IndexCard(factory, index.nprobe, recall)
+
+
+def factory_for(items: int) -> str:
+    """Return which index so many items want, in the words of FAISS."""
+    return FLAT if items <= FLAT_LIMIT else f"IVF{list_count(items)},SQ8"
 
 
 def list_count(items: int) -> int:

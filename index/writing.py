@@ -1,6 +1,6 @@
 """Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +14,16 @@ from index.bundle import Histories
 from index.encoders import UserEncoder
 from index.filters import Filters
 from index.id_table import Rows, build_id_table, digest_of
-from index.item_index import FAISS_VERSION, Floats, ItemIndex, build_item_index, exact_scores
+from index.item_index import (
+    FAISS_VERSION,
+    Floats,
+    IndexCard,
+    ItemIndex,
+    build_item_index,
+    exact_scores,
+)
 from index.manifest import (
+    AddedFacts,
     DatasetFacts,
     IndexFacts,
     Manifest,
@@ -24,6 +32,8 @@ from index.manifest import (
     write_manifest,
 )
 from index.probe import Probe
+
+BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexCard]]
 
 PROBE_COUNT = 50  # candidates compared per question
 
@@ -41,6 +51,7 @@ class RunFacts:
     run: dict[str, Any]
     libraries: dict[str, str]
     seed: int
+    added: Sequence[AddedFacts] = ()
 
 
 @dataclass(frozen=True)
@@ -91,11 +102,13 @@ class Contents:
     described: Described = NOTHING
 
 
-def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
+def write_bundle(
+    folder: Path, contents: Contents, facts: RunFacts, build: BuildIndex = build_item_index
+) -> Manifest:
     """Complete a staged folder that holds the towers' files and `items.parquet` already."""
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
     queries = encoder.encode_histories(contents.vectors, contents.tuning_histories)
-    index, card = build_item_index(contents.vectors, queries, facts.seed)
+    index, card = build(contents.vectors, queries, facts.seed)
     build_id_table(contents.item_ids).save(folder, "item_ids")
     np.save(folder / "item_vectors.npy", contents.vectors, allow_pickle=False)
     np.save(folder / "item_counts.npy", contents.counts, allow_pickle=False)
@@ -124,6 +137,7 @@ def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
         ),
         cluster_maps=facts.cluster_maps,
         run=facts.run,
+        added=list(facts.added),
         libraries=facts.libraries,
         files=facts_of(folder),
     )
