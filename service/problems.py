@@ -21,15 +21,18 @@ from index.errors import (
     FaultsError,
     FaultyBundleError,
     FaultyClusterMapError,
+    FaultyDenyListError,
     ForeignClusterMapError,
     NoBundleError,
     NoClusterMapError,
+    NoDenyListError,
     ReadOnlyBundlesError,
     ReadOnlyStoreError,
     RefusedBundleError,
     RequestError,
     StoreFullError,
     StoreUnreachableError,
+    TooManyDeniedError,
     TrainingError,
     UnknownItemError,
     UnknownVersionError,
@@ -99,13 +102,13 @@ TABLE: dict[type[EsansError], Row] = {
         409, "urn:esans:problem:read-only-bundles", "The bundles may not be written here"
     ),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
-    ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store of maps failed"),
+    ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store failed"),
     StoreUnreachableError: Row(
-        503, "urn:esans:problem:store-unreachable", "The store of maps does not answer"
+        503, "urn:esans:problem:store-unreachable", "The store does not answer"
     ),
-    StoreFullError: Row(503, "urn:esans:problem:store-full", "The store of maps is full"),
+    StoreFullError: Row(503, "urn:esans:problem:store-full", "The store is full"),
     ReadOnlyStoreError: Row(
-        409, "urn:esans:problem:read-only-store", "The store of maps may not be written here"
+        409, "urn:esans:problem:read-only-store", "The store may not be written here"
     ),
     NoClusterMapError: Row(
         404, "urn:esans:problem:no-cluster-map", "There is no such cluster map"
@@ -116,6 +119,13 @@ TABLE: dict[type[EsansError], Row] = {
     FaultyClusterMapError: Row(
         503, "urn:esans:problem:faulty-cluster-map", "The stored cluster map has faults"
     ),
+    NoDenyListError: Row(
+        409, "urn:esans:problem:no-deny-list", "There is no deny list to change"
+    ),
+    FaultyDenyListError: Row(
+        409, "urn:esans:problem:faulty-deny-list", "The stored deny list has faults"
+    ),
+    TooManyDeniedError: Row(422, "urn:esans:problem:too-many-denied", "Too many denied items"),
     # what follows is raised offline only; met here, it is our own mistake
     EsansError: INTERNAL,
     ConfigError: INTERNAL,
