@@ -20,6 +20,7 @@ EsansError                      the root: catch this to catch them all
 │   ├── NoClusterMapError       nothing is published in it, or not that version
 │   └── ForeignClusterMapError  the map is of another catalogue
 └── RequestError                a question that cannot be answered as asked
+    ├── UnknownAttributeError   it filters by what the bundle cannot be filtered by
     └── UnknownItemError        it is about an item that the bundle does not hold
 
 Messages have four parts: where, what was found, what was expected, what to do.
@@ -114,6 +115,10 @@ class ForeignClusterMapError(ClusterStoreError):
 
 class RequestError(EsansError):
     """A question that cannot be answered as it was asked."""
+
+
+class UnknownAttributeError(RequestError):
+    """A question filters by an attribute that the bundle cannot be filtered by."""
 
 
 class UnknownItemError(RequestError):
