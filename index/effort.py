@@ -38,7 +38,7 @@ def lists_for(
     return max(index.nprobe, min(wanted, most_lists(index, limits)))
 
 
-def lists_within(index: ItemIndex, narrow: ItemIndex, count: int) -> int:
+def lists_within(index: ItemIndex, narrow: ItemIndex, count: int, limits: Limits) -> int:
     """Return how many lists of an index narrowed from another to visit.
 
     They must hold about as many rows together as those that the whole index visits. A filter
@@ -52,7 +52,7 @@ def lists_within(index: ItemIndex, narrow: ItemIndex, count: int) -> int:
     touched_at_random = index.list_count * -math.expm1(-narrow.count / index.list_count)
     if narrow.list_count < SPARED * touched_at_random:
         lists = max(lists, AFAR * nprobe * math.sqrt(narrow.list_count / index.list_count))
-    return max(1, min(round(lists * depth), narrow.list_count))
+    return max(1, min(round(lists * depth), most_lists(narrow, limits)))
 
 
 def more_lists(index: ItemIndex, limits: Limits) -> Sequence[int | None]:

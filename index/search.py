@@ -63,7 +63,7 @@ class Search:
         share = 1.0 if allowed is None else max(1, allowed.count) / index.count
         lists = lists_for(index, count, share, self.limits)
         if scope is not None and scope.narrow is not None:
-            lists = lists_within(index, scope.narrow, count)
+            lists = lists_within(index, scope.narrow, count, self.limits)
             index, allowed = scope.narrow, None if scope.is_filled else allowed
         if len(excluded) > self.limits.many_excluded:
             eligible = self._eligible(excluded, scope)
@@ -76,14 +76,15 @@ class Search:
 
     def _more(self, query: Floats, count: int, rows: Rows, eligible: RowSet) -> Rows | None:
         """Find more where the index found too few; None if that takes long."""
-        if len(rows) >= min(count, eligible.count):
+        wanted = min(count, eligible.count)
+        if len(rows) >= wanted:
             return rows
         if eligible.count <= self.limits.few:
             return eligible.rows()
         fetched = min(count + slack(count), self.index.count)
         for lists in more_lists(self.index, self.limits):
             rows = self.index.search(query, fetched, lists, eligible)
-            if len(rows) >= count:
+            if len(rows) >= wanted:
                 return rows
         return None
 
