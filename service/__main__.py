@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -12,11 +13,12 @@ from index.errors import ConfigError
 from service.logs import configure_logging, fields
 from service.settings import Settings, describe_settings, load_settings
 
-GRACE_S = 10  # how long requests that have begun may take to end after SIGTERM
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until a signal; return the exit status (0 stopped, 1 no port, 2 bad settings)."""
+    """Serve until a signal; return the exit status.
+
+    0 stopped in peace, 1 no port or stopped by a second signal, 2 bad settings
+    """
     # read by OpenMP and OpenBLAS when they are first imported, so before the app is
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -58,11 +60,13 @@ def serve(settings: Settings) -> int:
     import uvicorn  # late, as is the app: after the threads are set, and not for --help
 
     from service.app import create_app
+    from service.lifetime import DrainingServer, Lifetime
 
     log = logging.getLogger("service")
     log.info("settings", extra=fields(**settings.model_dump(mode="json")))
+    lifetime = Lifetime()
     try:
-        app = create_app(settings)
+        app = create_app(settings, lifetime)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -72,6 +76,7 @@ def serve(settings: Settings) -> int:
         place = f"{settings.http_host}:{settings.http_port}"
         print(f"{place}: cannot listen ({error}); choose a free port", file=sys.stderr)
         return 1
+    raise_file_limit()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     config = uvicorn.Config(
@@ -79,11 +84,23 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         lifespan="on",
-        timeout_graceful_shutdown=GRACE_S,
+        http="httptools",
+        ws="none",
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     log.info("listening", extra=fields(url=url_of(listener)))
-    uvicorn.Server(config).run(sockets=[listener])
-    return 0
+    server = DrainingServer(
+        config, lifetime, settings.shutdown_delay_s, settings.request_timeout_s
+    )
+    server.run(sockets=[listener])
+    return 1 if server.force_exit else 0
+
+
+def raise_file_limit() -> None:
+    """Let as many connections be open as the system allows; the usual 1,024 are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -102,7 +119,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 def stop(*_: object) -> NoReturn:
-    """End in peace: uvicorn drains first, then raises its signal once more."""
+    """End in peace where a signal comes before the server has begun to listen for it."""
     sys.exit(0)
 
 

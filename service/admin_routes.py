@@ -12,7 +12,7 @@ from starlette.responses import Response
 from index.cluster_store import ClusterPointer, ClusterStore
 from index.errors import StoreUnreachableError
 from service.bearer import check_token
-from service.bodies import NO_STORE, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.cluster_schemas import PointerAnswer, PointerRequest
 from service.openapi import BEARER, answers, reads
 from service.side_work import SideWork
@@ -21,7 +21,7 @@ STORE_S = 5.0  # the store's own limits are shorter; this one holds whatever it 
 
 
 def admin_routes(
-    store: ClusterStore, token: str, side: SideWork, limit_bytes: int
+    store: ClusterStore, token: str, side: SideWork, limits: BodyLimits
 ) -> APIRouter:
     """Return the routes; the store is asked beside the event loop, within a time."""
     router = APIRouter(tags=["admin"], prefix="/admin")
@@ -31,12 +31,12 @@ def admin_routes(
         "/clusters/current",
         summary="Pin, unpin or roll back the current cluster map",
         openapi_extra=described,
-        responses=answers("What is current now", PointerAnswer, 401, 404, 413, 422, 503),
+        responses=answers("What is current now", PointerAnswer, 401, 404, 408, 413, 422, 503),
         response_class=Response,
     )
     async def point(request: Request) -> Response:
         check_token(request, token)
-        asked = await read_body(request, PointerRequest, limit_bytes)
+        asked = await read_body(request, PointerRequest, limits)
         pointer = await within_time(side, partial(move, store, asked), store.place)
         told: PointerAnswer = {
             "sequence": pointer.sequence,

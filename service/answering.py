@@ -3,11 +3,21 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from index.retriever import Answer, Question, SimilarQuestion
+from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from service.live_bundle import Live
 from service.live_clusters import Joined
 from service.retrieval_schemas import Include, RetrieveAnswer, RetrieveRequest
 from service.similar_schemas import SimilarRequest
+
+
+def prepare_users(live: Live, asked: Sequence[RetrieveRequest]) -> list[Prepared]:
+    """Make questions about users ready for the search; encoded together."""
+    return live.retriever.prepare([question_of(one) for one in asked])
+
+
+def prepare_similar(live: Live, asked: Sequence[SimilarRequest]) -> list[Prepared]:
+    """Make questions about items ready; raises UnknownItemError for one that is not held."""
+    return [live.retriever.prepare_similar(similar_of(one)) for one in asked]
 
 
 def question_of(asked: RetrieveRequest) -> Question:

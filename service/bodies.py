@@ -1,8 +1,9 @@
 """Bodies: read within a bound, checked against a schema, written as JSON."""
 
+import asyncio
 import json
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -24,6 +25,10 @@ class BodyTooLargeError(RequestError):
     """The body has more bytes than the service reads."""
 
 
+class SlowBodyError(RequestError):
+    """The body did not come in time."""
+
+
 class InvalidRequestError(RequestError):
     """What was sent breaks its schema, or does not fit the bundle.
 
@@ -37,17 +42,33 @@ class InvalidRequestError(RequestError):
         super().__init__(f"{first['place']}: {first['expected']}{rest}")
 
 
+class BodyLimits(NamedTuple):
+    """What a body may be: so many bytes, come within so many seconds."""
+
+    size_bytes: int
+    wait_s: float
+
+
 class InvalidBodyError(InvalidRequestError):
     """The body is not as it must be."""
 
 
-async def read_body(request: Request, schema: type[Model], limit_bytes: int) -> Model:
+async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -> Model:
     """Read and check a JSON body.
 
-    Raises BodyTooLargeError as soon as that shows, InvalidBodyError with every fault.
+    Raises BodyTooLargeError as soon as that shows, SlowBodyError, InvalidBodyError with every
+    fault, ClientDisconnect.
     """
     try:
-        return schema.model_validate_json(await _bytes_of(request, limit_bytes))
+        async with asyncio.timeout(limits.wait_s):
+            body = await _bytes_of(request, limits.size_bytes)
+    except TimeoutError as error:
+        raise SlowBodyError(
+            f"the body did not come within {limits.wait_s:g} s; send it in one go, or let the "
+            "operator raise ESANS_REQUEST_TIMEOUT_S"
+        ) from error
+    try:
+        return schema.model_validate_json(body)
     except ValidationError as error:
         raise InvalidBodyError(faults_of(error)) from error
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from index.shelf import Shelf
 from service.bearer import check_token
-from service.bodies import NO_STORE, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.bundle_moves import reload, roll_back
 from service.bundle_schemas import ReloadAnswer, RollbackAnswer, RollbackRequest
 from service.live_bundle import LiveBundle
@@ -20,7 +20,7 @@ SECURED: dict[str, Any] = {"security": [{BEARER: []}]}
 
 
 def bundle_admin_routes(
-    live_bundle: LiveBundle, shelf: Shelf, token: str, side: SideWork, limit_bytes: int
+    live_bundle: LiveBundle, shelf: Shelf, token: str, side: SideWork, limits: BodyLimits
 ) -> APIRouter:
     """Return the routes; opening and moving happen beside the event loop."""
     router = APIRouter(tags=["admin"], prefix="/admin")
@@ -41,12 +41,12 @@ def bundle_admin_routes(
         "/rollback",
         summary="Make the bundle before the current one current, or the one named",
         openapi_extra=SECURED | reads(RollbackRequest),
-        responses=answers("What is live", RollbackAnswer, 401, 404, 409, 413, 422, 503),
+        responses=answers("What is live", RollbackAnswer, 401, 404, 409, 408, 413, 422, 503),
         response_class=Response,
     )
     async def roll_back_now(request: Request) -> Response:
         check_token(request, token)
-        asked = await read_body(request, RollbackRequest, limit_bytes)
+        asked = await read_body(request, RollbackRequest, limits)
         told = await side.run(partial(roll_back, live_bundle, shelf, asked.version))
         return json_response(told, headers=NO_STORE)
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.negatives import Counts, Negatives, negatives_for
-from service.bodies import NO_STORE, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.cluster_schemas import (
     ClustersAnswer,
     NegativesAnswer,
@@ -26,7 +26,7 @@ INLINE_IDS = (
 
 
 def cluster_routes(
-    live_bundle: LiveBundle, live_clusters: LiveClusters, side: SideWork, limit_bytes: int
+    live_bundle: LiveBundle, live_clusters: LiveClusters, side: SideWork, limits: BodyLimits
 ) -> APIRouter:
     """Return the routes; answers of many negatives are made beside the event loop."""
     router = APIRouter(tags=["clusters"])
@@ -47,12 +47,12 @@ def cluster_routes(
         summary="Easy and hard negatives for positives, with their log expected counts",
         openapi_extra=reads(NegativesRequest),
         responses=answers(
-            "Negatives of each known positive", NegativesAnswer, 404, 413, 422, 503
+            "Negatives of each known positive", NegativesAnswer, 404, 408, 413, 422, 503
         ),
         response_class=Response,
     )
     async def negatives(request: Request) -> Response:
-        asked = await read_body(request, NegativesRequest, limit_bytes)
+        asked = await read_body(request, NegativesRequest, limits)
         live_bundle.get()
         work = partial(draw, live_clusters.get(), asked)
         return work() if ids_of(asked) <= INLINE_IDS else await side.run(work)

@@ -1,20 +1,22 @@
 """The call for vectors."""
 
-from functools import partial
+from itertools import chain
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.admission import Admission
-from service.bodies import NO_STORE, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.embed_schemas import EmbedAnswer, EmbedRequest
-from service.embedding import embed_items, embed_users
-from service.live_bundle import Live, LiveBundle
+from service.embedding import answer_of, works_of
+from service.live_bundle import LiveBundle
 from service.openapi import answers, reads
 
 
-def embed_routes(live_bundle: LiveBundle, admission: Admission, limit_bytes: int) -> APIRouter:
+def embed_routes(
+    live_bundle: LiveBundle, admission: Admission, limits: BodyLimits
+) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["vectors"])
 
@@ -22,20 +24,14 @@ def embed_routes(live_bundle: LiveBundle, admission: Admission, limit_bytes: int
         "/embed",
         summary="Vectors of users, or of items from their raw features",
         openapi_extra=reads(EmbedRequest),
-        responses=answers("A vector for each", EmbedAnswer, 409, 413, 422, 503),
+        responses=answers("A vector for each", EmbedAnswer, 409, 408, 413, 422, 503),
         response_class=Response,
     )
     async def embed(request: Request) -> Response:
-        asked = await read_body(request, EmbedRequest, limit_bytes)
+        asked = await read_body(request, EmbedRequest, limits)
         live = live_bundle.get()
-        told = await admission.run(request, partial(told_of, live, asked))
+        parts = await admission.run_all(request, works_of(live, asked))
+        told = answer_of(live.bundle.version, list(chain(*parts)))
         return json_response(told, headers=NO_STORE)
 
     return router
-
-
-def told_of(live: Live, asked: EmbedRequest) -> EmbedAnswer:
-    """Embed whichever of the two was sent."""
-    if asked.users:
-        return embed_users(live, asked.users)
-    return embed_items(live, asked.items)

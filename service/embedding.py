@@ -1,60 +1,95 @@
 """Vectors on request: of users, as `/retrieve` would ask with them, and of items."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from index.encoders import ItemEncoder
 from index.errors import RequestError
 from index.item_index import Floats
-from index.retriever import Question
+from index.retriever import Fallback, Question
 from service.bodies import InvalidBodyError
-from service.embed_schemas import EmbedAnswer, Features, UserToEmbed
+from service.embed_schemas import EmbedAnswer, EmbedRequest, Features, UserToEmbed
+from service.finding import AT_ONCE
 from service.live_bundle import Live
 from service.schemas import Fault
+
+One = TypeVar("One")
 
 
 class NoItemEncoderError(RequestError):
     """The bundle cannot make a vector of an item's content."""
 
 
-def embed_users(live: Live, users: Sequence[UserToEmbed]) -> EmbedAnswer:
-    """Tell the query of each user, all from one call of the encoder."""
-    questions = [Question(1, user_id=one.user_id, history=one.history) for one in users]
-    prepared = live.retriever.prepare(questions)
-    vectors: list[Any] = [one.query for one in prepared]  # arrays are written as lists
-    told: EmbedAnswer = {"bundle": live.bundle.version, "vectors": vectors}
-    if any(one.fallback for one in prepared):
-        told["fallbacks"] = [one.fallback for one in prepared]
-    if any(one.unknown for one in prepared):
-        told["unknown_items"] = [one.unknown for one in prepared]
-    return told
+class Embedded(NamedTuple):
+    """A vector [dim], or why there is none; and the ids of a history that are unknown."""
+
+    vector: Floats | None
+    fallback: Fallback | Literal["no_features"] | None = None
+    unknown: Sequence[str] = ()
 
 
-def embed_items(live: Live, items: Sequence[Features]) -> EmbedAnswer:
-    """Tell the vector of each item, made of its content alone.
+def works_of(live: Live, asked: EmbedRequest) -> list[Callable[[], list[Embedded]]]:
+    """Return what is to be done, in parts that hold up nobody.
 
     Raises NoItemEncoderError, and InvalidBodyError for features that are not the bundle's.
     """
+    if asked.users:
+        return [partial(embed_users, live, part) for part in _parts(asked.users)]
+    encoder = item_encoder_of(live)
+    faults = _faults_of(asked.items, encoder.widths)
+    if faults:
+        raise InvalidBodyError(faults)
+    return [partial(embed_items, encoder, part) for part in _parts(asked.items)]
+
+
+def item_encoder_of(live: Live) -> ItemEncoder:
+    """Return the encoder of items; raises NoItemEncoderError where the bundle has none."""
     encoder = live.bundle.item_encoder
     if encoder is None:
         raise NoItemEncoderError(
             f"bundle {live.bundle.version}: trained on a catalogue without content, it holds "
             "no encoder of items; train on items with features"
         )
-    faults = _faults_of(items, encoder.widths)
-    if faults:
-        raise InvalidBodyError(faults)
-    is_usable = [any(values and any(values) for values in one.values()) for one in items]
-    encoded = encoder.encode(_stacked(items, encoder), len(items))
-    vectors: list[Any] = [
-        row if usable else None for row, usable in zip(encoded, is_usable, strict=True)
+    return encoder
+
+
+def embed_users(live: Live, users: Sequence[UserToEmbed]) -> list[Embedded]:
+    """Make the query of each user as `/retrieve` does."""
+    questions = [Question(1, user_id=one.user_id, history=one.history) for one in users]
+    return [
+        Embedded(one.query, one.fallback, one.unknown)
+        for one in live.retriever.prepare(questions)
     ]
-    told: EmbedAnswer = {"bundle": live.bundle.version, "vectors": vectors}
-    if not all(is_usable):
-        told["fallbacks"] = [None if usable else "no_features" for usable in is_usable]
+
+
+def embed_items(encoder: ItemEncoder, items: Sequence[Features]) -> list[Embedded]:
+    """Make the vector of each item from its content alone."""
+    vectors = encoder.encode(_stacked(items, encoder), len(items))
+    return [
+        Embedded(vector) if any(values and any(values) for values in one.values()) else BLANK
+        for one, vector in zip(items, vectors, strict=True)
+    ]
+
+
+def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedAnswer:
+    """Put vectors into the caller's words."""
+    vectors: list[Any] = [one.vector for one in embedded]  # arrays are written as lists
+    told: EmbedAnswer = {"bundle": version, "vectors": vectors}
+    if any(one.fallback for one in embedded):
+        told["fallbacks"] = [one.fallback for one in embedded]
+    if any(one.unknown for one in embedded):
+        told["unknown_items"] = [list(one.unknown) for one in embedded]
     return told
+
+
+BLANK = Embedded(None, "no_features")
+
+
+def _parts(asked: Sequence[One]) -> list[Sequence[One]]:
+    return [asked[begin : begin + AT_ONCE] for begin in range(0, len(asked), AT_ONCE)]
 
 
 def _faults_of(items: Sequence[Features], widths: dict[str, int]) -> list[Fault]:

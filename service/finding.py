@@ -1,8 +1,9 @@
 """How questions reach the live bundle: each in a turn of its own, the long ones beside them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic, TypeVar
 
 from starlette.requests import Request
 
@@ -13,10 +14,14 @@ from service.bodies import json_bytes
 from service.live_bundle import Live
 from service.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
-from service.retrieval_schemas import Include
+from service.retrieval_schemas import RetrieveRequest
 from service.side_work import SideWork
+from service.similar_schemas import SimilarRequest
 
-Prepare = Callable[[], Sequence[Prepared]]
+AT_ONCE = 16  # questions made ready in one turn, 2 to 3 ms: more would only hold up others
+
+One = TypeVar("One", RetrieveRequest, SimilarRequest)
+Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]
 
 
 class Finder:
@@ -35,46 +40,50 @@ class Finder:
         self._metrics = metrics
 
     async def answer(
-        self, request: Request, live: Live, prepare: Prepare, includes: Sequence[Include]
+        self,
+        request: Request,
+        live: Live,
+        prepare: Prepare[One],
+        asked: Sequence[One],
     ) -> list[bytes]:
         """Return an answer for each question, as if each had been asked alone.
 
-        prepare   makes all of them ready for the search at once, in the first one's turn
-        includes  for each question, what to tell of its candidates
+        prepare  makes some of the questions ready for the search
 
         Raises what the admission raises, what `prepare` raises, and BusyError.
         """
         joined = self._live_clusters.current()
-        turns = Turns(live, joined, prepare, includes, self._metrics)
-        works = [partial(turns.take, place) for place in range(len(includes))]
+        turns = Turns(live, joined, prepare, asked, self._metrics)
+        works = [partial(turns.take, place) for place in range(len(asked))]
         written = await self._admission.run_all(request, works)
         return [
             body if body is not None else await self._at_length(turns, place)
             for place, body in enumerate(written)
         ]
 
-    async def _at_length(self, turns: "Turns", place: int) -> bytes:
+    async def _at_length(self, turns: "Turns[One]", place: int) -> bytes:
         return await self._long_searches.run(partial(turns.take_long, place))
 
 
 @dataclass
-class Turns:
-    """Questions asked at once, of one bundle and one map.
+class Turns(Generic[One]):
+    """Questions asked together, of one bundle and one map; taken in their order.
 
-    prepared  the questions made ready, as soon as the first had its turn
+    prepared  those that are ready so far
     """
 
     live: Live
     joined: Joined | None
-    prepare: Prepare
-    includes: Sequence[Include]
+    prepare: Prepare[One]
+    asked: Sequence[One]
     metrics: Metrics
-    prepared: Sequence[Prepared] = ()
+    prepared: list[Prepared] = field(default_factory=list)
 
     def take(self, place: int) -> bytes | None:
         """Answer the question at a place; None if only a long search would."""
         with self.metrics.stages.labels("find").time():
-            self.prepared = self.prepared or self.prepare()
+            if place == len(self.prepared):
+                self.prepared += self.prepare(self.live, self.asked[place : place + AT_ONCE])
             question = self.prepared[place]
             answer = self.live.retriever.finish_quickly(question, self.live.denied)
         return None if answer is None else self._written(place, answer)
@@ -87,4 +96,4 @@ class Turns:
 
     def _written(self, place: int, answer: Answer) -> bytes:
         self.metrics.count_answer(answer, self.prepared[place].count)
-        return json_bytes(tell(self.live, self.joined, answer, self.includes[place]))
+        return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))

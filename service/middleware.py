@@ -11,12 +11,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.lifetime import Lifetime
 from service.logs import fields, request_id
 from service.metrics import Metrics
 from service.problems import internal_problem
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 CLIENT_LEFT = 499  # nobody hears it; for log and metrics
+LEFT_UNREAD = (408, 413)  # the rest of the body is not waited for
 
 log = logging.getLogger("service")
 
@@ -24,9 +26,13 @@ log = logging.getLogger("service")
 class RequestObserver:
     """Wraps the app; plain ASGI, so that it costs next to nothing."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, has_log: bool
+    ) -> None:
         self._app = app
+        self._has_log = has_log
         self._metrics = metrics
+        self._lifetime = lifetime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and watch it."""
@@ -41,7 +47,10 @@ class RequestObserver:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = current
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = current
+                if self._lifetime.is_draining or status in LEFT_UNREAD:
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -61,6 +70,8 @@ class RequestObserver:
     def _note(self, scope: MutableMapping[str, Any], status: int, duration_s: float) -> None:
         method, route = scope["method"], route_of(scope)
         self._metrics.count_request(method, route, status, duration_s)
+        if not self._has_log:
+            return
         log.info(
             "request",
             extra=fields(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from service import (
     bundle_schemas,
     cluster_schemas,
+    deny_schemas,
     embed_schemas,
     retrieval_schemas,
     schemas,
@@ -25,6 +26,7 @@ QUESTIONS = (
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
     bundle_schemas.RollbackRequest,
+    deny_schemas.DenyRequest,
 )
 ANSWERS: tuple[Any, ...] = (
     retrieval_schemas.RetrieveAnswer,
@@ -38,12 +40,14 @@ ANSWERS: tuple[Any, ...] = (
     cluster_schemas.PointerAnswer,
     bundle_schemas.ReloadAnswer,
     bundle_schemas.RollbackAnswer,
+    deny_schemas.DenyChangeAnswer,
     schemas.Problem,
 )
 WHAT_IS_MEANT = {
     304: "Not changed since the ETag that was sent",
     401: "The bearer token is missing or wrong",
     404: "No such thing",
+    408: "The body did not come in time",
     405: "Not with this method",
     409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
     413: "The body is too large",

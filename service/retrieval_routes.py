@@ -1,14 +1,12 @@
 """The calls for candidates. A route reads, asks, writes; the work itself lives in `index`."""
 
-from functools import partial
-
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering import question_of
-from service.bodies import NO_STORE, json_response, read_body, written_response
+from service.answering import prepare_users
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body, written_response
 from service.finding import Finder
 from service.live_bundle import LiveBundle
 from service.metrics import Metrics
@@ -22,7 +20,7 @@ from service.retrieval_schemas import (
 
 
 def retrieval_routes(
-    live_bundle: LiveBundle, finder: Finder, metrics: Metrics, limit_bytes: int
+    live_bundle: LiveBundle, finder: Finder, metrics: Metrics, limits: BodyLimits
 ) -> APIRouter:
     """Return the routes that answer questions about users."""
     router = APIRouter(tags=["retrieval"])
@@ -32,31 +30,28 @@ def retrieval_routes(
         "/retrieve",
         summary="Candidates for one user",
         openapi_extra=reads(RetrieveRequest),
-        responses=answers("Candidates, best first", RetrieveAnswer, 413, 422, 503),
+        responses=answers("Candidates, best first", RetrieveAnswer, 408, 413, 422, 503),
         response_class=Response,
     )
     async def retrieve(request: Request) -> Response:
         with total_s.time():
-            asked = await read_body(request, RetrieveRequest, limit_bytes)
+            asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            prepare = partial(live.retriever.prepare, [question_of(asked)])
-            (body,) = await finder.answer(request, live, prepare, [asked.include])
+            (body,) = await finder.answer(request, live, prepare_users, [asked])
             return written_response(body, headers=NO_STORE)
 
     @router.post(
         "/retrieve/batch",
         summary="Candidates for many users",
         openapi_extra=reads(BatchRequest),
-        responses=answers("An answer to each question", BatchAnswer, 413, 422, 503),
+        responses=answers("An answer to each question", BatchAnswer, 408, 413, 422, 503),
         response_class=Response,
     )
     async def retrieve_batch(request: Request) -> Response:
         with total_s.time():
-            asked = (await read_body(request, BatchRequest, limit_bytes)).questions
+            asked = await read_body(request, BatchRequest, limits)
             live = live_bundle.get()
-            prepare = partial(live.retriever.prepare, [question_of(one) for one in asked])
-            includes = [one.include for one in asked]
-            bodies = await finder.answer(request, live, prepare, includes)
+            bodies = await finder.answer(request, live, prepare_users, asked.questions)
             told = [orjson.Fragment(body) for body in bodies]
             whole = {"bundle": live.bundle.version, "answers": told}
             return json_response(whole, headers=NO_STORE)

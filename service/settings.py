@@ -37,11 +37,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least urgent line that is logged"
     )
+    access_log: bool = Field(
+        default=True, description="whether each request is a line in the log: true or false"
+    )
     poll_s: float = Field(
         default=2.0,
         ge=0.02,
         le=3_600,
-        description="seconds between two looks at what is current, bundle and cluster map",
+        description="seconds between two looks at bundle, cluster map and deny list",
     )
     body_limit_bytes: int = Field(
         default=1 << 20,
@@ -62,13 +65,38 @@ class Settings(BaseSettings):
         le=600_000,
         description="milliseconds that a question may wait for its turn; then it is refused",
     )
+    request_timeout_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=600,
+        description="seconds in which a request must have come: its head (else the connection "
+        "is closed), then its body (else 408)",
+    )
+    shutdown_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="seconds from the first SIGTERM (/readyz says 503) to closing the port: "
+        "as long as a balancer needs to notice",
+    )
+    shutdown_grace_s: int = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="seconds that requests may take to end once the port is closed",
+    )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
-        description="where cluster maps are followed, redis://[[user]:password@]host:port/0 or "
-        "rediss://; empty: in the folder `clusters` among the bundles",
+        description="where cluster maps and deny list are followed, "
+        "redis://[[user]:password@]host:port/0 or rediss://; empty: among the bundles",
     )
     redis_url_file: Path | None = Field(
         default=None, description="a file that holds the URL, instead of ESANS_REDIS_URL"
+    )
+    deny_copy: Path | None = Field(
+        default=None,
+        description="a file of this service's own that keeps the last deny list of Redis "
+        "across restarts, where the folder of bundles may not be written",
     )
     namespace: str = Field(
         default="esans",
@@ -92,7 +120,7 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(complaints))
         return values
 
-    @field_validator("redis_url_file", "admin_token_file", mode="before")
+    @field_validator("redis_url_file", "admin_token_file", "deny_copy", mode="before")
     @classmethod
     def take_empty_for_unset(cls, value: object) -> object:
         """Compose files set a variable to nothing where the operator set none."""

@@ -5,7 +5,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering import similar_of
+from service.answering import prepare_similar
 from service.bodies import NO_STORE, written_response
 from service.finding import Finder
 from service.live_bundle import LiveBundle
@@ -47,13 +47,7 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
         with total_s.time():
             asked = read_query(request, SimilarRequest)
             live = live_bundle.get()
-            question = similar_of(asked)
-            (body,) = await finder.answer(
-                request,
-                live,
-                lambda: [live.retriever.prepare_similar(question)],
-                [asked.include],
-            )
+            (body,) = await finder.answer(request, live, prepare_similar, [asked])
             return written_response(body, headers=NO_STORE)
 
     return router

@@ -4,7 +4,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.admission import Admission
 from service.bodies import NO_STORE, json_response
+from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -15,7 +17,11 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def state_routes(
-    live_bundle: LiveBundle, live_clusters: LiveClusters, metrics: Metrics
+    live_bundle: LiveBundle,
+    live_clusters: LiveClusters,
+    admission: Admission,
+    lifetime: Lifetime,
+    metrics: Metrics,
 ) -> APIRouter:
     """Return the routes that tell how the service is."""
     router = APIRouter(tags=["state"])
@@ -41,6 +47,7 @@ def state_routes(
     )
     async def readyz() -> Response:
         told = live_bundle.readiness()
+        add_troubles(told, admission, lifetime)
         if followed := live_clusters.told():
             told["clusters"] = followed
         return json_response(told, 200 if told["status"] == "ready" else 503, NO_STORE)
@@ -72,3 +79,13 @@ def state_routes(
         return Response(metrics.written(), media_type=METRICS_TYPE)
 
     return router
+
+
+def add_troubles(told: Readiness, admission: Admission, lifetime: Lifetime) -> None:
+    """Say what keeps questions from being answered, whatever bundle is live."""
+    if lifetime.is_draining:
+        told["status"] = "draining"
+    elif not admission.is_running:
+        told["status"] = "stopped"
+        reason = "questions are no longer answered; the log tells why; restart"
+        told["reasons"] = [*told.get("reasons", []), reason]

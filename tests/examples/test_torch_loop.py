@@ -10,7 +10,7 @@ from pyarrow import parquet, table
 from examples.torch_loop import Tables, main, train
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import until
-from tests.service.test_main import served
+from tests.service.process import served
 
 ITEMS = [f"item-{row}" for row in range(40)]
 USERS = [f"user-{row}" for row in range(16)]

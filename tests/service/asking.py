@@ -10,6 +10,7 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 
 from service.app import create_app
+from service.lifetime import Lifetime
 from service.settings import Settings
 
 POLL_S = 0.02
@@ -99,7 +100,8 @@ class Caller:
 
 @contextmanager
 def running(bundles, **settings):
-    app = create_app(Settings(**{"bundles": bundles, "poll_s": POLL_S, **settings}))
+    chosen = Settings(**{"bundles": bundles, "poll_s": POLL_S, **settings})
+    app = create_app(chosen, Lifetime())
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),

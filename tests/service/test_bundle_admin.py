@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from index.looks import Looks
 from index.shelf import Shelf
 from service.live_bundle import LiveBundle
-from service.looks import Looks
 from service.metrics import Metrics
 from tests.conftest import ROOT
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running, until
+from tests.service.process import served
 from tests.service.test_live_bundle import day, flip_a_byte, publish_spoilt
-from tests.service.test_main import served
 from tests.service.test_problems import problem
 
 TOKEN = "a token"

@@ -7,6 +7,7 @@ import httpx
 
 from index.shelf import Shelf
 from service.app import create_app
+from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
 from service.metrics import Metrics
 from service.settings import Settings
@@ -39,11 +40,16 @@ def publish_spoilt(bundles, now, name="item_vectors.npy"):
 
 def test_the_port_is_open_before_there_is_a_bundle(empty, tmp_path):
     assert empty.get("/livez").json() == {"status": "alive"}
+    until(lambda: "not asked" not in empty.get("/readyz").text)
     told = empty.get("/readyz")
     assert told.status_code == 503
     assert told.json() == {
         "status": "no bundle",
         "reasons": [f"nothing is published in {tmp_path}"],
+        "deny": {
+            "status": "empty",
+            "reasons": [f"no deny list is set in {tmp_path / 'deny'}"],
+        },
     }
 
 
@@ -205,7 +211,7 @@ def test_no_request_fails_or_mixes_bundles_while_they_are_swapped(tmp_path):
 
 
 async def ask_during_swaps(bundles: Path, versions, count):
-    app = create_app(Settings(bundles=bundles, poll_s=0.02))
+    app = create_app(Settings(bundles=bundles, poll_s=0.02), Lifetime())
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://esans")
     answers, swapped = [], anyio.Event()
 

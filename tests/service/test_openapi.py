@@ -4,17 +4,17 @@ from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
 
 CALLS = [
-    ("post", "/retrieve", {"200", "413", "422", "500", "503"}),
-    ("post", "/retrieve/batch", {"200", "413", "422", "500", "503"}),
+    ("post", "/retrieve", {"200", "408", "413", "422", "500", "503"}),
+    ("post", "/retrieve/batch", {"200", "408", "413", "422", "500", "503"}),
     ("get", "/items/{item_id}/similar", {"200", "404", "422", "500", "503"}),
-    ("post", "/embed", {"200", "409", "413", "422", "500", "503"}),
+    ("post", "/embed", {"200", "409", "408", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
     ("get", "/readyz", {"200", "500", "503"}),
     ("get", "/health", {"200", "500", "503"}),
     ("get", "/livez", {"200", "500"}),
     ("get", "/metrics", {"200"}),
     ("get", "/clusters", {"200", "404", "500", "503"}),
-    ("post", "/negatives", {"200", "404", "413", "422", "500", "503"}),
+    ("post", "/negatives", {"200", "404", "408", "413", "422", "500", "503"}),
 ]
 ADMIN = ("put", "/admin/clusters/current")
 
@@ -67,7 +67,7 @@ def test_it_is_openapi_3_1_with_a_text_for_every_answer(described):
 def test_every_call_tells_all_its_answers(described, method, path, statuses):
     answers = described["paths"][path][method]["responses"]
     assert set(answers) == statuses
-    for status in statuses & {"409", "413", "422", "500"}:
+    for status in statuses & {"409", "408", "413", "422", "500"}:
         assert references(answers[status]["content"]["application/problem+json"]) == [
             "#/components/schemas/Problem"
         ]
@@ -124,7 +124,7 @@ def test_what_to_embed_is_described_to_the_last_bound(described):
 def test_the_admin_call_is_described_where_there_is_one(described, described_to_admins):
     method, path = ADMIN
     call = described_to_admins["paths"][path][method]
-    assert set(call["responses"]) == {"200", "401", "404", "413", "422", "500", "503"}
+    assert set(call["responses"]) == {"200", "401", "404", "408", "413", "422", "500", "503"}
     (scheme,) = call["security"][0]
     assert described_to_admins["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
     assert path not in described["paths"]

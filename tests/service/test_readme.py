@@ -9,7 +9,7 @@ import pytest
 from index.folder_clusters import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import until
-from tests.service.test_main import served
+from tests.service.process import served
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CALLS = re.findall(r"^    (curl (?:.*\\\n)*.*)$", README, re.M)

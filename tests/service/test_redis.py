@@ -13,8 +13,8 @@ from service.logs import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
 from tests.redis_server import RedisServer
 from tests.service.asking import logged_lines, running, until
+from tests.service.process import served
 from tests.service.test_admin import TOKEN, put
-from tests.service.test_main import served
 from tests.service.test_problems import problem
 
 FIRST, SECOND = handmade_map(turn=1), handmade_map(turn=2)

@@ -48,7 +48,7 @@ def test_all_bad_values_are_told_at_once(tmp_path):
 def test_a_misspelt_variable_is_told_with_the_nearest_and_all_known_ones():
     (complaint,) = unknown_names({"ESANS_HTTP_PROT": "1"})
     assert "ESANS_HTTP_PROT is no setting; did you mean ESANS_HTTP_PORT?" in complaint
-    assert "known are ESANS_ADMIN_TOKEN, ESANS_ADMIN_TOKEN_FILE, ESANS_BODY_L" in complaint
+    assert "known are ESANS_ACCESS_LOG, ESANS_ADMIN_TOKEN, ESANS_ADMIN_TOKEN_FILE" in complaint
 
 
 def test_a_variable_like_no_other_is_told_without_a_guess():

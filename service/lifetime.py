@@ -1,0 +1,122 @@
+"""How the process ends: unready first, then no new connections, then the last answers."""
+
+import asyncio
+import logging
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from termios import FIONREAD
+from types import FrameType
+from typing import cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.logs import fields
+
+EMPTYING_S = 1.0  # how long what came before the port closed is read, at most
+
+log = logging.getLogger("service")
+
+
+class Lifetime:
+    """Whether the process is about to end.
+
+    is_draining  set by the first signal; /readyz and `Connection: close` send clients elsewhere
+    """
+
+    def __init__(self) -> None:
+        self.is_draining = False
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves on for a while after the first signal; the second one ends it at once.
+
+    delay_s    from the first signal to closing the port, for balancers to look elsewhere
+    request_s  within which a connection must have sent the head of its request
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, lifetime: Lifetime, delay_s: float, request_s: float
+    ) -> None:
+        super().__init__(config)
+        self._lifetime = lifetime
+        self._delay_s = delay_s
+        self._request_s = request_s
+        self._closes_at: float | None = None
+        self._headless: dict[HttpToolsProtocol, float] = {}
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end, or end now; called between two steps of the loop."""
+        if self._closes_at is None:
+            self._lifetime.is_draining = True
+            self._closes_at = time.monotonic() + self._delay_s
+            return
+        self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look at the clock; uvicorn calls it ten times a second."""
+        now = time.monotonic()
+        if self._closes_at is not None and now >= self._closes_at:
+            self.should_exit = True
+        if counter % 10 == 0:
+            self._close_headless(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, answer what has come, end.
+
+        uvicorn closes idle connections at once, though a request may lie there unread, and the
+        kernel resets those that nobody has accepted yet. So both are emptied first.
+        """
+        log.info("closing", extra=fields(connections=len(self.server_state.connections)))
+        await turn_while(lambda: has_callers(sockets or []))
+        for server in self.servers:
+            server.close()
+        await turn_while(self._has_unread)
+        await super().shutdown(sockets)
+
+    def _connections(self) -> set[HttpToolsProtocol]:
+        return cast(set[HttpToolsProtocol], self.server_state.connections)
+
+    def _has_unread(self) -> bool:
+        return any(is_idle(one) and unread_bytes(one) for one in self._connections())
+
+    def _close_headless(self, now: float) -> None:
+        """Close what is open for long and has sent no whole head: uvicorn never would."""
+        self._headless = {
+            one: self._headless.get(one, now)
+            for one in self._connections()
+            if is_idle(one) and one.timeout_keep_alive_task is None
+        }
+        for one, since in self._headless.items():
+            if now - since > self._request_s:
+                one.transport.close()
+
+
+async def turn_while(is_so: Callable[[], bool]) -> None:
+    """Let the loop go round while something is so, but not for ever."""
+    patience = time.monotonic() + EMPTYING_S
+    while is_so() and time.monotonic() < patience:  # noqa: ASYNC110  # there is no event
+        await asyncio.sleep(0)
+
+
+def is_idle(connection: HttpToolsProtocol) -> bool:
+    """Say whether no request of this connection is being answered."""
+    return bool(getattr(connection.cycle, "response_complete", True))  # None before the first
+
+
+def unread_bytes(connection: HttpToolsProtocol) -> int:
+    """Return how many bytes of a connection lie in the kernel."""
+    descriptor = connection.transport.get_extra_info("socket").fileno()
+    if descriptor < 0:  # closed already
+        return 0
+    return int.from_bytes(ioctl(descriptor, FIONREAD, bytes(4)), sys.byteorder)
+
+
+def has_callers(listeners: list[socket.socket]) -> bool:
+    """Say whether the kernel holds connections that have not been accepted."""
+    return bool(select.select(listeners, [], [], 0)[0])

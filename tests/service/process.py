@@ -1,0 +1,51 @@
+"""Runs the real service as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**more):
+    """This process' environment without settings of the service, and with these."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ESANS_")}
+    return clean | more
+
+
+def run(*arguments, **variables):
+    """Run to the end; return the exit status and what was said of errors."""
+    command = [sys.executable, "-m", "service", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr, done.stdout
+
+
+@contextmanager
+def served(bundles, **variables):
+    """The real process on a free port: its address and its lines, then SIGTERM."""
+    command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(**{"ESANS_POLL_S": "0.05", **variables}),
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        lines = []
+        while not lines or lines[-1]["event"] != "listening":
+            lines.append(json.loads(process.stdout.readline()))
+        try:
+            with httpx.Client(base_url=lines[-1]["url"]) as client:
+                client.process = process
+                yield client, lines
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stdout.read()
+            lines += [json.loads(line) for line in rest.splitlines()]
+            lines.append({"event": "exit", "status": process.wait(timeout=30)})
