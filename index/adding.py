@@ -17,11 +17,12 @@ from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError
 from index.filters import Column, Filters, build_filters, joined
 from index.id_table import Rows
-from index.item_index import Floats, extend_item_index
+from index.item_index import Floats
 from index.manifest import CLUSTERS, AddedFacts, IndexFacts
 from index.probe import open_probe
 from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items
 from index.shelf import Shelf
+from index.tuning import extend_item_index
 from index.writing import Contents, Described, RunFacts, add_measures, write_bundle
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)

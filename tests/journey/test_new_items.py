@@ -1,4 +1,4 @@
-"""A real set with items held out: trained without them, added by their pictures and texts, asked."""
+"""A real set without some items: trained, these added by pictures and texts, and asked for."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,7 +32,9 @@ def cut(source, target, is_kept):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ml100k_posters", "amazon_instruments"])
-def test_items_held_out_of_a_real_set_are_added_and_found(test_data, tmp_path, name, capsys):
+def test_items_held_out_of_a_real_set_are_added_and_found(
+    test_data, tmp_path, name, capsys, record_property
+):
     source = test_data(name)
     count = len(pq.read_table(source / "items.parquet"))
     is_new = np.zeros(count, dtype=np.bool_)
@@ -58,8 +60,9 @@ def test_items_held_out_of_a_real_set_are_added_and_found(test_data, tmp_path, n
         users = takers(source, new_ids)
         hits = [bool({*caller.found(user_id=user, k=200)} & taken) for user, taken in users]
     by_chance = np.mean([1 - (1 - 200 / count) ** len(taken) for _, taken in users])
-    with capsys.disabled():
-        print(f"\n{name}: {np.mean(hits):.3f} of {len(hits)} users, by chance {by_chance:.3f}")
+    record_property(
+        "users with a new item of theirs in 200, by chance", (np.mean(hits), by_chance)
+    )
     assert np.mean(hits) > by_chance
 
 
