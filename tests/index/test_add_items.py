@@ -153,7 +153,7 @@ def test_attributes_and_filters_grow_and_new_values_appear(bundles, tmp_path, ca
     ]
 
     def found(**filters):
-        question = Question(100, history=["item-0"], exclude_seen=False, filters=filters)
+        question = Question(100, history=["item-0"], exclude_seen=False, filter=filters)
         return {*Retriever(bundle).find(question).item_ids}
 
     assert found(parity=["neither"]) == {"new-3"}
