@@ -88,12 +88,12 @@ class Search:
             rest = rest[scope.allowed.contains(rest)]
         if len(rest) >= count:
             return rest
-        further = way.lists
-        if further is not None:
-            wanted = round(further * len(found) / max(1, len(rest)))
-            further = min(wanted, most_lists(way.index, self.limits))
+        lists = None
+        if way.lists is not None:
+            wanted = round(way.lists * len(found) / max(1, len(rest)))
+            lists = min(wanted, most_lists(way.index, self.limits))
         eligible = self._eligible(excluded, scope)
-        return Way(way.index, further, eligible).ask(query, count + slack(count))
+        return Way(way.index, lists, eligible).ask(query, count + slack(count))
 
     def _way(self, count: int, scope: Scope | None) -> Way:
         """Choose the index for a scope, and how much of it to visit."""
@@ -101,8 +101,8 @@ class Search:
         if scope is None:
             return Way(index, lists_for(index, count, 1.0, limits), None)
         if scope.narrow is not None:
-            lists = lists_within(index, scope.narrow, count, limits)
-            return Way(scope.narrow, lists, None if scope.is_filled else scope.allowed)
+            within = lists_within(index, scope.narrow, count, limits)
+            return Way(scope.narrow, within, None if scope.is_filled else scope.allowed)
         share = max(1, scope.allowed.count) / index.count
         lists = lists_for(index, count, share, limits)
         is_dropping_cheaper = share >= NEARLY_ALL
