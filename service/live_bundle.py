@@ -182,7 +182,7 @@ class LiveBundle:
             return self._turn_down(version, error)
         load_s = time.perf_counter() - began
         facts = live.bundle.manifest
-        self._metrics.show_bundle(version, facts.index.factory, facts.items, made_at_s, load_s)
+        self._metrics.show_bundle(version, facts, made_at_s, load_s)
         self._state, self._refused = State(live), None
         self._announce(live.bundle)
         log.info(

@@ -34,7 +34,6 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
     """Return the route."""
     register_url_convertor("any", AnyText())
     router = APIRouter(tags=["retrieval"])
-    total_s = metrics.stages.labels("total")
 
     @router.get(
         "/items/{item_id:any}/similar",
@@ -44,7 +43,7 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
         response_class=Response,
     )
     async def similar(request: Request) -> Response:
-        with total_s.time():
+        with metrics.total_s.time():
             asked = read_query(request, SimilarRequest)
             live = live_bundle.get()
             (body,) = await finder.answer(request, live, prepare_similar, [asked])
