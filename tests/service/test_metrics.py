@@ -37,13 +37,13 @@ def test_the_live_bundle_is_shown_and_only_that(tmp_path):
     first = publish_handmade(tmp_path, prefix="a")
     with running(tmp_path) as caller:
         caller.wait_for("ready", first)
-        second = publish_handmade(tmp_path, prefix="b", count=50)
+        second = publish_handmade(tmp_path, prefix="b", count=150)
         caller.wait_for("ready", second)
         text = caller.get("/metrics").text
         assert f'esans_bundle_info{{index="Flat",version="{second}"}} 1.0' in text
         assert first not in text
-        assert caller.metric("esans_index_items") == 50
-        assert caller.metric("esans_index_bytes") > 50 * 8
+        assert caller.metric("esans_index_items") == 150
+        assert caller.metric("esans_index_bytes") > 150 * 8
         assert caller.metric('esans_index_recall_at_k{k="100"}') == 1.0
         assert caller.metric("esans_bundle_load_seconds") > 0
         assert caller.metric("esans_bundle_age_seconds") > 0
