@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from index.cluster_commands import add_cluster_commands, run_cluster_command
+from index.deny_commands import add_deny_commands, run_deny_command
 from index.errors import EsansError, FaultyBundleError
 from index.manifest import read_manifest
 from index.shelf import Shelf
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if "cluster_command" in parsed:
             print(run_cluster_command(parsed))
+        elif "deny_command" in parsed:
+            print(run_deny_command(parsed))
         else:
             parsed.run(Shelf(parsed.bundles), parsed)
     except EsansError as error:
@@ -63,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     maps = commands.add_parser("clusters", help="look at cluster maps and tend them")
     add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"), _count)
+    denied = commands.add_parser("deny", help="look at the deny list and change it")
+    add_deny_commands(denied.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 

@@ -4,7 +4,8 @@ EsansError                      the root: catch this to catch them all
 ├── ConfigError                 a configuration that cannot be used
 ├── FaultsError                 several faults of one place, told together
 │   ├── DatasetError            the dataset folder breaks a rule
-│   └── FaultyClusterMapError   a cluster map is missing, changed or disagrees with itself
+│   ├── FaultyClusterMapError   a cluster map is missing, changed or disagrees with itself
+│   └── FaultyDenyListError     a deny list is damaged, or none at all
 ├── TrainingError               training cannot go on (a loss that is not finite ...)
 ├── BundleError                 something about what is published
 │   ├── NoBundleError           nothing is published yet
@@ -13,14 +14,16 @@ EsansError                      the root: catch this to catch them all
 │   ├── RefusedBundleError      a service does not take it, and says why (a FaultsError too)
 │   ├── ReadOnlyBundlesError    the folder may be read, but not written from here
 │   └── WorseThanPopularityError  measured below popularity, so not made current
-├── ClusterStoreError           something about the store of cluster maps
+├── ClusterStoreError           something about the store of cluster maps, or of the deny list
 │   ├── StoreUnreachableError   it does not answer, or not us
 │   ├── StoreFullError          it has no room for a map
 │   ├── ReadOnlyStoreError      it may be read, but not written from here
 │   ├── NoClusterMapError       nothing is published in it, or not that version
-│   └── ForeignClusterMapError  the map is of another catalogue
+│   ├── ForeignClusterMapError  the map is of another catalogue
+│   └── NoDenyListError         none is set in it, and it may have lost one
 └── RequestError                a question that cannot be answered as asked
-    └── UnknownItemError        it is about an item that the bundle does not hold
+    ├── UnknownItemError        it is about an item that the bundle does not hold
+    └── TooManyDeniedError      more items are to be denied than a deny list holds
 
 Messages have four parts: where, what was found, what was expected, what to do.
 A programmer's mistake at a public door is a ValueError, never one of these.
@@ -56,6 +59,10 @@ class FaultyClusterMapError(FaultsError):
     """A saved or received cluster map is missing, changed, or disagrees with itself."""
 
 
+class FaultyDenyListError(FaultsError):
+    """What is stored as a deny list is damaged, or none at all."""
+
+
 class TrainingError(EsansError):
     """Training cannot go on."""
 
@@ -89,7 +96,7 @@ class WorseThanPopularityError(BundleError):
 
 
 class ClusterStoreError(EsansError):
-    """The store of cluster maps cannot do what it was asked."""
+    """The store of cluster maps, or of the deny list, cannot do what it was asked."""
 
 
 class StoreUnreachableError(ClusterStoreError):
@@ -112,9 +119,17 @@ class ForeignClusterMapError(ClusterStoreError):
     """A map shares too few items with the catalogue that it was to be joined with."""
 
 
+class NoDenyListError(ClusterStoreError):
+    """No deny list is set in the store, and it may have lost one."""
+
+
 class RequestError(EsansError):
     """A question that cannot be answered as it was asked."""
 
 
 class UnknownItemError(RequestError):
     """A question is about an item that the bundle does not hold."""
+
+
+class TooManyDeniedError(RequestError):
+    """More items are to be denied than a deny list holds."""

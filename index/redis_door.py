@@ -92,6 +92,13 @@ class RedisDoor:
         with self._naming_faults():
             return _read(self._redis.execute_command, key)
 
+    def get_head(self, key: str, count: int) -> bytes | None:
+        """Read the first bytes of a key; None where it is not there, or empty."""
+        with self._naming_faults():
+            return (
+                _read(self._redis.execute_command, key, ("GETRANGE", key, 0, count - 1)) or None
+            )
+
     def put(self, key: str, value: bytes | memoryview, for_s: float) -> None:
         """Write a key that goes after a time."""
         with self._naming_faults():
@@ -210,9 +217,11 @@ def _secrets_of(redis: Redis) -> list[str]:
     return [password] if password else []
 
 
-def _read(execute: Callable[..., object], key: str) -> bytes | None:
+def _read(
+    execute: Callable[..., object], key: str, command: Command | None = None
+) -> bytes | None:
     try:
-        found = execute("GET", key)
+        found = execute(*(command or ("GET", key)))
     except ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
             raise ResponseError(f"{error} (the key {key})") from error

@@ -7,16 +7,16 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from index.cluster_store import ClusterStore
-from index.errors import ConfigError
+from index.deny_follower import DenyFollower
 from index.shelf import Shelf
-from index.store_address import FOLDER, open_cluster_store
 from service.admin_routes import admin_routes
 from service.admission import Admission
 from service.bodies import BodyLimits
 from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
 from service.cluster_routes import cluster_routes
+from service.deny_admin import deny_admin_routes
+from service.deny_state import DenyCollector
 from service.embed_routes import embed_routes
 from service.finding import Finder
 from service.lifespan import lifespan_of
@@ -29,10 +29,11 @@ from service.openapi import complete_openapi
 from service.problems import install_problems
 from service.readiness import readiness_of
 from service.retrieval_routes import retrieval_routes
-from service.settings import Secrets, Settings, secrets_of
+from service.settings import Settings, secrets_of
 from service.side_work import SideWork
 from service.similar_routes import similar_routes
 from service.state_routes import state_routes
+from service.stores import deny_follower, open_clusters, open_deny
 
 
 def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
@@ -40,13 +41,16 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     metrics = Metrics()
     secrets = secrets_of(settings)
     live_clusters = LiveClusters(
-        open_store(settings, secrets),
+        open_clusters(settings, secrets),
         "redis" if secrets.redis_url else "folder",
         settings.poll_s,
     )
-    shelf = Shelf(settings.bundles)
-    live_bundle = LiveBundle(shelf, settings.poll_s, metrics, on_live=live_clusters.take)
+    deny = deny_follower(settings, secrets)
+    live_bundle = LiveBundle(
+        Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take, deny=deny
+    )
     metrics.registry.register(ClusterCollector(live_clusters))
+    metrics.registry.register(DenyCollector(deny))
     admission = Admission(
         settings.queue_limit,
         settings.budget_ms / 1_000,
@@ -77,11 +81,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     app.include_router(embed_routes(live_bundle, admission, limits))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limits))
     app.include_router(state_routes(live_bundle, live_clusters, readiness, metrics))
-    if secrets.admin_token:
-        # with a client of its own: the follower's may be in the middle of a look
-        store, token = open_store(settings, secrets), secrets.admin_token
-        app.include_router(admin_routes(store, token, moves, limits))
-        app.include_router(bundle_admin_routes(live_bundle, shelf, token, moves, limits))
+    add_admin_calls(app, settings, live_bundle, deny, moves)
     install_problems(
         app,
         retry_after_s=max(1, math.ceil(settings.poll_s)),
@@ -94,13 +94,24 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     return app
 
 
-def open_store(settings: Settings, secrets: Secrets) -> ClusterStore:
-    """Return the store of cluster maps; connects nothing yet.
+def add_admin_calls(
+    app: FastAPI,
+    settings: Settings,
+    live_bundle: LiveBundle,
+    deny: DenyFollower,
+    side: SideWork,
+) -> None:
+    """Add the operator's calls, if there is a token.
 
-    Raises ConfigError if the address of Redis is none.
+    Their stores have clients of their own: a follower's may be in the middle of a look.
     """
-    folder = settings.bundles / FOLDER
-    try:
-        return open_cluster_store(secrets.redis_url or None, folder, settings.namespace)
-    except ConfigError as error:
-        raise ConfigError(f"ESANS_REDIS_URL: {error}") from error
+    secrets = secrets_of(settings)
+    token = secrets.admin_token
+    if not token:
+        return
+    maps, denied = open_clusters(settings, secrets), open_deny(settings, secrets)
+    shelf = Shelf(settings.bundles)
+    limits = BodyLimits(settings.body_limit_bytes, settings.request_timeout_s)
+    app.include_router(admin_routes(maps, token, side, limits))
+    app.include_router(bundle_admin_routes(live_bundle, shelf, token, side, limits))
+    app.include_router(deny_admin_routes(live_bundle, deny, denied, token, side, limits))

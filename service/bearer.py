@@ -22,6 +22,6 @@ def check_token(request: Request, token: str) -> None:
     is_bearer = said[: len(SCHEME)].lower() == SCHEME
     if not hmac.compare_digest(said[len(SCHEME) :].strip(), token.encode()) or not is_bearer:
         raise UnauthorizedError(
-            f"{request.method} {request.url.path}: the bearer token is missing or wrong; send "
-            "`Authorization: Bearer TOKEN` with the ESANS_ADMIN_TOKEN of this service"
+            f"{request.method} {request.scope['path']}: the bearer token is missing or wrong; "
+            "send `Authorization: Bearer TOKEN` with the ESANS_ADMIN_TOKEN of this service"
         )

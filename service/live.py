@@ -1,11 +1,12 @@
 """What answers: a bundle, a retriever over it, and the rows that are never returned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from index.bundle import Bundle, open_bundle
+from index.deny_list import DenyList
 from index.retriever import Question, Retriever
 from index.row_set import RowSet
 
@@ -29,6 +30,14 @@ def open_live(folder: Path) -> Live:
     """Open a bundle for answering; raises what `open_bundle` raises."""
     bundle = open_bundle(folder)
     return Live(bundle, Retriever(bundle))
+
+
+def denying(live: Live, deny_list: DenyList | None) -> Live:
+    """Join a deny list with the bundle's items; ids that it does not hold are passed over."""
+    rows = live.bundle.items.rows_of(deny_list.ids if deny_list else ())
+    known = rows[rows >= 0]
+    denied = RowSet.from_rows(known, len(live.bundle.items)) if len(known) else None
+    return replace(live, denied=denied)
 
 
 def warm(live: Live) -> None:

@@ -13,28 +13,30 @@ request that began on it.
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from index.bundle import Bundle
+from index.deny_follower import DenyFollower
 from index.errors import FaultsError, NoBundleError
+from index.looks import Looks
 from index.shelf import Pointer
+from service.deny_state import deny_told
 from service.live import Live, open_live, warm
+from service.live_state import LiveState
 from service.logs import fields
-from service.looks import Looks
 from service.metrics import Metrics
 from service.state_schemas import Readiness
 
+DENY_S = 5.0  # how long the first bundle waits for the deny list
 STOP_S = 5.0  # how long a stop waits for an opening that has begun
 
 __all__ = ["Live", "LiveBundle"]
 
 log = logging.getLogger("service")
 
-Waiting = Literal["loading", "no bundle", "refused"]
 Attempt = tuple[Pointer, tuple[tuple[str, int], ...]]
 
 
@@ -50,20 +52,11 @@ class Shelves(Protocol):
         """Return a version's folder."""
 
 
-@dataclass(frozen=True)
-class State:
-    """Everything there is to know at one moment; replaced, never changed."""
-
-    live: Live | None = None
-    waiting: Waiting = "loading"
-    reasons: tuple[str, ...] = ()
-    is_stopped: bool = False
-
-
 class LiveBundle:
     """Follows the current bundle in a thread of its own.
 
     on_live  called in that thread with each bundle that has become live
+    deny     follows the deny list, from the start to the stop of this; None: nothing is denied
     """
 
     def __init__(
@@ -72,12 +65,16 @@ class LiveBundle:
         poll_s: float,
         metrics: Metrics,
         on_live: Callable[[Bundle], None] = lambda _: None,
+        deny: DenyFollower | None = None,
     ) -> None:
         self._shelf = shelf
         self._on_live = on_live
         self._poll_s = poll_s
         self._metrics = metrics
-        self._state = State()
+        self._state = LiveState()
+        self._deny = deny
+        if deny:
+            deny.on_change = self._state.deny
         self._refused: Attempt | None = None
         self._is_asked = False  # to open again even what was refused
         self._looks = Looks()
@@ -86,6 +83,8 @@ class LiveBundle:
 
     def start(self) -> None:
         """Begin to follow; returns at once, long before a bundle is open."""
+        if self._deny:
+            self._deny.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,6 +92,8 @@ class LiveBundle:
         self._stopping.set()
         self._looks.want()
         self._thread.join(STOP_S)
+        if self._deny:
+            self._deny.stop()
 
     def look(self) -> None:
         """Look at `current` soon, without waiting for the next poll; returns at once."""
@@ -109,17 +110,23 @@ class LiveBundle:
 
         Raises NoBundleError while there is none.
         """
-        live = self._state.live
-        if live is None:
+        now = self._state.now
+        if now.live is None:
             raise NoBundleError(
-                f"no bundle is live yet ({self._state.waiting}); "
+                f"no bundle is live yet ({now.waiting}); "
                 "/readyz tells the reasons; try again soon"
             )
-        return live
+        return now.live
+
+    def unknown(self, ids: Sequence[str]) -> list[str]:
+        """Return those ids that the live bundle does not hold; all where none is live."""
+        live = self._state.now.live
+        rows = live.bundle.items.rows_of(ids) if live else [-1] * len(ids)
+        return [one for one, row in zip(ids, rows, strict=True) if row < 0]
 
     def readiness(self) -> Readiness:
         """Say whether questions can be answered, and what is wrong."""
-        state = self._state
+        state = self._state.now
         if state.is_stopped:
             status: Readiness = {"status": "stopped"}
         else:
@@ -128,6 +135,8 @@ class LiveBundle:
             status["bundle"] = state.live.bundle.version
         if state.reasons:
             status["reasons"] = list(state.reasons)
+        if self._deny:
+            status["deny"] = deny_told(self._deny)
         return status
 
     def _follow(self) -> None:
@@ -141,7 +150,7 @@ class LiveBundle:
             reason = (
                 f"the current bundle is no longer followed ({type(error).__name__}); restart"
             )
-            self._state = replace(self._state, is_stopped=True, reasons=(reason,))
+            self._state.is_over(reason)
         finally:
             self._looks.end()
 
@@ -156,17 +165,16 @@ class LiveBundle:
             return self._turn_down("current", error)
         if pointer is None:
             return self._miss_the_pointer()
-        live = self._state.live
+        live = self._state.now.live
         if live and live.bundle.version == pointer.version:
-            self._state = State(live)
-            return None
+            return self._state.is_well()
         attempt = (pointer, _sizes(self._shelf.folder / pointer.version))
         return None if attempt == self._refused else self._open(attempt)
 
     def _miss_the_pointer(self) -> None:
         self._refused = None
         reason = f"nothing is published in {self._shelf.folder}"
-        self._state = State(self._state.live, "no bundle", (reason,))
+        self._state.is_wrong("no bundle", (reason,))
 
     def _open(self, attempt: Attempt) -> None:
         """Open a bundle and swap, or refuse it and stay."""
@@ -183,7 +191,10 @@ class LiveBundle:
         load_s = time.perf_counter() - began
         facts = live.bundle.manifest
         self._metrics.show_bundle(version, facts, made_at_s, load_s)
-        self._state, self._refused = State(live), None
+        if self._deny and self._state.now.live is None:
+            self._deny.wait_for_the_first(DENY_S)
+        self._state.go_live(live)
+        self._refused = None
         self._announce(live.bundle)
         log.info(
             "bundle is live",
@@ -199,9 +210,9 @@ class LiveBundle:
 
     def _turn_down(self, what: str, error: Exception) -> None:
         reasons = _reasons(error)
-        if reasons != self._state.reasons:
+        if reasons != self._state.now.reasons:
             log.error("bundle refused", extra=fields(version=what, reasons=reasons))
-        self._state = State(self._state.live, "refused", reasons)
+        self._state.is_wrong("refused", reasons)
 
 
 def unix_time(moment: str) -> float:

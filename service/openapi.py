@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from service import (
     bundle_schemas,
     cluster_schemas,
+    deny_schemas,
     embed_schemas,
     retrieval_schemas,
     schemas,
@@ -25,6 +26,7 @@ QUESTIONS = (
     cluster_schemas.NegativesRequest,
     cluster_schemas.PointerRequest,
     bundle_schemas.RollbackRequest,
+    deny_schemas.DenyRequest,
 )
 ANSWERS: tuple[Any, ...] = (
     retrieval_schemas.RetrieveAnswer,
@@ -38,6 +40,7 @@ ANSWERS: tuple[Any, ...] = (
     cluster_schemas.PointerAnswer,
     bundle_schemas.ReloadAnswer,
     bundle_schemas.RollbackAnswer,
+    deny_schemas.DenyChangeAnswer,
     schemas.Problem,
 )
 WHAT_IS_MEANT = {

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI
@@ -20,15 +21,18 @@ from index.errors import (
     FaultsError,
     FaultyBundleError,
     FaultyClusterMapError,
+    FaultyDenyListError,
     ForeignClusterMapError,
     NoBundleError,
     NoClusterMapError,
+    NoDenyListError,
     ReadOnlyBundlesError,
     ReadOnlyStoreError,
     RefusedBundleError,
     RequestError,
     StoreFullError,
     StoreUnreachableError,
+    TooManyDeniedError,
     TrainingError,
     UnknownItemError,
     UnknownVersionError,
@@ -51,6 +55,7 @@ from service.side_work import BusyError
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="esans"'}
 SOON_OVER = (QueueFullError, OutOfTimeError)
+PATH_MARKS = "/:@!$&'()*+,;=~"  # they need no percent-encoding in a path (RFC 3986, 3.3)
 UNEXPECTED = "the service failed; its log has the cause under this request_id"
 
 log = logging.getLogger("service")
@@ -98,13 +103,13 @@ TABLE: dict[type[EsansError], Row] = {
         409, "urn:esans:problem:read-only-bundles", "The bundles may not be written here"
     ),
     BundleError: Row(503, "urn:esans:problem:bundle", "The bundle cannot be used"),
-    ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store of maps failed"),
+    ClusterStoreError: Row(503, "urn:esans:problem:cluster-store", "The store failed"),
     StoreUnreachableError: Row(
-        503, "urn:esans:problem:store-unreachable", "The store of maps does not answer"
+        503, "urn:esans:problem:store-unreachable", "The store does not answer"
     ),
-    StoreFullError: Row(503, "urn:esans:problem:store-full", "The store of maps is full"),
+    StoreFullError: Row(503, "urn:esans:problem:store-full", "The store is full"),
     ReadOnlyStoreError: Row(
-        409, "urn:esans:problem:read-only-store", "The store of maps may not be written here"
+        409, "urn:esans:problem:read-only-store", "The store may not be written here"
     ),
     NoClusterMapError: Row(
         404, "urn:esans:problem:no-cluster-map", "There is no such cluster map"
@@ -115,6 +120,13 @@ TABLE: dict[type[EsansError], Row] = {
     FaultyClusterMapError: Row(
         503, "urn:esans:problem:faulty-cluster-map", "The stored cluster map has faults"
     ),
+    NoDenyListError: Row(
+        409, "urn:esans:problem:no-deny-list", "There is no deny list to change"
+    ),
+    FaultyDenyListError: Row(
+        409, "urn:esans:problem:faulty-deny-list", "The stored deny list has faults"
+    ),
+    TooManyDeniedError: Row(422, "urn:esans:problem:too-many-denied", "Too many denied items"),
     # what follows is raised offline only; met here, it is our own mistake
     EsansError: INTERNAL,
     ConfigError: INTERNAL,
@@ -140,7 +152,7 @@ def problem_response(
         "title": row.title,
         "status": row.status,
         "detail": detail,
-        "instance": path,
+        "instance": quote(path, safe=PATH_MARKS),
         "request_id": request_id.get() or "",
     }
     if faults:
@@ -168,14 +180,14 @@ def install_problems(
         row = TABLE[type(error)] if isinstance(error, EsansError) else INTERNAL
         if row.status == INTERNAL.status:
             log.error("request failed", exc_info=error)
-            return internal_problem(request.url.path)
+            return internal_problem(request.scope["path"])
         faults = error.faults if isinstance(error, InvalidRequestError) else ()
         reasons = error.faults if isinstance(error, RefusedBundleError) else ()
         on_problem(row.kind.rpartition(":")[2])
         seconds = 1 if isinstance(error, SOON_OVER) else retry_after_s
         headers = {503: {"Retry-After": str(seconds)}, 401: CHALLENGE}.get(row.status)
         return problem_response(
-            request.url.path,
+            request.scope["path"],
             row,
             str(error),
             headers=headers,
@@ -191,7 +203,7 @@ async def answer_http(request: Request, error: Exception) -> Response:
     """Answer what the web framework itself refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
-    path = request.url.path
+    path = request.scope["path"]
     detail = f"{request.method} {path}: {error.detail}; /docs lists what can be asked"
     row = Row(error.status_code, "about:blank", phrase)
     return problem_response(path, row, detail, headers=error.headers)

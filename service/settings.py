@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         default=2.0,
         ge=0.02,
         le=3_600,
-        description="seconds between two looks at what is current, bundle and cluster map",
+        description="seconds between two looks at bundle, cluster map and deny list",
     )
     body_limit_bytes: int = Field(
         default=1 << 20,
@@ -87,11 +87,16 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
-        description="where cluster maps are followed, redis://[[user]:password@]host:port/0 or "
-        "rediss://; empty: in the folder `clusters` among the bundles",
+        description="where cluster maps and deny list are followed, "
+        "redis://[[user]:password@]host:port/0 or rediss://; empty: among the bundles",
     )
     redis_url_file: Path | None = Field(
         default=None, description="a file that holds the URL, instead of ESANS_REDIS_URL"
+    )
+    deny_copy: Path | None = Field(
+        default=None,
+        description="a file of this service's own that keeps the last deny list of Redis "
+        "across restarts, where the folder of bundles may not be written",
     )
     namespace: str = Field(
         default="esans",
@@ -115,7 +120,7 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(complaints))
         return values
 
-    @field_validator("redis_url_file", "admin_token_file", mode="before")
+    @field_validator("redis_url_file", "admin_token_file", "deny_copy", mode="before")
     @classmethod
     def take_empty_for_unset(cls, value: object) -> object:
         """Compose files set a variable to nothing where the operator set none."""

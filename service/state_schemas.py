@@ -29,6 +29,18 @@ class FollowerAnswer(TypedDict):
     reasons: NotRequired[list[str]]
 
 
+class DenyAnswer(TypedDict):
+    """How the following of the deny list goes; in trouble the last good list stays in force."""
+
+    status: Annotated[
+        Literal["following", "unreachable", "refused", "empty", "stopped"],
+        Field(description="none of them makes the service less ready"),
+    ]
+    sequence: NotRequired[Annotated[int, Field(description="of the list in force")]]
+    count: NotRequired[Annotated[int, Field(description="ids on the list in force")]]
+    reasons: NotRequired[list[str]]
+
+
 class Readiness(TypedDict):
     """Whether a bundle is live; what is wrong, even where an older one serves on."""
 
@@ -36,6 +48,7 @@ class Readiness(TypedDict):
     bundle: NotRequired[str]
     reasons: NotRequired[list[str]]
     clusters: NotRequired[FollowerAnswer]
+    deny: NotRequired[DenyAnswer]
 
 
 class BundleAnswer(TypedDict):

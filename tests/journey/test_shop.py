@@ -120,3 +120,34 @@ def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
         assert len(rows) == len(set(rows)) == len(expected)
         away = np.abs(bundle.vectors[rows] @ query - bundle.vectors[expected] @ query)
         assert away.max() <= 1e-5  # the same ids, except where scores tie within this
+
+
+def test_items_like_another_are_mostly_of_its_shelf(url, shelf_of):
+    hits = []
+    for item_id in list(shelf_of)[:ASKED]:
+        asked = httpx.get(f"{url}/items/{item_id}/similar", params={"k": CANDIDATES})
+        found = [one["item_id"] for one in asked.raise_for_status().json()["candidates"]]
+        hits += [shelf_of[one] == shelf_of[item_id] for one in found]
+    assert sum(hits) > 0.9 * len(hits)
+
+
+def test_vectors_over_http_are_those_that_the_bundle_answers_with(shop, bundles, url):
+    bundle, data = open_bundle(Shelf(bundles).current()), load_dataset(shop)
+    everything = bundle.item_encoder.encode(data.modalities, len(data.item_ids))
+    features = {name: rows[:ASKED] for name, rows in data.modalities.items()}
+    items = [
+        {
+            name: None if np.isnan(rows[row]).all() else rows[row].tolist()
+            for name, rows in features.items()
+        }
+        for row in range(ASKED)
+    ]
+    told = httpx.post(f"{url}/embed", json={"items": items}).raise_for_status().json()
+    for vector, expected, content in zip(told["vectors"], everything, items, strict=False):
+        if any(content.values()):
+            np.testing.assert_allclose(vector, expected, rtol=0, atol=1e-5)
+    user = {"user_id": data.user_ids[0]}
+    (vector,) = httpx.post(f"{url}/embed", json={"users": [user]}).json()["vectors"]
+    for one in httpx.post(f"{url}/retrieve", json=user).json()["candidates"]:
+        score = bundle.vectors[bundle.items.row_of(one["item_id"])] @ np.float32(vector)
+        assert abs(score - one["score"]) <= 1e-5

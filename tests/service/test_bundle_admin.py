@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from index.looks import Looks
 from index.shelf import Shelf
 from service.live_bundle import LiveBundle
-from service.looks import Looks
 from service.metrics import Metrics
 from tests.conftest import ROOT
 from tests.handmade import handmade_map, publish_handmade

@@ -40,11 +40,16 @@ def publish_spoilt(bundles, now, name="item_vectors.npy"):
 
 def test_the_port_is_open_before_there_is_a_bundle(empty, tmp_path):
     assert empty.get("/livez").json() == {"status": "alive"}
+    until(lambda: "not asked" not in empty.get("/readyz").text)
     told = empty.get("/readyz")
     assert told.status_code == 503
     assert told.json() == {
         "status": "no bundle",
         "reasons": [f"nothing is published in {tmp_path}"],
+        "deny": {
+            "status": "empty",
+            "reasons": [f"no deny list is set in {tmp_path / 'deny'}"],
+        },
     }
 
 

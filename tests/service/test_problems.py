@@ -1,4 +1,5 @@
 import json
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -114,6 +115,22 @@ def test_a_body_without_a_length_is_counted_as_it_comes(shelf_folder):
 def test_an_unknown_path_is_a_problem_too(caller):
     told = problem(caller.get("/retrieve/"), 404)
     assert told["instance"] == "/retrieve/"
+
+
+@pytest.mark.parametrize("path", ["/a b/\u00e9?#%/\n", "/[::1", "/items/\u202e/"])
+def test_a_problem_names_the_path_that_was_asked_as_it_would_be_asked_again(caller, path):
+    told = problem(caller.get(quote(path)), 404)
+    assert told["instance"].isascii()
+    assert unquote(told["instance"]) == path
+
+
+@pytest.mark.parametrize("host", ["[", "a b", "[::1", "x:y:z", "\xff"])
+def test_a_host_that_is_none_fails_nothing(caller, host):
+    problem(caller.get("/nowhere", headers={"Host": host.encode("latin-1")}), 404)
+    problem(
+        caller.ask("POST", "/retrieve", content="{", headers={"Host": host.encode("latin-1")}),
+        422,
+    )
 
 
 def test_a_wrong_method_names_the_right_one(caller):

@@ -43,6 +43,11 @@ class Looks:
             self._changed.wait_for(lambda: self._done > after or self._is_over, limit_s)
             return self._done > after
 
+    def wait_for_the_first(self, limit_s: float) -> None:
+        """Wait until a look has been taken, ever."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._done > 0 or self._is_over, limit_s)
+
     def end(self) -> None:
         """Let nobody wait any more: no further look will be taken."""
         with self._changed:
