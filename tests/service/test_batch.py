@@ -2,6 +2,7 @@ import json
 import threading
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from service.retrieval_schemas import BatchAnswer
@@ -19,6 +20,19 @@ QUESTIONS = [
     {"history": [f"item-{row}" for row in range(40)], "k": 5},
     {},
 ]
+
+
+ids = st.sampled_from([*(f"item-{row}" for row in range(40)), "lost", 7])
+questions = st.fixed_dictionaries(
+    {},
+    optional={
+        "user_id": st.sampled_from(["user-0", "user-1", "user-2", "nobody"]),
+        "history": st.none() | st.lists(ids, max_size=45),
+        "k": st.integers(1, 50),
+        "exclude": st.lists(ids, max_size=45),
+        "exclude_seen": st.booleans(),
+    },
+)
 
 
 def batch(caller, questions):
@@ -48,6 +62,14 @@ def test_each_question_of_a_batch_is_answered_as_if_asked_alone(caller):
     assert len(told["answers"]) == len(QUESTIONS)
     for question, together in zip(QUESTIONS, told["answers"], strict=True):
         assert_same(together, caller.retrieve(**question).json())
+
+
+@given(asked=st.lists(questions, min_size=1, max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_a_batch_is_answered_as_its_questions_alone_whatever_they_are(caller, asked):
+    together = batch(caller, asked).json()["answers"]
+    for question, told in zip(asked, together, strict=True):
+        assert_same(told, caller.retrieve(**question).json())
 
 
 def test_the_largest_batch_is_answered_in_order(caller):

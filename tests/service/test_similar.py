@@ -121,6 +121,18 @@ def test_an_id_may_hold_anything_that_text_can(tmp_path):
     assert "unmatched" not in text
 
 
+def test_a_denied_item_may_be_asked_about_but_never_comes(tmp_path):
+    publish_handmade(tmp_path)
+    with running(tmp_path, admin_token="token") as caller:
+        caller.wait_for("ready")
+        headers, denied = {"Authorization": "Bearer token"}, {"items": ["item-4", "item-6"]}
+        caller.ask("PUT", "/admin/deny", json=denied, headers=headers).raise_for_status()
+        assert sorted(found(caller, "item-4")) == sorted(set(ALL) - {"item-4", "item-6"})
+        assert sorted(found(caller, "item-5")) == sorted(
+            set(ALL) - {*denied["items"], "item-5"}
+        )
+
+
 def test_answers_are_counted_as_those_of_retrieve(shelf_folder):
     with running(shelf_folder) as caller:
         caller.wait_for("ready")
