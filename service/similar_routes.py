@@ -39,7 +39,7 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
         "/items/{item_id:any}/similar",
         summary="Items like another one",
         openapi_extra=asks(SimilarRequest, in_path=("item_id",)),
-        responses=answers("Candidates, best first", RetrieveAnswer, 404, 422, 503),
+        responses=answers("Candidates, best first", RetrieveAnswer, 400, 404, 422, 503),
         response_class=Response,
     )
     async def similar(request: Request) -> Response:

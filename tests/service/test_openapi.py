@@ -1,12 +1,15 @@
+from pathlib import Path
+
 import pytest
 
+from service.describe import described as described_text
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
 
 CALLS = [
     ("post", "/retrieve", {"200", "408", "413", "422", "500", "503"}),
     ("post", "/retrieve/batch", {"200", "408", "413", "422", "500", "503"}),
-    ("get", "/items/{item_id}/similar", {"200", "404", "422", "500", "503"}),
+    ("get", "/items/{item_id}/similar", {"200", "400", "404", "422", "500", "503"}),
     ("post", "/embed", {"200", "409", "408", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
     ("get", "/readyz", {"200", "500", "503"}),
@@ -157,3 +160,8 @@ def test_what_the_page_offers_to_send_is_answered(tmp_path):
 
 def test_the_docs_open(caller):
     assert caller.get("/docs").status_code == 200
+
+
+def test_the_description_in_the_repository_is_current():
+    kept = (Path(__file__).parents[2] / "docs" / "openapi.json").read_text()
+    assert kept == described_text(), "run `make openapi` and commit docs/openapi.json"
