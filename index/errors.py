@@ -22,6 +22,7 @@ EsansError                      the root: catch this to catch them all
 │   ├── ForeignClusterMapError  the map is of another catalogue
 │   └── NoDenyListError         none is set in it, and it may have lost one
 └── RequestError                a question that cannot be answered as asked
+    ├── UnknownAttributeError   it filters by what the bundle cannot be filtered by
     ├── UnknownItemError        it is about an item that the bundle does not hold
     └── TooManyDeniedError      more items are to be denied than a deny list holds
 
@@ -125,6 +126,10 @@ class NoDenyListError(ClusterStoreError):
 
 class RequestError(EsansError):
     """A question that cannot be answered as it was asked."""
+
+
+class UnknownAttributeError(RequestError):
+    """A question filters by an attribute that the bundle cannot be filtered by."""
 
 
 class UnknownItemError(RequestError):

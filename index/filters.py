@@ -48,11 +48,17 @@ class Filters:
 
     def of(self, attribute: str, values: Sequence[str]) -> list[Rows | None]:
         """Return the rows that have each value; None for one that no item has."""
+        keys = self.keys_of(attribute, values)
+        return [self.list_of(key) if key >= 0 else None for key in keys]
+
+    def keys_of(self, attribute: str, values: Sequence[str]) -> list[int]:
+        """Return the number of each value's list; -1 for one that no item has."""
         found = self.keys.rows_of([attribute + SEPARATOR + value for value in values])
-        return [
-            self.rows[self.offsets[key] : self.offsets[key + 1]] if key >= 0 else None
-            for key in found.tolist()
-        ]
+        return [int(key) for key in found]
+
+    def list_of(self, key: int) -> Rows:
+        """Return the rows of a list, ascending."""
+        return self.rows[self.offsets[key] : self.offsets[key + 1]]
 
     def value_counts(self) -> dict[str, int]:
         """Return attribute -> how many distinct values; read from the files themselves."""

@@ -1,11 +1,6 @@
-"""Nearest items by inner product. The one door to FAISS for searching.
+"""Nearest items by inner product. The one door to FAISS for searching."""
 
-Exact (`Flat`) up to 50,000 items, where it is fast enough; above that `IVF...,SQ8`: in speed,
-memory and recall under exclusions it beats the graph indexes that were measured.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,33 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.id_table import Rows
+from index.row_set import RowSet
 
 Floats = NDArray[np.float32]
 
-FLAT_LIMIT = 50_000
-WANTED_RECALL = 0.95
-TUNED_COUNTS = (100, 200)  # nprobe grows until recall at each of these is reached
-REPORTED_COUNTS = (100, 200, 1_000)
+CHUNK = 8_192  # vectors added at once
 FAISS_VERSION: str = faiss.__version__
-
-
-def slack(count: int) -> int:
-    """Return how many rows beyond `count` to fetch, so that the index's rounding costs none."""
-    return 16 + count // 4
-
-
-def exact_scores(vectors: Floats, rows: Rows, query: Floats) -> Floats:
-    """Return the inner products of a query [dim] with chosen rows; shape [len(rows)]."""
-    return (vectors[rows] @ query).astype(np.float32, copy=False)
-
-
-def best_rows(rows: Rows, scores: Floats, count: int) -> NDArray[np.intp]:
-    """Return positions of the best `count`, ordered by score downwards, then row upwards."""
-    if count < len(rows):
-        floor = np.partition(scores, len(scores) - count)[len(scores) - count]
-        kept = np.flatnonzero(scores >= floor)
-        return kept[np.lexsort((rows[kept], -scores[kept]))][:count]
-    return np.lexsort((rows, -scores))[:count]
+UNTYPED: Any = faiss  # for calls that its own types do not describe
 
 
 @dataclass(frozen=True)
@@ -48,6 +23,7 @@ class ItemIndex:
     """An index over item vectors. Immutable once built or opened: change means a new one."""
 
     handle: Any
+    _efforts: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -64,11 +40,72 @@ class ItemIndex:
         """Return how many lists a search visits, or None where it is exact."""
         return int(self.handle.nprobe) if isinstance(self.handle, faiss.IndexIVF) else None
 
-    def search(self, query: Floats, count: int) -> Rows:
-        """Return up to `count` rows near a query [dim], best first as the index rounds."""
-        _, rows = self.handle.search(query.reshape(1, -1), count)
-        found: Rows = rows[0][rows[0] >= 0].astype(np.int32)
-        return found
+    @property
+    def list_count(self) -> int:
+        """Return how many lists the items stand in: 1 where a search is exact."""
+        return int(self.handle.nlist) if isinstance(self.handle, faiss.IndexIVF) else 1
+
+    @property
+    def can_narrow(self) -> bool:
+        """Return whether `narrowed` can be asked for."""
+        return isinstance(self.handle, faiss.IndexIVFScalarQuantizer)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return about how much memory it takes: codes and row numbers."""
+        code_bytes = self.handle.code_size if self.list_count > 1 else 4 * self.dim
+        return int(self.count * (code_bytes + 8) + self.list_count * self.dim * 4)
+
+    def search(
+        self,
+        query: Floats,
+        count: int,
+        nprobe: int | None = None,
+        eligible: RowSet | None = None,
+    ) -> Rows:
+        """Return up to `count` rows near a query [dim], best first as the index rounds.
+
+        nprobe    lists to visit; None: as many as it was tuned to
+        eligible  the only rows that may be returned; None: all
+        """
+        params = self._params(nprobe or self.nprobe, eligible)
+        _, rows = self.handle.search(query.reshape(1, -1), count, params=params)
+        found: Rows = rows[0].astype(np.int32)
+        return found if found[-1] >= 0 else found[found >= 0]
+
+    def lists_of_rows(self) -> Rows:
+        """Return the list that each row stands in; [count]. Searches may go on meanwhile."""
+        self.handle.make_direct_map()
+        places = faiss.vector_to_array(self.handle.direct_map.array)
+        self.handle.set_direct_map_type(UNTYPED.DirectMap.NoMap)
+        return (places >> 32).astype(np.int32)
+
+    def narrowed(self, rows: Rows, vectors: Floats, lists: Rows) -> "ItemIndex":
+        """Return an index over these rows alone, in the lists that hold any of them.
+
+        rows     ascending, and found under these numbers
+        vectors  [items, dim]
+        lists    [items], see `lists_of_rows`
+        """
+        own = lists[rows]
+        is_used = np.bincount(own, minlength=self.list_count) > 0
+        used, place_of = np.flatnonzero(is_used), np.cumsum(is_used) - 1
+        centres = faiss.IndexFlatIP(self.dim)
+        whole = faiss.downcast_index(self.handle.quantizer)
+        centres.add(whole.reconstruct_n(0, self.list_count)[used])
+        narrow: Any = faiss.IndexIVFScalarQuantizer(
+            centres,
+            self.dim,
+            len(used),
+            self.handle.sq.qtype,
+            faiss.METRIC_INNER_PRODUCT,
+            self.handle.by_residual,
+        )
+        narrow.sq, narrow.is_trained = self.handle.sq, True
+        for first in range(0, len(rows), CHUNK):
+            chosen = rows[first : first + CHUNK]
+            _add(narrow, vectors[chosen], chosen, place_of[own[first : first + CHUNK]])
+        return ItemIndex(narrow)
 
     def save(self, path: Path) -> None:
         """Write the index file; nprobe travels inside. Raises OSError if the disk refuses."""
@@ -86,56 +123,36 @@ class ItemIndex:
         handle = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         return cls(handle)
 
-
-@dataclass(frozen=True)
-class IndexCard:
-    """What was built, and how well it finds what exact search finds."""
-
-    factory: str
-    nprobe: int | None
-    recall: dict[int, float]  # at count -> share of the exact best `count` that is found
-
-
-def build_item_index(
-    vectors: Floats, queries: Floats, seed: int
-) -> tuple[ItemIndex, IndexCard]:
-    """Build the index for a catalogue, and tune it on queries like those it will see.
-
-    vectors  [items, dim]    unit rows
-    queries  [queries, dim]  from validation histories; at most the first 1,000 are used
-    """
-    count, dim = vectors.shape
-    if count <= FLAT_LIMIT:
-        flat = faiss.IndexFlatIP(dim)
+    @classmethod
+    def exact(cls, vectors: Floats) -> Self:
+        """Build one that compares with every vector."""
+        flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(vectors)
-        exact = {n: 1.0 for n in REPORTED_COUNTS if n <= count}
-        return ItemIndex(flat), IndexCard("Flat", None, exact)
-    factory = f"IVF{list_count(count)},SQ8"
-    handle: Any = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    handle.cp.seed = seed
-    handle.train(vectors)
-    handle.add(vectors)
-    index = ItemIndex(handle)
-    recall = tune(index, vectors, queries[:1_000])
-    return index, IndexCard(factory, index.nprobe, recall)
+        return cls(flat)
 
+    @classmethod
+    def trained(cls, vectors: Floats, factory: str, seed: int) -> Self:
+        """Build one by FAISS's own description of it, as `IVF4096,SQ8`."""
+        handle: Any = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        handle.cp.seed = seed
+        handle.train(vectors)
+        handle.add(vectors)
+        return cls(handle)
 
-def list_count(items: int) -> int:
-    """Return the number of IVF lists: the power of two nearest to 4 sqrt(items)."""
-    return int(2 ** round(np.log2(4 * np.sqrt(items))))
+    def _params(self, nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: ANN401  # FAISS's own
+        if eligible is None:
+            return None if nprobe is None else self._effort(nprobe)
+        selector = UNTYPED.IDSelectorBitmap(eligible.bits)
+        if nprobe is None:
+            return UNTYPED.SearchParameters(sel=selector)
+        return UNTYPED.SearchParametersIVF(sel=selector, nprobe=nprobe)
 
-
-def tune(index: ItemIndex, vectors: Floats, queries: Floats) -> dict[int, float]:
-    """Double nprobe until recall is reached at each of TUNED_COUNTS; return the recall."""
-    truth = exact_neighbours(vectors, queries, max(REPORTED_COUNTS))
-    recall: dict[int, float] = {}
-    nprobe = 1
-    while True:
-        index.handle.nprobe = nprobe
-        recall = measure_recall(index, vectors, queries, truth, TUNED_COUNTS)
-        if min(recall.values()) >= WANTED_RECALL or nprobe >= index.handle.nlist:
-            return measure_recall(index, vectors, queries, truth, REPORTED_COUNTS)
-        nprobe *= 2
+    def _effort(self, nprobe: int) -> Any:  # noqa: ANN401  # FAISS's own
+        """Return the same parameters each time: making them costs as much as a short list."""
+        params = self._efforts.get(nprobe)
+        if params is None:
+            params = self._efforts[nprobe] = UNTYPED.SearchParametersIVF(nprobe=nprobe)
+        return params
 
 
 def exact_neighbours(vectors: Floats, queries: Floats, count: int) -> NDArray[np.int64]:
@@ -144,18 +161,8 @@ def exact_neighbours(vectors: Floats, queries: Floats, count: int) -> NDArray[np
     return np.asarray(rows, dtype=np.int64)
 
 
-def measure_recall(
-    index: ItemIndex,
-    vectors: Floats,
-    queries: Floats,
-    truth: NDArray[np.int64],
-    counts: Sequence[int],
-) -> dict[int, float]:
-    """Return, per count, the share of the exact best that a search with re-scoring returns."""
-    found: dict[int, list[float]] = {count: [] for count in counts}
-    for query, best in zip(queries, truth, strict=True):
-        for count in counts:
-            rows = index.search(query, count + slack(count))
-            kept = rows[best_rows(rows, exact_scores(vectors, rows, query), count)]
-            found[count].append(float(np.isin(best[:count], kept).mean()))
-    return {count: float(np.mean(shares)) for count, shares in found.items()}
+def _add(narrow: Any, vectors: Floats, rows: Rows, places: NDArray[np.intp]) -> None:  # noqa: ANN401  # FAISS's own
+    """Add vectors to lists that are known already, under their own row numbers."""
+    ids, lists = rows.astype(np.int64), places.astype(np.int64)
+    pointers = [faiss.swig_ptr(one) for one in (vectors, ids, lists)]
+    narrow.add_core(len(rows), *pointers)

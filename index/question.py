@@ -6,9 +6,10 @@ from typing import Literal
 
 from index.id_table import Rows
 from index.item_index import Floats
+from index.scope import Key
 
 Fallback = Literal["unknown_user", "empty_history", "no_known_items"]
-Filters = Mapping[str, Sequence[str]]
+Filter = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Question:
     history       item ids, oldest first; replaces the stored history of `user_id` where given
     exclude       item ids never to return
     exclude_seen  whether the items of the whole history are excluded too
-    filters       attribute -> values, one of which an item must have; of every attribute named
+    filter        attribute -> values, one of which an item must have; of every attribute named
     """
 
     count: int
@@ -26,7 +27,7 @@ class Question:
     history: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     exclude_seen: bool = True
-    filters: Filters = field(default_factory=dict)
+    filter: Filter = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SimilarQuestion:
     item_id: str
     count: int
     exclude: Sequence[str] = ()
-    filters: Filters = field(default_factory=dict)
+    filter: Filter = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,17 @@ class Prepared:
     """A question in the index's own terms: all that is left is to search.
 
     query     [dim]  unit row; None where there is nothing to search with: popular items answer
-    excluded  item rows never to return, ascending, each once
+    excluded  item rows never to return, ascending; some may stand there twice
+    wanted    the filter
     """
 
     count: int
     query: Floats | None
     excluded: Rows
-    filters: Filters
+    wanted: Key
     fallback: Fallback | None
     unknown: list[str]
+    unknown_values: Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,13 @@ from index.bundle import Bundle
 from index.errors import UnknownItemError
 from index.id_table import Rows
 from index.item_index import Floats
+from index.limits import LIMITS, Limits
+from index.popular import Popular
 from index.question import Answer, Fallback, Prepared, Question, SimilarQuestion
 from index.row_set import RowSet
-from index.search import QUICK_ROWS, Search
+from index.scope import NO_ROWS, Scope
+from index.scopes import Scopes
+from index.search import Search
 
 __all__ = ["Answer", "Fallback", "Prepared", "Question", "Retriever", "SimilarQuestion"]
 
@@ -22,10 +26,12 @@ class Retriever:
     prepared by one call of the encoder; each is finished alone, others may come between.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, limits: Limits = LIMITS) -> None:
         self.bundle = bundle
-        self._search = Search(bundle.index, bundle.vectors)
-        self._popular_rows = np.argsort(-bundle.counts, kind="stable").astype(np.int32)
+        self._search = Search(bundle.index, bundle.vectors, limits)
+        self._popular = Popular(bundle.counts)
+        self._scopes = Scopes(bundle, limits)
+        self._allowed: tuple[RowSet, Scope] | None = None  # what was denied last, all but that
 
     def find(self, question: Question, denied: RowSet | None = None) -> Answer:
         """Find up to `count` candidates; fewer only where fewer are eligible.
@@ -44,6 +50,7 @@ class Retriever:
 
     def prepare(self, questions: Sequence[Question]) -> list[Prepared]:
         """Read and encode the histories of questions, all in one call of the encoder."""
+        filters = [self._scopes.read(question.filter) for question in questions]
         read = [self._history_of(question) for question in questions]
         asked = [history for history, _, fallback in read if fallback is None]
         queries = iter(self.encode(asked) if asked else ())
@@ -52,11 +59,14 @@ class Retriever:
                 count=question.count,
                 query=None if fallback else next(queries),
                 excluded=self._excluded(question, history),
-                filters=question.filters,
+                wanted=wanted,
                 fallback=fallback,
                 unknown=unknown,
+                unknown_values=unknown_values,
             )
-            for question, (history, unknown, fallback) in zip(questions, read, strict=True)
+            for question, (wanted, unknown_values), (history, unknown, fallback) in zip(
+                questions, filters, read, strict=True
+            )
         ]
 
     def prepare_similar(self, question: SimilarQuestion) -> Prepared:
@@ -68,19 +78,41 @@ class Retriever:
                 "ask for an item of its catalogue"
             )
         named = self.bundle.items.rows_of(question.exclude)
-        excluded = np.unique(np.append(named[named >= 0], row)).astype(np.int32)
-        query = self.bundle.vectors[row]
-        return Prepared(question.count, query, excluded, question.filters, None, [])
+        wanted, unknown_values = self._scopes.read(question.filter)
+        return Prepared(
+            count=question.count,
+            query=self.bundle.vectors[row],
+            excluded=np.sort(np.append(named[named >= 0], np.int32(row))),
+            wanted=wanted,
+            fallback=None,
+            unknown=[],
+            unknown_values=unknown_values,
+        )
 
     def finish(self, prepared: Prepared, denied: RowSet | None = None) -> Answer:
         """Search for a prepared question, whatever it takes."""
-        answer = self._finish(prepared, denied, None)
-        assert answer is not None  # without a limit there is always one
-        return answer
+        scope = self._scopes.find(prepared.wanted) if prepared.wanted else None
+        scope = self._less(scope, denied)
+        count, excluded = prepared.count, prepared.excluded
+        if prepared.query is None:
+            return self._answer(prepared, self._popular.find(count, excluded, scope))
+        found = self._search.find(prepared.query, count, excluded, scope)
+        return self._answer(prepared, *found)
 
     def finish_quickly(self, prepared: Prepared, denied: RowSet | None = None) -> Answer | None:
-        """Search as `finish` does; None if only a long exact search would answer."""
-        return self._finish(prepared, denied, QUICK_ROWS)
+        """Search as `finish` does; None if that takes long: then nobody should wait behind it.
+
+        Long takes only what compares very many rows, or the first question with a wide filter.
+        """
+        scope = self._scopes.find_quickly(prepared.wanted) if prepared.wanted else None
+        if prepared.wanted and scope is None:
+            return None
+        scope = self._less(scope, denied)
+        count, excluded = prepared.count, prepared.excluded
+        if prepared.query is None:
+            return self._answer(prepared, self._popular.find(count, excluded, scope))
+        found = self._search.find_quickly(prepared.query, count, excluded, scope)
+        return None if found is None else self._answer(prepared, *found)
 
     def encode(self, histories: Sequence[Rows]) -> Floats:
         """Encode histories of item rows, oldest first, none empty; [len(histories), dim]."""
@@ -89,35 +121,28 @@ class Retriever:
     def search(self, query: Floats, count: int, excluded: Rows) -> tuple[Rows, Floats]:
         """Find the best `count` rows for a query [dim], ordered by exact score, then row.
 
-        excluded  distinct item rows that must not be returned
+        excluded  ascending item rows that must not be returned
         """
-        found = self._search.find(query, count, excluded, None)
-        assert found is not None  # without a limit there is always something
-        return found
+        return self._search.find(query, count, excluded, None)
 
-    def _finish(
-        self, prepared: Prepared, denied: RowSet | None, most_rows: int | None
-    ) -> Answer | None:
-        allowed = denied.complement() if denied is not None else None
-        if prepared.query is None:
-            rows, scores = self._popular(prepared.count, prepared.excluded, allowed), None
-        else:
-            found = self._search.find(
-                prepared.query, prepared.count, prepared.excluded, allowed, most_rows
-            )
-            if found is None:
-                return None
-            rows, scores = found
-        ids = self.bundle.items.ids_of(rows)
-        return Answer(ids, rows, scores, prepared.fallback, prepared.unknown)
+    def _answer(self, prepared: Prepared, rows: Rows, scores: Floats | None = None) -> Answer:
+        return Answer(
+            item_ids=self.bundle.items.ids_of(rows),
+            rows=rows,
+            scores=scores,
+            fallback=prepared.fallback,
+            unknown=prepared.unknown,
+            unknown_values=prepared.unknown_values,
+        )
 
-    def _popular(self, count: int, excluded: Rows, allowed: RowSet | None) -> Rows:
-        """Return the items with the most training positives that may be returned."""
-        rows = self._popular_rows
-        if allowed is not None:
-            rows = rows[allowed.contains(rows)]
-        head = rows[: count + len(excluded)]
-        return head[~np.isin(head, excluded)][:count]
+    def _less(self, scope: Scope | None, denied: RowSet | None) -> Scope | None:
+        """Return a scope less what is denied."""
+        if denied is None:
+            return scope
+        if self._allowed is None or self._allowed[0] is not denied:
+            self._allowed = (denied, Scope(denied.complement()))
+        rest = self._allowed[1]
+        return rest if scope is None else scope.within(rest.allowed)
 
     def _history_of(self, question: Question) -> tuple[Rows, list[str], Fallback | None]:
         """Return known history rows, unknown ids, and why there is nothing to encode, if so."""
@@ -139,10 +164,7 @@ class Retriever:
     def _excluded(self, question: Question, history: Rows) -> Rows:
         named = self.bundle.items.rows_of(question.exclude)
         seen = history if question.exclude_seen else NO_ROWS
-        return np.unique(np.concatenate([named[named >= 0], seen])).astype(np.int32)
-
-
-NO_ROWS = np.empty(0, dtype=np.int32)
+        return np.sort(np.concatenate([named[named >= 0], seen]))
 
 
 def _if_empty(history: Rows) -> Fallback | None:

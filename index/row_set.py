@@ -11,6 +11,7 @@ from index.id_table import Rows
 Bits = NDArray[np.uint8]
 
 WORD = 8  # bytes: bits come in whole words, so that counting is cheap
+MANY = 64  # of so many rows one is many: then setting bits one by one is slower
 BIT_OF: Bits = np.left_shift(1, np.arange(8)).astype(np.uint8)
 
 
@@ -35,6 +36,10 @@ class RowSet:
         """
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < item_count:
             raise IndexError(f"rows reach from {rows.min()} to {rows.max()} of {item_count}")
+        if len(rows) > item_count // MANY:
+            is_in = np.zeros(8 * byte_count(item_count), dtype=np.bool_)
+            is_in[rows] = True
+            return cls._of(np.packbits(is_in, bitorder="little"), item_count)
         bits = np.zeros(byte_count(item_count), dtype=np.uint8)
         np.bitwise_or.at(bits, rows >> 3, BIT_OF[rows & 7])
         return cls._of(bits, item_count)
@@ -67,11 +72,16 @@ class RowSet:
 
     def rows(self) -> Rows:
         """Return the rows, ascending; [count]."""
-        words = np.flatnonzero(self.bits.view(np.uint64))  # a narrow set has few
-        used = self.bits.reshape(-1, WORD)[words]
-        is_in = np.unpackbits(used, axis=1, bitorder="little")  # [used words, 64]
-        word, bit = np.nonzero(is_in)
-        return (words[word] * (8 * WORD) + bit).astype(np.int32)
+        return self.rows_between(0, self.item_count)
+
+    def rows_between(self, first: int, end: int) -> Rows:
+        """Return the rows from `first` up to and without `end`, ascending.
+
+        Both are multiples of 8, but for an end that is the catalogue's.
+        """
+        is_in = np.unpackbits(self.bits[first // 8 : -(-end // 8)], bitorder="little")
+        rows = np.flatnonzero(is_in.view(np.bool_))  # as bool it is ten times as fast
+        return (rows + first).astype(np.int32)
 
     @property
     def size_bytes(self) -> int:

@@ -1,48 +1,108 @@
-"""Search within what is eligible: the best rows for a query, by exact score."""
+"""Search within a scope: the best rows for a query, by exact score, as many as there are.
+
+From cheap to dear: a few rows are compared one by one; else the index is asked, more of it
+where that was not enough; at last every eligible row is compared. Which of them a question
+takes does not depend on how busy the service is: it gets the same answer each time.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from index.effort import NEARLY_ALL, lists_for, lists_within, more_lists, slack
 from index.id_table import Rows
-from index.item_index import Floats, ItemIndex, best_rows, exact_scores, slack
+from index.item_index import Floats, ItemIndex
+from index.limits import LIMITS, Limits
 from index.row_set import RowSet
+from index.scope import Scope
+from index.scores import best_of, best_rows, exact_scores
 
-QUICK_ROWS = 8_192  # rows that an exact search may read while others wait
+Found = tuple[Rows, Floats]
 
 
+@dataclass(frozen=True)
 class Search:
     """Finds rows of one bundle."""
 
-    def __init__(self, index: ItemIndex, vectors: Floats) -> None:
-        self._index = index
-        self._vectors = vectors
+    index: ItemIndex
+    vectors: Floats
+    limits: Limits = LIMITS
 
-    def find(
-        self,
-        query: Floats,
-        count: int,
-        excluded: Rows,
-        allowed: RowSet | None,
-        most_rows: int | None = None,
-    ) -> tuple[Rows, Floats] | None:
+    def find(self, query: Floats, count: int, excluded: Rows, scope: Scope | None) -> Found:
         """Find the best `count` rows for a query [dim], ordered by exact score, then row.
 
-        excluded   item rows, each once, that must not be returned
-        allowed    the only rows that may be; None: all
-        most_rows  that an exact search may read; None: as many as there are
-        returns    rows and exact scores, fewer than `count` only where fewer are eligible;
-                   None if only an exact search over more than `most_rows` would tell
+        excluded  ascending item rows that must not be returned
+        scope     the only rows that may be; None: all
+        returns   rows and exact scores; fewer than `count` only where fewer are eligible
         """
-        fetched = min(count + len(excluded) + slack(count), len(self._vectors))
-        rows = self._index.search(query, fetched)
-        rows = rows[~np.isin(rows, excluded)]
-        if allowed is not None:
-            rows = rows[allowed.contains(rows)]
-        eligible = len(self._vectors) if allowed is None else allowed.count
-        if len(rows) < min(count, eligible):
-            if most_rows is not None and eligible > most_rows:
+        found = self.find_quickly(query, count, excluded, scope)
+        if found is None:
+            eligible = self._eligible(excluded, scope)
+            found = best_of(self.vectors, eligible, query, count)
+        return found
+
+    def find_quickly(
+        self, query: Floats, count: int, excluded: Rows, scope: Scope | None
+    ) -> Found | None:
+        """Find as `find` does; None if only comparing very many rows would tell."""
+        if scope is not None and scope.listed is not None:
+            rows = without(scope.listed, excluded)
+            return self._best(query, count, rows)
+        rows = self._near(query, count, excluded, scope)
+        if len(rows) < count:
+            more = self._more(query, count, rows, self._eligible(excluded, scope))
+            if more is None:
                 return None
-            everything = RowSet.from_rows(excluded, len(self._vectors)).complement()
-            rows = (everything.intersection(allowed) if allowed else everything).rows()
-        scores = exact_scores(self._vectors, rows, query)
+            rows = more
+        return self._best(query, count, rows)
+
+    def _near(self, query: Floats, count: int, excluded: Rows, scope: Scope | None) -> Rows:
+        """Ask the index as it was tuned; perhaps not enough."""
+        index, allowed = self.index, None if scope is None else scope.allowed
+        share = 1.0 if allowed is None else max(1, allowed.count) / index.count
+        lists = lists_for(index, count, share, self.limits)
+        if scope is not None and scope.narrow is not None:
+            lists = lists_within(index, scope.narrow, count, self.limits)
+            index, allowed = scope.narrow, None if scope.is_filled else allowed
+        if len(excluded) > self.limits.many_excluded:
+            eligible = self._eligible(excluded, scope)
+            return index.search(query, min(count + slack(count), index.count), lists, eligible)
+        fetched = min(count + len(excluded) + slack(count), index.count)
+        if allowed is not None and share >= NEARLY_ALL:  # dropping the others costs least
+            rows = without(index.search(query, fetched, lists), excluded)
+            return rows[allowed.contains(rows)]
+        return without(index.search(query, fetched, lists, allowed), excluded)
+
+    def _more(self, query: Floats, count: int, rows: Rows, eligible: RowSet) -> Rows | None:
+        """Find more where the index found too few; None if that takes long."""
+        wanted = min(count, eligible.count)
+        if len(rows) >= wanted:
+            return rows
+        if eligible.count <= self.limits.few:
+            return eligible.rows()
+        fetched = min(count + slack(count), self.index.count)
+        for lists in more_lists(self.index, self.limits):
+            rows = self.index.search(query, fetched, lists, eligible)
+            if len(rows) >= wanted:
+                return rows
+        return None
+
+    def _eligible(self, excluded: Rows, scope: Scope | None) -> RowSet:
+        if scope is not None:
+            return scope.allowed.without(excluded)
+        return RowSet.from_rows(excluded, len(self.vectors)).complement()
+
+    def _best(self, query: Floats, count: int, rows: Rows) -> Found:
+        scores = exact_scores(self.vectors, rows, query)
         best = best_rows(rows, scores, count)
         return rows[best], scores[best]
+
+
+def without(rows: Rows, excluded: Rows) -> Rows:
+    """Return the rows that are not among the excluded, which ascend."""
+    if not len(excluded):
+        return rows
+    places = np.searchsorted(excluded, rows)
+    is_kept: NDArray[np.bool_] = excluded.take(places, mode="clip") != rows
+    return rows[is_kept]

@@ -14,7 +14,7 @@ from index.bundle import Histories
 from index.encoders import UserEncoder
 from index.filters import Filters
 from index.id_table import Rows, build_id_table, digest_of
-from index.item_index import FAISS_VERSION, Floats, ItemIndex, build_item_index, exact_scores
+from index.item_index import FAISS_VERSION, Floats, ItemIndex
 from index.manifest import (
     DatasetFacts,
     IndexFacts,
@@ -24,6 +24,8 @@ from index.manifest import (
     write_manifest,
 )
 from index.probe import Probe
+from index.scores import exact_scores
+from index.tuning import build_item_index
 
 PROBE_COUNT = 50  # candidates compared per question
 

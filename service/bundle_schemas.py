@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from index.shelf import VERSION_PATTERN
+from service.schemas import Asked, example
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Asked):
     """Which bundle is to be current?"""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = example()
 
     version: Annotated[str, Field(pattern=VERSION_PATTERN)] | None = Field(
         default=None, description="which one; without it, the one before the current one"

@@ -2,20 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from index.deny_list import MOST_ITEMS
-from service.schemas import Id
+from service.schemas import Asked, Id, example
 
 DeniedIds = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
 
 
-class DenyRequest(BaseModel):
+class DenyRequest(Asked):
     """Which items are never to be returned? Either all of them, or what changes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = example(add=["sku-00042"])
 
     items: DeniedIds | None = Field(default=None, description="these, and no others")
     add: DeniedIds = Field(default=[], description="these, too")

@@ -34,6 +34,7 @@ from index.errors import (
     StoreUnreachableError,
     TooManyDeniedError,
     TrainingError,
+    UnknownAttributeError,
     UnknownItemError,
     UnknownVersionError,
     WorseThanPopularityError,
@@ -73,6 +74,9 @@ INTERNAL = Row(500, "about:blank", "Internal Server Error")
 
 TABLE: dict[type[EsansError], Row] = {
     RequestError: Row(422, "urn:esans:problem:request", "The question cannot be answered"),
+    UnknownAttributeError: Row(
+        422, "urn:esans:problem:unknown-attribute", "There is no such attribute to filter by"
+    ),
     UnknownItemError: Row(
         404, "urn:esans:problem:unknown-item", "The bundle does not hold this item"
     ),

@@ -1,14 +1,9 @@
 import numpy as np
 import pytest
 
-from index.item_index import (
-    FLAT_LIMIT,
-    ItemIndex,
-    best_rows,
-    build_item_index,
-    exact_scores,
-    list_count,
-)
+from index.item_index import ItemIndex
+from index.scores import best_rows, exact_scores
+from index.tuning import FLAT_LIMIT, build_item_index, list_count
 from tests.handmade import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200

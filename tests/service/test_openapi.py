@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from index.folder_clusters import FolderClusters
 from service.describe import described as described_text
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
@@ -133,29 +134,33 @@ def test_the_admin_call_is_described_where_there_is_one(described, described_to_
     assert path not in described["paths"]
 
 
-def shown(described, call):
-    """The example of a call's body that the page offers to send."""
-    content = call["requestBody"]["content"]["application/json"]["schema"]
-    return resolved(described, content["$ref"])["examples"][0]
+def offered(described):
+    """Each call as the page offers to send it."""
+    for path, calls in described["paths"].items():
+        for method, call in calls.items():
+            filled, body = path, None
+            for one in call.get("parameters", []):
+                filled = filled.replace(f"{{{one['name']}}}", str(one.get("example")))
+            if "requestBody" in call:
+                content = call["requestBody"]["content"]["application/json"]["schema"]
+                body = resolved(described, content["$ref"])["examples"][0]
+            yield method.upper(), filled, body
 
 
 def test_what_the_page_offers_to_send_is_answered(tmp_path):
     ids = [f"sku-{row:05}" for row in range(50)]
-    publish_handmade(tmp_path, ids=ids, clusters=handmade_map(ids=ids))
-    with running(tmp_path) as caller:
-        caller.wait_for_clusters("empty", handmade_map(ids=ids).version)
-        described = caller.get("/openapi.json").json()
-        asked = 0
-        for path, calls in described["paths"].items():
-            for method, call in calls.items():
-                for one in call.get("parameters", []):
-                    if one["required"]:
-                        path = path.replace(f"{{{one['name']}}}", one["example"])
-                body = shown(described, call) if "requestBody" in call else None
-                answer = caller.ask(method.upper(), path, json=body)
-                assert answer.status_code == 200, (path, answer.text)
-                asked += 1
-        assert asked == len(CALLS)
+    store = FolderClusters(tmp_path / "clusters")
+    for turn in (0, 1):
+        publish_handmade(tmp_path, ids=ids, seed=turn)
+        store.publish(handmade_map(ids=ids, turn=turn))
+    with running(tmp_path, admin_token="secret") as caller:
+        caller.wait_for_clusters("following", handmade_map(ids=ids, turn=1).version)
+        headers = {"Authorization": "Bearer secret"}
+        calls = [*offered(caller.get("/openapi.json").json())]
+        assert len(calls) > len(CALLS)
+        for method, path, body in calls:
+            answer = caller.ask(method, path, json=body, headers=headers)
+            assert answer.status_code == 200, (path, answer.text)
 
 
 def test_the_docs_open(caller):
