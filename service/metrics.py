@@ -150,7 +150,7 @@ class Metrics:
         found = len(answer.item_ids)
         self.returned.observe(found)
         if found < asked.count:
-            self.short.labels("filter" if asked.filters else "eligible").inc()
+            self.short.labels("filter" if asked.wanted else "eligible").inc()
         if answer.fallback:
             self.fallbacks.labels(answer.fallback).inc()
 
