@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import cast
 
+import orjson
+
+from index.attributes import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from service.live_bundle import Live
 from service.live_clusters import Joined
@@ -28,6 +32,7 @@ def question_of(asked: RetrieveRequest) -> Question:
         history=asked.history,
         exclude=asked.exclude,
         exclude_seen=asked.exclude_seen,
+        filter=asked.filter,
     )
 
 
@@ -50,6 +55,8 @@ def tell(live: Live, joined: Joined | None, answer: Answer, include: Include) ->
     told = answer_of(live.bundle.version, answer)
     if "clusters" in include:
         add_clusters(told, joined)
+    if "attributes" in include:
+        add_attributes(told, live.bundle.attributes, answer)
     return told
 
 
@@ -67,6 +74,8 @@ def answer_of(version: str, answer: Answer) -> RetrieveAnswer:
         told["fallback"] = answer.fallback
     if answer.unknown:
         told["unknown_items"] = answer.unknown
+    if answer.unknown_values:
+        told["unknown_values"] = dict(answer.unknown_values)
     return told
 
 
@@ -78,3 +87,11 @@ def add_clusters(told: RetrieveAnswer, joined: Joined | None) -> None:
         candidate["cluster"] = own
     if joined:
         told["clusters"] = joined.version
+
+
+def add_attributes(told: RetrieveAnswer, known: Attributes | None, answer: Answer) -> None:
+    """Tell what the bundle tells of each candidate: JSON already, passed on as it stands."""
+    candidates = told["candidates"]
+    texts = [b"{}"] * len(candidates) if known is None else known.of(answer.rows)
+    for candidate, text in zip(candidates, texts, strict=True):
+        candidate["attributes"] = cast(dict[str, object], orjson.Fragment(text))

@@ -6,12 +6,16 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from index.retriever import Fallback
-from service.schemas import Asked, Id, Ids, example
+from service.schemas import ID_LENGTH, Asked, Id, Ids, Value, example
 
 MAX_COUNT, DEFAULT_COUNT = 1_000, 100
 MOST_QUESTIONS = 256
 
-Include = Annotated[list[Literal["clusters"]], Field(max_length=8)]
+MOST_ATTRIBUTES, MOST_VALUES = 32, 1_000
+
+Include = Annotated[list[Literal["clusters", "attributes"]], Field(max_length=8)]
+Attribute = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
+Values = Annotated[list[Value], Field(min_length=1, max_length=MOST_VALUES)]
 
 
 class RetrieveRequest(Asked):
@@ -36,6 +40,12 @@ class RetrieveRequest(Asked):
     exclude: Ids = Field(default=[], description="item ids never to return")
     exclude_seen: bool = Field(
         default=True, description="whether the items of the whole history are excluded too"
+    )
+    filter: Annotated[dict[Attribute, Values], Field(max_length=MOST_ATTRIBUTES)] = Field(
+        default={},
+        description="attribute -> values: an item must have one of them, for each attribute "
+        "named. `GET /bundle` tells the attributes, under `filters`; numbers and booleans are "
+        "compared as text",
     )
     include: Include = Field(
         default=[], description="what to tell of each candidate besides its score"
@@ -74,6 +84,13 @@ class Candidate(TypedDict):
         ]
     ]
 
+    attributes: NotRequired[
+        Annotated[
+            dict[str, object],
+            Field(description="where asked for: what the bundle tells of the item"),
+        ]
+    ]
+
 
 class RetrieveAnswer(TypedDict):
     """Candidates, best first."""
@@ -88,6 +105,12 @@ class RetrieveAnswer(TypedDict):
     ]
     unknown_items: NotRequired[
         Annotated[list[str], Field(description="ids of the history that the bundle lacks")]
+    ]
+    unknown_values: NotRequired[
+        Annotated[
+            dict[str, list[str]],
+            Field(description="attribute -> values of the filter that no item has"),
+        ]
     ]
 
 

@@ -35,8 +35,39 @@ class _TextOrInteger:
         )
 
 
+class _AnyPlainValue:
+    """Checks a value to filter by, of any kind; numbers and booleans become their text."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls,
+        source: type,
+        handler: GetCoreSchemaHandler,
+    ) -> core_schema.CoreSchema:
+        text = core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH)
+        integer = core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)
+        return core_schema.union_schema(
+            [
+                text,
+                core_schema.no_info_after_validator_function(str, integer),
+                core_schema.no_info_after_validator_function(
+                    _in_lower_case, core_schema.bool_schema(strict=True)
+                ),
+            ],
+            mode="left_to_right",
+            custom_error_type="value",
+            custom_error_message=f"a value is text of 1 to {ID_LENGTH} characters, an integer "
+            "of 64 bits, or a boolean; write others as text",
+        )
+
+
+def _in_lower_case(value: object) -> str:
+    return str(value).lower()
+
+
 Source = Literal["redis", "folder", "bundle"]
 Id = Annotated[str, _TextOrInteger]
+Value = Annotated[str, _AnyPlainValue]
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH)]
 
 

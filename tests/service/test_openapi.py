@@ -86,7 +86,7 @@ def test_the_question_is_described_to_the_last_bound(described):
     question = resolved(described, references(content)[0])
     assert question["additionalProperties"] is False
     assert set(question["properties"]) == {
-        *("user_id", "history", "k", "exclude", "exclude_seen", "include"),
+        *("user_id", "history", "k", "exclude", "exclude_seen", "filter", "include"),
     }
     k = question["properties"]["k"]
     assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
