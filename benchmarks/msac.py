@@ -15,8 +15,8 @@ import torch
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
+from index.reading.features import Floats
 from trainer.config import ClustersConfig
-from trainer.data.features import Floats
 from trainer.esans.alignment import align
 from trainer.esans.codebooks import fit_codebooks
 

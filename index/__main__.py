@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+from index.add_command import add_add_items, run_add_items
 from index.cluster_commands import add_cluster_commands, run_cluster_command
 from index.deny_commands import add_deny_commands, run_deny_command
 from index.errors import EsansError, FaultyBundleError
@@ -20,10 +21,20 @@ def main(arguments: list[str] | None = None) -> int:
             print(run_cluster_command(parsed))
         elif "deny_command" in parsed:
             print(run_deny_command(parsed))
+        elif "items" in parsed:
+            print(run_add_items(parsed))
         else:
             parsed.run(Shelf(parsed.bundles), parsed)
     except EsansError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = getattr(parsed, "bundles", None) or "the output"
+        print(
+            f"{place}: stopped by the system ({error}); what was current still is; see whether "
+            "the disk is full or may not be written to, then give the same command again",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -64,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="COUNT",
         help="how many of the newest stay (default: 3)",
     )
+    add_add_items(commands)
     maps = commands.add_parser("clusters", help="look at cluster maps and tend them")
     add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"), _count)
     denied = commands.add_parser("deny", help="look at the deny list and change it")

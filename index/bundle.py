@@ -223,7 +223,8 @@ def _mismatches(bundle: Bundle) -> list[str]:
     if bundle.clusters:
         version = manifest.cluster_maps[-1].get("version")
         claims.append(("cluster_map.json is of version", bundle.clusters.version, version))
-        claims.append(("cluster_map holds items", len(bundle.clusters), items))
+        trained = items - sum(one.count for one in manifest.added)  # a map is not extended
+        claims.append(("cluster_map holds items", len(bundle.clusters), trained))
     if bundle.histories:
         claims += _history_claims(bundle.histories, items)
     faults = broken(claims)

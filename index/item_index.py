@@ -139,6 +139,16 @@ class ItemIndex:
         handle.add(vectors)
         return cls(handle)
 
+    @classmethod
+    def extended(cls, path: Path, vectors: Floats) -> Self:
+        """Read a saved index into memory, and append those last vectors that it lacks.
+
+        Raises RuntimeError if FAISS cannot read it.
+        """
+        handle: Any = faiss.read_index(str(path))
+        handle.add(np.ascontiguousarray(vectors[handle.ntotal :]))
+        return cls(handle)
+
     def _params(self, nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: ANN401  # FAISS's own
         if eligible is None:
             return None if nprobe is None else self._effort(nprobe)

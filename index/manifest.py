@@ -65,6 +65,14 @@ class DatasetFacts(Closed):
     notes: list[str]
 
 
+class AddedFacts(Closed):
+    """Items that were added between two trainings: how many, when, and to which version."""
+
+    to: str
+    count: Annotated[int, Field(ge=1)]
+    at: str = Field(description="UTC, ISO 8601")
+
+
 class Manifest(Closed):
     """Everything that a reader must know before it trusts the files beside it."""
 
@@ -86,6 +94,9 @@ class Manifest(Closed):
     dataset: DatasetFacts
     index: IndexFacts
     cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
+    added: list[AddedFacts] = Field(
+        default=[], description="items added since the training, in order; not in the measures"
+    )
     measures: dict[str, Any] = Field(default={}, description="offline, through the same index")
     run: dict[str, Any] = Field(description="the run configuration")
     libraries: dict[str, str]

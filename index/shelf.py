@@ -132,6 +132,23 @@ class Shelf:
         with self._writing():
             return self._point_at(version)
 
+    def advance(self, version: str, before: Pointer | None) -> Pointer:
+        """Point `current` at a published version, unless somebody moved it meanwhile.
+
+        Raises BundleError if it does not say what it said before.
+        """
+        self.path_of(version)
+        with self._writing():
+            now = self.pointer()
+            if now != before:
+                raise BundleError(
+                    f"{self.folder / version}: published but not made current: meanwhile "
+                    f"{now.version if now else 'nothing'} was; do the same for that one, or "
+                    f"make it current all the same with `python -m index rollback "
+                    f"{self.folder} {version}`"
+                )
+            return self._point_at(version)
+
     def roll_back(self, version: str | None = None) -> Pointer:
         """Point `current` at the version before it, or at the one named.
 

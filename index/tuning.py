@@ -6,6 +6,7 @@ memory and recall under exclusions it beats the graph indexes that were measured
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from index.effort import TUNED_COUNT, lists_for, slack
 from index.item_index import Floats, ItemIndex, exact_neighbours
 from index.scores import best_rows, exact_scores
 
-FLAT_LIMIT = 50_000
+FLAT, FLAT_LIMIT = "Flat", 50_000
 WANTED_RECALL = 0.955  # of TUNED_COUNT: half a hundredth in hand for what is excluded
 FINENESS = 8  # nprobe is right to one part in so many
 REPORTED_COUNTS = (100, 200, 1_000)
@@ -37,14 +38,40 @@ def build_item_index(
     vectors  [items, dim]    unit rows
     queries  [queries, dim]  from validation histories; at most the first 1,000 are used
     """
-    count = len(vectors)
-    if count <= FLAT_LIMIT:
-        exact = {n: 1.0 for n in REPORTED_COUNTS if n <= count}
-        return ItemIndex.exact(vectors), IndexCard("Flat", None, exact)
-    factory = f"IVF{list_count(count)},SQ8"
-    index = ItemIndex.trained(vectors, factory, seed)
+    factory = factory_for(len(vectors))
+    if factory == FLAT:
+        return carded(ItemIndex.exact(vectors), factory, vectors, queries)
+    return carded(ItemIndex.trained(vectors, factory, seed), factory, vectors, queries)
+
+
+def extend_item_index(
+    saved: Path, factory: str, vectors: Floats, queries: Floats, seed: int
+) -> tuple[ItemIndex, IndexCard]:
+    """Append to a saved index the last rows of a catalogue, which it lacks, and tune it anew.
+
+    factory  of the saved index; where so many items want another one, that is built
+
+    Raises RuntimeError if FAISS cannot read the file.
+    """
+    if factory_for(len(vectors)) != factory:
+        return build_item_index(vectors, queries, seed)
+    return carded(ItemIndex.extended(saved, vectors), factory, vectors, queries)
+
+
+def carded(
+    index: ItemIndex, factory: str, vectors: Floats, queries: Floats
+) -> tuple[ItemIndex, IndexCard]:
+    """Tune an index, where there is anything to tune, and say what it finds."""
+    if factory == FLAT:
+        exact = {n: 1.0 for n in REPORTED_COUNTS if n <= len(vectors)}
+        return index, IndexCard(FLAT, None, exact)
     recall = tune(index, vectors, queries[:1_000])
     return index, IndexCard(factory, index.nprobe, recall)
+
+
+def factory_for(items: int) -> str:
+    """Return which index so many items want, in the words of FAISS."""
+    return FLAT if items <= FLAT_LIMIT else f"IVF{list_count(items)},SQ8"
 
 
 def list_count(items: int) -> int:

@@ -1,6 +1,6 @@
 """Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from index.filters import Filters
 from index.id_table import Rows, build_id_table, digest_of
 from index.item_index import FAISS_VERSION, Floats, ItemIndex
 from index.manifest import (
+    AddedFacts,
     DatasetFacts,
     IndexFacts,
     Manifest,
@@ -25,7 +26,9 @@ from index.manifest import (
 )
 from index.probe import Probe
 from index.scores import exact_scores
-from index.tuning import build_item_index
+from index.tuning import IndexCard, build_item_index
+
+BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexCard]]
 
 PROBE_COUNT = 50  # candidates compared per question
 
@@ -43,6 +46,7 @@ class RunFacts:
     run: dict[str, Any]
     libraries: dict[str, str]
     seed: int
+    added: Sequence[AddedFacts] = ()
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ class Contents:
     described: Described = NOTHING
 
 
-def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
+def write_bundle(
+    folder: Path, contents: Contents, facts: RunFacts, build: BuildIndex = build_item_index
+) -> Manifest:
     """Complete a staged folder that holds the towers' files and `items.parquet` already."""
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
     queries = encoder.encode_histories(contents.vectors, contents.tuning_histories)
-    index, card = build_item_index(contents.vectors, queries, facts.seed)
+    index, card = build(contents.vectors, queries, facts.seed)
     build_id_table(contents.item_ids).save(folder, "item_ids")
     np.save(folder / "item_vectors.npy", contents.vectors, allow_pickle=False)
     np.save(folder / "item_counts.npy", contents.counts, allow_pickle=False)
@@ -126,6 +132,7 @@ def write_bundle(folder: Path, contents: Contents, facts: RunFacts) -> Manifest:
         ),
         cluster_maps=facts.cluster_maps,
         run=facts.run,
+        added=list(facts.added),
         libraries=facts.libraries,
         files=facts_of(folder),
     )

@@ -8,6 +8,7 @@ import orjson
 
 from index.attributes import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
+from service.filtering import filter_of
 from service.live_bundle import Live
 from service.live_clusters import Joined
 from service.retrieval_schemas import Include, RetrieveAnswer, RetrieveRequest
@@ -38,16 +39,7 @@ def question_of(asked: RetrieveRequest) -> Question:
 
 def similar_of(asked: SimilarRequest) -> SimilarQuestion:
     """Put a request for similar items into the index's words."""
-    return SimilarQuestion(asked.item_id, asked.k, asked.exclude, filters_of(asked.filter))
-
-
-def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
-    """Gather `attribute:value` texts by attribute; the first colon divides them."""
-    filters: dict[str, list[str]] = {}
-    for pair in pairs:
-        attribute, _, value = pair.partition(":")
-        filters.setdefault(attribute, []).append(value)
-    return filters
+    return SimilarQuestion(asked.item_id, asked.k, asked.exclude, filter_of(asked.filter))
 
 
 def tell(live: Live, joined: Joined | None, answer: Answer, include: Include) -> RetrieveAnswer:

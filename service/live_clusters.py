@@ -93,7 +93,8 @@ class LiveClusters:
     def take(self, bundle: Bundle) -> None:
         """Use the items, and the map, of a bundle that has just become live."""
         own = own_map(bundle)
-        known = own.id_hashes if own else bundle.items.hashes_by_row()
+        is_whole = own is not None and len(own) == len(bundle.items)
+        known = own.id_hashes if own and is_whole else bundle.items.hashes_by_row()
         catalogue = Catalogue(bundle.version, bundle.items, known)
         with self._writing:
             self._catalogues = (catalogue, *self._catalogues)[:MOST_CATALOGUES]
@@ -189,12 +190,16 @@ class LiveClusters:
 
 
 def own_map(bundle: Bundle) -> ClusterMap | None:
-    """Return the map that a bundle brought along, ready to draw from, if it is of its items."""
+    """Return the map that a bundle brought along, if it is of its items.
+
+    Items that were added since the training are not in it.
+    """
     own = bundle.clusters
     if own is None:
         return None
-    if not np.array_equal(own.id_hashes, bundle.items.hashes_by_row()):
+    if not np.array_equal(own.id_hashes, bundle.items.hashes_by_row()[: len(own)]):
         log.warning("cluster map of other items passed over", extra=fields(version=own.version))
         return None
-    prepare(own)
+    if len(own) == len(bundle.items):
+        prepare(own)
     return own

@@ -48,6 +48,7 @@ from service.bodies import (
     SlowBodyError,
 )
 from service.embedding import NoItemEncoderError
+from service.filtering import UnknownFilterError
 from service.logs import request_id
 from service.queries import InvalidQueryError
 from service.schemas import Fault, Problem
@@ -75,6 +76,9 @@ INTERNAL = Row(500, "about:blank", "Internal Server Error")
 TABLE: dict[type[EsansError], Row] = {
     RequestError: Row(422, "urn:esans:problem:request", "The question cannot be answered"),
     UnknownAttributeError: Row(
+        422, "urn:esans:problem:unknown-attribute", "There is no such attribute to filter by"
+    ),
+    UnknownFilterError: Row(
         422, "urn:esans:problem:unknown-attribute", "There is no such attribute to filter by"
     ),
     UnknownItemError: Row(

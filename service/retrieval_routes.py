@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from service.answering import prepare_users
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body, written_response
+from service.filtering import refuse_unknown
 from service.finding import Finder
 from service.live_bundle import LiveBundle
 from service.metrics import Metrics
@@ -36,6 +37,7 @@ def retrieval_routes(
         with metrics.total_s.time():
             asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
+            refuse_unknown(live, [("filter", asked.filter)])
             (body,) = await finder.answer(request, live, prepare_users, [asked])
             return written_response(body, headers=NO_STORE)
 
@@ -50,6 +52,10 @@ def retrieval_routes(
         with metrics.total_s.time():
             asked = await read_body(request, BatchRequest, limits)
             live = live_bundle.get()
+            filters = (one.filter for one in asked.questions)
+            refuse_unknown(
+                live, ((f"questions.{n}.filter", one) for n, one in enumerate(filters))
+            )
             bodies = await finder.answer(request, live, prepare_users, asked.questions)
             told = [orjson.Fragment(body) for body in bodies]
             whole = {"bundle": live.bundle.version, "answers": told}

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from service.answering import prepare_similar
 from service.bodies import NO_STORE, written_response
+from service.filtering import filter_of, refuse_unknown
 from service.finding import Finder
 from service.live_bundle import LiveBundle
 from service.metrics import Metrics
@@ -46,6 +47,7 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
         with metrics.total_s.time():
             asked = read_query(request, SimilarRequest)
             live = live_bundle.get()
+            refuse_unknown(live, [("filter", filter_of(asked.filter))])
             (body,) = await finder.answer(request, live, prepare_similar, [asked])
             return written_response(body, headers=NO_STORE)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.retrieval_schemas import DEFAULT_COUNT, MAX_COUNT, Include
+from service.retrieval_schemas import DEFAULT_COUNT, MAX_COUNT, MOST_VALUES, Include
 from service.schemas import ID_LENGTH, LIST_LENGTH, Asked
 
 TextId = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
@@ -27,10 +27,10 @@ class SimilarRequest(Asked):
     exclude: Annotated[list[TextId], Field(max_length=LIST_LENGTH)] = Field(
         default=[], description="an item id never to return; repeat it for more"
     )
-    filter: Annotated[list[Condition], Field(max_length=LIST_LENGTH)] = Field(
+    filter: Annotated[list[Condition], Field(max_length=MOST_VALUES)] = Field(
         default=[],
         description="`attribute:value`; repeated for one attribute, any of its values will do, "
-        "and every attribute that is named must fit",
+        "and every attribute that is named must fit. `GET /bundle` tells them, under `filters`",
     )
     include: Include = Field(
         default=[], description="what to tell of each candidate besides its score; repeatable"

@@ -6,6 +6,7 @@ of an even history are the even ones, in an order that brute force can tell.
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,7 @@ def handmade_map(count=ITEM_COUNT, prefix="item", turn=0, ids=None):
     )
 
 
-def described(count=ITEM_COUNT):
+def described(count=ITEM_COUNT, more_columns=MappingProxyType({})):
     """What is told of the items: a title, parity, hundred and tags, and `odd` of odd ones only.
 
     Item 3 has no tags, and no item has a `mood`.
@@ -67,6 +68,7 @@ def described(count=ITEM_COUNT):
             "hundred": Column(["0", "1"], rows, np.minimum(rows // 100, 1)),
             "tags": Column([f"tag {tag}" for tag in range(5)], tagged, places),
             "odd": Column(["true"], rows[1::2], np.zeros(len(rows[1::2]), dtype=np.int32)),
+            **more_columns,
         }
     )
     told = build_attributes(
@@ -87,6 +89,7 @@ def write_handmade(
     with_described=True,
     with_content=False,
     ids=None,
+    more_columns=MappingProxyType({}),
 ):
     """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
     ids = ids or [f"{prefix}-{row}" for row in range(count)]
@@ -110,7 +113,7 @@ def write_handmade(
         tuning_histories=asked,
         probe_histories=asked,
         probe_queries=np.stack([mean_query(vectors, one) for one in asked]),
-        described=described(count) if with_described else NOTHING,
+        described=described(count, more_columns) if with_described else NOTHING,
     )
     dataset = DatasetFacts(
         fingerprint="by hand",

@@ -14,6 +14,7 @@ from index.cluster_files import card_of, save_cluster_map
 from index.cluster_map import ClusterMap
 from index.id_table import build_id_table
 from index.manifest import DatasetFacts, Manifest
+from index.reading.columns import Chosen, describe
 from index.writing import Contents, RunFacts, write_bundle
 from trainer.catalogue import Catalogue, training_counts
 from trainer.config import RunConfig
@@ -21,7 +22,6 @@ from trainer.data.dataset import Dataset
 from trainer.data.histories import Cases, histories
 from trainer.data.interactions import TEST, TRAIN, VALID
 from trainer.export import export_towers
-from trainer.item_columns import Chosen, describe
 from trainer.training import Trained
 from trainer.validation import queries_of
 

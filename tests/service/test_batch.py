@@ -31,6 +31,10 @@ questions = st.fixed_dictionaries(
         "k": st.integers(1, 50),
         "exclude": st.lists(ids, max_size=45),
         "exclude_seen": st.booleans(),
+        "filter": st.sampled_from(
+            [{"parity": ["odd"]}, {"tags": ["tag 1", "tag 9"], "odd": [True]}]
+        ),
+        "include": st.just(["attributes"]),
     },
 )
 
@@ -49,7 +53,8 @@ def assert_same(together, alone):
             assert abs(one["score"] - other["score"]) <= CLOSE
         assert (one["score"] is None) == (other["score"] is None)
         assert one["score"] is None or abs(one["score"] - other["score"]) <= CLOSE
-        assert one.get("cluster") == other.get("cluster")
+        for key in ("cluster", "attributes") if one["item_id"] == other["item_id"] else ():
+            assert one.get(key) == other.get(key)
     rest = {"candidates": None}
     assert together | rest == alone | rest
 
@@ -108,6 +113,16 @@ def test_one_fault_refuses_the_batch_and_is_named_by_place(caller, body, place, 
     (fault,) = told["errors"]
     assert fault["place"] == place
     assert expected in fault["expected"]
+
+
+def test_an_attribute_that_is_not_known_is_named_by_place_in_all_questions(caller):
+    asked = [{}, {"filter": {"parity": ["odd"], "colour": ["red"]}}, {"filter": {"size": [1]}}]
+    told = problem(batch(caller, asked), 422)
+    places = [one["place"] for one in told["errors"]]
+    assert places == ["questions.1.filter.colour", "questions.2.filter.size"]
+    expected = "the bundle can be filtered by hundred, mood, odd, parity, tags"
+    assert {one["expected"] for one in told["errors"]} == {expected}
+    assert told["type"] == "urn:esans:problem:unknown-attribute"
 
 
 def test_each_answer_of_a_batch_is_counted(shelf_folder):

@@ -4,8 +4,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from index.filters import Column
 from index.folder_clusters import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import until
@@ -14,12 +16,16 @@ from tests.service.process import served
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CALLS = re.findall(r"^    (curl (?:.*\\\n)*.*)$", README, re.M)
 IDS = [f"sku-{row:05}" for row in range(50)]
+ROWS = np.arange(len(IDS), dtype=np.int32)
+COLOURS = {"colour": Column(["red", "blue"], ROWS, ROWS % 2)}
 TOKEN = "open sesame"
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
 def test_the_calls_of_the_readme_are_answered(tmp_path):
-    old, new = (publish_handmade(tmp_path, ids=IDS, seed=seed) for seed in (0, 1))
+    old, new = (
+        publish_handmade(tmp_path, ids=IDS, seed=seed, more_columns=COLOURS) for seed in (0, 1)
+    )
     store = FolderClusters(tmp_path / "clusters")
     for turn in (0, 1):
         store.publish(handmade_map(ids=IDS, turn=turn))
@@ -29,10 +35,10 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
     found, similar = told["/retrieve"], told["/items/sku-00042/similar"]
     assert found["candidates"][0].keys() == {"item_id", "score"}
     assert [len(one["candidates"]) for one in told["/retrieve/batch"]["answers"]] == [20, 20]
-    assert len(similar["candidates"]) == 20
-    assert {"sku-00042", "sku-00007"}.isdisjoint(
-        one["item_id"] for one in similar["candidates"]
-    )
+    found_rows = {int(one["item_id"][4:]) for one in similar["candidates"]}
+    assert len(found_rows) == 20
+    assert found_rows <= {*range(0, 50, 2)} - {42}  # the red ones
+    assert {*similar["candidates"][0]} == {"item_id", "score", "attributes"}
     assert [one is None for one in told["/embed"]["vectors"]] == [False, True]  # no such user
     assert told["/admin/reload"]["bundle"] == new
     assert told["/admin/rollback"]["bundle"] == old

@@ -52,6 +52,29 @@ def test_what_is_excluded_does_not_come(caller):
     assert found(caller, "item-0", exclude=ALL) == []
 
 
+def test_only_what_the_filter_keeps_comes(caller):
+    kept = found(caller, "item-0", filter=["tags:tag 3", "tags:tag 4", "parity:odd"])
+    assert set(kept) == {
+        f"item-{row}" for row in range(1, 40, 2) if row % 5 in (3, 4) and row != 3
+    }
+    assert "item-1" not in found(caller, "item-1", filter="parity:odd")
+    told = similar(caller, "item-0", filter=["parity:odd", "parity:a:b"], k=1).json()
+    assert told["unknown_values"] == {"parity": ["a:b"]}
+
+
+def test_an_attribute_that_is_not_known_is_refused_with_the_known_ones(caller):
+    told = problem(similar(caller, "item-0", filter="colour:red"), 422)
+    (fault,) = told["errors"]
+    assert (fault["place"], fault["found"]) == ("filter.colour", "colour")
+    assert fault["expected"].endswith("by hundred, mood, odd, parity, tags")
+
+
+def test_attributes_are_told_where_asked_for(caller):
+    told = similar(caller, "item-0", k=1, include="attributes", filter="parity:odd").json()
+    (one,) = told["candidates"]
+    assert one["attributes"] == {"title": f"thing {one['item_id'][5:]} \u2603", "odd": True}
+
+
 def test_clusters_are_told_where_asked_for(caller):
     (one,) = similar(caller, "item-0", k=1, include="clusters").json()["candidates"]
     assert one["cluster"] is None  # this bundle has no map

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from index.errors import ConfigError
+from index.reading.columns import describe
 from trainer.config import BundleConfig
-from trainer.item_columns import DISTINCT_LIMIT, choose_columns, describe
+from trainer.item_columns import DISTINCT_LIMIT, choose_columns
 
 COUNT = 6
 GENRES = [["drama"], ["drama", "crime"], None, [], ["crime", None, ""], ["drama", "drama"]]

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from index.errors import DatasetError
+from index.reading.features import Floats
+from index.reading.items import Items, read_items
+from index.reading.tables import Findings, open_source
 from trainer.data.events import put_in_order, read_events
-from trainer.data.features import Floats
 from trainer.data.histories import cases
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, Rows
-from trainer.data.items import Items, read_items
 from trainer.data.split import SplitName, split_events, unfit
-from trainer.data.tables import Findings, open_source
 
 __all__ = [
     "TEST",

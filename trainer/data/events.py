@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.interactions import PART_NAMES, Parts, Rows, first_of_pairs
-from trainer.data.tables import (
+from index.reading.tables import (
     Findings,
     Ids,
     Source,
@@ -21,6 +20,7 @@ from trainer.data.tables import (
     rows_where,
     undictionaried,
 )
+from trainer.data.interactions import PART_NAMES, Parts, Rows, first_of_pairs
 
 CLOCKS = ("timestamp", "seq_pos")  # the first that is there tells the order
 REMEDY = "correct it or drop the row"

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from index.reading.tables import Source
 from trainer.data.events import Events
 from trainer.data.interactions import TEST, TRAIN, VALID, Parts, Rows
-from trainer.data.tables import Source
 
 SplitName = Literal["auto", "column", "leave-last-two", "last-fifth", "random", "cold"]
 

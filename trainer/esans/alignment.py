@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from index.reading.features import Floats
 from trainer.config import ClustersConfig
-from trainer.data.features import Floats
 from trainer.esans.modality import Modality, prepare
 
 LEARNING_RATE = 1e-3  # of Adam

@@ -8,9 +8,9 @@ import numpy as np
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from index.id_table import hashes_of
+from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset
-from trainer.data.features import Floats
 from trainer.data.histories import histories
 from trainer.data.interactions import TRAIN
 from trainer.esans.alignment import align

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from index.cluster_layout import Codes
 from index.id_table import hashes_of
+from index.reading.features import Floats
 from trainer.config import ClustersConfig
-from trainer.data.features import Floats
 from trainer.esans.alignment import Aligned
 
 ROUNDS = 20  # of k-means

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.id_table import hashes_of
-from trainer.data.features import Floats
+from index.reading.features import Floats
 
 CHUNK = 65_536  # items looked at at once
 

@@ -7,6 +7,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.bundle import Bundle
+from index.cluster_files import joined
+from index.cluster_map import ClusterMap
 from trainer.esans.columns import title_column
 from trainer.report.figures import sizes_figure
 from trainer.report.item_map import lay_out, map_figure
@@ -21,7 +23,8 @@ def item_vectors(
     titles = [
         str(one) for one in attributes[title_column(attributes)].take(drawn.rows).to_pylist()
     ]
-    codes = bundle.clusters.codes1[drawn.rows].tolist() if bundle.clusters else None
+    found = map_of_all(bundle)
+    codes = found.codes1[drawn.rows].tolist() if found else None
     chosen = None if labels is None else [labels[row] for row in drawn.rows]
     caption = (
         f"{len(drawn.rows):,} of {len(bundle.vectors):,} items, their {bundle.manifest.width} "
@@ -46,7 +49,7 @@ def item_vectors(
 def clusters(bundle: Bundle, labels: list[str | None] | None) -> Section:
     """Draw the sizes of the clusters that negatives were drawn from."""
     title = "Cluster map"
-    found = bundle.clusters
+    found = map_of_all(bundle)
     if found is None:
         return Section(
             title,
@@ -94,3 +97,11 @@ def _commonest(
         else ""
         for one in counters
     ]
+
+
+def map_of_all(bundle: Bundle) -> ClusterMap | None:
+    """Return the bundle's map; items added since the training are a cluster of their own."""
+    found = bundle.clusters
+    if found is None or len(found) == len(bundle.items):
+        return found
+    return joined(found, bundle.items.hashes_by_row())

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from trainer.data.features import (
+from index.id_table import Rows
+from index.reading.features import (
     Floats,
     is_feature,
     join_blocks,
     read_arrays,
     read_list_columns,
 )
-from trainer.data.interactions import Rows
-from trainer.data.tables import Findings, Source, encode_ids, open_source
+from index.reading.tables import Findings, Source, encode_ids, open_source
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.tables import Findings, Source, quoted
+from index.reading.tables import Findings, Source, quoted
 
 Floats = NDArray[np.float32]
 

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trainer.data.interactions import Rows
+from index.id_table import Rows
 
 
 @dataclass

@@ -1,0 +1,173 @@
+"""Add items to a bundle between two trainings: encoded by content, appended, published anew.
+
+What the trainer made stays as it was: towers, histories, cluster map, the vectors of all items
+that were there. A new item has no training positives; the map does not know it.
+"""
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from index.bundle import Bundle, open_bundle
+from index.encoders import ItemEncoder
+from index.errors import BundleError, FaultyBundleError
+from index.filters import Column, Filters, build_filters, joined
+from index.id_table import Rows
+from index.item_index import Floats
+from index.manifest import CLUSTERS, AddedFacts, IndexFacts
+from index.probe import open_probe
+from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items
+from index.shelf import Shelf
+from index.tuning import extend_item_index
+from index.writing import Contents, Described, RunFacts, add_measures, write_bundle
+
+CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)
+CHUNK = 4_096  # items encoded at once
+TUNING_USERS = 1_000
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Added:
+    """What came of it. Without any item to add, nothing was published: `version` is the old."""
+
+    version: str
+    came_from: str
+    count: int
+    index: IndexFacts
+    notes: list[str]
+
+
+def add_items(
+    shelf: Shelf,
+    folder: Path,
+    now: datetime,
+    *,
+    version: str | None = None,
+    left_out: LeftOut = LeftOut(),  # noqa: B008  # a tuple, which nobody can change
+) -> Added:
+    """Publish a bundle with more items than another one, the current one if none is named.
+
+    It is not made current. Raises NoBundleError, FaultyBundleError, DatasetError, BundleError
+    if the bundle cannot encode items, OSError if the disk refuses: nothing is published then.
+    """
+    base = open_bundle(shelf.path_of(version) if version else shelf.current())
+    encoder = base.item_encoder
+    if encoder is None:
+        raise BundleError(
+            f"bundle {base.folder}: has no item encoder, expected item_encoder.onnx; a bundle "
+            "has one if it was trained on features: add some, and train"
+        )
+    new = read_new_items(folder, base, left_out)
+    if not new.ids:
+        return Added(base.version, base.version, 0, base.manifest.index, new.notes)
+    vectors = encoded(encoder, new, base)
+    with shelf.stage() as staged:
+        write_extended(staged, base, new, vectors, now)
+        opened = open_bundle(staged)
+        published = shelf.publish(staged, now)
+    facts = opened.manifest.index
+    return Added(published, base.version, len(new.ids), facts, new.notes)
+
+
+def encoded(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
+    """Encode the new items; [items, dim] unit rows."""
+    count = len(new.ids)
+    parts = [
+        encoder.encode(
+            {name: rows[begin : begin + CHUNK] for name, rows in new.features.items()},
+            min(CHUNK, count - begin),
+        )
+        for begin in range(0, count, CHUNK)
+    ]
+    vectors = np.concatenate(parts)
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not (np.abs(lengths - 1) < UNIT_TOLERANCE).all():
+        raise FaultyBundleError(
+            f"bundle {base.folder}",
+            ["item_encoder.onnx: made a vector that is not of length 1; train again"],
+        )
+    return vectors
+
+
+def write_extended(
+    staged: Path, base: Bundle, new: NewItems, vectors: Floats, now: datetime
+) -> None:
+    """Write the bundle with the new items behind its own into a staged folder."""
+    for name in CARRIED:
+        if name in base.manifest.files:
+            shutil.copyfile(base.folder / name, staged / name)
+    extend_items_table(base.folder / "items.parquet", new.table, staged / "items.parquet")
+    probe = open_probe(base.folder / "probe.npz")
+    all_rows = np.arange(len(base.items), dtype=np.int32)
+    contents = Contents(
+        item_ids=[*base.items.ids_of(all_rows), *new.ids],
+        vectors=np.concatenate([base.vectors, vectors]),
+        counts=np.concatenate([base.counts, np.zeros(len(new.ids), dtype=np.int64)]),
+        histories=base.histories,
+        tuning_histories=[*probe.histories, *histories_to_tune_on(base)],
+        probe_histories=probe.histories,
+        probe_queries=probe.queries,
+        described=extended(base, new.described),
+    )
+    build = partial(extend_item_index, base.folder / "items.faiss", base.manifest.index.factory)
+    write_bundle(staged, contents, facts_of(base, len(new.ids), now), build)
+    add_measures(staged, base.manifest.measures)
+
+
+def histories_to_tune_on(base: Bundle) -> list[Rows]:
+    """Return the histories of known users, evenly chosen, none empty."""
+    stored = base.histories
+    if stored is None:
+        return []
+    users = np.flatnonzero(np.diff(stored.offsets))
+    places = np.linspace(0, len(users) - 1, min(TUNING_USERS, len(users))).astype(np.int64)
+    begins, ends = stored.offsets[users[places]], stored.offsets[users[places] + 1]
+    return [stored.rows[begin:end] for begin, end in zip(begins, ends, strict=True)]
+
+
+def extended(base: Bundle, new: Described) -> Described:
+    """Return what is told of all items, the new ones in the rows after the others."""
+    manifest = base.manifest
+    attributes = base.attributes
+    if attributes is not None and new.attributes is not None:
+        attributes = attributes.extended(new.attributes)
+    before, after = columns_of(base.filters, 0), columns_of(new.filters, len(base.items))
+    filters = build_filters(joined(before, after))
+    return Described(
+        names=manifest.attributes,
+        attributes=attributes,
+        filter_counts=dict.fromkeys(manifest.filters, 0) | filters.value_counts(),
+        filters=filters if len(filters.keys) else None,
+    )
+
+
+def columns_of(filters: Filters | None, first_row: int) -> dict[str, Column]:
+    """Return the columns of a part of the catalogue that begins at a row."""
+    columns = filters.columns() if filters else {}
+    return {
+        name: Column(one.values, (one.rows + first_row).astype(np.int32), one.places)
+        for name, one in columns.items()
+    }
+
+
+def facts_of(base: Bundle, count: int, now: datetime) -> RunFacts:
+    """Return what the manifest tells: as before, and what was added to which bundle."""
+    manifest = base.manifest
+    added = AddedFacts(to=base.version, count=count, at=now.isoformat(timespec="seconds"))
+    return RunFacts(
+        name=manifest.name,
+        made_at=now,
+        dataset=manifest.dataset,
+        history_length=manifest.history_length,
+        modalities=manifest.modalities,
+        cluster_maps=manifest.cluster_maps,
+        run=manifest.run,
+        libraries=manifest.libraries,
+        seed=int(manifest.run.get("config", {}).get("seed", 0)),
+        added=[*manifest.added, added],
+    )

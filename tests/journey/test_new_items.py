@@ -1,0 +1,76 @@
+"""A real set without some items: trained, these added by pictures and texts, and asked for."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from index.__main__ import main
+from index.shelf import Shelf
+from tests.service.asking import running
+from tests.trainer.runs import run
+
+HELD_OUT = 60
+SMALL = """
+towers = {width = 32, history_length = 20}
+training = {epochs = 3, device = "cpu"}
+evaluation = {ease_items_limit = 0}
+"""
+
+
+def cut(source, target, is_kept):
+    """Write a dataset with some of the items of another, and the events of these."""
+    target.mkdir()
+    items = pq.read_table(source / "items.parquet").filter(is_kept)
+    pq.write_table(items, target / "items.parquet")
+    for path in source.glob("features_*.npy"):
+        np.save(target / path.name, np.load(path)[is_kept])
+    events = pq.read_table(source / "interactions.parquet")
+    kept = np.isin(events["item_id"].to_numpy(), items["item_id"].to_numpy())
+    pq.write_table(events.filter(kept), target / "interactions.parquet")
+    return target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ml100k_posters", "amazon_instruments"])
+def test_items_held_out_of_a_real_set_are_added_and_found(
+    test_data, tmp_path, name, capsys, record_property
+):
+    source = test_data(name)
+    count = len(pq.read_table(source / "items.parquet"))
+    is_new = np.zeros(count, dtype=np.bool_)
+    is_new[np.random.default_rng(0).choice(count, HELD_OUT, replace=False)] = True
+    old, new = cut(source, tmp_path / "old", ~is_new), cut(source, tmp_path / "new", is_new)
+    (tmp_path / "run.toml").write_text(SMALL)
+    bundles = tmp_path / "bundles"
+    assert run(old, bundles, tmp_path / "run.toml") == 0
+    with running(bundles) as caller:
+        caller.wait_for("ready", Shelf(bundles).current().name)
+        assert main(["add-items", str(bundles), "--items", str(new)]) == 0
+        assert f"{HELD_OUT} items added" in capsys.readouterr().out
+        caller.wait_for("ready", Shelf(bundles).current().name)
+        new_ids = [
+            str(one) for one in pq.read_table(new / "items.parquet")["item_id"].to_pylist()
+        ]
+        for one in new_ids:
+            answer = caller.get(f"/items/{one}/similar?k=20").json()
+            found = [candidate["item_id"] for candidate in answer["candidates"]]
+            assert len({*found}) == 20
+            assert one not in found
+        assert caller.found(history=new_ids[:3], k=50)
+        users = takers(source, new_ids)
+        hits = [bool({*caller.found(user_id=user, k=200)} & taken) for user, taken in users]
+    by_chance = np.mean([1 - (1 - 200 / count) ** len(taken) for _, taken in users])
+    record_property(
+        "users with a new item of theirs in 200, by chance", (np.mean(hits), by_chance)
+    )
+    assert np.mean(hits) > by_chance
+
+
+def takers(source, new_ids):
+    """Users, some hundred of them, and which of the new items each took in truth."""
+    events = pq.read_table(source / "interactions.parquet").to_pylist()
+    taken = {}
+    for event in events:
+        if str(event["item_id"]) in new_ids:
+            taken.setdefault(str(event["user_id"]), set()).add(str(event["item_id"]))
+    return sorted(taken.items())[:300]
