@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo bench-quality bench-quality-quick openapi soak lock clean
+.PHONY: help check format test test-images test-all demo bench bench-quality bench-quality-quick openapi soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,13 @@ demo: $(VENV)/demo.stamp  ## make a shop, train on it, serve it; DATA=folder for
 # Where the datasets of the plans are, and how many processes train beside each other.
 TEST_DATA ?= ../shared/data
 WORKERS ?= $(shell nproc)
+
+# Where generated catalogues are kept.
+WORK ?= build/bench
+
+bench: $(VENV)/demo.stamp  ## what searching and answering cost, 10,000 to a million items; about an hour, a gigabyte in WORK=
+	$(PIP_INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.serving --work $(WORK)
 
 bench-quality: $(VENV)/demo.stamp  ## compare all methods; hours, in as many sittings as you like: HOURS=, WORKERS=, TEST_DATA=
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m trainer compare --plan benchmarks/plans/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))

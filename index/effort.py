@@ -13,10 +13,10 @@ from index.limits import LIMITS, Limits
 
 TUNED_COUNT = 100  # candidates that nprobe is tuned for
 NEARLY_ALL = 0.98  # of the items: as good as all
-PARTIAL = 1.25  # what a filter leaves of lists is a little harder to search than whole lists
-FEW_ROWS = 32  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
+PARTIAL = 1.1  # what a filter leaves of lists is a little harder to search than whole lists
+FEW_ROWS = 40  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
 SPARED = 0.8  # of the lists that a random filter would touch: one that touches fewer is not
-AFAR = 5.5  # times nprobe: effort for queries whose own neighbourhood such a filter leaves out
+AFAR = 4.5  # times nprobe: effort for queries whose own neighbourhood such a filter leaves out
 
 
 def slack(count: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.effort import NEARLY_ALL, lists_for, lists_within, more_lists, slack
+from index.effort import NEARLY_ALL, lists_for, lists_within, more_lists, most_lists, slack
 from index.id_table import Rows
 from index.item_index import Floats, ItemIndex
 from index.limits import LIMITS, Limits
@@ -19,6 +19,19 @@ from index.scope import Scope
 from index.scores import best_of, best_rows, exact_scores
 
 Found = tuple[Rows, Floats]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an index is asked: so many lists are visited, only some rows looked at."""
+
+    index: ItemIndex
+    lists: int | None
+    allowed: RowSet | None
+
+    def ask(self, query: Floats, count: int) -> Rows:
+        """Return up to `count` rows."""
+        return self.index.search(query, min(count, self.index.count), self.lists, self.allowed)
 
 
 @dataclass(frozen=True)
@@ -59,20 +72,41 @@ class Search:
 
     def _near(self, query: Floats, count: int, excluded: Rows, scope: Scope | None) -> Rows:
         """Ask the index as it was tuned; perhaps not enough."""
-        index, allowed = self.index, None if scope is None else scope.allowed
-        share = 1.0 if allowed is None else max(1, allowed.count) / index.count
-        lists = lists_for(index, count, share, self.limits)
-        if scope is not None and scope.narrow is not None:
-            lists = lists_within(index, scope.narrow, count, self.limits)
-            index, allowed = scope.narrow, None if scope.is_filled else allowed
+        way = self._way(count, scope)
         if len(excluded) > self.limits.many_excluded:
-            eligible = self._eligible(excluded, scope)
-            return index.search(query, min(count + slack(count), index.count), lists, eligible)
-        fetched = min(count + len(excluded) + slack(count), index.count)
-        if allowed is not None and share >= NEARLY_ALL:  # dropping the others costs least
-            rows = without(index.search(query, fetched, lists), excluded)
-            return rows[allowed.contains(rows)]
-        return without(index.search(query, fetched, lists, allowed), excluded)
+            return self._past(query, count, excluded, scope, way)
+        rows = without(way.ask(query, count + len(excluded) + slack(count)), excluded)
+        return rows if scope is None else rows[scope.allowed.contains(rows)]
+
+    def _past(
+        self, query: Floats, count: int, excluded: Rows, scope: Scope | None, way: Way
+    ) -> Rows:
+        """Ask past very many excluded rows: the more are in the way, the further."""
+        found = way.ask(query, count + slack(count))
+        rest = without(found, excluded)
+        if scope is not None:
+            rest = rest[scope.allowed.contains(rest)]
+        if len(rest) >= count:
+            return rest
+        lists = None
+        if way.lists is not None:
+            wanted = round(way.lists * len(found) / max(1, len(rest)))
+            lists = min(wanted, most_lists(way.index, self.limits))
+        eligible = self._eligible(excluded, scope)
+        return Way(way.index, lists, eligible).ask(query, count + slack(count))
+
+    def _way(self, count: int, scope: Scope | None) -> Way:
+        """Choose the index for a scope, and how much of it to visit."""
+        index, limits = self.index, self.limits
+        if scope is None:
+            return Way(index, lists_for(index, count, 1.0, limits), None)
+        if scope.narrow is not None:
+            within = lists_within(index, scope.narrow, count, limits)
+            return Way(scope.narrow, within, None if scope.is_filled else scope.allowed)
+        share = max(1, scope.allowed.count) / index.count
+        lists = lists_for(index, count, share, limits)
+        is_dropping_cheaper = share >= NEARLY_ALL
+        return Way(index, lists, None if is_dropping_cheaper else scope.allowed)
 
     def _more(self, query: Floats, count: int, rows: Rows, eligible: RowSet) -> Rows | None:
         """Find more where the index found too few; None if that takes long."""
@@ -81,9 +115,8 @@ class Search:
             return rows
         if eligible.count <= self.limits.few:
             return eligible.rows()
-        fetched = min(count + slack(count), self.index.count)
         for lists in more_lists(self.index, self.limits):
-            rows = self.index.search(query, fetched, lists, eligible)
+            rows = Way(self.index, lists, eligible).ask(query, count + slack(count))
             if len(rows) >= wanted:
                 return rows
         return None

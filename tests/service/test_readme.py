@@ -17,7 +17,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 CALLS = re.findall(r"^    (curl (?:.*\\\n)*.*)$", README, re.M)
 IDS = [f"sku-{row:05}" for row in range(50)]
 ROWS = np.arange(len(IDS), dtype=np.int32)
-COLOURS = {"colour": Column(["red", "blue"], ROWS, ROWS % 2)}
+COLOURS = {"colour": Column(["crimson", "teal"], ROWS, ROWS % 2)}
 TOKEN = "open sesame"
 
 
@@ -37,7 +37,7 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
     assert [len(one["candidates"]) for one in told["/retrieve/batch"]["answers"]] == [20, 20]
     found_rows = {int(one["item_id"][4:]) for one in similar["candidates"]}
     assert len(found_rows) == 20
-    assert found_rows <= {*range(0, 50, 2)} - {42}  # the red ones
+    assert found_rows <= {*range(0, 50, 2)} - {42}  # the crimson ones
     assert {*similar["candidates"][0]} == {"item_id", "score", "attributes"}
     assert [one is None for one in told["/embed"]["vectors"]] == [False, True]  # no such user
     assert told["/admin/reload"]["bundle"] == new

@@ -1,0 +1,45 @@
+"""The floor: our service whole, but /retrieve hands out an answer that lies ready.
+
+    FLOOR_ANSWER=answer.json python -m benchmarks.serving.floor --bundles DIR --port 0
+
+Same middleware, metrics, logs, admission and size of answer; nothing is parsed, encoded,
+searched or written as JSON. What is left is what HTTP costs here.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+import service.app
+from service.__main__ import main
+from service.bodies import NO_STORE
+from service.finding import Finder
+from service.live_bundle import LiveBundle
+from service.metrics import Metrics
+
+
+def floor_routes(
+    live_bundle: LiveBundle, finder: Finder, metrics: Metrics, limit_bytes: int
+) -> APIRouter:
+    """Return the one route."""
+    router = APIRouter()
+    total_s = metrics.stages.labels("total")
+    ready = Path(os.environ["FLOOR_ANSWER"]).read_bytes()
+
+    @router.post("/retrieve", response_class=Response)
+    async def retrieve(request: Request) -> Response:
+        with total_s.time():
+            await request.body()
+            answer = await finder._admission.run(request, lambda: ready)
+            return Response(answer, headers=NO_STORE, media_type="application/json")
+
+    return router
+
+
+if __name__ == "__main__":
+    service.app.retrieval_routes = floor_routes
+    sys.exit(main())
