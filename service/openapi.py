@@ -43,9 +43,7 @@ ANSWERS: tuple[Any, ...] = (
     deny_schemas.DenyChangeAnswer,
     schemas.Problem,
 )
-LONG_ADDRESS = 400
 WHAT_IS_MEANT = {
-    400: "The address is longer than 65,535 bytes, or this is not HTTP",
     304: "Not changed since the ETag that was sent",
     401: "The bearer token is missing or wrong",
     404: "No such thing",
@@ -90,8 +88,6 @@ def answers(meaning: str, answer: type, *problem_statuses: int) -> dict[int | st
     }
     for status in (*problem_statuses, 500):
         content = {"application/problem+json": _as(schemas.Problem)}
-        if status == LONG_ADDRESS:  # said by the server, before anything is read
-            content = {"text/plain": {"schema": {"type": "string"}}}
         told[status] = {"description": WHAT_IS_MEANT[status], "content": content}
     return told
 
