@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.attributes import Attributes, open_attributes
-from index.claims import Claim, broken, covers, id_claims, within
+from index.claims import Claim, broken, covers, id_claims, id_faults, within
 from index.cluster_files import open_cluster_map
 from index.cluster_map import ClusterMap
 from index.encoders import ItemEncoder, UserEncoder
@@ -23,7 +23,8 @@ from index.filters import Filters
 from index.id_table import IdTable, Rows, open_array, open_id_table
 from index.item_index import Floats, ItemIndex
 from index.manifest import OPTIONAL, REQUIRED, Manifest, read_manifest, wanted_files
-from index.probe import open_probe, replay
+from index.probe import Probe, open_probe, replay
+from index.version import misnamed
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Bundle:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Open a bundle: digests, then counts and widths, then the probe; never half of one.
+    """Open a bundle: digests, counts and widths, the probe, its name; never half of one.
 
     Raises FaultyBundleError, listing every fault of the first of these steps that finds any.
     """
@@ -108,7 +109,8 @@ def open_bundle(folder: Path) -> Bundle:
     probe = parts.read("probe.npz", lambda: open_probe(folder / "probe.npz"))
     _refuse(folder, parts.faults)
     _refuse(folder, _mismatches(bundle))
-    _refuse(folder, replay(probe, bundle.user_encoder, bundle.index, bundle.vectors))
+    _refuse(folder, _probed(bundle, probe))
+    _refuse(folder, misnamed(folder))
     return bundle
 
 
@@ -134,6 +136,13 @@ class _Parts:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+
+
+def _probed(bundle: Bundle, probe: Probe) -> list[str]:
+    try:
+        return replay(probe, bundle.user_encoder, bundle.index, bundle.vectors)
+    except Exception as error:  # what a graph or an index cannot do, it says only when asked
+        return [f"probe.npz: cannot be asked: {_first_line(error)}"]
 
 
 def _refuse(folder: Path, faults: list[str]) -> None:
@@ -228,6 +237,9 @@ def _mismatches(bundle: Bundle) -> list[str]:
     if bundle.histories:
         claims += _history_claims(bundle.histories, items)
     faults = broken(claims)
+    if not faults:
+        faults = id_faults("item_ids", bundle.items)
+        faults += id_faults("user_ids", bundle.histories.users) if bundle.histories else []
     if bundle.attributes is not None:
         faults += bundle.attributes.faults(items)
     if bundle.filters is not None:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from index.id_table import IdTable, Rows
 
+ASKED_IDS = 64
+
 Claim = tuple[str, object, object]  # what, found, wanted
 
 
@@ -28,6 +30,30 @@ def id_claims(name: str, table: IdTable, count: int) -> list[Claim]:
         (f"{name}.offsets cover the blob:", covers(table.offsets, len(table.blob)), True),
         (f"{name}.rows are within range:", within(table.rows, count), True),
     ]
+
+
+def id_faults(name: str, table: IdTable) -> list[str]:
+    """Return what is wrong with a table whose claims hold: is it text, can it be asked?"""
+    if not _is_text(table):
+        return [f"{name}.blob is no UTF-8, id by id; publish all files from one run"]
+    if not (table.hashes[1:] > table.hashes[:-1]).all():
+        return [f"{name}.hashes do not ascend; publish all files from one run"]
+    sample = np.linspace(0, len(table) - 1, min(ASKED_IDS, len(table))).astype(np.int32)
+    if not np.array_equal(table.rows_of(table.ids_of(sample)), sample):
+        return [f"{name} does not find its own ids; publish all files from one run"]
+    return []
+
+
+def _is_text(table: IdTable) -> bool:
+    """Tell whether the blob is UTF-8, and no id begins within a character."""
+    begins = table.offsets[:-1][table.offsets[:-1] < len(table.blob)]
+    if ((table.blob[begins] & 0xC0) == 0x80).any():  # the bytes that go on with a character
+        return False
+    try:
+        table.blob.tobytes().decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def covers(offsets: NDArray[np.int64], length: int) -> bool:

@@ -1,9 +1,10 @@
 """What a bundle says of itself: `manifest.json`, typed and closed."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from index.attributes import ATTRIBUTE_FILES
 from index.cluster_map import ARRAYS
@@ -29,6 +30,14 @@ OPTIONAL = (*HISTORIES, *CLUSTERS, *ATTRIBUTE_FILES, *FILTER_FILES, "item_encode
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _moment(told: str) -> str:
+    datetime.fromisoformat(told)  # its ValueError is pydantic's to tell
+    return told
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
 
 
 class Closed(BaseModel):
@@ -77,7 +86,7 @@ class Manifest(Closed):
     """Everything that a reader must know before it trusts the files beside it."""
 
     format: Literal[1] = 1
-    made_at: str = Field(description="UTC, ISO 8601")
+    made_at: Moment = Field(description="UTC, ISO 8601")
     name: str = "esans"
     items: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")

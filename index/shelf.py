@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -22,10 +22,10 @@ from index.errors import (
     NoBundleError,
     UnknownVersionError,
 )
-from index.files import sha256_of, sync_folder, sync_tree, write_json
+from index.files import sync_folder, sync_tree, write_json
 from index.manifest import MANIFEST, Closed
+from index.version import VERSION_PATTERN, version_of
 
-VERSION_PATTERN = r"^\d{8}T\d{6}Z-[0-9a-f]{4}$"
 STAGING_PREFIX = ".staging-"
 STALE_STAGING_S = 24 * 3600
 
@@ -117,8 +117,7 @@ class Shelf:
         Raises BundleError if that version exists already.
         """
         sync_tree(staged)
-        digest = sha256_of(staged / MANIFEST)
-        version = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:4]}"
+        version = version_of(staged, now)
         with self._writing():
             if (self.folder / version).exists():
                 raise BundleError(f"{self.folder / version}: exists already; publish again")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from index.shelf import VERSION_PATTERN
+from index.version import VERSION_PATTERN
 from service.schemas import Asked, example
 
 

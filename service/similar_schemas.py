@@ -5,7 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from service.retrieval_schemas import DEFAULT_COUNT, MAX_COUNT, MOST_VALUES, Include
-from service.schemas import ID_LENGTH, LIST_LENGTH, Asked
+from service.schemas import ID_LENGTH, Asked
+
+MOST_EXCLUDED = 1_000  # a URL of more than 64 KiB is refused before it is read
 
 TextId = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
 Condition = Annotated[str, Field(pattern="^[^:]+:", max_length=2 * ID_LENGTH + 1)]
@@ -24,7 +26,7 @@ class SimilarRequest(Asked):
         le=MAX_COUNT,
         description="how many candidates; fewer come only where fewer are eligible",
     )
-    exclude: Annotated[list[TextId], Field(max_length=LIST_LENGTH)] = Field(
+    exclude: Annotated[list[TextId], Field(max_length=MOST_EXCLUDED)] = Field(
         default=[], description="an item id never to return; repeat it for more"
     )
     filter: Annotated[list[Condition], Field(max_length=MOST_VALUES)] = Field(

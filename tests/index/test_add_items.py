@@ -13,7 +13,7 @@ import pytest
 
 from index.__main__ import main
 from index.bundle import open_bundle
-from index.manifest import CLUSTERS, HISTORIES
+from index.manifest import CLUSTERS, HISTORIES, facts_of, write_manifest
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.shelf import Shelf
 from index.tuning import FLAT_LIMIT
@@ -25,6 +25,7 @@ from tests.handmade import (
     item_vectors,
     mean_query,
     publish_handmade,
+    write_handmade,
 )
 from tests.handmade_towers import DIM, look_of
 from tests.redis_server import wait_until
@@ -238,11 +239,22 @@ def test_a_folder_without_items_is_told(bundles, tmp_path, capsys, content, told
     assert (status, told in complaint) == (1, True)
 
 
-def test_a_column_that_cannot_be_of_the_published_type_is_told(bundles, tmp_path, capsys):
-    folder = Shelf(bundles).current()
-    years = {"item_id": [f"item-{row}" for row in range(40)], "year": list(range(40))}
-    pq.write_table(pa.table(years), folder / "items.parquet")
-    rewrite_manifest(folder)
+def publish_with_years(bundles):
+    """Publish a bundle whose table has a column of integers; returns its version."""
+    shelf = Shelf(bundles)
+    with shelf.stage() as staged:
+        manifest = write_handmade(staged, with_content=True)
+        years = {"item_id": [f"item-{row}" for row in range(40)], "year": list(range(40))}
+        pq.write_table(pa.table(years), staged / "items.parquet")
+        write_manifest(staged, manifest.model_copy(update={"files": facts_of(staged)}))
+        version = shelf.publish(staged, NOW)
+    shelf.make_current(version)
+    return version
+
+
+def test_a_column_that_cannot_be_of_the_published_type_is_told(tmp_path, capsys):
+    bundles = tmp_path / "bundles"
+    first = publish_with_years(bundles)
     items = tmp_path / "items"
     write_items(items)
     (items / "items.parquet").unlink()
@@ -253,16 +265,9 @@ def test_a_column_that_cannot_be_of_the_published_type_is_told(bundles, tmp_path
     assert table["year"].to_pylist()[-1] == 2005
     assert current(bundles).items.row_of("005") == ITEM_COUNT + 5
     (items / "items.csv").write_text(f"item_id,year\n{rows.replace('2005', 'late')}")
-    status, _, complaint = add(capsys, bundles, items, "--from", folder.name)
+    status, _, complaint = add(capsys, bundles, items, "--from", first)
     assert status == 1
     assert "column year: found string, expected what can be read as int64" in complaint
-
-
-def rewrite_manifest(folder):
-    from index.manifest import facts_of, read_manifest, write_manifest
-
-    manifest = read_manifest(folder)
-    write_manifest(folder, manifest.model_copy(update={"files": facts_of(folder)}))
 
 
 def test_a_bundle_that_cannot_encode_items_says_so(tmp_path, items, capsys):

@@ -1,13 +1,17 @@
+import subprocess
+import sys
+
 import pytest
 
 from index.folder_clusters import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
+from tests.service.process import ROOT
 
 CALLS = [
     ("post", "/retrieve", {"200", "408", "413", "422", "500", "503"}),
     ("post", "/retrieve/batch", {"200", "408", "413", "422", "500", "503"}),
-    ("get", "/items/{item_id}/similar", {"200", "404", "422", "500", "503"}),
+    ("get", "/items/{item_id}/similar", {"200", "400", "404", "422", "500", "503"}),
     ("post", "/embed", {"200", "409", "408", "413", "422", "500", "503"}),
     ("get", "/bundle", {"200", "304", "500", "503"}),
     ("get", "/readyz", {"200", "500", "503"}),
@@ -109,7 +113,7 @@ def test_parameters_are_described_to_the_last_bound(described):
     assert [one["required"] for one in told] == [True, *[False] * 4]
     k = by_name["k"]["schema"]
     assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)
-    assert by_name["exclude"]["schema"]["maxItems"] == 10_000
+    assert by_name["exclude"]["schema"]["maxItems"] == 1_000
     assert by_name["item_id"]["schema"]["maxLength"] == 512
 
 
@@ -162,3 +166,10 @@ def test_what_the_page_offers_to_send_is_answered(tmp_path):
 
 def test_the_docs_open(caller):
     assert caller.get("/docs").status_code == 200
+
+
+def test_the_description_in_the_repository_is_current():
+    command = [sys.executable, "-m", "service.describe"]  # as `make openapi` does
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    kept = (ROOT / "docs" / "openapi.json").read_text()
+    assert kept == done.stdout, "run `make openapi` and commit docs/openapi.json"

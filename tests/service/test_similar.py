@@ -1,3 +1,4 @@
+from http.client import HTTPConnection
 from urllib.parse import quote
 
 import numpy as np
@@ -139,6 +140,10 @@ def test_an_id_may_hold_anything_that_text_can(tmp_path):
             assert came == set(ODD_IDS) - {one, "?k=1"}
         plain = client.get("/items/a/b/similar", params={"k": 1})  # a slash as it is
         assert plain.status_code == 200
+        asking = HTTPConnection(client.base_url.host, client.base_url.port)
+        asking.request("GET", f"/items/similar/similar?exclude={'x' * 70_000}")
+        assert asking.getresponse().status == 400  # said by the server, before the app
+        asking.close()
         text = client.get("/metrics").text
     assert 'route="/items/{item_id}/similar",status="200"' in text
     assert "unmatched" not in text
@@ -163,7 +168,7 @@ def test_answers_are_counted_as_those_of_retrieve(shelf_folder):
         similar(caller, "item-0", k=4)
         similar(caller, "lost")
         assert caller.metric("esans_candidates_returned_count") == 2
-        assert caller.metric("esans_short_results_total") == 1
+        assert caller.metric('esans_short_results_total{reason="eligible"}') == 1
 
 
 def test_before_a_bundle_is_live_the_question_may_come_again_soon(empty):
