@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo bench bench-quality bench-quality-quick lock clean
+.PHONY: help check format test test-images test-all demo bench bench-quality bench-quality-quick openapi soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,12 @@ bench-quality: $(VENV)/demo.stamp  ## compare all methods; hours, in as many sit
 
 bench-quality-quick: $(VENV)/demo.stamp  ## the same with one seed and few methods, about 20 minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m trainer compare --plan benchmarks/plans/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+
+openapi: $(VENV)/dev.stamp  ## write docs/openapi.json
+	$(VENV)/bin/python -m service.describe > docs/openapi.json
+
+soak: $(VENV)/dev.stamp  ## mixed traffic on a real service, MINUTES=10: does memory stay level?
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10)
 
 lock: $(VENV)/dev.stamp  ## write constraints.txt from what is installed and tested
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/\+[a-z0-9]+$$//' | grep -vE '^(nvidia-|triton)' > constraints.txt

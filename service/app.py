@@ -1,6 +1,7 @@
 """Wiring only: which parts there are, and how they hold together."""
 
 import math
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -26,6 +27,7 @@ from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
 from service.problems import install_problems
+from service.readiness import readiness_of
 from service.retrieval_routes import retrieval_routes
 from service.settings import Settings, secrets_of
 from service.side_work import SideWork
@@ -52,8 +54,11 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     admission = Admission(
         settings.queue_limit,
         settings.budget_ms / 1_000,
-        waited=metrics.stages.labels("queue").observe,
+        waited=metrics.queue_s.observe,
     )
+    readiness = partial(readiness_of, live_bundle, admission, lifetime)
+    metrics.ready.set_function(lambda: readiness()["status"] == "ready")
+    metrics.queued.set_function(lambda: admission.waiting)
     long_searches = SideWork("long searches", thread_count=1, most=32)
     finder = Finder(admission, long_searches, live_clusters, metrics)
     many_negatives = SideWork("negatives", thread_count=1, most=8)
@@ -75,9 +80,13 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     app.include_router(similar_routes(live_bundle, finder, metrics))
     app.include_router(embed_routes(live_bundle, admission, limits))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives, limits))
-    app.include_router(state_routes(live_bundle, live_clusters, admission, lifetime, metrics))
+    app.include_router(state_routes(live_bundle, live_clusters, readiness, metrics))
     add_admin_calls(app, settings, live_bundle, deny, moves)
-    install_problems(app, retry_after_s=max(1, math.ceil(settings.poll_s)))
+    install_problems(
+        app,
+        retry_after_s=max(1, math.ceil(settings.poll_s)),
+        on_problem=metrics.count_rejection,
+    )
     complete_openapi(app)
     app.add_middleware(
         RequestObserver, metrics=metrics, lifetime=lifetime, has_log=settings.access_log

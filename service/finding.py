@@ -81,19 +81,21 @@ class Turns(Generic[One]):
 
     def take(self, place: int) -> bytes | None:
         """Answer the question at a place; None if only a long search would."""
-        with self.metrics.stages.labels("find").time():
-            if place == len(self.prepared):
+        if place == len(self.prepared):
+            with self.metrics.encode_s.time():
                 self.prepared += self.prepare(self.live, self.asked[place : place + AT_ONCE])
+        with self.metrics.search_s.time():
             question = self.prepared[place]
             answer = self.live.retriever.finish_quickly(question, self.live.denied)
         return None if answer is None else self._written(place, answer)
 
     def take_long(self, place: int) -> bytes:
         """Answer the question at a place, whatever it takes."""
-        with self.metrics.stages.labels("find").time():
+        with self.metrics.search_s.time():
             answer = self.live.retriever.finish(self.prepared[place], self.live.denied)
         return self._written(place, answer)
 
     def _written(self, place: int, answer: Answer) -> bytes:
-        self.metrics.count_answer(answer, self.prepared[place].count)
-        return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))
+        self.metrics.count_answer(answer, self.prepared[place])
+        with self.metrics.write_s.time():
+            return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))

@@ -190,7 +190,7 @@ class LiveBundle:
             return self._turn_down(version, error)
         load_s = time.perf_counter() - began
         facts = live.bundle.manifest
-        self._metrics.show_bundle(version, facts.index.factory, facts.items, made_at_s, load_s)
+        self._metrics.show_bundle(version, facts, made_at_s, load_s)
         if self._deny and self._state.now.live is None:
             self._deny.wait_for_the_first(DENY_S)
         self._state.go_live(live)

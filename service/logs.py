@@ -7,7 +7,10 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,10 +25,20 @@ class JsonFormatter(logging.Formatter):
         }
         if (current := request_id.get()) is not None:
             line["request_id"] = current
+        if (current := trace_id.get()) is not None:
+            line["trace_id"] = current
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return written(line)
+
+
+def written(line: dict[str, Any]) -> str:
+    """Write a line as JSON, whatever is in it."""
+    try:
+        return orjson.dumps(line, default=str).decode()
+    except TypeError:  # an integer beyond 64 bits, or text that is no Unicode
+        return json.dumps(line, default=str)
 
 
 def fields(**values: object) -> dict[str, object]:

@@ -7,16 +7,17 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.lifetime import Lifetime
-from service.logs import fields, request_id
+from service.logs import fields, request_id, trace_id
 from service.metrics import Metrics
 from service.problems import internal_problem
 
-SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+CUT_OFF = 500  # the grace was over before the answer began
 CLIENT_LEFT = 499  # nobody hears it; for log and metrics
 LEFT_UNREAD = (408, 413)  # the rest of the body is not waited for
 
@@ -39,33 +40,39 @@ class RequestObserver:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         began = time.perf_counter()
-        current = id_of(scope)
-        token = request_id.set(current)
+        current, trace = ids_of(scope)
+        request_id.set(current)  # each request has a task, and so a context, of its own
+        trace_id.set(trace)
+        self._metrics.inflight.inc()
         status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = current
-                if self._lifetime.is_draining or status in LEFT_UNREAD:
-                    headers["Connection"] = "close"
+                message["headers"] = [*message["headers"], *self._headers(status, current)]
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
         except ClientDisconnect:
             status = CLIENT_LEFT
+            self._metrics.count_rejection("client-gone")
         except Exception:  # the net under everything: logged whole, told as a bare 500
             log.exception("request failed")
             if status:
                 raise  # half an answer is out; only closing the connection tells the truth
             await internal_problem(scope["path"])(scope, receive, watched)
         finally:
-            self._note(scope, status, time.perf_counter() - began)
-            request_id.reset(token)
+            self._metrics.inflight.dec()
+            self._note(scope, status or CUT_OFF, time.perf_counter() - began)
         return None
+
+    def _headers(self, status: int, current: str) -> list[tuple[bytes, bytes]]:
+        added = [(b"x-request-id", current.encode())]
+        if self._lifetime.is_draining or status in LEFT_UNREAD:
+            added.append((b"connection", b"close"))
+        return added
 
     def _note(self, scope: MutableMapping[str, Any], status: int, duration_s: float) -> None:
         method, route = scope["method"], route_of(scope)
@@ -83,10 +90,18 @@ class RequestObserver:
         )
 
 
-def id_of(scope: Scope) -> str:
-    """Return the caller's X-Request-ID where it is safe to repeat, else a new one."""
-    said = Headers(scope=scope).get("x-request-id", "")
-    return said if SAFE_ID.fullmatch(said) else secrets.token_hex(16)
+def ids_of(scope: Scope) -> tuple[str, str | None]:
+    """Return the request's id and, where there is one, its trace's (W3C traceparent).
+
+    The id is the caller's X-Request-ID where it is safe to repeat, else a new one.
+    """
+    current, trace = None, None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and SAFE_ID.fullmatch(value):
+            current = value.decode()
+        elif name == b"traceparent" and (told := TRACE_PARENT.fullmatch(value)):
+            trace = told[1].decode()
+    return current or secrets.token_hex(16), trace
 
 
 def route_of(scope: MutableMapping[str, Any]) -> str:

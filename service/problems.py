@@ -1,7 +1,7 @@
 """Errors, as `application/problem+json` (RFC 9457). One table says which status each gets."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
@@ -56,6 +56,7 @@ from service.side_work import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="esans"'}
+SOON_OVER = (QueueFullError, OutOfTimeError)
 PATH_MARKS = "/:@!$&'()*+,;=~"  # they need no percent-encoding in a path (RFC 3986, 3.3)
 UNEXPECTED = "the service failed; its log has the cause under this request_id"
 
@@ -175,8 +176,13 @@ def internal_problem(path: str) -> Response:
     return problem_response(path, INTERNAL, UNEXPECTED)
 
 
-def install_problems(app: FastAPI, retry_after_s: int) -> None:
-    """Let the app answer errors with problems; a 503 says when to come back."""
+def install_problems(
+    app: FastAPI, retry_after_s: int, on_problem: Callable[[str], None]
+) -> None:
+    """Let the app answer errors with problems; a 503 says when to come back.
+
+    on_problem  told the last part of each problem's kind
+    """
 
     async def answer_ours(request: Request, error: Exception) -> Response:
         row = TABLE[type(error)] if isinstance(error, EsansError) else INTERNAL
@@ -185,7 +191,9 @@ def install_problems(app: FastAPI, retry_after_s: int) -> None:
             return internal_problem(request.scope["path"])
         faults = error.faults if isinstance(error, InvalidRequestError) else ()
         reasons = error.faults if isinstance(error, RefusedBundleError) else ()
-        headers = {503: {"Retry-After": str(retry_after_s)}, 401: CHALLENGE}.get(row.status)
+        on_problem(row.kind.rpartition(":")[2])
+        seconds = 1 if isinstance(error, SOON_OVER) else retry_after_s
+        headers = {503: {"Retry-After": str(seconds)}, 401: CHALLENGE}.get(row.status)
         return problem_response(
             request.scope["path"],
             row,

@@ -35,7 +35,6 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
     """Return the route."""
     register_url_convertor("any", AnyText())
     router = APIRouter(tags=["retrieval"])
-    total_s = metrics.stages.labels("total")
 
     described = answers("Candidates, best first", RetrieveAnswer, 404, 422, 503)
     described[400] = {
@@ -51,7 +50,7 @@ def similar_routes(live_bundle: LiveBundle, finder: Finder, metrics: Metrics) ->
         response_class=Response,
     )
     async def similar(request: Request) -> Response:
-        with total_s.time():
+        with metrics.total_s.time():
             asked = read_query(request, SimilarRequest)
             live = live_bundle.get()
             refuse_unknown(live, [("filter", filter_of(asked.filter))])

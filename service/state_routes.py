@@ -1,12 +1,12 @@
 """The calls that tell how the service is."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.admission import Admission
 from service.bodies import NO_STORE, json_response
-from service.lifetime import Lifetime
 from service.live_bundle import LiveBundle
 from service.live_clusters import LiveClusters
 from service.metrics import Metrics
@@ -19,8 +19,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def state_routes(
     live_bundle: LiveBundle,
     live_clusters: LiveClusters,
-    admission: Admission,
-    lifetime: Lifetime,
+    readiness: Callable[[], Readiness],
     metrics: Metrics,
 ) -> APIRouter:
     """Return the routes that tell how the service is."""
@@ -46,8 +45,7 @@ def state_routes(
         "/readyz", summary="Is a bundle live?", responses=ready, response_class=Response
     )
     async def readyz() -> Response:
-        told = live_bundle.readiness()
-        add_troubles(told, admission, lifetime)
+        told = readiness()
         if followed := live_clusters.told():
             told["clusters"] = followed
         return json_response(told, 200 if told["status"] == "ready" else 503, NO_STORE)
@@ -79,13 +77,3 @@ def state_routes(
         return Response(metrics.written(), media_type=METRICS_TYPE)
 
     return router
-
-
-def add_troubles(told: Readiness, admission: Admission, lifetime: Lifetime) -> None:
-    """Say what keeps questions from being answered, whatever bundle is live."""
-    if lifetime.is_draining:
-        told["status"] = "draining"
-    elif not admission.is_running:
-        told["status"] = "stopped"
-        reason = "questions are no longer answered; the log tells why; restart"
-        told["reasons"] = [*told.get("reasons", []), reason]

@@ -27,12 +27,11 @@ def floor_routes(
 ) -> APIRouter:
     """Return the one route."""
     router = APIRouter()
-    total_s = metrics.stages.labels("total")
     ready = Path(os.environ["FLOOR_ANSWER"]).read_bytes()
 
     @router.post("/retrieve", response_class=Response)
     async def retrieve(request: Request) -> Response:
-        with total_s.time():
+        with metrics.total_s.time():
             await request.body()
             answer = await finder._admission.run(request, lambda: ready)
             return Response(answer, headers=NO_STORE, media_type="application/json")

@@ -2,16 +2,69 @@ import re
 
 import yaml
 
+from service.lifetime import EMPTYING_S
+from service.live_bundle import STOP_S
 from service.settings import Settings, secrets_of
 from tests.containers.dockerfile import ROOT, environment, exec_form, stages, values
 from trainer.__main__ import build_parser
 
+NOT_CHOSEN = {
+    "ESANS_BUNDLES",
+    "ESANS_DENY_COPY",
+    "ESANS_HTTP_HOST",
+    "ESANS_HTTP_PORT",
+    "ESANS_NAMESPACE",
+}
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 
 
-def test_compose_has_trainer_service_and_redis():
-    assert set(SERVICES) == {"trainer", "service", "redis"}
+def test_compose_has_trainer_service_and_redis_and_whoever_wants_it_sees_them_work():
+    watching = {"prometheus", "grafana"}
+    assert set(SERVICES) == {"trainer", "service", "redis"} | watching
+    for name in watching:
+        assert SERVICES[name]["profiles"] == ["observability"]
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
+        (port,) = SERVICES[name]["ports"]
+        assert port.startswith("127.0.0.1:")
+
+
+def test_what_is_mounted_from_here_is_here_and_only_read():
+    places = [
+        volume.split(":")
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if volume.startswith("./")
+    ]
+    assert len(places) == 4
+    for place, _, mode in places:
+        assert (ROOT / place).exists()
+        assert mode == "ro"
+
+
+def test_docker_waits_longer_for_the_end_than_the_service_may_take():
+    given = SERVICES["service"]["environment"]
+    default = {name: value.split(":-")[-1].rstrip("}") for name, value in given.items()}
+    takes = float(default["ESANS_SHUTDOWN_DELAY_S"]) + float(default["ESANS_SHUTDOWN_GRACE_S"])
+    period = SERVICES["service"]["stop_grace_period"].split(":-")[1]
+    assert float(period.rstrip("s}")) > takes + STOP_S + EMPTYING_S
+
+
+def test_compose_sets_what_the_service_does_by_default_but_for_the_delay(tmp_path):
+    given = SERVICES["service"]["environment"]
+    chosen = {
+        name.removeprefix("ESANS_").lower(): value.split(":-")[1].rstrip("}")
+        for name, value in given.items()
+        if ":-" in value
+    }
+    settings, plain = Settings(bundles=tmp_path, **chosen), Settings(bundles=tmp_path)
+    assert settings.model_dump() == plain.model_dump() | {"shutdown_delay_s": 5}
+
+
+def test_every_setting_but_those_of_the_image_can_be_chosen():
+    known = {f"ESANS_{name}".upper() for name in Settings.model_fields}
+    of_files = {name for name in known if name.endswith("_FILE")}
+    assert known - of_files - NOT_CHOSEN == set(SERVICES["service"]["environment"]) - NOT_CHOSEN
 
 
 def test_every_build_target_is_a_stage_of_the_dockerfile():

@@ -130,9 +130,9 @@ def test_each_answer_of_a_batch_is_counted(shelf_folder):
         caller.wait_for("ready")
         batch(caller, [{"history": ["item-0"], "k": 10}, {"user_id": "nobody"}, {}])
         assert caller.metric("esans_candidates_returned_count") == 3
-        assert caller.metric("esans_short_results_total") == 2
+        assert caller.metric('esans_short_results_total{reason="eligible"}') == 2
         assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 1
-        assert caller.metric('esans_stage_duration_seconds_count{stage="find"}') == 3
+        assert caller.metric('esans_stage_duration_seconds_count{stage="search"}') == 3
         assert caller.metric('esans_stage_duration_seconds_count{stage="total"}') == 1
 
 

@@ -1,5 +1,7 @@
 import re
 
+from service.metrics import REJECTIONS
+from service.problems import TABLE
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 
@@ -24,21 +26,25 @@ def test_short_answers_and_candidates_are_counted(shelf_folder):
         caller.wait_for("ready")
         caller.retrieve(history=["item-0"], k=10)
         caller.retrieve(history=["item-0"], k=40)
-        assert caller.metric("esans_short_results_total") == 1
+        assert caller.metric('esans_short_results_total{reason="eligible"}') == 1
+        assert caller.metric('esans_short_results_total{reason="filter"}') == 0
         assert caller.metric("esans_candidates_returned_sum") == 49
-        assert caller.metric('esans_stage_duration_seconds_count{stage="find"}') == 2
+        for stage in ("queue", "encode", "search", "write", "total"):
+            assert caller.metric(f'esans_stage_duration_seconds_count{{stage="{stage}"}}') == 2
 
 
 def test_the_live_bundle_is_shown_and_only_that(tmp_path):
     first = publish_handmade(tmp_path, prefix="a")
     with running(tmp_path) as caller:
         caller.wait_for("ready", first)
-        second = publish_handmade(tmp_path, prefix="b", count=50)
+        second = publish_handmade(tmp_path, prefix="b", count=150)
         caller.wait_for("ready", second)
         text = caller.get("/metrics").text
         assert f'esans_bundle_info{{index="Flat",version="{second}"}} 1.0' in text
         assert first not in text
-        assert caller.metric("esans_index_items") == 50
+        assert caller.metric("esans_index_items") == 150
+        assert caller.metric("esans_index_bytes") > 150 * 8
+        assert caller.metric('esans_index_recall_at_k{k="100"}') == 1.0
         assert caller.metric("esans_bundle_load_seconds") > 0
         assert caller.metric("esans_bundle_age_seconds") > 0
 
@@ -66,3 +72,33 @@ def test_requests_are_timed_by_route_template(caller):
 def test_the_process_is_measured_too(caller):
     assert caller.metric("process_resident_memory_bytes") > 0
     assert "python_info{" in caller.get("/metrics").text
+
+
+def test_who_was_turned_away_is_counted_by_reason(shelf_folder):
+    with running(shelf_folder, body_limit_bytes=1024) as caller:
+        caller.wait_for("ready")
+        assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 0
+        caller.ask("POST", "/retrieve", content=b" " * 1025)
+        caller.leave_midway("/retrieve")
+        caller.retrieve(k=0)  # a mistake of the caller's, and not turned away
+        assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 1
+        assert caller.metric('esans_rejected_total{reason="client-gone"}') == 1
+        assert caller.metric('esans_rejected_total{reason="queue-full"}') == 0
+
+
+def test_what_is_turned_away_has_the_name_of_its_problem():
+    kinds = {row.kind.rpartition(":")[2] for row in TABLE.values()}
+    assert set(REJECTIONS) - {"client-gone"} <= kinds
+
+
+def test_a_question_that_asks_itself_is_in_flight(caller):
+    assert caller.metric("esans_inflight_requests") == 1
+    assert caller.metric("esans_queued_questions") == 0
+
+
+def test_readiness_is_shown(shelf_folder, tmp_path):
+    with running(shelf_folder) as caller:
+        caller.wait_for("ready")
+        assert caller.metric("esans_ready") == 1
+    with running(tmp_path) as caller:
+        assert caller.metric("esans_ready") == 0

@@ -1,8 +1,9 @@
+import json
 import re
 
 import pytest
 
-from service.logs import JsonFormatter
+from service.logs import JsonFormatter, written
 from tests.service.asking import logged_lines, running
 
 
@@ -50,3 +51,26 @@ def test_a_caller_who_hangs_up_is_no_failure_of_ours(caller):
         assert caller.leave_midway("/retrieve") == []
     (line,) = lines
     assert (line["event"], line["status"]) == ("request", 499)
+
+
+def test_a_trace_that_the_caller_began_is_told_in_the_log(caller):
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with logged_lines(JsonFormatter()) as lines:
+        caller.get("/livez", headers={"traceparent": parent})
+        caller.get("/livez", headers={"traceparent": "00-nonsense"})
+    assert lines[0]["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert "trace_id" not in lines[1]
+
+
+def test_without_an_access_log_requests_leave_no_line(shelf_folder):
+    with (
+        running(shelf_folder, access_log=False) as caller,
+        logged_lines(JsonFormatter()) as lines,
+    ):
+        caller.wait_for("ready")
+    assert "request" not in [line["event"] for line in lines]
+
+
+@pytest.mark.parametrize("odd", [2**70, "\ud800", {1, 2}, {3: "three"}])
+def test_a_line_is_written_whatever_is_in_it(odd):
+    assert json.loads(written({"odd": odd}))

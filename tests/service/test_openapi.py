@@ -1,8 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 
 from index.folder_clusters import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
+from tests.service.process import ROOT
 
 CALLS = [
     ("post", "/retrieve", {"200", "408", "413", "422", "500", "503"}),
@@ -162,3 +166,10 @@ def test_what_the_page_offers_to_send_is_answered(tmp_path):
 
 def test_the_docs_open(caller):
     assert caller.get("/docs").status_code == 200
+
+
+def test_the_description_in_the_repository_is_current():
+    command = [sys.executable, "-m", "service.describe"]  # as `make openapi` does
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    kept = (ROOT / "docs" / "openapi.json").read_text()
+    assert kept == done.stdout, "run `make openapi` and commit docs/openapi.json"

@@ -168,7 +168,7 @@ def test_answers_are_counted_as_those_of_retrieve(shelf_folder):
         similar(caller, "item-0", k=4)
         similar(caller, "lost")
         assert caller.metric("esans_candidates_returned_count") == 2
-        assert caller.metric("esans_short_results_total") == 1
+        assert caller.metric('esans_short_results_total{reason="eligible"}') == 1
 
 
 def test_before_a_bundle_is_live_the_question_may_come_again_soon(empty):

@@ -1,0 +1,66 @@
+import os
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.handmade import NOW, handmade_map, publish_handmade
+from tests.service.asking import until
+from tests.service.process import served
+
+HERE = Path(__file__).parent
+TOKEN = "schemathesis"
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A service with two bundles, maps and admin calls."""
+    bundles = tmp_path_factory.mktemp("bundles")
+    publish_handmade(bundles, clusters=handmade_map())
+    later = NOW + timedelta(days=1)
+    publish_handmade(bundles, now=later, seed=1, clusters=handmade_map(turn=1))
+    quiet = {"ESANS_ACCESS_LOG": "false", "ESANS_ADMIN_TOKEN": TOKEN}
+    with served(bundles, **quiet) as (client, lines):
+        until(lambda: client.get("/readyz").status_code == 200, limit_s=30)
+        yield client
+    assert lines[-1] == {"event": "exit", "status": 0}
+    assert [line for line in lines if line["event"] == "request failed"] == []
+
+
+def schemathesis(client, folder, examples):
+    """Ask so many examples of each call; return the report."""
+    command = [
+        sys.executable, "-m", "schemathesis.cli",
+        "--config-file", str(HERE / "schemathesis.toml"),
+        "run", f"{client.base_url}/openapi.json",
+        "--header", f"Authorization: Bearer {TOKEN}",
+        "--max-examples", str(examples), "--seed", "5", "--no-color",
+        "--generation-database", "none",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=3_000,
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.service.schemathesis_hooks",
+                          "PYTHONPATH": str(HERE.parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, shortened(done.stdout + done.stderr)
+    return done.stdout
+
+
+def shortened(report):
+    return "\n".join(line[:400] for line in report.splitlines() if line)
+
+
+def cases_in(report):
+    return int(re.search(r"(\d+) generated", report)[1])
+
+
+def test_what_the_schema_allows_is_answered_as_documented(asked, tmp_path):
+    assert cases_in(schemathesis(asked, tmp_path, examples=5)) > 300
+
+
+@pytest.mark.slow
+def test_five_thousand_cases_are_answered_as_documented(asked, tmp_path):
+    assert cases_in(schemathesis(asked, tmp_path, examples=600)) >= 5_000
