@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from index.cluster_follower import ClusterFollower
 from index.cluster_map import ClusterMap, Hashes
+from index.clusters.follower import ClusterFollower
+from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
-from index.redis_clusters import RedisClusters
 
 CLUSTERS, CODES, WIDTH = 1_000, 16, 64
 ROUNDS = 5

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from index.cluster_map import ClusterMap
 from index.id_table import hashes_of
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig, check_config
 from trainer.course import prepare

@@ -22,14 +22,14 @@ import numpy as np
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
-from index.cluster_store import ClusterPointer
-from index.held_clusters import Held
+from index.clusters.held import Held
+from index.clusters.negatives import Counts, draw_negatives
+from index.clusters.redis_store import RedisClusters
+from index.clusters.store import ClusterPointer
 from index.id_table import IdTable, build_id_table
-from index.negatives import Counts, draw_negatives
-from index.redis_clusters import RedisClusters
-from service.cluster_routes import draw
-from service.cluster_schemas import NegativesRequest
-from service.live_clusters import Catalogue, Joined
+from service.live.live_clusters import Catalogue, Joined
+from service.routes.clusters import draw
+from service.schemas.clusters import NegativesRequest
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer, wait_until
 

@@ -22,12 +22,12 @@ from tabulate import tabulate
 
 from benchmarks.gaussian_shop import Shop, id_of, make_bundle, make_histories, make_shop
 from index.bundle import Bundle, open_bundle
-from index.effort import slack
 from index.id_table import Rows
 from index.item_index import Floats
-from index.question import Filter
 from index.retriever import Prepared, Question, Retriever
-from index.row_set import RowSet
+from index.searching.effort import slack
+from index.searching.question import Filter
+from index.searching.row_set import RowSet
 from index.shelf import Shelf
 
 COUNT = 100

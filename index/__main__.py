@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from index.add_command import add_add_items, run_add_items
-from index.cluster_commands import add_cluster_commands, run_cluster_command
-from index.deny_commands import add_deny_commands, run_deny_command
+from index.clusters.commands import add_cluster_commands, run_cluster_command
+from index.deny.commands import add_deny_commands, run_deny_command
 from index.errors import EsansError, FaultyBundleError
 from index.manifest import read_manifest
 from index.shelf import Shelf

@@ -21,8 +21,8 @@ from index.item_index import Floats
 from index.manifest import CLUSTERS, AddedFacts, IndexFacts
 from index.probe import open_probe
 from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items
+from index.searching.tuning import extend_item_index
 from index.shelf import Shelf
-from index.tuning import extend_item_index
 from index.writing import Contents, Described, RunFacts, add_measures, write_bundle
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)

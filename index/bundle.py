@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from index.attributes import Attributes, open_attributes
 from index.claims import Claim, broken, covers, id_claims, id_faults, within
-from index.cluster_files import open_cluster_map
 from index.cluster_map import ClusterMap
+from index.clusters.files import open_cluster_map
 from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.files import sha256_of

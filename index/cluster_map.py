@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cluster_layout import (
+from index.clusters.layout import (
     Codes,
     Doubles,
     Floats,

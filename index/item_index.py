@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.id_table import Rows
-from index.row_set import RowSet
+from index.searching.row_set import RowSet
 
 Floats = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ import numpy as np
 from index.encoders import UserEncoder, padded
 from index.id_table import Rows
 from index.item_index import Floats, ItemIndex
-from index.scores import exact_scores
+from index.searching.scores import exact_scores
 
 TOLERANCE = 1e-4  # other CPUs round otherwise
 

@@ -8,13 +8,13 @@ from index.bundle import Bundle
 from index.errors import UnknownItemError
 from index.id_table import Rows
 from index.item_index import Floats
-from index.limits import LIMITS, Limits
-from index.popular import Popular
-from index.question import Answer, Fallback, Prepared, Question, SimilarQuestion
-from index.row_set import RowSet
-from index.scope import NO_ROWS, Scope
-from index.scopes import Scopes
-from index.search import Search
+from index.searching.limits import LIMITS, Limits
+from index.searching.popular import Popular
+from index.searching.question import Answer, Fallback, Prepared, Question, SimilarQuestion
+from index.searching.row_set import RowSet
+from index.searching.scope import NO_ROWS, Scope
+from index.searching.scopes import Scopes
+from index.searching.search import Search
 
 __all__ = ["Answer", "Fallback", "Prepared", "Question", "Retriever", "SimilarQuestion"]
 

@@ -25,8 +25,8 @@ from index.manifest import (
     write_manifest,
 )
 from index.probe import Probe
-from index.scores import exact_scores
-from index.tuning import IndexCard, build_item_index
+from index.searching.scores import exact_scores
+from index.searching.tuning import IndexCard, build_item_index
 
 BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexCard]]
 

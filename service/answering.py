@@ -9,10 +9,10 @@ import orjson
 from index.attributes import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from service.filtering import filter_of
-from service.live_bundle import Live
-from service.live_clusters import Joined
-from service.retrieval_schemas import Include, RetrieveAnswer, RetrieveRequest
-from service.similar_schemas import SimilarRequest
+from service.live.live_bundle import Live
+from service.live.live_clusters import Joined
+from service.schemas.retrieval import Include, RetrieveAnswer, RetrieveRequest
+from service.schemas.similar import SimilarRequest
 
 
 def prepare_users(live: Live, asked: Sequence[RetrieveRequest]) -> list[Prepared]:

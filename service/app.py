@@ -7,33 +7,33 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from index.deny_follower import DenyFollower
+from index.deny.follower import DenyFollower
 from index.shelf import Shelf
-from service.admin_routes import admin_routes
 from service.admission import Admission
 from service.bodies import BodyLimits
-from service.bundle_admin import bundle_admin_routes
 from service.cluster_metrics import ClusterCollector
-from service.cluster_routes import cluster_routes
-from service.deny_admin import deny_admin_routes
-from service.deny_state import DenyCollector
-from service.embed_routes import embed_routes
 from service.finding import Finder
 from service.lifespan import lifespan_of
 from service.lifetime import Lifetime
-from service.live_bundle import LiveBundle
-from service.live_clusters import LiveClusters
+from service.live.deny_state import DenyCollector
+from service.live.live_bundle import LiveBundle
+from service.live.live_clusters import LiveClusters
+from service.live.readiness import readiness_of
+from service.live.stores import deny_follower, open_clusters, open_deny
 from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
 from service.problems import install_problems
-from service.readiness import readiness_of
-from service.retrieval_routes import retrieval_routes
+from service.routes.bundle_admin import bundle_admin_routes
+from service.routes.cluster_admin import admin_routes
+from service.routes.clusters import cluster_routes
+from service.routes.deny_admin import deny_admin_routes
+from service.routes.embed import embed_routes
+from service.routes.retrieval import retrieval_routes
+from service.routes.similar import similar_routes
+from service.routes.state import state_routes
 from service.settings import Settings, secrets_of
 from service.side_work import SideWork
-from service.similar_routes import similar_routes
-from service.state_routes import state_routes
-from service.stores import deny_follower, open_clusters, open_deny
 
 
 def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.errors import RequestError
-from service.schemas import Fault
+from service.schemas.shared import Fault
 
 FAULTS_TOLD = 20  # of a body with more, the first ones are told
 FOUND_LENGTH = 80

@@ -6,8 +6,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from index.follower_state import FollowerState
-from service.live_clusters import Joined, LiveClusters
+from index.clusters.follower_state import FollowerState
+from service.live.live_clusters import Joined, LiveClusters
 
 
 class ClusterCollector(Collector):

@@ -11,10 +11,10 @@ from index.errors import RequestError
 from index.item_index import Floats
 from index.retriever import Fallback, Question
 from service.bodies import InvalidBodyError
-from service.embed_schemas import EmbedAnswer, EmbedRequest, Features, UserToEmbed
 from service.finding import AT_ONCE
-from service.live_bundle import Live
-from service.schemas import Fault
+from service.live.live_bundle import Live
+from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
+from service.schemas.shared import Fault
 
 One = TypeVar("One")
 

@@ -11,12 +11,12 @@ from index.retriever import Answer, Prepared
 from service.admission import Admission
 from service.answering import tell
 from service.bodies import json_bytes
-from service.live_bundle import Live
-from service.live_clusters import Joined, LiveClusters
+from service.live.live_bundle import Live
+from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
-from service.retrieval_schemas import RetrieveRequest
+from service.schemas.retrieval import RetrieveRequest
+from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
-from service.similar_schemas import SimilarRequest
 
 AT_ONCE = 16  # questions made ready in one turn, 2 to 3 ms: more would only hold up others
 

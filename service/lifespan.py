@@ -8,8 +8,8 @@ from fastapi import FastAPI
 
 from service.admission import Admission
 from service.hangup import on_hangup
-from service.live_bundle import LiveBundle
-from service.live_clusters import LiveClusters
+from service.live.live_bundle import LiveBundle
+from service.live.live_clusters import LiveClusters
 from service.side_work import SideWork
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 
 from index.manifest import Manifest
-from index.question import Answer, Fallback, Prepared
+from index.searching.question import Answer, Fallback, Prepared
 
 REQUEST_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,

@@ -7,41 +7,33 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 
-from service import (
-    bundle_schemas,
-    cluster_schemas,
-    deny_schemas,
-    embed_schemas,
-    retrieval_schemas,
-    schemas,
-    state_schemas,
-)
+from service.schemas import bundle, clusters, deny, embed, retrieval, shared, state
 
 REF = "#/components/schemas/{model}"
 BEARER = "bearer"  # the name of the one security scheme
 QUESTIONS = (
-    retrieval_schemas.RetrieveRequest,
-    retrieval_schemas.BatchRequest,
-    embed_schemas.EmbedRequest,
-    cluster_schemas.NegativesRequest,
-    cluster_schemas.PointerRequest,
-    bundle_schemas.RollbackRequest,
-    deny_schemas.DenyRequest,
+    retrieval.RetrieveRequest,
+    retrieval.BatchRequest,
+    embed.EmbedRequest,
+    clusters.NegativesRequest,
+    clusters.PointerRequest,
+    bundle.RollbackRequest,
+    deny.DenyRequest,
 )
 ANSWERS: tuple[Any, ...] = (
-    retrieval_schemas.RetrieveAnswer,
-    retrieval_schemas.BatchAnswer,
-    state_schemas.Alive,
-    state_schemas.Readiness,
-    state_schemas.BundleAnswer,
-    embed_schemas.EmbedAnswer,
-    cluster_schemas.ClustersAnswer,
-    cluster_schemas.NegativesAnswer,
-    cluster_schemas.PointerAnswer,
-    bundle_schemas.ReloadAnswer,
-    bundle_schemas.RollbackAnswer,
-    deny_schemas.DenyChangeAnswer,
-    schemas.Problem,
+    retrieval.RetrieveAnswer,
+    retrieval.BatchAnswer,
+    state.Alive,
+    state.Readiness,
+    state.BundleAnswer,
+    embed.EmbedAnswer,
+    clusters.ClustersAnswer,
+    clusters.NegativesAnswer,
+    clusters.PointerAnswer,
+    bundle.ReloadAnswer,
+    bundle.RollbackAnswer,
+    deny.DenyChangeAnswer,
+    shared.Problem,
 )
 WHAT_IS_MEANT = {
     304: "Not changed since the ETag that was sent",
@@ -87,7 +79,7 @@ def answers(meaning: str, answer: type, *problem_statuses: int) -> dict[int | st
         200: {"description": meaning, "content": {"application/json": _as(answer)}}
     }
     for status in (*problem_statuses, 500):
-        content = {"application/problem+json": _as(schemas.Problem)}
+        content = {"application/problem+json": _as(shared.Problem)}
         told[status] = {"description": WHAT_IS_MEANT[status], "content": content}
     return told
 

@@ -51,7 +51,7 @@ from service.embedding import NoItemEncoderError
 from service.filtering import UnknownFilterError
 from service.logs import request_id
 from service.queries import InvalidQueryError
-from service.schemas import Fault, Problem
+from service.schemas.shared import Fault, Problem
 from service.side_work import BusyError
 
 MEDIA_TYPE = "application/problem+json"

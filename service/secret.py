@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from index.errors import ConfigError
-from index.secret_file import secret_in
+from index.stores.secret_file import secret_in
 
 
 def read_secret(name: str, given: SecretStr, file: Path | None) -> str:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from index.attributes import build_attributes
 from index.bundle import Histories
-from index.cluster_files import card_of, save_cluster_map
 from index.cluster_map import ClusterMap
+from index.clusters.files import card_of, save_cluster_map
 from index.filters import Column, build_filters
 from index.id_table import build_id_table, hashes_of
 from index.manifest import DatasetFacts

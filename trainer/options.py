@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.cluster_store import ClusterStore
-from index.store_address import (
+from index.clusters.store import ClusterStore
+from index.stores.address import (
     FILE_VARIABLE,
     FOLDER,
     NAMESPACE_VARIABLE,

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from index.bundle import open_bundle
-from index.cluster_store import ClusterStore
+from index.clusters.store import ClusterStore
 from index.errors import BundleError, WorseThanPopularityError
 from index.manifest import IndexFacts, read_manifest
 from index.retriever import Retriever

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from index.cluster_map import ClusterMap
-from index.cluster_store import ClusterStore
+from index.clusters.store import ClusterStore
 from index.errors import ConfigError
 from index.id_table import hashes_of
 from trainer.config import RunConfig

@@ -18,7 +18,7 @@ import service.app
 from service.__main__ import main
 from service.bodies import NO_STORE
 from service.finding import Finder
-from service.live_bundle import LiveBundle
+from service.live.live_bundle import LiveBundle
 from service.metrics import Metrics
 
 

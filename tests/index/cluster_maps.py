@@ -7,7 +7,7 @@ import numpy as np
 from redis import Redis
 
 from index.cluster_map import ClusterMap
-from index.folder_clusters import FolderClusters
+from index.clusters.folder_store import FolderClusters
 from tests.redis_server import wait_until
 
 COUNT, CLUSTERS, CODES, WIDTH = 200, 6, 4, 3

@@ -3,9 +3,9 @@ import shutil
 import pytest
 
 from index.bundle import open_bundle
-from index.cluster_follower import ClusterFollower
-from index.folder_clusters import FolderClusters
-from index.redis_clusters import RedisClusters
+from index.clusters.folder_store import FolderClusters
+from index.clusters.follower import ClusterFollower
+from index.clusters.redis_store import RedisClusters
 from index.shelf import Shelf
 from tests.handmade import publish_handmade
 from tests.index.cluster_maps import numbered

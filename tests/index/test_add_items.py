@@ -15,8 +15,8 @@ from index.__main__ import main
 from index.bundle import open_bundle
 from index.manifest import CLUSTERS, HISTORIES, facts_of, write_manifest
 from index.retriever import Question, Retriever, SimilarQuestion
+from index.searching.tuning import FLAT_LIMIT
 from index.shelf import Shelf
-from index.tuning import FLAT_LIMIT
 from tests.conftest import ROOT
 from tests.handmade import (
     ITEM_COUNT,

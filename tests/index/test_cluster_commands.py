@@ -4,7 +4,7 @@ import pytest
 
 from index.__main__ import main
 from index.shelf import Shelf
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.handmade import publish_handmade
 from tests.index.cluster_maps import numbered, with_broken_pointer
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from index.cluster_files import joined_if_akin
+from index.clusters.files import joined_if_akin
+from index.clusters.folder_store import FolderClusters
 from index.errors import ForeignClusterMapError
-from index.folder_clusters import FolderClusters
 from tests.index.cluster_maps import COUNT, Counted, emptied, hashes, numbered, of_known
 from tests.redis_server import wait_until
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from index.cluster_files import joined, open_cluster_map, save_cluster_map
 from index.cluster_map import ClusterMap
+from index.clusters.files import joined, open_cluster_map, save_cluster_map
 from index.errors import FaultyClusterMapError
 from index.id_table import hashes_of
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from index.cluster_map import ARRAYS
+from index.clusters.folder_store import FolderClusters
+from index.clusters.redis_store import RedisClusters
 from index.errors import ConfigError, FaultyClusterMapError, NoClusterMapError
-from index.folder_clusters import FolderClusters
-from index.redis_clusters import RedisClusters
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.index.cluster_maps import emptied, numbered, versions_of, with_broken_pointer
 from tests.redis_server import wait_until
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from index.clusters.folder_store import FolderClusters
+from index.clusters.redis_store import RedisClusters
 from index.errors import NoClusterMapError
-from index.folder_clusters import FolderClusters
-from index.redis_clusters import RedisClusters
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.conftest import ROOT
 from tests.index.cluster_maps import emptied, numbered, versions_of
 
@@ -107,7 +107,7 @@ RACER = """
 import sys
 from pathlib import Path
 
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.index.cluster_maps import numbered
 
 url, folder, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from index.__main__ import main
-from index.deny_follower import DenyFollower
-from index.deny_list import MOST_ITEMS, DenyList, next_list, parse_head, parse_list
-from index.deny_store import alter, replace_all
+from index.deny.deny_list import MOST_ITEMS, DenyList, next_list, parse_head, parse_list
+from index.deny.folder_store import FolderDeny
+from index.deny.follower import DenyFollower
+from index.deny.redis_store import RedisDeny
+from index.deny.store import alter, replace_all
 from index.errors import (
     FaultyDenyListError,
     NoDenyListError,
@@ -20,8 +22,6 @@ from index.errors import (
     StoreUnreachableError,
     TooManyDeniedError,
 )
-from index.folder_deny import FolderDeny
-from index.redis_deny import RedisDeny
 from tests.conftest import ROOT
 from tests.redis_server import wait_until
 
@@ -245,8 +245,8 @@ def test_a_list_that_cannot_be_put_into_force_is_tried_again_until_it_can(store,
 KILLED = """
 import sys, time
 from pathlib import Path
-from index.deny_store import replace_all
-from index.folder_deny import FolderDeny
+from index.deny.store import replace_all
+from index.deny.folder_store import FolderDeny
 
 store = FolderDeny(Path(sys.argv[1]))
 print("begun", flush=True)
@@ -275,9 +275,9 @@ def test_a_writer_that_is_killed_leaves_the_old_list_or_the_new_one(tmp_path):
 BOUND = """
 import os, sys, time
 from pathlib import Path
-from index.deny_store import alter
+from index.deny.store import alter
 from index.errors import ReadOnlyStoreError
-from index.folder_deny import FolderDeny
+from index.deny.folder_store import FolderDeny
 
 store = FolderDeny(Path(sys.argv[1]))
 store.read()

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from index.__main__ import main
+from index.clusters.folder_store import FolderClusters
+from index.clusters.follower_state import status_of
 from index.errors import (
     NoClusterMapError,
     ReadOnlyStoreError,
     StoreFullError,
     StoreUnreachableError,
 )
-from index.folder_clusters import FolderClusters
-from index.folder_faults import reading_fault, writing_fault
-from index.follower_state import status_of
+from index.stores.folder_faults import reading_fault, writing_fault
 from tests.conftest import ROOT
 from tests.index.cluster_maps import numbered
 
@@ -75,7 +75,7 @@ BOUND = """
 import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyStoreError
-from index.folder_clusters import FolderClusters
+from index.clusters.folder_store import FolderClusters
 from tests.index.cluster_maps import numbered
 
 store = FolderClusters(Path(sys.argv[1]))

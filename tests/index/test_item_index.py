@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from index.effort import lists_within
 from index.item_index import ItemIndex
-from index.limits import LIMITS
-from index.row_set import RowSet
-from index.scores import best_rows, exact_scores
-from index.tuning import FLAT_LIMIT, build_item_index, list_count
+from index.searching.effort import lists_within
+from index.searching.limits import LIMITS
+from index.searching.row_set import RowSet
+from index.searching.scores import best_rows, exact_scores
+from index.searching.tuning import FLAT_LIMIT, build_item_index, list_count
 from tests.handmade import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200

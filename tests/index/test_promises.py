@@ -9,9 +9,9 @@ from hypothesis import given, settings, strategies as st
 from index.bundle import open_bundle
 from index.errors import UnknownAttributeError
 from index.item_index import ItemIndex
-from index.limits import Limits
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.row_set import RowSet
+from index.searching.limits import Limits
+from index.searching.row_set import RowSet
 from index.shelf import Shelf
 from tests.handmade import mean_query, publish_handmade
 

@@ -4,9 +4,9 @@ import traceback
 
 import pytest
 
+from index.clusters.redis_store import RedisClusters
 from index.errors import ConfigError
-from index.redis_address import OPTIONS, place_of
-from index.redis_clusters import RedisClusters
+from index.stores.redis_address import OPTIONS, place_of
 from tests.conftest import ROOT
 
 SECRET = "s3cr"

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from index.clusters.redis_store import RedisClusters
 from index.errors import StoreFullError, StoreUnreachableError
-from index.redis_clusters import RedisClusters
 from tests.index.cluster_maps import hashes, names, numbered, wait_for
 from tests.redis_server import wait_until
 

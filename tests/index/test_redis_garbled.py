@@ -2,8 +2,8 @@
 
 import pytest
 
+from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
-from index.redis_clusters import RedisClusters
 from tests.index.cluster_maps import hashes, numbered, wait_for
 from tests.index.garbling import NONSENSE, garbling
 from tests.redis_server import wait_until

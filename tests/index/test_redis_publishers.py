@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
-from index.redis_clusters import RedisClusters
 from tests.conftest import ROOT
 from tests.index.cluster_maps import hashes, names, numbered, staged, wait_for
 from tests.redis_server import wait_until
@@ -20,7 +20,7 @@ LARGE = numbered(7, count=1_000_000)  # 16 MB
 
 PUBLISHER = """
 import sys
-from index.redis_clusters import RedisClusters
+from index.clusters.redis_store import RedisClusters
 from tests.index.cluster_maps import numbered
 
 store = RedisClusters(sys.argv[1], staged_s=1.0)

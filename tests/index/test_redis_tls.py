@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
-from index.redis_clusters import RedisClusters
 from tests.index.cluster_maps import numbered
 from tests.redis_server import free_port, speaks_tls
 

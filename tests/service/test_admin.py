@@ -1,7 +1,7 @@
 import pytest
 
-from index.cluster_store import ClusterPointer
-from index.folder_clusters import FolderClusters
+from index.clusters.folder_store import FolderClusters
+from index.clusters.store import ClusterPointer
 from service.logs import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import logged_lines, running

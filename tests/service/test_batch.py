@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from service.retrieval_schemas import BatchAnswer
+from service.schemas.retrieval import BatchAnswer
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 from tests.service.test_problems import problem

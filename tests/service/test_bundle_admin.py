@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from index.looks import Looks
 from index.shelf import Shelf
-from service.live_bundle import LiveBundle
+from index.stores.looks import Looks
+from service.live.live_bundle import LiveBundle
 from service.metrics import Metrics
 from tests.conftest import ROOT
 from tests.handmade import handmade_map, publish_handmade
@@ -121,7 +121,7 @@ import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyBundlesError
 from index.shelf import Shelf
-from service.bundle_moves import naming_faults
+from service.live.bundle_moves import naming_faults
 
 shelf = Shelf(Path(sys.argv[1]))
 if os.geteuid() == 0:  # who may write anywhere

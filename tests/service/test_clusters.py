@@ -7,10 +7,10 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.cluster_map import ClusterMap
-from index.folder_clusters import FolderClusters
+from index.clusters.folder_store import FolderClusters
 from index.shelf import Shelf
-from service.cluster_schemas import ClustersAnswer
 from service.logs import JsonFormatter
+from service.schemas.clusters import ClustersAnswer
 from tests.handmade import NOW, handmade_map, publish_handmade
 from tests.service.asking import logged_lines, running, until
 from tests.service.test_problems import problem

@@ -1,9 +1,9 @@
 import pytest
 
-from index.deny_list import MOST_ITEMS
-from index.deny_store import replace_all
-from index.folder_deny import FolderDeny
-from index.redis_deny import RedisDeny
+from index.deny.deny_list import MOST_ITEMS
+from index.deny.folder_store import FolderDeny
+from index.deny.redis_store import RedisDeny
+from index.deny.store import replace_all
 from service.logs import JsonFormatter
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from service.embed_schemas import EmbedAnswer
+from service.schemas.embed import EmbedAnswer
 from tests.handmade import item_vectors, mean_query, publish_handmade
 from tests.handmade_towers import BY_PRESENCE, BY_WORD, look_of
 from tests.service.asking import running

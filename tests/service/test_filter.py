@@ -5,9 +5,9 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle import open_bundle
 from index.retriever import Question, Retriever
+from index.searching.tuning import FLAT_LIMIT
 from index.shelf import Shelf
-from index.tuning import FLAT_LIMIT
-from service.retrieval_schemas import RetrieveAnswer
+from service.schemas.retrieval import RetrieveAnswer
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 

@@ -8,7 +8,7 @@ import httpx
 from index.shelf import Shelf
 from service.app import create_app
 from service.lifetime import Lifetime
-from service.live_bundle import LiveBundle
+from service.live.live_bundle import LiveBundle
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.handmade import NOW, publish_handmade

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from service.cluster_schemas import NegativesAnswer
+from service.schemas.clusters import NegativesAnswer
 from tests.handmade import handmade_map, publish_handmade
 from tests.index.test_cluster_map import assert_drawn_as_told, everyone, rows
 from tests.service.asking import running

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from index.folder_clusters import FolderClusters
+from index.clusters.folder_store import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running
 from tests.service.process import ROOT

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.clusters.folder_store import FolderClusters
 from index.filters import Column
-from index.folder_clusters import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import until
 from tests.service.process import served

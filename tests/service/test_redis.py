@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from index.cluster_map import ClusterMap
+from index.clusters.redis_store import RedisClusters
 from index.errors import StoreFullError, StoreUnreachableError
-from index.redis_clusters import RedisClusters
 from service.logs import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
 from tests.redis_server import RedisServer

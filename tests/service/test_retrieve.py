@@ -5,7 +5,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from index.bundle import open_bundle
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
-from service.retrieval_schemas import RetrieveAnswer
+from service.schemas.retrieval import RetrieveAnswer
 from tests.handmade import ITEM_COUNT, publish_handmade
 from tests.service.asking import running
 

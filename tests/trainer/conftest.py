@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from index.store_address import VARIABLES
+from index.stores.address import VARIABLES
 from tests.tiny_world import write_tiny_world
 from trainer.data.dataset import load_dataset
 

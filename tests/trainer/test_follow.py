@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.redis_server import wait_until
 from tests.trainer.maps import (
     config_of,

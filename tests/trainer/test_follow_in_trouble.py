@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 
 from index.cluster_map import ClusterMap
+from index.clusters.folder_store import FolderClusters
 from index.errors import StoreFullError, StoreUnreachableError
-from index.folder_clusters import FolderClusters
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.redis_server import wait_until
 from tests.trainer.maps import follow, lineage_of, map_of, publishing
 

@@ -6,10 +6,10 @@ from contextlib import redirect_stdout
 import pytest
 
 from index.bundle import open_bundle
-from index.cluster_files import save_cluster_map
+from index.clusters.files import save_cluster_map
 from index.manifest import read_manifest
 from index.shelf import Shelf
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.trainer.maps import QUICK, SAMPLER, map_of
 from tests.trainer.runs import run, write_config
 from trainer.__main__ import main

@@ -3,9 +3,9 @@
 import pytest
 
 from index.bundle import open_bundle
-from index.cluster_files import save_cluster_map
+from index.clusters.files import save_cluster_map
 from index.shelf import Shelf
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.redis_server import free_port
 from tests.trainer.maps import QUICK, SAMPLER, map_of
 from tests.trainer.runs import run, write_config

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from index.cluster_follower import ClusterFollower, Held
 from index.cluster_map import Hashes
-from index.cluster_store import ClusterStore
+from index.clusters.follower import ClusterFollower, Held
+from index.clusters.follower_state import NOT_ASKED
+from index.clusters.store import ClusterStore
 from index.errors import EsansError
-from index.follower_state import NOT_ASKED
 from trainer.esans.following import Build, Following, in_force
 
 FIRST_LOOK_S = 60.0  # a map of millions is read and prepared in a few seconds

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from index.cluster_layout import Codes
+from index.clusters.layout import Codes
 from index.id_table import hashes_of
 from index.reading.features import Floats
 from trainer.config import ClustersConfig

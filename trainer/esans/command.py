@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.cluster_files import card_of, open_cluster_map, save_cluster_map
 from index.cluster_map import ClusterMap
-from index.cluster_store import ClusterStore
+from index.clusters.files import card_of, open_cluster_map, save_cluster_map
+from index.clusters.store import ClusterStore
 from index.errors import ConfigError
-from index.store_address import URL_VARIABLE
+from index.stores.address import URL_VARIABLE
 from trainer.config import RunConfig
 from trainer.data.dataset import load_dataset
 from trainer.esans.clusters import fit_cluster_map

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from index.cluster_files import card_of
 from index.cluster_map import ClusterMap
+from index.clusters.files import card_of
 from trainer.samplers.interface import Context, Negatives, Sampler
 
 OWN = "made by this run"

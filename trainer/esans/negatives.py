@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from index.cluster_layout import Doubles
 from index.cluster_map import ClusterMap
+from index.clusters.layout import Doubles
 from index.id_table import Rows
 from trainer.esans.interpolation import (
     draw_share,

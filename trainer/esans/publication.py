@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from index.cluster_map import ClusterMap
-from index.cluster_store import ClusterStore
+from index.clusters.store import ClusterStore
 from index.errors import ClusterStoreError, EsansError, FaultyClusterMapError
 from trainer.esans.following import Following
 from trainer.samplers.interface import Sampler

@@ -7,8 +7,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index.bundle import Bundle
-from index.cluster_files import joined
 from index.cluster_map import ClusterMap
+from index.clusters.files import joined
 from trainer.esans.columns import title_column
 from trainer.report.figures import sizes_figure
 from trainer.report.item_map import lay_out, map_figure

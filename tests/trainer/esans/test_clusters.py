@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from index.cluster_files import open_cluster_map
+from index.clusters.files import open_cluster_map
 from index.errors import ConfigError
 from index.id_table import hashes_of
 from tests.tiny_world import write_tiny_world

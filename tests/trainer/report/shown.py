@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.cluster_files import card_of, save_cluster_map
 from index.cluster_map import ClusterMap
+from index.clusters.files import card_of, save_cluster_map
 from index.id_table import hashes_of
 from index.manifest import facts_of, write_manifest
 from index.shelf import Shelf

@@ -1,0 +1,1 @@
+"""Ids that are never returned: written down, kept, followed, changed by hand."""

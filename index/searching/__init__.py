@@ -1,0 +1,1 @@
+"""The search within what is eligible: index effort, exact scores, sets of rows."""

@@ -1,0 +1,77 @@
+"""What is asked of a bundle, and what it answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from index.id_table import Rows
+from index.item_index import Floats
+from index.searching.scope import Key
+
+Fallback = Literal["unknown_user", "empty_history", "no_known_items"]
+Filter = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which items might this user want?
+
+    history       item ids, oldest first; replaces the stored history of `user_id` where given
+    exclude       item ids never to return
+    exclude_seen  whether the items of the whole history are excluded too
+    filter        attribute -> values, one of which an item must have; of every attribute named
+    """
+
+    count: int
+    user_id: str | None = None
+    history: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    exclude_seen: bool = True
+    filter: Filter = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SimilarQuestion:
+    """Which items are like this one? The item itself is never among them."""
+
+    item_id: str
+    count: int
+    exclude: Sequence[str] = ()
+    filter: Filter = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question in the index's own terms: all that is left is to search.
+
+    query     [dim]  unit row; None where there is nothing to search with: popular items answer
+    excluded  item rows never to return, ascending; some may stand there twice
+    wanted    the filter
+    """
+
+    count: int
+    query: Floats | None
+    excluded: Rows
+    wanted: Key
+    fallback: Fallback | None
+    unknown: list[str]
+    unknown_values: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Candidates, best first.
+
+    rows            [count]  of the items, for whoever wants to know more of them
+    scores          [count]  exact inner products; None where popular items were returned
+    fallback        why popular items were returned; None where the history answered
+    unknown         ids of the history that the bundle does not hold
+    unknown_values  attribute -> values asked for that no item has
+    """
+
+    item_ids: list[str]
+    rows: Rows
+    scores: Floats | None
+    fallback: Fallback | None
+    unknown: list[str]
+    unknown_values: Mapping[str, list[str]] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What stores share: where they are, how Redis is reached, looks that others wait for."""

@@ -1,0 +1,1 @@
+"""What is live: bundle, cluster map and deny list, followed in the background and swapped."""

@@ -1,0 +1,111 @@
+"""The calls about cluster maps: which one is used, and negatives drawn from it."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from index.clusters.negatives import Counts, Negatives, negatives_for
+from service.bodies import NO_STORE, BodyLimits, json_response, read_body
+from service.live.live_bundle import LiveBundle
+from service.live.live_clusters import Joined, LiveClusters
+from service.openapi import answers, reads
+from service.schemas.clusters import (
+    ClustersAnswer,
+    NegativesAnswer,
+    NegativesRequest,
+)
+from service.side_work import SideWork
+
+INLINE_IDS = (
+    11_000  # positives and negatives written without leaving the event loop: about 5 ms
+)
+
+
+def cluster_routes(
+    live_bundle: LiveBundle, live_clusters: LiveClusters, side: SideWork, limits: BodyLimits
+) -> APIRouter:
+    """Return the routes; answers of many negatives are made beside the event loop."""
+    router = APIRouter(tags=["clusters"])
+
+    @router.get(
+        "/clusters",
+        summary="The card of the cluster map in use",
+        responses=answers("The map, and how it is followed", ClustersAnswer, 404, 503),
+        response_class=Response,
+    )
+    async def clusters() -> Response:
+        live_bundle.get()  # without a bundle there are no items to speak of
+        joined = live_clusters.get()
+        return json_response(card_of(joined, live_clusters), headers=NO_STORE)
+
+    @router.post(
+        "/negatives",
+        summary="Easy and hard negatives for positives, with their log expected counts",
+        openapi_extra=reads(NegativesRequest),
+        responses=answers(
+            "Negatives of each known positive", NegativesAnswer, 404, 408, 413, 422, 503
+        ),
+        response_class=Response,
+    )
+    async def negatives(request: Request) -> Response:
+        asked = await read_body(request, NegativesRequest, limits)
+        live_bundle.get()
+        work = partial(draw, live_clusters.get(), asked)
+        return work() if ids_of(asked) <= INLINE_IDS else await side.run(work)
+
+    return router
+
+
+def card_of(joined: Joined, live_clusters: LiveClusters) -> ClustersAnswer:
+    """Describe the map in use."""
+    source, pointer = joined.held.source, joined.held.pointer
+    return {
+        "version": joined.version,
+        "source": joined.source,
+        "items": len(source),
+        "unknown_items": joined.unknown_items,
+        "level_1_codes": len(source.centroids),
+        "level_2_codes": source.cell_width,
+        "temperature_share": source.temperature_share,
+        "made": source.made,
+        "age_seconds": round(joined.age_s, 3),
+        "bundle": joined.catalogue.version,
+        "sequence": pointer.sequence if pointer else None,
+        "is_pinned": pointer.pinned if pointer else False,
+        "follower": live_clusters.told() or {"status": "stopped"},
+    }
+
+
+def ids_of(asked: NegativesRequest) -> int:
+    """Return how many ids an answer holds at most."""
+    return len(asked.positives) * (1 + asked.easy + asked.hard)
+
+
+def draw(joined: Joined, asked: NegativesRequest) -> Response:
+    """Draw and write; all of it works on one map."""
+    counts, rng = Counts(asked.easy, asked.hard), np.random.default_rng(asked.seed)
+    items, clusters = joined.catalogue.items, joined.held.clusters
+    found = negatives_for(asked.positives, items, clusters, counts, rng)
+    return json_response(told_of(joined, found, asked.easy, asked.hard), headers=NO_STORE)
+
+
+def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
+    """Put negatives into the caller's words: a `NegativesAnswer`, its numbers still arrays."""
+    ids, log_counts = found.ids, found.drawn.log_counts
+    begins = [place * (easy + hard) for place in range(len(found.positives))]
+    told = {
+        "bundle": joined.catalogue.version,
+        "clusters": joined.version,
+        "positives": found.positives,
+        "easy": [ids[begin : begin + easy] for begin in begins],
+        "easy_log_counts": np.ascontiguousarray(log_counts[:, :easy]),
+        "hard": [ids[begin + easy : begin + easy + hard] for begin in begins],
+        "hard_log_counts": np.ascontiguousarray(log_counts[:, easy:]),
+    }
+    if found.unknown:
+        told["unknown_items"] = found.unknown
+    return told

@@ -1,0 +1,123 @@
+"""What is asked and answered about candidates, as the callers see it; else as `schemas`."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from index.retriever import Fallback
+from service.schemas.shared import ID_LENGTH, Asked, Id, Ids, Value, example
+
+MAX_COUNT, DEFAULT_COUNT = 1_000, 100
+MOST_QUESTIONS = 256
+
+MOST_ATTRIBUTES, MOST_VALUES = 32, 1_000
+
+Include = Annotated[list[Literal["clusters", "attributes"]], Field(max_length=8)]
+Attribute = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
+Values = Annotated[list[Value], Field(min_length=1, max_length=MOST_VALUES)]
+
+
+class RetrieveRequest(Asked):
+    """One user's question. Without any history the popular items are the answer."""
+
+    model_config = example(history=["sku-00042", "sku-00007"], k=20, exclude=["sku-00001"])
+
+    user_id: Id | None = Field(
+        default=None, description="whose stored history to use where `history` is absent"
+    )
+    history: Ids | None = Field(
+        default=None,
+        description="item ids, oldest first; replaces the stored history, for the query "
+        "and for what counts as seen",
+    )
+    k: int = Field(
+        default=DEFAULT_COUNT,
+        ge=1,
+        le=MAX_COUNT,
+        description="how many candidates; fewer come only where fewer are eligible",
+    )
+    exclude: Ids = Field(default=[], description="item ids never to return")
+    exclude_seen: bool = Field(
+        default=True, description="whether the items of the whole history are excluded too"
+    )
+    filter: Annotated[dict[Attribute, Values], Field(max_length=MOST_ATTRIBUTES)] = Field(
+        default={},
+        description="attribute -> values: an item must have one of them, for each attribute "
+        "named. `GET /bundle` tells the attributes, under `filters`; numbers and booleans are "
+        "compared as text",
+    )
+    include: Include = Field(
+        default=[], description="what to tell of each candidate besides its score"
+    )
+
+
+class BatchRequest(Asked):
+    """Questions of many users; each is answered as if asked alone, all from one bundle."""
+
+    model_config = example(
+        questions=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
+    )
+
+    questions: Annotated[
+        list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)
+    ] = Field(description="what `/retrieve` takes")
+
+
+class Candidate(TypedDict):
+    """An item and its score."""
+
+    item_id: str
+    score: Annotated[
+        float | None,
+        Field(
+            description="inner product with the query; null where popular items are returned"
+        ),
+    ]
+    cluster: NotRequired[
+        Annotated[
+            tuple[int, int] | None,
+            Field(
+                description="where asked for: its level-1 and level-2 code in the map named by "
+                "`clusters`; null where that map lacks it, or there is none"
+            ),
+        ]
+    ]
+
+    attributes: NotRequired[
+        Annotated[
+            dict[str, object],
+            Field(description="where asked for: what the bundle tells of the item"),
+        ]
+    ]
+
+
+class RetrieveAnswer(TypedDict):
+    """Candidates, best first."""
+
+    bundle: Annotated[str, Field(description="the version of the bundle that answered")]
+    candidates: list[Candidate]
+    clusters: NotRequired[
+        Annotated[str, Field(description="the version of the map that told the clusters")]
+    ]
+    fallback: NotRequired[
+        Annotated[Fallback, Field(description="why popular items are returned, if they are")]
+    ]
+    unknown_items: NotRequired[
+        Annotated[list[str], Field(description="ids of the history that the bundle lacks")]
+    ]
+    unknown_values: NotRequired[
+        Annotated[
+            dict[str, list[str]],
+            Field(description="attribute -> values of the filter that no item has"),
+        ]
+    ]
+
+
+class BatchAnswer(TypedDict):
+    """An answer to each question, in the order asked."""
+
+    bundle: Annotated[
+        str, Field(description="the version of the bundle that answered them all")
+    ]
+    answers: Annotated[list[RetrieveAnswer], Field(description="what `/retrieve` answers")]
