@@ -6,9 +6,9 @@ import re
 import pytest
 from redis import Redis
 
+from index.clusters.redis_store import RedisClusters
 from index.errors import FaultyClusterMapError, NoClusterMapError, StoreUnreachableError
-from index.redis_clusters import RedisClusters
-from index.store_address import open_cluster_store
+from index.stores.address import open_cluster_store
 from tests.conftest import ROOT
 from tests.index.cluster_maps import numbered, versions_of
 from tests.redis_server import free_port, wait_until
@@ -230,10 +230,10 @@ def test_where_nobody_listens_that_is_told_with_the_place():
 
 def test_a_user_with_the_rights_that_the_operations_page_names_can_do_all(start_redis):
     page = (ROOT / "docs" / "operations.md").read_text()
-    (named,) = re.findall(r"^`(get set [a-z ]+)`", page, re.MULTILINE)
+    (named,) = re.findall(r"^`(get [a-z ]+)`", page, re.MULTILINE)
     server = start_redis()
     rights = [*(f"+{one}" for one in named.split()), "+@connection"]
-    keys = ["~esans:clusters:*", "&esans:clusters:announce"]
+    keys = ["~esans:clusters:*", "~esans:deny:*", "&esans:clusters:announce"]
     server.client.execute_command("ACL", "SETUSER", "shop", "on", ">word", *keys, *rights)
     store = RedisClusters(f"unix://shop:word@{server.socket}")
     heard = store.announcements()
