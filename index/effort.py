@@ -16,6 +16,9 @@ NEARLY_ALL = 0.98  # of the items: as good as all
 PARTIAL = 1.1  # what a filter leaves of lists is a little harder to search than whole lists
 FEW_ROWS = 40  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
 SPARED = 0.8  # of the lists that a random filter would touch: one that touches fewer is not
+LEAST_READ = (
+    48  # rows for each candidate: cheap, and an index of clear clusters is tuned to few
+)
 AFAR = 4.5  # times nprobe: effort for queries whose own neighbourhood such a filter leaves out
 
 
@@ -48,7 +51,8 @@ def lists_within(index: ItemIndex, narrow: ItemIndex, count: int, limits: Limits
     nprobe, depth = index.nprobe or 1, max(1.0, count / TUNED_COUNT)
     rows_each = narrow.count / narrow.list_count
     read = nprobe * index.count / index.list_count * PARTIAL
-    lists = read / rows_each * min(1.0, math.sqrt(rows_each / FEW_ROWS))
+    read = max(read * min(1.0, math.sqrt(rows_each / FEW_ROWS)), LEAST_READ * TUNED_COUNT)
+    lists = read / rows_each
     touched_at_random = index.list_count * -math.expm1(-narrow.count / index.list_count)
     if narrow.list_count < SPARED * touched_at_random:
         lists = max(lists, AFAR * nprobe * math.sqrt(narrow.list_count / index.list_count))

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from index.effort import lists_within
 from index.item_index import ItemIndex
+from index.limits import LIMITS
+from index.row_set import RowSet
 from index.scores import best_rows, exact_scores
 from index.tuning import FLAT_LIMIT, build_item_index, list_count
 from tests.handmade import item_vectors
@@ -90,3 +93,45 @@ def test_the_best_are_ordered_by_score_then_by_row():
     scores = np.array([0.5, 0.7, 0.7, 0.5], dtype=np.float32)
     assert rows[best_rows(rows, scores, 3)].tolist() == [3, 5, 1]
     assert rows[best_rows(rows, scores, 9)].tolist() == [3, 5, 1, 9]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.15])
+@pytest.mark.parametrize("kind", ["at random", "whole clumps"])
+def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
+    clustered, approximate, share, kind
+):
+    (vectors, queries), (index, _) = clustered, approximate
+    drawn = np.random.default_rng(1).random(CLUSTERED_COUNT if kind == "at random" else CENTRES)
+    kept = drawn if kind == "at random" else drawn[np.arange(CLUSTERED_COUNT) % CENTRES]
+    rows = np.flatnonzero(kept < share).astype(np.int32)
+    narrow = index.narrowed(rows, vectors, index.lists_of_rows())
+    assert (narrow.count, narrow.dim) == (len(rows), DIM)
+    shares = []
+    for query in queries:
+        lists = lists_within(index, narrow, 100, LIMITS)
+        found = narrow.search(query, 141, lists)
+        assert np.isin(found, rows).all()
+        best = found[best_rows(found, exact_scores(vectors, found, query), 100)]
+        truth = rows[np.argsort(-(vectors[rows] @ query))[:100]]
+        shares.append(np.isin(truth, best).mean())
+    assert np.mean(shares) >= 0.95
+
+
+def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, approximate):
+    (vectors, _), (index, _) = clustered, approximate
+    lists = index.lists_of_rows()
+    assert (len(lists), lists.max() < index.list_count) == (CLUSTERED_COUNT, True)
+    for row in range(0, CLUSTERED_COUNT, 6_000):
+        found = index.search(vectors[row], CLUSTERED_COUNT, nprobe=1)
+        assert len(set(lists[found].tolist())) == 1
+        assert (lists == lists[found[0]]).sum() == len(found)
+
+
+def test_only_eligible_rows_are_found_whatever_the_effort(clustered, approximate):
+    (_, queries), (index, _) = clustered, approximate
+    eligible = RowSet.from_rows(np.arange(0, CLUSTERED_COUNT, 7, np.int32), CLUSTERED_COUNT)
+    for lists in (1, 20, index.list_count):
+        found = index.search(queries[0], 10_000, lists, eligible)
+        assert eligible.contains(found).all()
+        assert len(found) == len(set(found.tolist()))
+    assert sorted(found.tolist()) == eligible.rows().tolist()
