@@ -70,31 +70,24 @@ class IdTable:
         places = np.minimum(places, len(self) - 1)
         rows = np.where(self.hashes[places] == wanted, self.rows[places], -1).astype(np.int32)
         positions = np.flatnonzero(rows >= 0).tolist()
-        held = [encoded[position] for position in positions]
-        text, bounds = self._text_of(rows[positions])
-        if text != b"".join(held) or np.diff(bounds).tolist() != [len(one) for one in held]:
-            for position, found in zip(positions, cut(text, bounds), strict=True):
-                if found != encoded[position]:
-                    rows[position] = -1  # an id of another, with the same hash
+        for position, found in zip(positions, self.ids_of(rows[positions]), strict=True):
+            if found != ids[position]:
+                rows[position] = -1
         return rows
 
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
-        encoded, bounds = self._text_of(rows)
-        text = encoded.decode()
-        if text.isascii():  # a character is a byte, and cutting text is twice as fast
-            return [text[begin:end] for begin, end in pairwise(bounds.tolist())]
-        return [one.decode() for one in cut(encoded, bounds)]
-
-    def _text_of(self, rows: Sequence[int] | Rows) -> tuple[bytes, NDArray[np.int64]]:
-        """Return the ids of rows side by side, and where each begins and the last one ends."""
         chosen = np.asarray(rows, dtype=np.int64)
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts
-        bounds = np.zeros(len(chosen) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=bounds[1:])
+        bounds = np.concatenate([[0], np.cumsum(lengths)])  # in the chosen ids, side by side
         places = np.arange(bounds[-1]) + np.repeat(starts - bounds[:-1], lengths)
-        return self.blob.take(places).tobytes(), bounds
+        encoded = self.blob.take(places).tobytes()
+        text = encoded.decode()
+        stretches = pairwise(bounds.tolist())
+        if text.isascii():  # a character is a byte, and cutting text is twice as fast
+            return [text[begin:end] for begin, end in stretches]
+        return [encoded[begin:end].decode() for begin, end in stretches]
 
     def hashes_by_row(self) -> NDArray[np.uint64]:
         """Return the hash of each id in row order, as a cluster map names its items."""
@@ -106,11 +99,6 @@ class IdTable:
         """Write `{name}.blob.npy`, `.offsets.npy`, `.hashes.npy` and `.rows.npy`."""
         for part in PARTS:
             np.save(folder / f"{name}.{part}.npy", getattr(self, part), allow_pickle=False)
-
-
-def cut(text: bytes, bounds: NDArray[np.int64]) -> list[bytes]:
-    """Cut a text at its bounds."""
-    return [text[begin:end] for begin, end in pairwise(bounds.tolist())]
 
 
 PARTS = ("blob", "offsets", "hashes", "rows")
