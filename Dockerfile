@@ -9,7 +9,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     PATH=/opt/venv/bin:$PATH
 RUN groupadd --gid 10001 esans \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp esans \
- && install -d -o 10001 -g 10001 /bundles
+ && install -d -o 10001 -g 10001 /bundles /state
 WORKDIR /app
 
 FROM base AS service-build

@@ -136,14 +136,15 @@ def test_nobody_runs_as_root_and_the_service_only_reads_the_bundles():
     for name in ("trainer", "service"):
         assert SERVICES[name]["user"] == "10001:10001" == values(name, "USER")[-1]
         assert SERVICES[name]["read_only"] is True
-    assert SERVICES["service"]["volumes"] == ["bundles:/bundles:ro"]
+    assert SERVICES["service"]["volumes"] == ["bundles:/bundles:ro", "state:/state"]
+    assert SERVICES["service"]["environment"]["ESANS_DENY_COPY"].startswith("/state/")
     assert SERVICES["trainer"]["volumes"] == ["bundles:/bundles"]
     assert environment("service")["ESANS_BUNDLES"] == "/bundles"
 
 
-def test_the_bundles_folder_belongs_to_the_user_in_both_images():
+def test_the_folders_belong_to_the_user_in_both_images():
     for name in ("trainer", "service"):
-        assert any("-o 10001 -g 10001 /bundles" in line for line in values(name, "RUN"))
+        assert any("-o 10001 -g 10001 /bundles /state" in line for line in values(name, "RUN"))
 
 
 def test_redis_refuses_writes_rather_than_dropping_parts_of_a_live_map():

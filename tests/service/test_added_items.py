@@ -1,0 +1,42 @@
+"""What the service tells of items that were added since the training, and their map lacks."""
+
+import numpy as np
+
+from index.__main__ import main
+from index.shelf import Shelf
+from tests.handmade import ITEM_COUNT, handmade_map, item_vectors, publish_handmade
+from tests.handmade_towers import look_of
+from tests.service.asking import running, until
+
+
+def write_items(folder):
+    folder.mkdir()
+    lines = ["item_id", *(f"new-{row}" for row in range(4))]
+    (folder / "items.csv").write_text("\n".join(lines))
+    np.save(folder / "features_look.npy", look_of(item_vectors(4, seed=5)).astype(np.float32))
+    return folder
+
+
+def test_added_items_are_followed_found_and_of_no_cluster(tmp_path):
+    bundles = tmp_path / "bundles"
+    own = handmade_map()
+    publish_handmade(bundles, with_content=True, clusters=own)
+    items = write_items(tmp_path / "items")
+    with running(bundles) as caller:
+        caller.wait_for("ready")
+        caller.wait_for_clusters("empty", own.version)
+        assert main(["add-items", str(bundles), "--items", str(items)]) == 0
+        version = Shelf(bundles).current().name
+        caller.wait_for("ready", version)
+        until(lambda: caller.get("/clusters").json()["bundle"] == version)
+        card = caller.get("/clusters").json()
+        assert (card["version"], card["source"]) == (own.version, "bundle")
+        assert (card["items"], card["unknown_items"]) == (ITEM_COUNT, 4)
+        answer = caller.retrieve(history=["new-0"], k=43, include=["clusters"]).json()
+        codes = {one["item_id"]: one["cluster"] for one in answer["candidates"]}
+        assert [codes[f"new-{row}"] for row in (1, 2, 3)] == [None] * 3
+        assert codes["item-5"] == [1, 1]
+        drawn = caller.negatives(positives=["new-1", "item-5"], easy=3, hard=2, seed=1).json()
+        assert drawn["positives"] == ["new-1", "item-5"]
+        assert "unknown_items" not in drawn
+        assert caller.get("/bundle").json()["manifest"]["added"][0]["count"] == 4
