@@ -272,7 +272,7 @@ def test_what_a_dropped_request_held_is_let_go_at_once():
             held = weakref.ref(bundle)
             del bundle
             await slow
-            await asyncio.sleep(0)  # the loop itself holds an error until it has gone round
+            await asyncio.sleep(0.01)  # the loop itself holds an error until it has gone round
             return held() is None
 
     gc.disable()
