@@ -89,7 +89,10 @@ class Admission:
         self.waiting += len(works)
         self._queue.append(place)
         self._arrival.set()
-        return await place.done
+        try:
+            return await place.answer()
+        finally:
+            place.let_go()
 
     async def consume(self) -> None:
         """Do what waits, until cancelled; there is one such task."""
@@ -148,12 +151,18 @@ class _Place(Generic[Result]):
         self.came = came
         self.left = len(works)
         self.results: list[Result] = []
-        self.done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[Result]] | None
+        self.done = asyncio.get_running_loop().create_future()
         self._works = works
+
+    async def answer(self) -> list[Result]:
+        """Wait until all is done, or given up."""
+        assert self.done
+        return await self.done
 
     def do_one(self) -> None:
         """Do the next work; the last one brings the answer."""
-        if self.done.done():  # cancelled: the server closes
+        if self.done is None or self.done.done():  # cancelled: the server closes
             self.left = 0
             return
         try:
@@ -165,10 +174,17 @@ class _Place(Generic[Result]):
         if not self.left:
             self.done.set_result(self.results)
 
+    def let_go(self) -> None:
+        """Hold nothing any more: an error's traceback holds this place, and `done` the error.
+
+        In such a ring a whole bundle would live on until Python looks for rings.
+        """
+        self._works, self.done = (), None
+
     def give_up(self, error: Exception) -> None:
         """Do nothing more for it, and say why."""
         self.left = 0
-        if not self.done.done():
+        if self.done and not self.done.done():
             self.done.set_exception(error)
 
 

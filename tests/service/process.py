@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from tests.service.asking import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +32,12 @@ def run(*arguments, **variables):
     return done.returncode, done.stderr, done.stdout
 
 
+def read_lines(pipe, lines):
+    """Put what a service logs where a test can look, until it ends."""
+    for line in pipe:
+        lines.append(json.loads(line))
+
+
 @contextmanager
 def served(bundles, **variables):
     """The real process on a free port: its address and its lines, then SIGTERM."""
@@ -38,14 +47,14 @@ def served(bundles, **variables):
         stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         lines = []
-        while not lines or lines[-1]["event"] != "listening":
-            lines.append(json.loads(process.stdout.readline()))
+        reader = threading.Thread(target=read_lines, args=(process.stdout, lines), daemon=True)
+        reader.start()  # a pipe that nobody empties holds up the service
         try:
-            with httpx.Client(base_url=lines[-1]["url"]) as client:
+            (url,) = until(lambda: [x["url"] for x in lines if x["event"] == "listening"], 60)
+            with httpx.Client(base_url=url) as client:
                 client.process = process
                 yield client, lines
         finally:
             process.send_signal(signal.SIGTERM)
-            rest = process.stdout.read()
-            lines += [json.loads(line) for line in rest.splitlines()]
+            reader.join(timeout=60)
             lines.append({"event": "exit", "status": process.wait(timeout=30)})

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -252,3 +254,29 @@ def test_a_budget_holds_for_the_wait_and_not_for_the_work():
     batch = [clock.taking(0.8, place) for place in range(3)]
     (found,) = results(lambda door: door.run_all(client(), batch), of=admission(clock))
     assert found == [0, 1, 2]
+
+
+def test_what_a_dropped_request_held_is_let_go_at_once():
+    class Bundle:
+        def search(self):
+            return "found"
+
+    async def answered():
+        clock, bundle = Clock(), Bundle()
+        door = admission(clock, budget_s=1.0)
+        async with consumed(door):
+            slow = asyncio.ensure_future(door.run(client(), clock.taking(2.0)))
+            await asyncio.sleep(0)
+            with suppress(OutOfTimeError):
+                await door.run(client(), bundle.search)
+            held = weakref.ref(bundle)
+            del bundle
+            await slow
+            await asyncio.sleep(0.01)  # the loop itself holds an error until it has gone round
+            return held() is None
+
+    gc.disable()
+    try:
+        assert asyncio.run(answered())
+    finally:
+        gc.enable()
