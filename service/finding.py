@@ -1,6 +1,6 @@
 """How questions reach the live bundle: each in a turn of its own, the long ones beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -14,11 +14,10 @@ from service.bodies import json_bytes
 from service.live.live_bundle import Live
 from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
+from service.parts import parts_of
 from service.schemas.retrieval import RetrieveRequest
 from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
-
-AT_ONCE = 16  # questions made ready in one turn, 2 to 3 ms: more would only hold up others
 
 One = TypeVar("One", RetrieveRequest, SimilarRequest)
 Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]
@@ -53,7 +52,8 @@ class Finder:
         Raises what the admission raises, what `prepare` raises, and BusyError.
         """
         joined = self._live_clusters.current()
-        turns = Turns(live, joined, prepare, asked, self._metrics)
+        parts = iter(parts_of([one.id_count for one in asked]))
+        turns = Turns(live, joined, prepare, asked, parts, self._metrics)
         works = [partial(turns.take, place) for place in range(len(asked))]
         written = await self._admission.run_all(request, works)
         return [
@@ -69,6 +69,7 @@ class Finder:
 class Turns(Generic[One]):
     """Questions asked together, of one bundle and one map; taken in their order.
 
+    parts     those that are made ready together, next
     prepared  those that are ready so far
     """
 
@@ -76,6 +77,7 @@ class Turns(Generic[One]):
     joined: Joined | None
     prepare: Prepare[One]
     asked: Sequence[One]
+    parts: Iterator[slice]
     metrics: Metrics
     prepared: list[Prepared] = field(default_factory=list)
 
@@ -83,7 +85,7 @@ class Turns(Generic[One]):
         """Answer the question at a place; None if only a long search would."""
         if place == len(self.prepared):
             with self.metrics.encode_s.time():
-                self.prepared += self.prepare(self.live, self.asked[place : place + AT_ONCE])
+                self.prepared += self.prepare(self.live, self.asked[next(self.parts)])
         with self.metrics.search_s.time():
             question = self.prepared[place]
             answer = self.live.retriever.finish_quickly(question, self.live.denied)
