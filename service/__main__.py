@@ -61,6 +61,7 @@ def serve(settings: Settings) -> int:
     import uvicorn  # late, as is the app: after the threads are set, and not for --help
 
     from service.app import create_app
+    from service.connections import Connection
     from service.lifetime import DrainingServer, Lifetime
 
     log = logging.getLogger("service")
@@ -86,7 +87,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         lifespan="on",
-        http="httptools",
+        http=Connection,
         ws="none",
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
