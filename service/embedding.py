@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from index.errors import RequestError
 from index.item_index import Floats
 from index.retriever import Fallback, Question
 from service.bodies import InvalidBodyError
+from service.finding import at_once
 from service.live.live_bundle import Live
-from service.parts import parts_of
 from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
 from service.schemas.shared import Fault
+
+One = TypeVar("One")
 
 
 class NoItemEncoderError(RequestError):
@@ -35,14 +37,14 @@ def works_of(live: Live, asked: EmbedRequest) -> list[Callable[[], list[Embedded
     Raises NoItemEncoderError, and InvalidBodyError for features that are not the bundle's.
     """
     if asked.users:
-        parts = parts_of([one.id_count for one in asked.users])
-        return [partial(embed_users, live, asked.users[part]) for part in parts]
+        counts = [len(one.history or ()) for one in asked.users]
+        return [partial(embed_users, live, part) for part in _parts(asked.users, counts)]
     encoder = item_encoder_of(live)
     faults = _faults_of(asked.items, encoder.widths)
     if faults:
         raise InvalidBodyError(faults)
-    parts = parts_of([0] * len(asked.items))
-    return [partial(embed_items, encoder, asked.items[part]) for part in parts]
+    counts = [0] * len(asked.items)
+    return [partial(embed_items, encoder, part) for part in _parts(asked.items, counts)]
 
 
 def item_encoder_of(live: Live) -> ItemEncoder:
@@ -86,6 +88,15 @@ def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedAnswer:
 
 
 BLANK = Embedded(None, "no_features")
+
+
+def _parts(asked: Sequence[One], text_counts: Sequence[int]) -> list[Sequence[One]]:
+    parts, begin = [], 0
+    while begin < len(asked):
+        end = begin + at_once(text_counts[begin:])
+        parts.append(asked[begin:end])
+        begin = end
+    return parts
 
 
 def _faults_of(items: Sequence[Features], widths: dict[str, int]) -> list[Fault]:

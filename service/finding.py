@@ -1,8 +1,9 @@
 """How questions reach the live bundle: each in a turn of its own, the long ones beside them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from starlette.requests import Request
@@ -14,10 +15,14 @@ from service.bodies import json_bytes
 from service.live.live_bundle import Live
 from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
-from service.parts import parts_of
 from service.schemas.retrieval import RetrieveRequest
 from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
+
+AT_ONCE = 16  # questions made ready in one turn, 2 to 3 ms: more would only hold up others
+MANY_TEXTS = (
+    2_000  # ids and values that are looked up in as long; with more, it is a long search
+)
 
 One = TypeVar("One", RetrieveRequest, SimilarRequest)
 Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]
@@ -52,8 +57,7 @@ class Finder:
         Raises what the admission raises, what `prepare` raises, and BusyError.
         """
         joined = self._live_clusters.current()
-        parts = iter(parts_of([one.id_count for one in asked]))
-        turns = Turns(live, joined, prepare, asked, parts, self._metrics)
+        turns = Turns(live, joined, prepare, asked, self._metrics)
         works = [partial(turns.take, place) for place in range(len(asked))]
         written = await self._admission.run_all(request, works)
         return [
@@ -69,23 +73,23 @@ class Finder:
 class Turns(Generic[One]):
     """Questions asked together, of one bundle and one map; taken in their order.
 
-    parts     those that are made ready together, next
-    prepared  those that are ready so far
+    prepared  place -> what is ready so far
     """
 
     live: Live
     joined: Joined | None
     prepare: Prepare[One]
     asked: Sequence[One]
-    parts: Iterator[slice]
     metrics: Metrics
-    prepared: list[Prepared] = field(default_factory=list)
+    prepared: dict[int, Prepared] = field(default_factory=dict)
 
     def take(self, place: int) -> bytes | None:
-        """Answer the question at a place; None if only a long search would."""
-        if place == len(self.prepared):
-            with self.metrics.encode_s.time():
-                self.prepared += self.prepare(self.live, self.asked[next(self.parts)])
+        """Answer the question at a place; None if that takes a long search or look-up."""
+        if place not in self.prepared:
+            if texts_of(self.asked[place]) > MANY_TEXTS:
+                return None
+            next_ones = self.asked[place : place + AT_ONCE]
+            self._get_ready(place, place + at_once([texts_of(one) for one in next_ones]))
         with self.metrics.search_s.time():
             question = self.prepared[place]
             answer = self.live.retriever.finish_quickly(question, self.live.denied)
@@ -93,11 +97,35 @@ class Turns(Generic[One]):
 
     def take_long(self, place: int) -> bytes:
         """Answer the question at a place, whatever it takes."""
+        if place not in self.prepared:
+            self._get_ready(place, place + 1)
         with self.metrics.search_s.time():
             answer = self.live.retriever.finish(self.prepared[place], self.live.denied)
         return self._written(place, answer)
+
+    def _get_ready(self, begin: int, end: int) -> None:
+        with self.metrics.encode_s.time():
+            ready = self.prepare(self.live, self.asked[begin:end])
+        self.prepared.update(zip(range(begin, end), ready, strict=True))
 
     def _written(self, place: int, answer: Answer) -> bytes:
         self.metrics.count_answer(answer, self.prepared[place])
         with self.metrics.write_s.time():
             return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))
+
+
+def at_once(text_counts: Sequence[int]) -> int:
+    """Return how many of the next questions are made ready in one turn; one at least.
+
+    text_counts  of each question, how many texts it makes one look up
+    """
+    sums = accumulate(text_counts[:AT_ONCE])
+    return max(1, sum(total <= MANY_TEXTS for total in sums))
+
+
+def texts_of(asked: RetrieveRequest | SimilarRequest) -> int:
+    """Return how many ids and values a question makes one look up."""
+    if isinstance(asked, SimilarRequest):
+        return len(asked.exclude) + len(asked.filter)
+    values = sum(map(len, asked.filter.values()))
+    return len(asked.history or ()) + len(asked.exclude) + values

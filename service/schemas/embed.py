@@ -27,11 +27,6 @@ class UserToEmbed(Asked):
         default=None, description="item ids, oldest first; replaces the stored history"
     )
 
-    @property
-    def id_count(self) -> int:
-        """Return how many ids are to be looked up."""
-        return len(self.history or ())
-
 
 class EmbedRequest(Asked):
     """Either users or items; never both at once."""

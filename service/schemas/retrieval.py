@@ -51,12 +51,6 @@ class RetrieveRequest(Asked):
         default=[], description="what to tell of each candidate besides its score"
     )
 
-    @property
-    def id_count(self) -> int:
-        """Return how many ids, and values to filter by, are to be looked up."""
-        values = sum(len(own) for own in self.filter.values())
-        return len(self.history or ()) + len(self.exclude) + values
-
 
 class BatchRequest(Asked):
     """Questions of many users; each is answered as if asked alone, all from one bundle."""

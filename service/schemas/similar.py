@@ -37,8 +37,3 @@ class SimilarRequest(Asked):
     include: Include = Field(
         default=[], description="what to tell of each candidate besides its score; repeatable"
     )
-
-    @property
-    def id_count(self) -> int:
-        """Return how many ids, and values to filter by, are to be looked up."""
-        return 1 + len(self.exclude) + len(self.filter)
