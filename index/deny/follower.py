@@ -155,12 +155,22 @@ class DenyFollower:
         self.on_change(held)
         self._is_owed = False
         log.info("deny list %d is in force: %d items", held.sequence, len(held.ids))
+        self._keep(held)
+        return news
+
+    def _keep(self, held: DenyList) -> None:
+        """Put a list into the copies; one of them may be where only reading is allowed."""
+        faults = []
         for copy in self._copies:
             try:
                 copy.seed(held)
-            except EsansError as error:  # as where the bundles may only be read
-                log.info("deny list %d not kept in a copy: %s", held.sequence, error)
-        return news
+            except EsansError as error:
+                faults.append(str(error))
+        if faults:
+            is_lost_with_us = len(faults) == len(self._copies)
+            level = logging.WARNING if is_lost_with_us else logging.INFO
+            told = "; ".join(faults)
+            log.log(level, "deny list %d not kept in a copy: %s", held.sequence, told)
 
     def _tell(self, news: News) -> None:
         """Change the state; log it once where it is news."""

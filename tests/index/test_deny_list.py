@@ -233,6 +233,21 @@ def test_a_copy_keeps_the_list_for_who_starts_while_redis_is_away(
     wait_until(lambda: RedisDeny(server.url).read() == first)
 
 
+@pytest.mark.parametrize(
+    ("names", "level"), [(["none/one"], "WARNING"), (["none/one", "two"], "INFO")]
+)
+def test_a_list_that_no_copy_could_take_is_warned_of(
+    redis, tmp_path, follow, caplog, names, level
+):
+    replace_all(RedisDeny(redis.url), ["a"], NOW)
+    with caplog.at_level("INFO", "deny"):
+        follow(RedisDeny(redis.url), *(FolderDeny(tmp_path / name) for name in names))
+        wait_until(lambda: "not kept in a copy" in caplog.text)
+    (told,) = [one for one in caplog.records if "not kept in a copy" in one.getMessage()]
+    assert told.levelname == level
+    assert str(tmp_path / "none/one") in told.getMessage()
+
+
 def test_of_two_copies_and_a_store_the_newest_list_is_held(redis, tmp_path, follow):
     copies = [FolderDeny(tmp_path / name) for name in ("one", "two", "none")]
     for sequence, copy in enumerate(copies[:2], start=1):
