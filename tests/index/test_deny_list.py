@@ -328,7 +328,7 @@ def test_who_may_only_read_the_folder_is_told_the_command_to_run_elsewhere():
 def test_a_folder_that_is_misspelt_is_not_made(tmp_path):
     store = FolderDeny(tmp_path / "misspelt" / "deny")
     assert store.read() is None
-    with pytest.raises(StoreUnreachableError, match="misspelt"):
+    with pytest.raises(StoreUnreachableError, match=r"misspelt to be a folder; correct"):
         replace_all(store, ["a"], NOW)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "deny").mkdir()
