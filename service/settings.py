@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         ge=0.1,
         le=600,
         description="seconds in which a request must have come: its head (else the connection "
-        "is closed), then its body (else 408)",
+        "is closed), then its body (else 408); and in which some of an answer must be read",
     )
     shutdown_delay_s: float = Field(
         default=0.0,
