@@ -19,6 +19,8 @@ from index.errors import BundleError
 
 Rows = NDArray[np.int32]
 
+AT_ONCE = 16_384  # ids read in one go, 2 ms: a million would fill caches and hold up threads
+
 
 def hashes_of(encoded_ids: Iterable[bytes]) -> NDArray[np.uint64]:
     """Hash ids to 64 bits: BLAKE2b with an 8-byte digest, read little-endian."""
@@ -78,6 +80,12 @@ class IdTable:
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
         chosen = np.asarray(rows, dtype=np.int64)
+        if len(chosen) <= AT_ONCE:
+            return self._ids_of(chosen)
+        parts = (chosen[begin : begin + AT_ONCE] for begin in range(0, len(chosen), AT_ONCE))
+        return [one for part in parts for one in self._ids_of(part)]
+
+    def _ids_of(self, chosen: NDArray[np.int64]) -> list[str]:
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts
         bounds = np.concatenate([[0], np.cumsum(lengths)])  # in the chosen ids, side by side

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from index.errors import BundleError
-from index.id_table import IdTable, build_id_table, digest_of, hashes_of, open_id_table
+from index.id_table import AT_ONCE, IdTable, build_id_table, digest_of, hashes_of, open_id_table
 
 IDS = ["item-1", "007", "7", "κόσμος", "品", "🦊", "a b", "é", "e\u0301", "x" * 512]
 
@@ -18,6 +18,12 @@ def test_ids_come_in_any_order_and_any_number():
         table = build_id_table(ids)
         assert table.ids_of(np.array([2, 0, 2], dtype=np.int32)) == [ids[2], ids[0], ids[2]]
         assert table.ids_of([]) == []
+
+
+def test_very_many_ids_come_in_their_order():
+    ids = [f"item-{row}" for row in range(100)] + ["caf\u00e9"]
+    rows = np.random.default_rng(1).integers(0, len(ids), 2 * AT_ONCE + 1)
+    assert build_id_table(ids).ids_of(rows) == [ids[row] for row in rows]
 
 
 def test_hashes_come_in_row_order_too():
