@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.clusters.negatives import Counts, Negatives, negatives_for
-from service.bodies import NO_STORE, BodyLimits, json_response, read_body
+from service.bodies import NO_STORE, BodyLimits, json_in_parts, json_response, read_body
 from service.live.live_bundle import LiveBundle
 from service.live.live_clusters import Joined, LiveClusters
 from service.openapi import answers, reads
@@ -20,6 +20,7 @@ from service.schemas.clusters import (
 )
 from service.side_work import SideWork
 
+IDS_IN_PART = 20_000  # written in one go, about 2 ms
 INLINE_IDS = (
     11_000  # positives and negatives written without leaving the event loop: about 5 ms
 )
@@ -94,17 +95,20 @@ def draw(joined: Joined, asked: NegativesRequest) -> Response:
 
 
 def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
-    """Put negatives into the caller's words: a `NegativesAnswer`, its numbers still arrays."""
+    """Put negatives into the caller's words: a `NegativesAnswer`, its lists written already."""
     ids, log_counts = found.ids, found.drawn.log_counts
     begins = [place * (easy + hard) for place in range(len(found.positives))]
+    rows = max(1, IDS_IN_PART // max(1, easy + hard))
     told = {
         "bundle": joined.catalogue.version,
         "clusters": joined.version,
         "positives": found.positives,
-        "easy": [ids[begin : begin + easy] for begin in begins],
-        "easy_log_counts": np.ascontiguousarray(log_counts[:, :easy]),
-        "hard": [ids[begin + easy : begin + easy + hard] for begin in begins],
-        "hard_log_counts": np.ascontiguousarray(log_counts[:, easy:]),
+        "easy": json_in_parts([ids[begin : begin + easy] for begin in begins], rows),
+        "easy_log_counts": json_in_parts(np.ascontiguousarray(log_counts[:, :easy]), rows),
+        "hard": json_in_parts(
+            [ids[begin + easy : begin + easy + hard] for begin in begins], rows
+        ),
+        "hard_log_counts": json_in_parts(np.ascontiguousarray(log_counts[:, easy:]), rows),
     }
     if found.unknown:
         told["unknown_items"] = found.unknown
