@@ -1,6 +1,7 @@
 """What people read of an item: a few named values, kept as the JSON they are answered as."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,20 +66,27 @@ class Attributes:
 def build_attributes(items: Iterable[Mapping[str, object]]) -> Attributes:
     """Build from each item's values by name, in row order; what is None is left out.
 
-    Values are text, numbers, booleans and lists of these; any other becomes its text.
+    Values are text, numbers, booleans, lists and objects of these; any other becomes its text.
     """
     blob, ends = bytearray(), [0]
     for values in items:
-        kept = {name: value for name, value in values.items() if _is_told(value)}
+        told = {name: _told(value) for name, value in values.items()}
+        kept = {name: value for name, value in told.items() if value is not None}
         text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str)
         blob += text.encode(errors="replace")
         ends.append(len(blob))
     return Attributes(np.frombuffer(bytes(blob), dtype=np.uint8), np.array(ends, np.int64))
 
 
-def _is_told(value: object) -> bool:
-    """Tell whether JSON can say it: nothing, NaN and infinity it cannot."""
-    return value is not None and not (isinstance(value, float) and not np.isfinite(value))
+def _told(value: object) -> object:
+    """Return what JSON can say of it; NaN and infinity it cannot, however deep they lie."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _told(one) for name, one in value.items()}
+    return value
 
 
 def open_attributes(folder: Path) -> Attributes:

@@ -90,7 +90,7 @@ class IdTable:
 
     def _stretches(self, rows: Sequence[int] | Rows) -> tuple[bytes, list[int]]:
         """Return the ids of rows side by side, and where each begins and the last one ends."""
-        chosen = np.asarray(rows)
+        chosen = np.asarray(rows, dtype=np.int64)
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts
         bounds = np.zeros(len(chosen) + 1, dtype=np.int64)

@@ -139,9 +139,10 @@ class Retriever:
         """Return a scope less what is denied."""
         if denied is None:
             return scope
-        if self._allowed is None or self._allowed[0] is not denied:
-            self._allowed = (denied, Scope(denied.complement()))
-        rest = self._allowed[1]
+        kept = self._allowed  # read once: another thread may answer with another list
+        if kept is None or kept[0] is not denied:
+            kept = self._allowed = (denied, Scope(denied.complement()))
+        rest = kept[1]
         return rest if scope is None else scope.within(rest.allowed)
 
     def _history_of(self, question: Question) -> tuple[Rows, list[str], Fallback | None]:

@@ -11,7 +11,7 @@ from index.errors import RequestError
 from index.item_index import Floats
 from index.retriever import Fallback, Question
 from service.bodies import InvalidBodyError
-from service.finding import AT_ONCE
+from service.finding import at_once
 from service.live.live_bundle import Live
 from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
 from service.schemas.shared import Fault
@@ -37,12 +37,14 @@ def works_of(live: Live, asked: EmbedRequest) -> list[Callable[[], list[Embedded
     Raises NoItemEncoderError, and InvalidBodyError for features that are not the bundle's.
     """
     if asked.users:
-        return [partial(embed_users, live, part) for part in _parts(asked.users)]
+        counts = [len(one.history or ()) for one in asked.users]
+        return [partial(embed_users, live, part) for part in _parts(asked.users, counts)]
     encoder = item_encoder_of(live)
     faults = _faults_of(asked.items, encoder.widths)
     if faults:
         raise InvalidBodyError(faults)
-    return [partial(embed_items, encoder, part) for part in _parts(asked.items)]
+    counts = [0] * len(asked.items)
+    return [partial(embed_items, encoder, part) for part in _parts(asked.items, counts)]
 
 
 def item_encoder_of(live: Live) -> ItemEncoder:
@@ -88,8 +90,13 @@ def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedAnswer:
 BLANK = Embedded(None, "no_features")
 
 
-def _parts(asked: Sequence[One]) -> list[Sequence[One]]:
-    return [asked[begin : begin + AT_ONCE] for begin in range(0, len(asked), AT_ONCE)]
+def _parts(asked: Sequence[One], text_counts: Sequence[int]) -> list[Sequence[One]]:
+    parts, begin = [], 0
+    while begin < len(asked):
+        end = begin + at_once(text_counts[begin:])
+        parts.append(asked[begin:end])
+        begin = end
+    return parts
 
 
 def _faults_of(items: Sequence[Features], widths: dict[str, int]) -> list[Fault]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from starlette.requests import Request
@@ -19,6 +20,9 @@ from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
 
 AT_ONCE = 16  # questions made ready in one turn, 2 to 3 ms: more would only hold up others
+MANY_TEXTS = (
+    2_000  # ids and values that are looked up in as long; with more, it is a long search
+)
 
 One = TypeVar("One", RetrieveRequest, SimilarRequest)
 Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]
@@ -69,7 +73,7 @@ class Finder:
 class Turns(Generic[One]):
     """Questions asked together, of one bundle and one map; taken in their order.
 
-    prepared  those that are ready so far
+    prepared  place -> what is ready so far
     """
 
     live: Live
@@ -77,13 +81,15 @@ class Turns(Generic[One]):
     prepare: Prepare[One]
     asked: Sequence[One]
     metrics: Metrics
-    prepared: list[Prepared] = field(default_factory=list)
+    prepared: dict[int, Prepared] = field(default_factory=dict)
 
     def take(self, place: int) -> bytes | None:
-        """Answer the question at a place; None if only a long search would."""
-        if place == len(self.prepared):
-            with self.metrics.encode_s.time():
-                self.prepared += self.prepare(self.live, self.asked[place : place + AT_ONCE])
+        """Answer the question at a place; None if that takes a long search or look-up."""
+        if place not in self.prepared:
+            if texts_of(self.asked[place]) > MANY_TEXTS:
+                return None
+            next_ones = self.asked[place : place + AT_ONCE]
+            self._get_ready(place, place + at_once([texts_of(one) for one in next_ones]))
         with self.metrics.search_s.time():
             question = self.prepared[place]
             answer = self.live.retriever.finish_quickly(question, self.live.denied)
@@ -91,11 +97,35 @@ class Turns(Generic[One]):
 
     def take_long(self, place: int) -> bytes:
         """Answer the question at a place, whatever it takes."""
+        if place not in self.prepared:
+            self._get_ready(place, place + 1)
         with self.metrics.search_s.time():
             answer = self.live.retriever.finish(self.prepared[place], self.live.denied)
         return self._written(place, answer)
+
+    def _get_ready(self, begin: int, end: int) -> None:
+        with self.metrics.encode_s.time():
+            ready = self.prepare(self.live, self.asked[begin:end])
+        self.prepared.update(zip(range(begin, end), ready, strict=True))
 
     def _written(self, place: int, answer: Answer) -> bytes:
         self.metrics.count_answer(answer, self.prepared[place])
         with self.metrics.write_s.time():
             return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))
+
+
+def at_once(text_counts: Sequence[int]) -> int:
+    """Return how many of the next questions are made ready in one turn; one at least.
+
+    text_counts  of each question, how many texts it makes one look up
+    """
+    sums = accumulate(text_counts[:AT_ONCE])
+    return max(1, sum(total <= MANY_TEXTS for total in sums))
+
+
+def texts_of(asked: RetrieveRequest | SimilarRequest) -> int:
+    """Return how many ids and values a question makes one look up."""
+    if isinstance(asked, SimilarRequest):
+        return len(asked.exclude) + len(asked.filter)
+    values = sum(map(len, asked.filter.values()))
+    return len(asked.history or ()) + len(asked.exclude) + values

@@ -18,7 +18,8 @@ from index.errors import (
 from index.files import sync_folder
 from index.stores.folder_faults import FULL, READ_ONLY
 
-Plan = Callable[[DenyList | None], DenyList]
+Read = Callable[[], DenyList | None]
+Plan = Callable[[Read], DenyList]
 
 
 class FolderDeny:
@@ -43,12 +44,12 @@ class FolderDeny:
     def change(self, plan: Plan) -> DenyList:
         """Replace the list by what a plan makes of it."""
         with self._writing():
-            after = plan(self._or_none())
+            after = plan(self.read)
             self._write(after)
         return after
 
     def seed(self, held: DenyList) -> bool:
-        """Put a list back where there is none, or an older one."""
+        """Put a list back where there is none, an older or a damaged one."""
         with self._writing():
             before = self._or_none()
             if not is_lost(before.head if before else None, held):
@@ -66,7 +67,7 @@ class FolderDeny:
             raise _fault(self._file, error) from error
 
     def _or_none(self) -> DenyList | None:
-        with suppress(FaultyDenyListError):  # being replaced is how a damaged one is repaired
+        with suppress(FaultyDenyListError):  # being replaced repairs it
             return self.read()
         return None
 

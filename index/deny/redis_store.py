@@ -12,7 +12,8 @@ from index.deny.deny_list import HEAD_BYTES, DenyHead, DenyList, is_lost, parse_
 from index.errors import ConfigError, FaultyDenyListError
 from index.stores.redis_door import TIMEOUT_S, Command, RedisDoor, Watched
 
-Plan = Callable[[DenyList | None], DenyList]
+Read = Callable[[], DenyList | None]
+Plan = Callable[[Read], DenyList]
 
 
 class RedisDeny:
@@ -48,13 +49,13 @@ class RedisDeny:
         """Replace the list by what a plan makes of it."""
 
         def step(watched: Watched) -> tuple[list[Command], DenyList]:
-            after = plan(self._or_none(watched))
+            after = plan(lambda: self._parsed(watched.get(self._key)))
             return [("SET", self._key, after.written())], after
 
         return self._door.change(step)
 
     def seed(self, held: DenyList) -> bool:
-        """Put a list back where there is none, or an older one."""
+        """Put a list back where there is none, an older or a damaged one."""
 
         def step(watched: Watched) -> tuple[list[Command], bool]:
             before = self._or_none(watched)
@@ -65,7 +66,7 @@ class RedisDeny:
         return self._door.change(step)
 
     def _or_none(self, watched: Watched) -> DenyList | None:
-        with suppress(FaultyDenyListError):  # being replaced is how a damaged one is repaired
+        with suppress(FaultyDenyListError):  # being replaced repairs it
             return self._parsed(watched.get(self._key))
         return None
 

@@ -1,17 +1,19 @@
 """A store of the deny list: what every store promises, and which one is meant."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from index.deny.deny_list import DenyHead, DenyList, is_lost, next_list
 from index.deny.folder_store import FolderDeny
 from index.deny.redis_store import RedisDeny
-from index.errors import NoDenyListError
+from index.errors import FaultyDenyListError, NoDenyListError
 
 FILE = "deny"  # among the bundles
 
-Plan = Callable[[DenyList | None], DenyList]
+Read = Callable[[], DenyList | None]  # raises FaultyDenyListError where it is damaged
+Plan = Callable[[Read], DenyList]
 
 
 class DenyStore(Protocol):
@@ -41,11 +43,14 @@ class DenyStore(Protocol):
     def change(self, plan: Plan) -> DenyList:
         """Replace the list by what a plan makes of it, unless somebody else does meanwhile.
 
-        A damaged list counts as none.
+        Whether a damaged one may be replaced is the plan's to decide: it reads.
         """
 
     def seed(self, held: DenyList) -> bool:
-        """Put a list back where there is none, or an older one; return whether it was."""
+        """Put a list back where there is none, an older or a damaged one.
+
+        Returns whether it was.
+        """
 
 
 def open_deny_store(url: str | None, file: Path, namespace: str) -> DenyStore:
@@ -57,9 +62,16 @@ def open_deny_store(url: str | None, file: Path, namespace: str) -> DenyStore:
 
 
 def replace_all(store: DenyStore, ids: Iterable[str], now_s: float) -> DenyList:
-    """Deny these items and no others."""
+    """Deny these items and no others; so a damaged list is repaired."""
     wanted = set(ids)
-    return store.change(lambda before: next_list(before, wanted, now_s))
+
+    def plan(read: Read) -> DenyList:
+        before = None
+        with suppress(FaultyDenyListError):
+            before = read()
+        return next_list(before, wanted, now_s)
+
+    return store.change(plan)
 
 
 def alter(
@@ -67,14 +79,16 @@ def alter(
 ) -> DenyList:
     """Deny some items more, and others no longer.
 
-    Raises NoDenyListError where there is no list, and the store may have lost one.
+    Raises NoDenyListError where there is no list, and the store may have lost one, and
+    FaultyDenyListError where it is damaged: what it denied would be denied no longer.
     """
     more, fewer = set(added), set(removed)
 
-    def plan(before: DenyList | None) -> DenyList:
+    def plan(read: Read) -> DenyList:
+        before = read()
         if before is None and store.forgets:
             raise NoDenyListError(
-                f"{store.place}: holds no deny list (never set, or lost, or damaged), and none "
+                f"{store.place}: holds no deny list (never set, or lost), and none "
                 "is begun here, lest one be lost for good; wait for a service that holds one "
                 "to put it back, or begin one with `python -m index deny set`"
             )

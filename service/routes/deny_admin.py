@@ -43,7 +43,7 @@ def deny_admin_routes(
         "/deny",
         summary="Replace or change the list of items that are never returned",
         openapi_extra=described,
-        responses=answers("The list in force", DenyChangeAnswer, 401, 409, 413, 422, 503),
+        responses=answers("The list in force", DenyChangeAnswer, 401, 408, 409, 413, 422, 503),
         response_class=Response,
     )
     async def change_now(request: Request) -> Response:

@@ -155,6 +155,22 @@ def test_nonsense_is_refused_and_repaired_by_a_new_list(open_deny, tmp_path, red
     assert replace_all(store, ["b"], NOW).ids == store.read().ids == ("b",)
 
 
+def test_nothing_is_added_to_a_damaged_list_lest_the_rest_be_denied_no_longer(
+    open_deny, tmp_path, redis
+):
+    store = open_deny()
+    content = bytearray(replace_all(store, ["a", "b"], NOW).written())
+    content[-3] ^= 1  # the head is as it was
+    for damaged in (bytes(content), b"nonsense"):
+        spoil(store, redis, tmp_path, damaged)
+        with pytest.raises(FaultyDenyListError, match="write it anew with `python"):
+            alter(store, ["c"], [], NOW)
+        with pytest.raises(FaultyDenyListError):
+            store.read()
+    assert store.seed(DenyList(5, ("a", "b")))
+    assert alter(store, ["c"], [], NOW).ids == ("a", "b", "c")
+
+
 def test_a_follower_holds_the_list_through_all_that_befalls_its_store(
     open_deny, tmp_path, redis, follow
 ):

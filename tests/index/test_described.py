@@ -68,6 +68,12 @@ def test_what_json_cannot_say_is_left_out_or_becomes_text():
     assert told.of(rows(0, 1)) == [b'{"b":1.5,"d":[1,"x"],"e":"(2+1j)"}', b"{}"]
 
 
+def test_what_json_cannot_say_within_lists_and_objects_is_null():
+    deep = {"a": [1.5, float("nan")], "b": {"c": [{"d": float("-inf")}, None]}}
+    (told,) = build_attributes([deep]).of(rows(0))
+    assert told == b'{"a":[1.5,null],"b":{"c":[{"d":null},null]}}'
+
+
 def test_the_items_of_a_second_part_follow_those_of_the_first():
     first, second = build_attributes([{"a": 1}]), build_attributes([{}, {"a": 2}])
     both = first.extended(second)

@@ -7,6 +7,8 @@ import pytest
 from redis import Redis
 
 from index.clusters.redis_store import RedisClusters
+from index.deny.redis_store import RedisDeny
+from index.deny.store import alter, put_back, replace_all
 from index.errors import FaultyClusterMapError, NoClusterMapError, StoreUnreachableError
 from index.stores.address import open_cluster_store
 from tests.conftest import ROOT
@@ -248,3 +250,9 @@ def test_a_user_with_the_rights_that_the_operations_page_names_can_do_all(start_
     assert store.prune(0) == [B.version]
     server.client.flushall()
     assert store.seed(A, pointer)
+    deny = RedisDeny(f"unix://shop:word@{server.socket}")
+    held = replace_all(deny, ["item-1"], 1.0)
+    assert alter(deny, ["item-2"], ["item-1"], 2.0).ids == deny.read().ids == ("item-2",)
+    assert not put_back(deny, held)
+    server.client.flushall()
+    assert put_back(deny, held)

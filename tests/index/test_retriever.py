@@ -1,3 +1,6 @@
+import sys
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -111,6 +114,29 @@ def test_what_is_denied_never_comes_and_all_else_does(retriever, question):
     found = rows_of(retriever.find(question, denying(0, 2, 39)).item_ids)
     seen = {1} if question.history else set()
     assert sorted(found) == sorted(set(range(ITEM_COUNT)) - {0, 2, 39} - seen)
+
+
+def test_two_lists_in_two_threads_are_never_taken_for_each_other(tiny_bundle):
+    """As where a long search began before the list changed: at every step of the bytecode."""
+    retriever, question = Retriever(tiny_bundle), Question(40, history=["item-1"])
+
+    def interrupt(frame, event, _):
+        if frame.f_code.co_name != "_less":
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            other = threading.Thread(target=retriever.find, args=(question, denying(4)))
+            other.start()
+            other.join()
+        return interrupt
+
+    before, mine = sys.gettrace(), denying(2)
+    sys.settrace(interrupt)
+    try:
+        found = [rows_of(retriever.find(question, mine).item_ids) for _ in range(2)]
+    finally:
+        sys.settrace(before)
+    assert [(2 in rows, 4 in rows) for rows in found] == [(False, True)] * 2
 
 
 def test_questions_prepared_together_are_answered_as_alone(retriever):

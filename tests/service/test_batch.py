@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from service.schemas.retrieval import BatchAnswer
+from index.shelf import Shelf
+from service.answering import prepare_users
+from service.finding import Turns
+from service.live.live import open_live
+from service.metrics import Metrics
+from service.schemas.retrieval import BatchAnswer, RetrieveRequest
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 from tests.service.test_problems import problem
@@ -43,6 +48,17 @@ def batch(caller, questions):
     return caller.ask("POST", "/retrieve/batch", json={"questions": questions})
 
 
+TOLD = ("unknown_items", "unknown_values")  # what an answer tells of what is not known
+NOT_TOLD = dict.fromkeys(TOLD)
+
+
+def without(value, ids):
+    """Leave some ids out of a list, or out of a filter's."""
+    if isinstance(value, dict):
+        return {key: without(one, ids) for key, one in value.items()}
+    return [one for one in value if one not in ids] if isinstance(value, list) else value
+
+
 def assert_same(together, alone):
     """The same but for rounding in scores, and for who comes first among equals."""
     assert together.keys() == alone.keys()
@@ -75,6 +91,38 @@ def test_a_batch_is_answered_as_its_questions_alone_whatever_they_are(caller, as
     together = batch(caller, asked).json()["answers"]
     for question, told in zip(asked, together, strict=True):
         assert_same(told, caller.retrieve(**question).json())
+
+
+def test_a_question_with_very_many_ids_is_answered_beside_the_others_and_alike(caller):
+    many = [f"stranger-{row}" for row in range(3_000)]
+    asked = [
+        {"history": [*many, "item-0", "item-2"], "k": 5},
+        {"history": ["item-0", "item-2"], "k": 5},
+        {"history": ["item-0"], "exclude": [*many, "item-4"], "k": 5},
+        {"history": ["item-0"], "filter": {"tags": [*many[:900], "tag 1"]}, "k": 5},
+        {"exclude": many},
+    ]
+    for question, together in zip(asked, batch(caller, asked).json()["answers"], strict=True):
+        assert_same(together, caller.retrieve(**question).json())
+        few = {key: without(value, {*many}) for key, value in question.items()}
+        assert_same(together | NOT_TOLD, caller.retrieve(**few).json() | NOT_TOLD)
+
+
+def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(shelf_folder):
+    live = open_live(Shelf(shelf_folder).current())
+    lengths, prepared = [10, 2_001, 1_990, 11, *[1] * 20], []
+
+    def prepare(live, asked):
+        prepared.append([len(one.history) for one in asked])
+        return prepare_users(live, asked)
+
+    asked = [RetrieveRequest(history=["item-0"] * length) for length in lengths]
+    turns = Turns(live, None, prepare, asked, Metrics())
+    bodies = [turns.take(place) for place in range(len(asked))]
+    assert [place for place, body in enumerate(bodies) if body is None] == [1]
+    assert prepared == [[10], [1_990], [11, *[1] * 15], [1] * 5]
+    assert json.loads(turns.take_long(1)) == json.loads(bodies[0])
+    assert prepared[-1] == [2_001]
 
 
 def test_the_largest_batch_is_answered_in_order(caller):

@@ -97,6 +97,22 @@ def test_a_list_that_others_change_is_followed(admin, tmp_path, store_options):
     until(lambda: is_gone(admin, "item-4"))
 
 
+def test_an_addition_to_a_damaged_list_is_refused_and_the_good_list_holds(
+    admin, tmp_path, store_options, request
+):
+    put(admin, items=["item-4"])
+    file, key = tmp_path / "deny", "esans:deny:current"
+    redis = request.getfixturevalue("server").client if store_options else None
+    content = redis.get(key) if redis else file.read_bytes()
+    for damaged in (content.replace(b"item-4", b"item-5"), b"nonsense"):
+        _ = redis.set(key, damaged) if redis else file.write_bytes(damaged)
+        told = problem(put(admin, add=["item-6"]), 409)["detail"]
+        assert "write it anew with `python -m index deny set`" in told
+        assert is_gone(admin, "item-4")
+    assert put(admin, items=["item-4", "item-6"]).json()["count"] == 2
+    assert is_gone(admin, "item-4", "item-6")
+
+
 def test_a_denied_item_stays_gone_across_bundles_and_restarts(admin, tmp_path, store_options):
     put(admin, items=["item-4", "new-4"])
     for number, prefix in enumerate(["new", "item", "new"], start=1):
