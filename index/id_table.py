@@ -76,6 +76,14 @@ class IdTable:
                 rows[position] = -1
         return rows
 
+    def rows_of_each(self, lists: Sequence[Sequence[str]]) -> list[Rows]:
+        """Return `rows_of` each list, all looked up together."""
+        if len(lists) == 1:
+            return [self.rows_of(lists[0])]
+        rows = self.rows_of([one for ids in lists for one in ids])
+        ends = np.cumsum([len(ids) for ids in lists])
+        return np.split(rows, ends[:-1])
+
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
         encoded, bounds = self._stretches(rows)
