@@ -63,7 +63,9 @@ def run_add_items(parsed: argparse.Namespace) -> str:
     told = [f"note: {note}" for note in added.notes]
     if not added.count:
         return "\n".join([*told, f"nothing to add: {added.version} stays as it is"])
-    found = ", ".join(f"@{count} {share:.4f}" for count, share in added.index.recall.items())
+    found = ", ".join(
+        f"@{count} {share:.4f}" for count, share in sorted(added.index.recall.items())
+    )
     told += [
         f"{added.count:,} items added to {added.came_from}; published {added.version}",
         f"index: {added.index.factory}; recall against exact search {found or 'exact'}",

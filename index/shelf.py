@@ -27,7 +27,7 @@ from index.manifest import MANIFEST, Closed
 from index.version import VERSION_PATTERN, version_of
 
 STAGING_PREFIX = ".staging-"
-STALE_STAGING_S = 24 * 3600
+STALE_S = 24 * 3600
 
 
 class Pointer(Closed):
@@ -176,18 +176,17 @@ class Shelf:
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest `keep_count` bundles; return what was removed.
 
-        The current bundle and the one before it always stay. Staging folders that a killed run
-        left a day ago are removed too.
+        The current bundle and the one before it always stay. What a killed run left a day ago,
+        staged or half removed, is removed too.
         """
         with self._writing():
             pointer = self.pointer()
             kept = set(self.versions()[-keep_count:] if keep_count else [])
             kept |= {pointer.version, pointer.previous or ""} if pointer else set()
-            doomed = [
-                name for name in self.versions() if name not in kept
-            ] + self._stale_staging()
+            known = [*self.versions(), *self._stale_leftovers()]
+            doomed = [name for name in known if name not in kept]
             for name in doomed:
-                (self.folder / name / MANIFEST).unlink(missing_ok=True)  # first: no half bundle
+                (self.folder / name / MANIFEST).unlink(missing_ok=True)  # first: half is none
                 shutil.rmtree(self.folder / name)
         return doomed
 
@@ -206,12 +205,14 @@ class Shelf:
         except FaultyBundleError:
             return None  # being replaced is how a broken pointer is repaired
 
-    def _stale_staging(self) -> list[str]:
-        limit = time.time() - STALE_STAGING_S
+    def _stale_leftovers(self) -> list[str]:
+        """Return folders that are no bundles yet, or no longer, and untouched for a day."""
+        limit, whole = time.time() - STALE_S, self.versions()
         return sorted(
             path.name
-            for path in self.folder.glob(f"{STAGING_PREFIX}*")
-            if path.stat().st_mtime < limit
+            for path in self.folder.iterdir()
+            if path.name.startswith(STAGING_PREFIX) or re.match(VERSION_PATTERN, path.name)
+            if path.name not in whole and path.stat().st_mtime < limit
         )
 
     @contextmanager

@@ -15,7 +15,9 @@ from index.errors import RequestError
 from service.schemas.shared import Fault
 
 FAULTS_TOLD = 20  # of a body with more, the first ones are told
+FAULTS_READ = 1_000  # of one with more, none: pydantic tells all or none, 3 us each
 FOUND_LENGTH = 80
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 NO_STORE = {"Cache-Control": "no-store"}
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -93,7 +95,11 @@ def _too_large(limit_bytes: int) -> BodyTooLargeError:
 
 
 def faults_of(error: ValidationError) -> list[Fault]:
-    """Put what a schema found into the caller's words."""
+    """Put what a schema found into the caller's words: of a list, the first of its members."""
+    count = error.error_count()
+    if count > FAULTS_READ:
+        expected = f"{FAULTS_READ} at most, to be told them; correct it, or send a part of it"
+        return [{"place": "the question", "found": f"{count} faults", "expected": expected}]
     return [_fault(one) for one in error.errors(include_url=False)]
 
 
@@ -101,10 +107,18 @@ def _fault(fault: ErrorDetails) -> Fault:
     place = ".".join(str(step) for step in fault["loc"]) or "the body"
     found = "text that is no JSON"
     if fault["type"] != "json_invalid":
-        found = json.dumps(fault["input"], ensure_ascii=False)
-    if len(found) > FOUND_LENGTH:
-        found = f"{found[:FOUND_LENGTH]}..."
+        found = _beginning(fault["input"])
     return {"place": place, "found": found, "expected": _expectation(fault)}
+
+
+def _beginning(value: object) -> str:
+    """Write no more of a value than is told: it may be the whole body."""
+    written = ""
+    for piece in ENCODER.iterencode(value):
+        written += piece
+        if len(written) > FOUND_LENGTH:
+            return f"{written[:FOUND_LENGTH]}..."
+    return written
 
 
 def _expectation(fault: ErrorDetails) -> str:

@@ -4,17 +4,14 @@ import asyncio
 import logging
 import select
 import socket
-import sys
 import time
 from collections.abc import Callable
-from fcntl import ioctl
-from termios import FIONREAD
 from types import FrameType
 from typing import cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.connections import Connection, Waits, is_idle, unread_bytes
 from service.logs import fields
 
 EMPTYING_S = 1.0  # how long what came before the port closed is read, at most
@@ -36,7 +33,7 @@ class DrainingServer(uvicorn.Server):
     """Serves on for a while after the first signal; the second one ends it at once.
 
     delay_s    from the first signal to closing the port, for balancers to look elsewhere
-    request_s  within which a connection must have sent the head of its request
+    request_s  within which a connection must have sent a head, and have read of its answer
     """
 
     def __init__(
@@ -45,9 +42,9 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._lifetime = lifetime
         self._delay_s = delay_s
-        self._request_s = request_s
+        self._waits = Waits(request_s)
         self._closes_at: float | None = None
-        self._headless: dict[HttpToolsProtocol, float] = {}
+        self._has_told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end, or end now; called between two steps of the loop."""
@@ -60,11 +57,18 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Look at the clock; uvicorn calls it ten times a second."""
         now = time.monotonic()
-        if self._closes_at is not None and now >= self._closes_at:
-            self.should_exit = True
+        if self._closes_at is not None:
+            self._tell_of_draining()
+            self.should_exit = self.should_exit or now >= self._closes_at
         if counter % 10 == 0:
-            self._close_headless(now)
+            self._waits.look(self._connections(), now)
         return await super().on_tick(counter)
+
+    def _tell_of_draining(self) -> None:
+        """Log it here: in the middle of a signal, a line may be half written."""
+        if not self._has_told:
+            log.info("draining", extra=fields(delay_s=self._delay_s))
+        self._has_told = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, answer what has come, end.
@@ -79,22 +83,11 @@ class DrainingServer(uvicorn.Server):
         await turn_while(self._has_unread)
         await super().shutdown(sockets)
 
-    def _connections(self) -> set[HttpToolsProtocol]:
-        return cast(set[HttpToolsProtocol], self.server_state.connections)
+    def _connections(self) -> set[Connection]:
+        return cast(set[Connection], self.server_state.connections)
 
     def _has_unread(self) -> bool:
         return any(is_idle(one) and unread_bytes(one) for one in self._connections())
-
-    def _close_headless(self, now: float) -> None:
-        """Close what is open for long and has sent no whole head: uvicorn never would."""
-        self._headless = {
-            one: self._headless.get(one, now)
-            for one in self._connections()
-            if is_idle(one) and one.timeout_keep_alive_task is None
-        }
-        for one, since in self._headless.items():
-            if now - since > self._request_s:
-                one.transport.close()
 
 
 async def turn_while(is_so: Callable[[], bool]) -> None:
@@ -102,19 +95,6 @@ async def turn_while(is_so: Callable[[], bool]) -> None:
     patience = time.monotonic() + EMPTYING_S
     while is_so() and time.monotonic() < patience:  # noqa: ASYNC110  # there is no event
         await asyncio.sleep(0)
-
-
-def is_idle(connection: HttpToolsProtocol) -> bool:
-    """Say whether no request of this connection is being answered."""
-    return bool(getattr(connection.cycle, "response_complete", True))  # None before the first
-
-
-def unread_bytes(connection: HttpToolsProtocol) -> int:
-    """Return how many bytes of a connection lie in the kernel."""
-    descriptor = connection.transport.get_extra_info("socket").fileno()
-    if descriptor < 0:  # closed already
-        return 0
-    return int.from_bytes(ioctl(descriptor, FIONREAD, bytes(4)), sys.byteorder)
 
 
 def has_callers(listeners: list[socket.socket]) -> bool:

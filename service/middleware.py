@@ -105,8 +105,12 @@ def ids_of(scope: Scope) -> tuple[str, str | None]:
 
 
 def route_of(scope: MutableMapping[str, Any]) -> str:
-    """Return the template of the route that matched, or "unmatched"."""
+    """Return the template of the route that matched, or "unmatched"; never a caller's text."""
     if "route" in scope:
         return str(scope["route"].path_format)
+    if "endpoint" not in scope:
+        return "unmatched"
+    # below /docs-static anything may be asked for; where it is mounted is what we call it
+    mounted = str(scope["root_path"]).removeprefix(scope.get("app_root_path", ""))
     # /docs and /openapi.json are plain routes: without parameters the path is the template
-    return str(scope["path"]) if "endpoint" in scope else "unmatched"
+    return mounted or str(scope["path"])

@@ -1,6 +1,7 @@
 """Queries: a path and its query string, checked against a schema as a body is."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, get_origin
 
 from pydantic import ValidationError
@@ -22,8 +23,7 @@ def read_query(request: Request, schema: type[Model]) -> Model:
     Raises InvalidQueryError with every fault.
     """
     given: dict[str, Any] = dict(request.path_params)
-    for name in request.query_params:
-        values = request.query_params.getlist(name)
+    for name, values in _gathered(request.query_params.multi_items()).items():
         if name in request.path_params:
             name = f"{name} (in the query)"  # no field is called so
         given[name] = _read(schema.model_fields.get(name), values)
@@ -31,6 +31,14 @@ def read_query(request: Request, schema: type[Model]) -> Model:
         return schema.model_validate(given)
     except ValidationError as error:
         raise InvalidQueryError(faults_of(error)) from error
+
+
+def _gathered(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Put the values of each name together."""
+    gathered: dict[str, list[str]] = {}
+    for name, value in pairs:
+        gathered.setdefault(name, []).append(value)
+    return gathered
 
 
 def _read(field: FieldInfo | None, values: list[str]) -> object:

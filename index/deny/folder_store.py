@@ -107,4 +107,8 @@ def _fault(file: Path, error: OSError) -> ClusterStoreError:
             f"{told}; expected the right to write there; where the folder may be written, run "
             f"`python -m index deny set | add | remove --bundles {file.parent}`"
         )
+    if not file.parent.is_dir():
+        return StoreUnreachableError(
+            f"{told}; expected {file.parent} to be a folder; correct its name, or make it"
+        )
     return StoreUnreachableError(f"{told}; expected a file to read; make it one")

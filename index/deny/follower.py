@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from index.clusters.follower_state import NOT_ASKED, News, Status, news_of
 from index.deny.deny_list import DenyList, is_lost
 from index.deny.store import DenyStore, put_back
-from index.errors import EsansError
+from index.errors import EsansError, ReadOnlyStoreError
 from index.stores.looks import Looks
 
 STOP_S = 5.0  # how long a stop waits for a look that has begun
@@ -37,7 +37,7 @@ class DenyState:
 class DenyFollower:
     """One daemon thread over one store.
 
-    copies     where the list is kept too, and read from before the store is asked
+    copies     where the list is kept too, tried until it is; read before the store is asked
     on_change  called in the thread with each list that comes into force, until it succeeds
     """
 
@@ -56,6 +56,7 @@ class DenyFollower:
         self._held: DenyList | None = None
         self._has_read_copies = False
         self._is_owed = False  # a call of `on_change` for what is held
+        self._lacking: dict[DenyStore, str] = {}  # copies without what is held, and why
         self._state = DenyState()
         self._looks = Looks()
         self._stopping = threading.Event()
@@ -116,7 +117,7 @@ class DenyFollower:
             self._has_read_copies = True
             news_of(lambda: self._paid(News("following", ())))  # the store may keep us waiting
         news = news_of(self._poll)
-        self._tell(news_of(lambda: self._paid(news)))
+        self._tell(news_of(lambda: self._kept(self._paid(news))))
 
     def _read_copies(self) -> None:
         """Hold the newest copy, before the store is asked."""
@@ -148,18 +149,31 @@ class DenyFollower:
         self._state = replace(self._state, changes=self._state.changes + 1)
 
     def _paid(self, news: News) -> News:
-        """Tell of what is held, unless that has gone well already; keep it in the copies."""
+        """Tell of what is held, unless that has gone well already."""
         held = self._held
         if held is None or not self._is_owed:
             return news
         self.on_change(held)
         self._is_owed = False
+        self._lacking = dict.fromkeys(self._copies, "")
         log.info("deny list %d is in force: %d items", held.sequence, len(held.ids))
-        for copy in self._copies:
+        return news
+
+    def _kept(self, news: News) -> News:
+        """Write what is held into the copies that lack it; at every look, until it is there."""
+        held = self._held
+        if held is None:
+            return news
+        for copy, told in [*self._lacking.items()]:
             try:
                 copy.seed(held)
-            except EsansError as error:  # as where the bundles may only be read
-                log.info("deny list %d not kept in a copy: %s", held.sequence, error)
+                del self._lacking[copy]
+            except EsansError as error:  # a full disk, or bundles that may only be read
+                if told != str(error):
+                    is_usual = isinstance(error, ReadOnlyStoreError)
+                    level = logging.INFO if is_usual else logging.WARNING
+                    log.log(level, "deny list not kept in a copy: %s", error)
+                self._lacking[copy] = str(error)
         return news
 
     def _tell(self, news: News) -> None:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.bundle import Bundle
 from index.errors import DatasetError, FaultyBundleError
 from index.item_index import Floats
-from index.reading.columns import Chosen, describe, is_filterable, is_tellable
+from index.reading.columns import Chosen, describe, is_filterable, is_tellable, is_text
 from index.reading.items import Items, read_items
 from index.reading.tables import Findings, quoted, undictionaried
 from index.writing import Described
@@ -162,6 +163,9 @@ def _as_published(table: pa.Table, bundle: Bundle, findings: Findings) -> pa.Tab
 def _cast(table: pa.Table, field: pa.Field, findings: Findings) -> pa.Table:
     place = table.column_names.index(field.name)
     column = undictionaried(table[field.name])
+    if is_text(column.type) and not is_text(field.type):
+        is_empty = pc.equal(column, "")  # how a CSV says that there is nothing
+        column = pc.if_else(is_empty, pa.scalar(None, column.type), column)
     try:
         return table.set_column(place, field.name, column.cast(field.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

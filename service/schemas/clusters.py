@@ -29,7 +29,7 @@ class NegativesRequest(Asked):
         "where there is none"
     )
     # after the counts: its validator looks at them
-    positives: Annotated[list[Id], Field(max_length=MOST_POSITIVES)] = Field(
+    positives: Annotated[list[Id], Field(max_length=MOST_POSITIVES, fail_fast=True)] = Field(
         description="item ids; one that comes twice gets negatives twice"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from index.deny.deny_list import MOST_ITEMS
 from service.schemas.shared import Asked, Id, example
 
-DeniedIds = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
+DeniedIds = Annotated[list[Id], Field(max_length=MOST_ITEMS, fail_fast=True)]
 
 
 class DenyRequest(Asked):

@@ -13,7 +13,8 @@ MOST_EMBEDDED = 256
 LARGEST = 1e15  # of a float32: squares must not overflow where lengths are measured
 
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
-Features = dict[str, list[Number] | None]
+Numbers = Annotated[list[Number], Field(fail_fast=True)]
+Features = dict[str, Numbers | None]
 
 
 class UserToEmbed(Asked):

@@ -15,7 +15,7 @@ MOST_ATTRIBUTES, MOST_VALUES = 32, 1_000
 
 Include = Annotated[list[Literal["clusters", "attributes"]], Field(max_length=8)]
 Attribute = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
-Values = Annotated[list[Value], Field(min_length=1, max_length=MOST_VALUES)]
+Values = Annotated[list[Value], Field(min_length=1, max_length=MOST_VALUES, fail_fast=True)]
 
 
 class RetrieveRequest(Asked):

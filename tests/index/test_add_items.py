@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -264,6 +265,11 @@ def test_a_column_that_cannot_be_of_the_published_type_is_told(tmp_path, capsys)
     table = pq.read_table(current(bundles).folder / "items.parquet")
     assert table["year"].to_pylist()[-1] == 2005
     assert current(bundles).items.row_of("005") == ITEM_COUNT + 5
+    wait_a_second()
+    (items / "items.csv").write_text(f"item_id,year\n{rows.replace('2004', '')}")
+    assert add(capsys, bundles, items, "--from", first)[0] == 0
+    table = pq.read_table(current(bundles).folder / "items.parquet")
+    assert table["year"].to_pylist()[-2:] == [None, 2005]  # an empty cell says nothing
     (items / "items.csv").write_text(f"item_id,year\n{rows.replace('2005', 'late')}")
     status, _, complaint = add(capsys, bundles, items, "--from", first)
     assert status == 1
@@ -309,7 +315,8 @@ def test_a_catalogue_that_outgrows_the_exact_index_gets_another(tmp_path, capsys
     publish_handmade(bundles, count=FLAT_LIMIT - 10, with_content=True, with_described=False)
     assert current(bundles).manifest.index.factory == "Flat"
     vectors = item_vectors(20, seed=3)
-    assert add(capsys, bundles, write_items(tmp_path / "items", vectors=vectors))[0] == 0
+    status, said, _ = add(capsys, bundles, write_items(tmp_path / "items", vectors=vectors))
+    assert (status, re.findall(r"@\d+", said)) == (0, ["@100", "@200", "@1000"])
     grown = current(bundles)
     assert grown.manifest.index.factory == "IVF1024,SQ8"
     assert grown.manifest.index.recall[100] >= 0.95

@@ -233,6 +233,18 @@ def test_a_copy_keeps_the_list_for_who_starts_while_redis_is_away(
     wait_until(lambda: RedisDeny(server.url).read() == first)
 
 
+def test_a_copy_that_cannot_be_written_is_tried_until_it_can(redis, tmp_path, follow, caplog):
+    folder, whole = tmp_path / "later", FolderDeny(tmp_path / "whole")
+    first = replace_all(RedisDeny(redis.url), ["a"], NOW)
+    follower = follow(RedisDeny(redis.url), FolderDeny(folder / "copy"), whole)
+    wait_until(lambda: whole.read() == first)
+    for _ in range(3):
+        assert follower.wait_for_a_look(60)
+    assert caplog.text.count("not kept in a copy") == 1
+    folder.mkdir()  # as where a full disk has room again
+    wait_until(lambda: FolderDeny(folder / "copy").read() == first)
+
+
 def test_of_two_copies_and_a_store_the_newest_list_is_held(redis, tmp_path, follow):
     copies = [FolderDeny(tmp_path / name) for name in ("one", "two", "none")]
     for sequence, copy in enumerate(copies[:2], start=1):
@@ -328,7 +340,7 @@ def test_who_may_only_read_the_folder_is_told_the_command_to_run_elsewhere():
 def test_a_folder_that_is_misspelt_is_not_made(tmp_path):
     store = FolderDeny(tmp_path / "misspelt" / "deny")
     assert store.read() is None
-    with pytest.raises(StoreUnreachableError, match="misspelt"):
+    with pytest.raises(StoreUnreachableError, match=r"misspelt to be a folder; correct"):
         replace_all(store, ["a"], NOW)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "deny").mkdir()

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -104,6 +105,16 @@ def test_pruning_spares_what_a_run_is_writing(tmp_path):
     with shelf.stage() as staged:
         assert shelf.prune(0) == []
         assert staged.is_dir()
+
+
+def test_pruning_finishes_what_a_killed_one_began_but_not_what_is_being_copied(tmp_path):
+    first, second, _ = publish_three(tmp_path)
+    for half in (first, second):
+        (tmp_path / half / "manifest.json").unlink()
+    os.utime(tmp_path / first, (0, 0))
+    assert Shelf(tmp_path).prune(3) == [first]
+    assert not (tmp_path / first).exists()
+    assert (tmp_path / second).is_dir()
 
 
 @pytest.mark.parametrize("content", ["", "null", "{", '{"version": "../../etc"}'])

@@ -107,7 +107,8 @@ def test_the_port_closes_after_the_delay_and_nobody_can_connect(bundles):
         client.process.send_signal(signal.SIGTERM)
         until(lambda: is_refused(client), limit_s=30)
         assert client.process.wait(timeout=30) == 0
-    assert "closing" in [line["event"] for line in lines]
+    events = [line["event"] for line in lines if line["event"] in ("draining", "closing")]
+    assert events == ["draining", "closing"]
 
 
 def is_refused(client):
@@ -159,6 +160,33 @@ def test_who_connects_and_says_nothing_or_half_a_head_is_sent_away(bundles):
             half.sendall(HEAD[:20])
             assert everything(silent) == everything(half) == b""
         assert client.get("/livez").status_code == 200
+
+
+def test_a_head_without_end_is_refused(bundles):
+    patient = {"ESANS_REQUEST_TIMEOUT_S": "600"}
+    with served(bundles, **patient) as (client, _), closing(connect(client)) as one:
+        with suppress(ConnectionError):  # closed meanwhile
+            one.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"x" * (4 << 20))
+        everything(one)  # ends: the other side has closed
+        assert client.get("/livez").status_code == 200
+
+
+def test_a_head_of_a_hundred_kilobytes_is_read(bundles):
+    with served(bundles) as (client, _):
+        assert client.get("/livez", headers={"X": "x" * 100_000}).status_code == 200
+
+
+def test_who_does_not_read_the_answer_is_cut_off(bundles):
+    many = b"GET /openapi.json HTTP/1.1\r\nHost: esans\r\n\r\n" * 1_000  # 40 MB of answers
+
+    def in_flight():
+        return client.get("/metrics").text.split("\nesans_inflight_requests ")[1][0]
+
+    limits = {"ESANS_REQUEST_TIMEOUT_S": "2"}
+    with served(bundles, **limits) as (client, _), closing(connect(client)) as one:
+        one.sendall(many)
+        until(lambda: in_flight() == "2", limit_s=30)
+        until(lambda: in_flight() == "1", limit_s=30)
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(bundles):

@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from service.metrics import REJECTIONS
 from service.problems import TABLE
 from tests.handmade import publish_handmade
@@ -56,6 +58,14 @@ def test_no_id_and_no_unknown_path_becomes_a_label(caller):
     text = caller.get("/metrics").text
     assert "secret" not in text.lower()
     assert f'{REQUESTS}_count{{method="GET",route="unmatched",status="404"}}' in text
+
+
+@pytest.mark.parametrize("path", ["/docs-static/swagger-ui.css", "/docs-static/user-17"])
+def test_whatever_is_asked_for_below_a_folder_has_one_label(caller, path):
+    caller.get(path)
+    text = caller.get("/metrics").text
+    assert 'route="/docs-static"' in text
+    assert path not in text
     assert f'{REQUESTS}_count{{method="_OTHER",route="/livez",status="405"}}' in text
 
 

@@ -74,9 +74,37 @@ def test_all_faults_of_a_body_are_told_at_once(caller):
 
 
 def test_of_very_many_faults_the_first_are_told(caller):
-    answer = problem(caller.retrieve(history=[1.5] * 5_000), 422)
+    answer = problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_000)}), 422)
     assert len(answer["errors"]) == 20
-    assert "and 4999 more" in answer["detail"]
+    assert "and 999 more" in answer["detail"]
+
+
+def test_of_more_faults_than_are_read_their_number_is_told(caller):
+    answer = problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_001)}), 422)
+    (fault,) = answer["errors"]
+    assert (fault["place"], fault["found"]) == ("the question", "1001 faults")
+    assert "correct it, or send a part of it" in fault["expected"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/retrieve", {"history": ["a", *[1.5] * 5_000]}, "history.1"),
+        ("/retrieve", {"exclude": [None] * 5_000}, "exclude.0"),
+        ("/retrieve", {"filter": {"odd": [{}] * 900}}, "filter.odd.0"),
+        ("/embed", {"items": [{"look": ["x"] * 5_000}]}, "items.0.look.0"),
+        ("/negatives", {"positives": [1.5] * 5_000, "easy": 1, "hard": 1}, "positives.0"),
+    ],
+)
+def test_of_a_list_the_first_fault_is_told(caller, path, body, place):
+    (fault,) = problem(caller.ask("POST", path, json=body), 422)["errors"]
+    assert fault["place"] == place
+
+
+def test_of_a_long_list_the_beginning_is_told(caller):
+    answer = problem(caller.retrieve(k=list(range(1_000))), 422)
+    assert answer["errors"][0]["found"].startswith("[0, 1, 2, 3")
+    assert len(answer["errors"][0]["found"]) < 100
 
 
 def test_a_long_text_is_not_sent_back_whole(caller):

@@ -122,6 +122,12 @@ def test_all_faults_of_a_query_are_told_at_once(caller):
     assert {one["place"] for one in told["errors"]} == {"k", "limit", "exclude.0"}
 
 
+def test_of_more_faults_of_a_query_than_are_read_their_number_is_told(caller):
+    query = "&".join(f"limit-{n}=1" for n in range(1_001))
+    (fault,) = problem(caller.get(f"/items/item-0/similar?{query}"), 422)["errors"]
+    assert (fault["place"], fault["found"]) == ("the question", "1001 faults")
+
+
 def test_an_empty_or_endless_id_is_no_id(caller):
     assert problem(caller.get("/items//similar"), 422)["errors"][0]["place"] == "item_id"
     assert problem(similar(caller, "x" * 513), 422)["errors"][0]["place"] == "item_id"
