@@ -10,8 +10,9 @@ from starlette.requests import Request
 
 from index.retriever import Answer, Prepared
 from service.admission import Admission
-from service.answering import tell
+from service.answering import prepare_users, tell
 from service.bodies import json_bytes
+from service.company import Company, Waiting
 from service.live.live_bundle import Live
 from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
@@ -42,6 +43,32 @@ class Finder:
         self._long_searches = long_searches
         self._live_clusters = live_clusters
         self._metrics = metrics
+        self._company = Company(AT_ONCE, MANY_TEXTS)
+
+    async def answer_one(self, request: Request, live: Live, asked: RetrieveRequest) -> bytes:
+        """Return the answer to one user's question; made ready with others that wait.
+
+        Raises what the admission raises, what `prepare_users` raises, and BusyError.
+        """
+        text_count = texts_of(asked)
+        if text_count > MANY_TEXTS:
+            return (await self.answer(request, live, prepare_users, [asked]))[0]
+        turns = Turns(
+            live, self._live_clusters.current(), prepare_users, [asked], self._metrics
+        )
+        waiting = Waiting(live, asked, text_count)
+        with self._company.waiting(waiting):
+            work = partial(self._take_one, turns, waiting)
+            body = await self._admission.run(request, work)
+        return await self._at_length(turns, 0) if body is None else body
+
+    def _take_one(self, turns: "Turns[RetrieveRequest]", waiting: Waiting) -> bytes | None:
+        if waiting.prepared is None:
+            with self._metrics.encode_s.time():
+                self._company.get_ready(waiting)
+        assert waiting.prepared is not None
+        turns.prepared[0] = waiting.prepared
+        return turns.take(0)
 
     async def answer(
         self,
