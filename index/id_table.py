@@ -88,6 +88,12 @@ class IdTable:
 
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
+        if len(rows) <= AT_ONCE:
+            return self._ids_of(rows)
+        parts = (rows[begin : begin + AT_ONCE] for begin in range(0, len(rows), AT_ONCE))
+        return [one for part in parts for one in self._ids_of(part)]
+
+    def _ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         encoded, bounds = self._stretches(rows)
         text = encoded.decode()
         if text.isascii():  # a character is a byte, and cutting text is twice as fast
@@ -101,12 +107,6 @@ class IdTable:
     def _stretches(self, rows: Sequence[int] | Rows) -> tuple[bytes, list[int]]:
         """Return the ids of rows side by side, and where each begins and the last one ends."""
         chosen = np.asarray(rows, dtype=np.int64)
-        if len(chosen) <= AT_ONCE:
-            return self._ids_of(chosen)
-        parts = (chosen[begin : begin + AT_ONCE] for begin in range(0, len(chosen), AT_ONCE))
-        return [one for part in parts for one in self._ids_of(part)]
-
-    def _ids_of(self, chosen: NDArray[np.int64]) -> list[str]:
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts
         bounds = np.zeros(len(chosen) + 1, dtype=np.int64)
