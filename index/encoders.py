@@ -63,11 +63,13 @@ class UserEncoder:
         """
         newest_first = [history[::-1][: self.max_length] for history in histories]
         rows, mask = padded(newest_first)
-        return self.encode(vectors[rows], mask)
+        return self.encode(vectors.take(rows, axis=0), mask)
 
 
 def padded(arrays: Sequence[Rows]) -> tuple[Rows, NDArray[np.bool_]]:
     """Stack arrays of unequal length, filled on the right with row 0, which the mask hides."""
+    if len(arrays) == 1:
+        return arrays[0][np.newaxis], np.ones((1, len(arrays[0])), dtype=np.bool_)
     length = max(len(one) for one in arrays)
     rows = np.zeros((len(arrays), length), dtype=np.int32)
     mask = np.zeros((len(arrays), length), dtype=np.bool_)

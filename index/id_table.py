@@ -70,24 +70,42 @@ class IdTable:
         places = np.minimum(places, len(self) - 1)
         rows = np.where(self.hashes[places] == wanted, self.rows[places], -1).astype(np.int32)
         positions = np.flatnonzero(rows >= 0).tolist()
-        for position, found in zip(positions, self.ids_of(rows[positions]), strict=True):
-            if found != ids[position]:
+        found = rows if len(positions) == len(rows) else rows[positions]
+        for position, stored in zip(positions, self._encoded_of(found), strict=True):
+            if stored != encoded[position]:
                 rows[position] = -1
         return rows
 
+    def rows_of_each(self, lists: Sequence[Sequence[str]]) -> list[Rows]:
+        """Return `rows_of` each list, all looked up together."""
+        if len(lists) == 1:
+            return [self.rows_of(lists[0])]
+        rows = self.rows_of([one for ids in lists for one in ids])
+        ends = np.cumsum([len(ids) for ids in lists])
+        return np.split(rows, ends[:-1])
+
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
+        encoded, bounds = self._stretches(rows)
+        text = encoded.decode()
+        if text.isascii():  # a character is a byte, and cutting text is twice as fast
+            return [text[begin:end] for begin, end in pairwise(bounds)]
+        return [encoded[begin:end].decode() for begin, end in pairwise(bounds)]
+
+    def _encoded_of(self, rows: Rows) -> list[bytes]:
+        encoded, bounds = self._stretches(rows)
+        return [encoded[begin:end] for begin, end in pairwise(bounds)]
+
+    def _stretches(self, rows: Sequence[int] | Rows) -> tuple[bytes, list[int]]:
+        """Return the ids of rows side by side, and where each begins and the last one ends."""
         chosen = np.asarray(rows, dtype=np.int64)
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts
-        bounds = np.concatenate([[0], np.cumsum(lengths)])  # in the chosen ids, side by side
-        places = np.arange(bounds[-1]) + np.repeat(starts - bounds[:-1], lengths)
-        encoded = self.blob.take(places).tobytes()
-        text = encoded.decode()
-        stretches = pairwise(bounds.tolist())
-        if text.isascii():  # a character is a byte, and cutting text is twice as fast
-            return [text[begin:end] for begin, end in stretches]
-        return [encoded[begin:end].decode() for begin, end in stretches]
+        bounds = np.zeros(len(chosen) + 1, dtype=np.int64)
+        lengths.cumsum(out=bounds[1:])
+        shifts = (starts - bounds[:-1]).repeat(lengths)
+        shifts += np.arange(len(shifts))
+        return self.blob.take(shifts).tobytes(), bounds.tolist()
 
     def hashes_by_row(self) -> NDArray[np.uint64]:
         """Return the hash of each id in row order, as a cluster map names its items."""

@@ -51,21 +51,25 @@ class Retriever:
     def prepare(self, questions: Sequence[Question]) -> list[Prepared]:
         """Read and encode the histories of questions, all in one call of the encoder."""
         filters = [self._scopes.read(question.filter) for question in questions]
-        read = [self._history_of(question) for question in questions]
+        named = self.bundle.items.rows_of_each(
+            [one.history or () for one in questions] + [one.exclude for one in questions]
+        )
+        told, excluded = named[: len(questions)], named[len(questions) :]
+        read = [self._read(*one) for one in zip(questions, told, strict=True)]
         asked = [history for history, _, fallback in read if fallback is None]
         queries = iter(self.encode(asked) if asked else ())
         return [
             Prepared(
                 count=question.count,
                 query=None if fallback else next(queries),
-                excluded=self._excluded(question, history),
+                excluded=_excluded(question, rows, history),
                 wanted=wanted,
                 fallback=fallback,
                 unknown=unknown,
                 unknown_values=unknown_values,
             )
-            for question, (wanted, unknown_values), (history, unknown, fallback) in zip(
-                questions, filters, read, strict=True
+            for question, rows, (wanted, unknown_values), (history, unknown, fallback) in zip(
+                questions, excluded, filters, read, strict=True
             )
         ]
 
@@ -145,27 +149,31 @@ class Retriever:
         rest = kept[1]
         return rest if scope is None else scope.within(rest.allowed)
 
-    def _history_of(self, question: Question) -> tuple[Rows, list[str], Fallback | None]:
-        """Return known history rows, unknown ids, and why there is nothing to encode, if so."""
+    def _read(self, question: Question, rows: Rows) -> tuple[Rows, list[str], Fallback | None]:
+        """Return known history rows, unknown ids, and why there is nothing to encode, if so.
+
+        rows  of the question's history, -1 where unknown
+        """
         if question.history is None:
             stored = self._stored_history(question.user_id)
             missing: Fallback = "empty_history" if question.user_id is None else "unknown_user"
             return (NO_ROWS, [], missing) if stored is None else (stored, [], _if_empty(stored))
-        rows = self.bundle.items.rows_of(question.history)
+        is_known = rows >= 0
+        if is_known.all():
+            return rows, [], _if_empty(rows)
         unknown = [one for one, row in zip(question.history, rows, strict=True) if row < 0]
-        known = rows[rows >= 0]
-        reason: Fallback | None = "no_known_items" if unknown else "empty_history"
-        return known, unknown, None if len(known) else reason
+        known = rows[is_known]
+        return known, unknown, None if len(known) else "no_known_items"
 
     def _stored_history(self, user_id: str | None) -> Rows | None:
         if user_id is None or self.bundle.histories is None:
             return None
         return self.bundle.histories.of(user_id)
 
-    def _excluded(self, question: Question, history: Rows) -> Rows:
-        named = self.bundle.items.rows_of(question.exclude)
-        seen = history if question.exclude_seen else NO_ROWS
-        return np.sort(np.concatenate([named[named >= 0], seen]))
+
+def _excluded(question: Question, named: Rows, history: Rows) -> Rows:
+    seen = history if question.exclude_seen else NO_ROWS
+    return np.sort(np.concatenate([named[named >= 0], seen]) if len(named) else seen)
 
 
 def _if_empty(history: Rows) -> Fallback | None:

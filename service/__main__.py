@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from index.errors import ConfigError
 from service.logs import configure_logging, fields
-from service.settings import Settings, describe_settings, load_settings
+from service.settings import Settings, load_settings
+from service.settings_help import describe_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +77,11 @@ def serve(settings: Settings) -> int:
         listener = listen(settings.http_host, settings.http_port)
     except OSError as error:
         place = f"{settings.http_host}:{settings.http_port}"
-        print(f"{place}: cannot listen ({error}); choose a free port", file=sys.stderr)
+        print(
+            f"{place}: cannot listen ({error}); choose a free port, "
+            "or an address of this machine",
+            file=sys.stderr,
+        )
         return 1
     raise_file_limit()
     collect_seldom()

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from index.retriever import Answer, Prepared
 from index.searching.row_set import RowSet
 from service.admission import Admission
-from service.answering import tell
+from service.answering import prepare_users, tell
 from service.bodies import json_bytes
+from service.company import Company, Waiting
 from service.live.live_bundle import Live, LiveBundle
 from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
@@ -45,6 +46,30 @@ class Finder:
         self._live_bundle = live_bundle
         self._live_clusters = live_clusters
         self._metrics = metrics
+        self._company = Company(AT_ONCE, MANY_TEXTS)
+
+    async def answer_one(self, request: Request, live: Live, asked: RetrieveRequest) -> bytes:
+        """Return the answer to one user's question; made ready with others that wait.
+
+        Raises what the admission raises, what `prepare_users` raises, and BusyError.
+        """
+        text_count = texts_of(asked)
+        if text_count > MANY_TEXTS:
+            return (await self.answer(request, live, prepare_users, [asked]))[0]
+        turns = self._turns_of(live, prepare_users, [asked])
+        waiting = Waiting(live, asked, text_count)
+        with self._company.waiting(waiting):
+            work = partial(self._take_one, turns, waiting)
+            body = await self._admission.run(request, work)
+        return await self._at_length(turns, 0) if body is None else body
+
+    def _take_one(self, turns: "Turns[RetrieveRequest]", waiting: Waiting) -> bytes | None:
+        if waiting.prepared is None:
+            with self._metrics.encode_s.time():
+                self._company.get_ready(waiting)
+        assert waiting.prepared is not None
+        turns.prepared[0] = waiting.prepared
+        return turns.take(0)
 
     async def answer(
         self,
@@ -59,15 +84,20 @@ class Finder:
 
         Raises what the admission raises, what `prepare` raises, and BusyError.
         """
-        joined = self._live_clusters.current()
-        denied = partial(self._live_bundle.denied_of, live)
-        turns = Turns(live, joined, prepare, asked, self._metrics, denied)
+        turns = self._turns_of(live, prepare, asked)
         works = [partial(turns.take, place) for place in range(len(asked))]
         written = await self._admission.run_all(request, works)
         return [
             body if body is not None else await self._at_length(turns, place)
             for place, body in enumerate(written)
         ]
+
+    def _turns_of(
+        self, live: Live, prepare: Prepare[One], asked: Sequence[One]
+    ) -> "Turns[One]":
+        joined = self._live_clusters.current()
+        denied = partial(self._live_bundle.denied_of, live)
+        return Turns(live, joined, prepare, asked, self._metrics, denied)
 
     async def _at_length(self, turns: "Turns[One]", place: int) -> bytes:
         return await self._long_searches.run(partial(turns.take_long, place))

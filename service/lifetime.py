@@ -44,6 +44,7 @@ class DrainingServer(uvicorn.Server):
         self._delay_s = delay_s
         self._waits = Waits(request_s)
         self._closes_at: float | None = None
+        self._has_told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end, or end now; called between two steps of the loop."""
@@ -56,11 +57,18 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Look at the clock; uvicorn calls it ten times a second."""
         now = time.monotonic()
-        if self._closes_at is not None and now >= self._closes_at:
-            self.should_exit = True
+        if self._closes_at is not None:
+            self._tell_of_draining()
+            self.should_exit = self.should_exit or now >= self._closes_at
         if counter % 10 == 0:
             self._waits.look(self._connections(), now)
         return await super().on_tick(counter)
+
+    def _tell_of_draining(self) -> None:
+        """Log it here: in the middle of a signal, a line may be half written."""
+        if not self._has_told:
+            log.info("draining", extra=fields(delay_s=self._delay_s))
+        self._has_told = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, answer what has come, end.

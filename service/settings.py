@@ -5,11 +5,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple
 
-from annotated_types import Ge, Le
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -120,6 +118,14 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(complaints))
         return values
 
+    @field_validator("bundles", mode="before")
+    @classmethod
+    def refuse_no_folder(cls, value: object) -> object:
+        """Refuse what a path would take for the folder that the process was begun in."""
+        if value == "":
+            raise ValueError("expected a folder")
+        return value
+
     @field_validator("redis_url_file", "admin_token_file", "deny_copy", mode="before")
     @classmethod
     def take_empty_for_unset(cls, value: object) -> object:
@@ -197,21 +203,3 @@ def _told(fault: ErrorDetails) -> str:
             f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
         )
     return f"{variable}: found {fault['input']!r}; {fault['msg']}; change it"
-
-
-def describe_settings() -> str:
-    """Return a line per setting, for --help."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        default = "required" if field.is_required() else f"default: {field.default or 'none'}"
-        variable = f"{PREFIX}{name.upper()}"
-        lines.append(f"  {variable}\n    {field.description} ({_range_of(field)}{default})")
-    return "\n".join(lines)
-
-
-def _range_of(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return f"{', '.join(get_args(field.annotation))}; "
-    low = [one.ge for one in field.metadata if isinstance(one, Ge)]
-    high = [one.le for one in field.metadata if isinstance(one, Le)]
-    return f"{low[0]} to {high[0]}; " if low and high else ""

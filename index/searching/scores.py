@@ -16,12 +16,12 @@ MANY_SHARE = 0.25  # of a catalogue: from here on reading everything is cheaper 
 
 def exact_scores(vectors: Floats, rows: Rows, query: Floats) -> Floats:
     """Return the inner products of a query [dim] with chosen rows; shape [len(rows)]."""
-    return (vectors[rows] @ query).astype(np.float32, copy=False)
+    return (vectors.take(rows, axis=0) @ query).astype(np.float32, copy=False)
 
 
 def best_rows(rows: Rows, scores: Floats, count: int) -> NDArray[np.intp]:
     """Return positions of the best `count`, ordered by score downwards, then row upwards."""
-    if count < len(rows):
+    if count < len(rows) // 2:  # most can go before they are ordered
         floor = np.partition(scores, len(scores) - count)[len(scores) - count]
         kept = np.flatnonzero(scores >= floor)
         return kept[np.lexsort((rows[kept], -scores[kept]))][:count]

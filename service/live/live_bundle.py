@@ -173,13 +173,20 @@ class LiveBundle:
             return self._miss_the_pointer()
         live = self._state.now.live
         if live and live.bundle.version == pointer.version:
-            return self._state.is_well()
+            return self._be_well(live)
         attempt = (pointer, _sizes(self._shelf.folder / pointer.version))
         return None if attempt == self._refused else self._open(attempt)
+
+    def _be_well(self, live: Live) -> None:
+        if self._state.now.reasons:
+            log.info("bundle is current again", extra=fields(version=live.bundle.version))
+        self._state.is_well()
 
     def _miss_the_pointer(self) -> None:
         self._refused = None
         reason = f"nothing is published in {self._shelf.folder}"
+        if (reason,) != self._state.now.reasons:
+            log.warning("no bundle", extra=fields(reasons=[reason]))
         self._state.is_wrong("no bundle", (reason,))
 
     def _open(self, attempt: Attempt) -> None:

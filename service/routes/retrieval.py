@@ -38,7 +38,7 @@ def retrieval_routes(
             asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
             refuse_unknown(live, [("filter", asked.filter)])
-            (body,) = await finder.answer(request, live, prepare_users, [asked])
+            body = await finder.answer_one(request, live, asked)
             return written_response(body, headers=NO_STORE)
 
     @router.post(

@@ -107,7 +107,8 @@ def test_the_port_closes_after_the_delay_and_nobody_can_connect(bundles):
         client.process.send_signal(signal.SIGTERM)
         until(lambda: is_refused(client), limit_s=30)
         assert client.process.wait(timeout=30) == 0
-    assert "closing" in [line["event"] for line in lines]
+    events = [line["event"] for line in lines if line["event"] in ("draining", "closing")]
+    assert events == ["draining", "closing"]
 
 
 def is_refused(client):

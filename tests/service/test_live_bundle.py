@@ -9,10 +9,11 @@ from index.shelf import Shelf
 from service.app import create_app
 from service.lifetime import Lifetime
 from service.live.live_bundle import LiveBundle
+from service.logs import JsonFormatter
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.handmade import NOW, publish_handmade
-from tests.service.asking import running, until
+from tests.service.asking import logged_lines, running, until
 
 SWAP_COUNT = 5
 
@@ -51,6 +52,20 @@ def test_the_port_is_open_before_there_is_a_bundle(empty, tmp_path):
             "reasons": [f"no deny list is set in {tmp_path / 'deny'}"],
         },
     }
+
+
+def test_that_nothing_is_published_is_logged_once_and_that_it_is_mended(shelf_folder, tmp_path):
+    shutil.copytree(shelf_folder, bundles := tmp_path / "bundles")
+    current = bundles / "current"
+    with running(bundles) as caller, logged_lines(JsonFormatter()) as lines:
+        caller.wait_for("ready")
+        current.rename(tmp_path / "aside")
+        caller.wait_for("ready", reason="nothing is published")
+        (tmp_path / "aside").rename(current)
+        caller.wait_for("ready")
+    told = [line for line in lines if line["event"] in ("no bundle", "bundle is current again")]
+    assert [line["level"] for line in told] == ["warning", "info"]
+    assert told[0]["reasons"] == [f"nothing is published in {bundles}"]
 
 
 def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path):

@@ -3,11 +3,11 @@ import pytest
 from index.errors import ConfigError
 from service.settings import (
     Settings,
-    describe_settings,
     load_settings,
     secrets_of,
     unknown_names,
 )
+from service.settings_help import describe_settings
 
 
 def test_what_is_not_chosen_has_a_default(tmp_path):
@@ -25,6 +25,7 @@ def test_settings_do_not_change(tmp_path):
     ("name", "value", "told"),
     [
         ("http_port", "65536", "ESANS_HTTP_PORT: found '65536'; .*65535"),
+        ("bundles", "", "ESANS_BUNDLES: found ''; .*expected a folder"),
         ("http_port", "-1", "ESANS_HTTP_PORT: found '-1'"),
         ("poll_s", "0", "ESANS_POLL_S: found '0'; .*0.02"),
         ("poll_s", "nan", "ESANS_POLL_S: found 'nan'"),
@@ -37,7 +38,7 @@ def test_settings_do_not_change(tmp_path):
 )
 def test_a_value_out_of_range_is_refused_by_name(tmp_path, name, value, told):
     with pytest.raises(ConfigError, match=told):
-        load_settings({"bundles": tmp_path, name: value})
+        load_settings({"bundles": tmp_path} | {name: value})
 
 
 def test_all_bad_values_are_told_at_once(tmp_path):
@@ -99,6 +100,13 @@ def test_every_setting_explains_itself():
     assert all(field.description for field in Settings.model_fields.values())
     assert "ESANS_POLL_S" in describe_settings()
     assert "(0.02 to 3600; default: 2.0)" in describe_settings()
+
+
+def test_defaults_are_told_as_a_variable_spells_them():
+    told = describe_settings()
+    assert "true or false (default: true)" in told
+    assert "(0 to 600; default: 0.0)" in told
+    assert "there are none (default: none)" in told
 
 
 @pytest.mark.parametrize("name", ["redis_url", "admin_token"])
