@@ -60,7 +60,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     metrics.ready.set_function(lambda: readiness()["status"] == "ready")
     metrics.queued.set_function(lambda: admission.waiting)
     long_searches = SideWork("long searches", thread_count=1, most=32)
-    finder = Finder(admission, long_searches, live_clusters, metrics)
+    finder = Finder(admission, long_searches, live_bundle, live_clusters, metrics)
     many_negatives = SideWork("negatives", thread_count=1, most=8)
     moves = SideWork("admin", thread_count=4, most=8)
 

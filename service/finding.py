@@ -9,11 +9,12 @@ from typing import Generic, TypeVar
 from starlette.requests import Request
 
 from index.retriever import Answer, Prepared
+from index.searching.row_set import RowSet
 from service.admission import Admission
 from service.answering import prepare_users, tell
 from service.bodies import json_bytes
 from service.company import Company, Waiting
-from service.live.live_bundle import Live
+from service.live.live_bundle import Live, LiveBundle
 from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
 from service.schemas.retrieval import RetrieveRequest
@@ -36,11 +37,13 @@ class Finder:
         self,
         admission: Admission,
         long_searches: SideWork,
+        live_bundle: LiveBundle,
         live_clusters: LiveClusters,
         metrics: Metrics,
     ) -> None:
         self._admission = admission
         self._long_searches = long_searches
+        self._live_bundle = live_bundle
         self._live_clusters = live_clusters
         self._metrics = metrics
         self._company = Company(AT_ONCE, MANY_TEXTS)
@@ -53,9 +56,7 @@ class Finder:
         text_count = texts_of(asked)
         if text_count > MANY_TEXTS:
             return (await self.answer(request, live, prepare_users, [asked]))[0]
-        turns = Turns(
-            live, self._live_clusters.current(), prepare_users, [asked], self._metrics
-        )
+        turns = self._turns_of(live, prepare_users, [asked])
         waiting = Waiting(live, asked, text_count)
         with self._company.waiting(waiting):
             work = partial(self._take_one, turns, waiting)
@@ -83,14 +84,20 @@ class Finder:
 
         Raises what the admission raises, what `prepare` raises, and BusyError.
         """
-        joined = self._live_clusters.current()
-        turns = Turns(live, joined, prepare, asked, self._metrics)
+        turns = self._turns_of(live, prepare, asked)
         works = [partial(turns.take, place) for place in range(len(asked))]
         written = await self._admission.run_all(request, works)
         return [
             body if body is not None else await self._at_length(turns, place)
             for place, body in enumerate(written)
         ]
+
+    def _turns_of(
+        self, live: Live, prepare: Prepare[One], asked: Sequence[One]
+    ) -> "Turns[One]":
+        joined = self._live_clusters.current()
+        denied = partial(self._live_bundle.denied_of, live)
+        return Turns(live, joined, prepare, asked, self._metrics, denied)
 
     async def _at_length(self, turns: "Turns[One]", place: int) -> bytes:
         return await self._long_searches.run(partial(turns.take_long, place))
@@ -100,6 +107,7 @@ class Finder:
 class Turns(Generic[One]):
     """Questions asked together, of one bundle and one map; taken in their order.
 
+    denied    asked before each search: what was denied while one waited comes no more
     prepared  place -> what is ready so far
     """
 
@@ -108,6 +116,7 @@ class Turns(Generic[One]):
     prepare: Prepare[One]
     asked: Sequence[One]
     metrics: Metrics
+    denied: Callable[[], RowSet | None]
     prepared: dict[int, Prepared] = field(default_factory=dict)
 
     def take(self, place: int) -> bytes | None:
@@ -119,7 +128,7 @@ class Turns(Generic[One]):
             self._get_ready(place, place + at_once([texts_of(one) for one in next_ones]))
         with self.metrics.search_s.time():
             question = self.prepared[place]
-            answer = self.live.retriever.finish_quickly(question, self.live.denied)
+            answer = self.live.retriever.finish_quickly(question, self.denied())
         return None if answer is None else self._written(place, answer)
 
     def take_long(self, place: int) -> bytes:
@@ -127,7 +136,7 @@ class Turns(Generic[One]):
         if place not in self.prepared:
             self._get_ready(place, place + 1)
         with self.metrics.search_s.time():
-            answer = self.live.retriever.finish(self.prepared[place], self.live.denied)
+            answer = self.live.retriever.finish(self.prepared[place], self.denied())
         return self._written(place, answer)
 
     def _get_ready(self, begin: int, end: int) -> None:

@@ -21,6 +21,7 @@ from typing import Protocol
 from index.bundle import Bundle
 from index.deny.follower import DenyFollower
 from index.errors import FaultsError, NoBundleError
+from index.searching.row_set import RowSet
 from index.shelf import Pointer
 from index.stores.looks import Looks
 from service.live.deny_state import deny_told
@@ -117,6 +118,11 @@ class LiveBundle:
                 "/readyz tells the reasons; try again soon"
             )
         return now.live
+
+    def denied_of(self, live: Live) -> RowSet | None:
+        """Return the rows denied by now of what was live a moment ago, and may be still."""
+        now = self._state.now.live
+        return now.denied if now and now.bundle is live.bundle else live.denied
 
     def unknown(self, ids: Sequence[str]) -> list[str]:
         """Return those ids that the live bundle does not hold; all where none is live."""

@@ -117,7 +117,7 @@ def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(shelf_folder):
         return prepare_users(live, asked)
 
     asked = [RetrieveRequest(history=["item-0"] * length) for length in lengths]
-    turns = Turns(live, None, prepare, asked, Metrics())
+    turns = Turns(live, None, prepare, asked, Metrics(), lambda: None)
     bodies = [turns.take(place) for place in range(len(asked))]
     assert [place for place, body in enumerate(bodies) if body is None] == [1]
     assert prepared == [[10], [1_990], [11, *[1] * 15], [1] * 5]

@@ -1,10 +1,19 @@
+from functools import partial
+
 import pytest
 
 from index.deny.deny_list import MOST_ITEMS
 from index.deny.folder_store import FolderDeny
+from index.deny.follower import DenyFollower
 from index.deny.redis_store import RedisDeny
 from index.deny.store import replace_all
+from index.shelf import Shelf
+from service.answering import prepare_users
+from service.finding import Turns
+from service.live.live_bundle import LiveBundle
 from service.logs import JsonFormatter
+from service.metrics import Metrics
+from service.schemas.retrieval import RetrieveRequest
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer
 from tests.service.asking import logged_lines, running, until
@@ -123,6 +132,29 @@ def test_a_denied_item_stays_gone_across_bundles_and_restarts(admin, tmp_path, s
     with running(tmp_path, **store_options) as other:
         other.wait_for("ready")
         assert is_gone(other, "item-4", "new-4")
+
+
+def test_what_is_denied_while_a_question_waits_is_not_in_its_answer(tmp_path):
+    publish_handmade(tmp_path, now=day(0))
+    store, metrics = FolderDeny(tmp_path / "deny"), Metrics()
+    follower = DenyFollower(store, poll_s=0.02)
+    live_bundle = LiveBundle(Shelf(tmp_path), 0.02, metrics, deny=follower)
+    live_bundle.start()
+    try:
+        live = until(lambda: live_bundle.readiness().get("bundle") and live_bundle.get())
+        denied = partial(live_bundle.denied_of, live)
+        asked = [RetrieveRequest(history=["item-2"], k=40)] * 3
+        turns = Turns(live, None, prepare_users, asked, metrics, denied)
+        assert b'"item-4"' in turns.take(0)
+        sequence = replace_all(store, ["item-4"], 1.0).sequence
+        until(lambda: follower.is_in_force(sequence))
+        assert b'"item-4"' not in turns.take(1)
+        assert b'"item-4"' not in turns.take_long(2)
+        publish_handmade(tmp_path, now=day(1))
+        until(lambda: live_bundle.get().bundle is not live.bundle)
+        assert denied() is live.denied  # whose rows are those of its bundle
+    finally:
+        live_bundle.stop()
 
 
 def test_where_every_item_is_denied_the_answers_are_empty(admin):
