@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -24,11 +23,13 @@ from index.errors import FaultsError, NoBundleError
 from index.searching.row_set import RowSet
 from index.shelf import Pointer
 from index.stores.looks import Looks
+from service.live.attempt import Attempt, attempt_at, reasons_of
 from service.live.deny_state import deny_told
 from service.live.live import Live, open_live, warm
 from service.live.live_state import LiveState
 from service.logs import fields
 from service.metrics import Metrics
+from service.moments import unix_time
 from service.schemas.state import Readiness
 
 DENY_S = 5.0  # how long the first bundle waits for the deny list
@@ -37,8 +38,6 @@ STOP_S = 5.0  # how long a stop waits for an opening that has begun
 __all__ = ["Live", "LiveBundle"]
 
 log = logging.getLogger("service")
-
-Attempt = tuple[Pointer, tuple[tuple[str, int], ...]]
 
 
 class Shelves(Protocol):
@@ -174,7 +173,7 @@ class LiveBundle:
         live = self._state.now.live
         if live and live.bundle.version == pointer.version:
             return self._be_well(live)
-        attempt = (pointer, _sizes(self._shelf.folder / pointer.version))
+        attempt = attempt_at(self._shelf.folder, pointer)
         return None if attempt == self._refused else self._open(attempt)
 
     def _be_well(self, live: Live) -> None:
@@ -191,7 +190,7 @@ class LiveBundle:
 
     def _open(self, attempt: Attempt) -> None:
         """Open a bundle and swap, or refuse it and stay."""
-        version = attempt[0].version
+        version = attempt.pointer.version
         began = time.perf_counter()
         try:
             live = open_live(self._shelf.path_of(version))
@@ -222,27 +221,7 @@ class LiveBundle:
             log.exception("a live bundle was not followed up")
 
     def _turn_down(self, what: str, error: Exception) -> None:
-        reasons = _reasons(error)
+        reasons = reasons_of(error)
         if reasons != self._state.now.reasons:
             log.error("bundle refused", extra=fields(version=what, reasons=reasons))
         self._state.is_wrong("refused", reasons)
-
-
-def unix_time(moment: str) -> float:
-    """Return ISO 8601 as seconds since 1970; without a zone it is taken as UTC."""
-    parsed = datetime.fromisoformat(moment)
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-
-
-def _sizes(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Return names and sizes of a folder's files; nothing where it cannot be read."""
-    try:
-        return tuple(sorted((path.name, path.stat().st_size) for path in folder.iterdir()))
-    except OSError:
-        return ()
-
-
-def _reasons(error: Exception) -> tuple[str, ...]:
-    if isinstance(error, FaultsError):
-        return tuple(f"{error.place}: {fault}" for fault in error.faults)
-    return (f"{type(error).__name__}: {error}",)

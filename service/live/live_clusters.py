@@ -19,8 +19,8 @@ from index.clusters.held import Held, prepare
 from index.clusters.store import ClusterStore
 from index.errors import NoClusterMapError, StoreUnreachableError
 from index.id_table import IdTable
-from service.live.live_bundle import unix_time
 from service.logs import fields
+from service.moments import unix_time
 from service.schemas.shared import Source
 from service.schemas.state import FollowerAnswer
 

@@ -20,7 +20,7 @@ from index.bundle import open_bundle
 from index.errors import FaultyBundleError
 from index.retriever import Question, Retriever, SimilarQuestion
 from service.live.live import Live, warm
-from service.live.live_bundle import unix_time
+from service.moments import unix_time
 from tests.handmade import handmade_map, write_handmade
 from tests.index.spoiling import Case
 
