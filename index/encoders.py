@@ -3,12 +3,18 @@
 One thread per session: a query takes microseconds, spinning threads would cost more.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+os.environ.setdefault(
+    "ORT_DISABLE_TELEMETRY", "1"
+)  # read at its import; 0 lets it tell its maker
+
+import onnxruntime  # after that
 
 from index.id_table import Rows
 from index.item_index import Floats
