@@ -25,6 +25,7 @@ def state_routes(
     """Return the routes that tell how the service is."""
     router = APIRouter(tags=["state"])
 
+    @router.head("/livez", include_in_schema=False)  # as some balancers ask
     @router.get(
         "/livez",
         summary="Does the process answer?",
@@ -38,6 +39,7 @@ def state_routes(
     ready = answers("A bundle is live", Readiness)
     ready[503] = {**ready[200], "description": "Not ready, and why"}
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/health", summary="The same as /readyz", responses=ready, response_class=Response
     )

@@ -54,6 +54,13 @@ def test_the_port_is_open_before_there_is_a_bundle(empty, tmp_path):
     }
 
 
+def test_a_balancer_may_ask_for_the_head_alone(caller, empty):
+    for ask, status in ((caller, 200), (empty, 503)):
+        assert ask.ask("HEAD", "/livez").status_code == 200
+        told = ask.ask("HEAD", "/readyz")
+        assert (told.status_code, told.content) == (status, b"")
+
+
 def test_that_nothing_is_published_is_logged_once_and_that_it_is_mended(shelf_folder, tmp_path):
     shutil.copytree(shelf_folder, bundles := tmp_path / "bundles")
     current = bundles / "current"
