@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault(
-    "ORT_DISABLE_TELEMETRY", "1"
-)  # read at its import; 0 lets it tell its maker
+# read when the library is loaded, so before that; 0 lets it tell its maker
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime  # after that
+import onnxruntime
 
 from index.id_table import Rows
 from index.item_index import Floats

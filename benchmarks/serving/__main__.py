@@ -17,6 +17,7 @@ from benchmarks.serving import (
     against_peer,
     batch,
     filters,
+    shares,
     sizing,
     swaps,
 )
@@ -24,6 +25,7 @@ from benchmarks.serving.plan import Plan, make_shop
 
 PARTS: dict[str, Callable[[Plan], None]] = {
     "floor": against_floor.show,
+    "shares": shares.show,
     "peer": against_peer.show,
     "filters": filters.show,
     "batch": batch.show,
