@@ -50,6 +50,7 @@ WORK ?= build/bench
 
 bench: $(VENV)/demo.stamp  ## what searching and answering cost, 10,000 to a million items; about an hour, a gigabyte in WORK=
 	$(PIP_INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.search --work $(WORK)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.serving --work $(WORK)
 
 bench-quality: $(VENV)/demo.stamp  ## compare all methods; hours, in as many sittings as you like: HOURS=, WORKERS=, TEST_DATA=
