@@ -4,24 +4,14 @@ Each command returns what to tell a person; `__main__` says it.
 """
 
 import argparse
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from index.clusters.pointer_moves import nothing_published
 from index.clusters.store import ClusterPointer, ClusterStore, ListedMap
-from index.errors import ConfigError, FaultyClusterMapError
-from index.stores.address import (
-    FILE_VARIABLE,
-    FOLDER,
-    NAMESPACE,
-    NAMESPACE_VARIABLE,
-    URL_VARIABLE,
-    address_from,
-    namespace_from,
-    open_cluster_store,
-)
+from index.errors import FaultyClusterMapError
+from index.stores.address import FOLDER, open_cluster_store
+from index.stores.options import add_store_options, store_meant
 
 Command = Callable[[ClusterStore, argparse.Namespace], str]
 
@@ -31,7 +21,7 @@ def add_cluster_commands(commands: Any, count: Callable[[str], int]) -> None:  #
     for command, (name, told) in HELP.items():
         parser = commands.add_parser(name, help=told, description=command.__doc__)
         parser.set_defaults(cluster_command=command)
-        _add_store(parser)
+        add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
         if command in WITHOUT_VERSION:
             default = WITHOUT_VERSION[command]
             parser.add_argument(
@@ -47,38 +37,10 @@ def add_cluster_commands(commands: Any, count: Callable[[str], int]) -> None:  #
             )
 
 
-def _add_store(parser: argparse.ArgumentParser) -> None:
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--redis",
-        metavar="URL",
-        help=f"the Redis that holds the maps; without --redis and --bundles {URL_VARIABLE} is "
-        f"taken, which no list of processes shows, or the file that {FILE_VARIABLE} names",
-    )
-    place.add_argument(
-        "--bundles",
-        type=Path,
-        metavar="BUNDLES",
-        help=f"the folder of bundles, where no Redis is used; the maps lie in {FOLDER}/",
-    )
-    parser.add_argument(
-        "--namespace",
-        metavar="NAME",
-        help=f"what the keys in Redis begin with (default: {NAMESPACE_VARIABLE}, or else "
-        f"{NAMESPACE})",
-    )
-
-
 def run_cluster_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
-    url = parsed.redis or (None if parsed.bundles else address_from(os.environ))
-    if not url and not parsed.bundles:
-        raise ConfigError(
-            "cluster maps: found no address of a store, expected --redis URL, --bundles DIR or "
-            f"{URL_VARIABLE} (or {FILE_VARIABLE}); give one of them"
-        )
-    namespace = parsed.namespace or namespace_from(os.environ)
-    store = open_cluster_store(url, (parsed.bundles or Path()) / FOLDER, namespace)
+    meant = store_meant(parsed, "cluster maps")
+    store = open_cluster_store(meant.url, meant.bundles / FOLDER, meant.namespace)
     command: Command = parsed.cluster_command
     return command(store, parsed)
 

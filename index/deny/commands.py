@@ -5,7 +5,6 @@ Each command returns what to tell a person; `__main__` says it.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +14,7 @@ from typing import Any
 from index.deny.deny_list import ID_LENGTH, DenyList
 from index.deny.store import FILE, DenyStore, alter, open_deny_store, replace_all
 from index.errors import ConfigError, NoDenyListError
-from index.stores.address import (
-    FILE_VARIABLE,
-    NAMESPACE,
-    NAMESPACE_VARIABLE,
-    URL_VARIABLE,
-    address_from,
-    namespace_from,
-)
+from index.stores.options import add_store_options, store_meant
 
 Command = Callable[[DenyStore, argparse.Namespace], str]
 
@@ -32,7 +24,7 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
     for command, (name, told) in HELP.items():
         parser = commands.add_parser(name, help=told, description=command.__doc__)
         parser.set_defaults(deny_command=command)
-        _add_store(parser)
+        add_store_options(parser, "the list", f"the list is its file `{FILE}`")
         if command is not show:
             parser.add_argument(
                 "--json-lines",
@@ -46,38 +38,10 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
             )
 
 
-def _add_store(parser: argparse.ArgumentParser) -> None:
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--redis",
-        metavar="URL",
-        help=f"the Redis that holds the list; without --redis and --bundles {URL_VARIABLE} is "
-        f"taken, or the file that {FILE_VARIABLE} names",
-    )
-    place.add_argument(
-        "--bundles",
-        type=Path,
-        metavar="BUNDLES",
-        help=f"the folder of bundles, where no Redis is used; the list is its file `{FILE}`",
-    )
-    parser.add_argument(
-        "--namespace",
-        metavar="NAME",
-        help=f"what the keys in Redis begin with (default: {NAMESPACE_VARIABLE}, or else "
-        f"{NAMESPACE})",
-    )
-
-
 def run_deny_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
-    url = parsed.redis or (None if parsed.bundles else address_from(os.environ))
-    if not url and not parsed.bundles:
-        raise ConfigError(
-            "deny list: found no address of a store, expected --redis URL, --bundles DIR or "
-            f"{URL_VARIABLE} (or {FILE_VARIABLE}); give one of them"
-        )
-    namespace = parsed.namespace or namespace_from(os.environ)
-    store = open_deny_store(url, (parsed.bundles or Path()) / FILE, namespace)
+    meant = store_meant(parsed, "deny list")
+    store = open_deny_store(meant.url, meant.bundles / FILE, meant.namespace)
     command: Command = parsed.deny_command
     return command(store, parsed)
 
