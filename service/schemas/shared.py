@@ -15,6 +15,13 @@ ID_LENGTH = 512
 LIST_LENGTH = 10_000
 
 
+def text_or_integer() -> list[core_schema.CoreSchema | tuple[core_schema.CoreSchema, str]]:
+    """Accept text as it is, and an integer as its decimals."""
+    text = core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH)
+    integer = core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)
+    return [text, core_schema.no_info_after_validator_function(str, integer)]
+
+
 class _TextOrInteger:
     """Checks an id inside pydantic's core: text stays, an integer becomes its decimals."""
 
@@ -24,10 +31,8 @@ class _TextOrInteger:
         source: type,
         handler: GetCoreSchemaHandler,
     ) -> core_schema.CoreSchema:
-        text = core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH)
-        integer = core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)
         return core_schema.union_schema(
-            [text, core_schema.no_info_after_validator_function(str, integer)],
+            text_or_integer(),
             mode="left_to_right",
             custom_error_type="id",
             custom_error_message=f"an id is text of 1 to {ID_LENGTH} characters or an integer "
@@ -44,12 +49,9 @@ class _AnyPlainValue:
         source: type,
         handler: GetCoreSchemaHandler,
     ) -> core_schema.CoreSchema:
-        text = core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH)
-        integer = core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)
         return core_schema.union_schema(
             [
-                text,
-                core_schema.no_info_after_validator_function(str, integer),
+                *text_or_integer(),
                 core_schema.no_info_after_validator_function(
                     _in_lower_case, core_schema.bool_schema(strict=True)
                 ),
