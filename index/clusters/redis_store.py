@@ -11,7 +11,6 @@ points at them, keeps what the pointer names and gives the rest its time. So a p
 dies leaves nothing behind, and touches nothing that is read.
 """
 
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,10 +27,10 @@ from index.clusters.pointer_moves import (
 )
 from index.clusters.redis_maps import Arriving, RedisMaps, Stored, by_age
 from index.clusters.store import KEEP_COUNT, KEEP_S, Announcements, ClusterPointer, ListedMap
-from index.errors import ClusterStoreError, ConfigError, FaultyClusterMapError
+from index.errors import ClusterStoreError, FaultyClusterMapError
+from index.stores.redis_address import check_namespace
 from index.stores.redis_door import TIMEOUT_S, Command, RedisDoor, Watched, milliseconds
 
-NAMESPACE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
 PRUNE_ROUNDS = 5
 STAGED_S = 60.0  # the longest that writing a map may take
 
@@ -60,11 +59,7 @@ class RedisClusters:
         timeout_s: float = TIMEOUT_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if not re.fullmatch(NAMESPACE_PATTERN, namespace):
-            raise ConfigError(
-                f"cluster maps in Redis: found the namespace {namespace!r}, expected 1 to 64 "
-                "letters, digits, dots, dashes or underscores; choose another"
-            )
+        check_namespace(namespace, "cluster maps")
         self._door = RedisDoor(url, timeout_s)
         self.place = f"{self._door.place}, namespace {namespace}"
         prefix = f"{namespace}:clusters:"

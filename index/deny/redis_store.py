@@ -3,13 +3,12 @@
 {ns}:deny:current    as `deny_list` writes it down
 """
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 
-from index.clusters.redis_store import NAMESPACE_PATTERN
 from index.deny.deny_list import HEAD_BYTES, DenyHead, DenyList, is_lost, parse_head, parse_list
-from index.errors import ConfigError, FaultyDenyListError
+from index.errors import FaultyDenyListError
+from index.stores.redis_address import check_namespace
 from index.stores.redis_door import TIMEOUT_S, Command, RedisDoor, Watched
 
 Read = Callable[[], DenyList | None]
@@ -27,11 +26,7 @@ class RedisDeny:
     def __init__(
         self, url: str, namespace: str = "esans", *, timeout_s: float = TIMEOUT_S
     ) -> None:
-        if not re.fullmatch(NAMESPACE_PATTERN, namespace):
-            raise ConfigError(
-                f"deny list in Redis: found the namespace {namespace!r}, expected 1 to 64 "
-                "letters, digits, dots, dashes or underscores; choose another"
-            )
+        check_namespace(namespace, "deny list")
         self._door = RedisDoor(url, timeout_s)
         self._key = f"{namespace}:deny:current"
         self.place = f"{self._door.place}, key {self._key}"

@@ -22,6 +22,7 @@ OPTIONS = {
     "unix": EVERYWHERE,
 }
 DATABASE = rf"/?|/{NUMBER[1]}"
+NAMESPACE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
 ENCODE = "percent-encode the password (`/` is %2F, `?` is %3F, `#` is %23, `@` is %40)"
 
 
@@ -102,3 +103,15 @@ def _refuse_options(parts: SplitResult) -> None:
                 f"the address of Redis: the option {name} has an unfit value, expected "
                 f"{expected}; correct it"
             )
+
+
+def check_namespace(namespace: str, what: str) -> None:
+    """Refuse what the keys of a store cannot begin with; `what` lies in the store.
+
+    Raises ConfigError.
+    """
+    if not re.fullmatch(NAMESPACE_PATTERN, namespace):
+        raise ConfigError(
+            f"{what} in Redis: found the namespace {namespace!r}, expected 1 to 64 "
+            "letters, digits, dots, dashes or underscores; choose another"
+        )
