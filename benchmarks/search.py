@@ -137,7 +137,7 @@ def measure_floor(retriever: Retriever, plain: Kind, rounds: int) -> Kind:
 
 def least(retriever: Retriever, history: Rows) -> Floats:
     """Do the least: encode one history, search the index once."""
-    query = retriever.encode([history])[0]
+    query = retriever.encode([history])
     retriever.bundle.index.search(query, COUNT + slack(COUNT))
     return query
 

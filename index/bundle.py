@@ -95,7 +95,10 @@ def open_bundle(folder: Path) -> Bundle:
         items=parts.read("item_ids", lambda: open_id_table(folder, "item_ids")),
         vectors=parts.array("item_vectors.npy", "float32", ndim=2),
         counts=parts.array("item_counts.npy", "int64"),
-        index=parts.read("items.faiss", lambda: ItemIndex.open(folder / "items.faiss")),
+        index=parts.read(
+            "items.faiss",
+            lambda: ItemIndex.open(folder / "items.faiss").reaching(manifest.index.reaches),
+        ),
         user_encoder=parts.read(
             "user_encoder.onnx",
             lambda: UserEncoder(folder / "user_encoder.onnx", manifest.history_length),

@@ -1,6 +1,7 @@
 """Nearest items by inner product. The one door to FAISS for searching."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.centres import Centres, Effort, Visits
 from index.id_table import Rows
 from index.searching.row_set import RowSet
 
@@ -20,10 +22,13 @@ UNTYPED: Any = faiss  # for calls that its own types do not describe
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """An index over item vectors. Immutable once built or opened: change means a new one."""
+    """An index over item vectors. Immutable once built or opened: change means a new one.
+
+    centres  by which a query chooses its lists; None: it visits `nprobe`, or there are none
+    """
 
     handle: Any
-    _efforts: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    centres: Centres | None = None
 
     @property
     def count(self) -> int:
@@ -37,7 +42,7 @@ class ItemIndex:
 
     @property
     def nprobe(self) -> int | None:
-        """Return how many lists a search visits, or None where it is exact."""
+        """Return how many lists a search visits, on average; None where it is exact."""
         return int(self.handle.nprobe) if isinstance(self.handle, faiss.IndexIVF) else None
 
     @property
@@ -58,20 +63,58 @@ class ItemIndex:
 
     def search(
         self,
-        query: Floats,
+        queries: Floats,
         count: int,
-        nprobe: int | None = None,
+        effort: Effort = Effort(),  # noqa: B008  # it never changes
         eligible: RowSet | None = None,
     ) -> Rows:
-        """Return up to `count` rows near a query [dim], best first as the index rounds.
+        """Return the rows near each query [queries, dim], best first as the index rounds.
 
-        nprobe    lists to visit; None: as many as it was tuned to
         eligible  the only rows that may be returned; None: all
+        returns   [queries, count]; -1 where there are fewer
+
+        What a query finds does not depend on the others.
         """
-        params = self._params(nprobe or self.nprobe, eligible)
-        _, rows = self.handle.search(query.reshape(1, -1), count, params=params)
-        found: Rows = rows[0].astype(np.int32)
-        return found if found[-1] >= 0 else found[found >= 0]
+        rows = np.empty((len(queries), count), dtype=np.int64)
+        if self.centres is not None:
+            self._visit(self.centres.near(queries, effort), queries, rows, eligible)
+        else:
+            params = parameters(self._lists_at(effort), eligible)
+            self.handle.search(queries, count, I=rows, params=params)
+        return rows.astype(np.int32)
+
+    def _lists_at(self, effort: Effort) -> int | None:
+        """Return how many lists every query visits; None where there are none."""
+        if self.nprobe is None:
+            return None
+        most = min(effort.most or self.list_count, self.list_count)
+        return int(max(1, min(max(self.nprobe * effort.depth, effort.least), most)))
+
+    def _visit(
+        self, visits: Visits, queries: Floats, rows: NDArray[np.int64], eligible: RowSet | None
+    ) -> None:
+        """Search lists that are chosen already; the answer goes into `rows`."""
+        scores = np.empty(rows.shape, dtype=np.float32)
+        arrays = (np.ascontiguousarray(queries), visits.lists, visits.scores, scores, rows)
+        asked, *others = [faiss.swig_ptr(one) for one in arrays]
+        params = parameters(visits.lists.shape[1], eligible)
+        self.handle.search_preassigned_c(
+            len(queries), asked, rows.shape[1], *others, False, params
+        )
+
+    def reaching(self, reaches: Mapping[float, float]) -> "ItemIndex":
+        """Return the same index, whose queries look so far at each depth; none: `nprobe`."""
+        if not reaches or self.list_count == 1:
+            return ItemIndex(self.handle)
+        quantizer = faiss.downcast_index(self.handle.quantizer)
+        centres = quantizer.reconstruct_n(0, self.list_count)
+        return ItemIndex(self.handle, Centres.of(centres, reaches))
+
+    @property
+    def reaches(self) -> dict[float, float]:
+        """Return how far queries look, by depth; empty where they visit `nprobe` lists."""
+        own = self.centres
+        return dict(zip(own.depths, own.reaches, strict=True)) if own else {}
 
     def lists_of_rows(self) -> Rows:
         """Return the list that each row stands in; [count]. Searches may go on meanwhile."""
@@ -105,7 +148,8 @@ class ItemIndex:
         for first in range(0, len(rows), CHUNK):
             chosen = rows[first : first + CHUNK]
             _add(narrow, vectors[chosen], chosen, place_of[own[first : first + CHUNK]])
-        return ItemIndex(narrow)
+        narrow.nprobe = self.handle.nprobe
+        return ItemIndex(narrow).reaching(self.reaches)
 
     def save(self, path: Path) -> None:
         """Write the index file; nprobe travels inside. Raises OSError if the disk refuses."""
@@ -132,9 +176,15 @@ class ItemIndex:
 
     @classmethod
     def trained(cls, vectors: Floats, factory: str, seed: int) -> Self:
-        """Build one by FAISS's own description of it, as `IVF4096,SQ8`."""
-        handle: Any = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        """Build one by FAISS's own description of it, as `IVF4096,SQ8`.
+
+        What is rounded to 8 bits has one scale for all dimensions, not one for each.
+        """
+        dim = vectors.shape[1]
+        handle: Any = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         handle.cp.seed = seed
+        if isinstance(handle, faiss.IndexIVFScalarQuantizer):  # one scale for all: read faster
+            handle.sq = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit_uniform)
         handle.train(vectors)
         handle.add(vectors)
         return cls(handle)
@@ -149,20 +199,15 @@ class ItemIndex:
         handle.add(np.ascontiguousarray(vectors[handle.ntotal :]))
         return cls(handle)
 
-    def _params(self, nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: ANN401  # FAISS's own
-        if eligible is None:
-            return None if nprobe is None else self._effort(nprobe)
-        selector = UNTYPED.IDSelectorBitmap(eligible.bits)
-        if nprobe is None:
-            return UNTYPED.SearchParameters(sel=selector)
-        return UNTYPED.SearchParametersIVF(sel=selector, nprobe=nprobe)
 
-    def _effort(self, nprobe: int) -> Any:  # noqa: ANN401  # FAISS's own
-        """Return the same parameters each time: making them costs as much as a short list."""
-        params = self._efforts.get(nprobe)
-        if params is None:
-            params = self._efforts[nprobe] = UNTYPED.SearchParametersIVF(nprobe=nprobe)
-        return params
+def parameters(nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: ANN401  # FAISS's own
+    """Return what FAISS is told of one search; None where there is nothing to tell."""
+    if eligible is None:
+        return None if nprobe is None else UNTYPED.SearchParametersIVF(nprobe=nprobe)
+    selector = UNTYPED.IDSelectorBitmap(eligible.bits)
+    if nprobe is None:
+        return UNTYPED.SearchParameters(sel=selector)
+    return UNTYPED.SearchParametersIVF(sel=selector, nprobe=nprobe)
 
 
 def exact_neighbours(vectors: Floats, queries: Floats, count: int) -> NDArray[np.int64]:

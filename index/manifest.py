@@ -30,6 +30,8 @@ OPTIONAL = (*HISTORIES, *CLUSTERS, *ATTRIBUTE_FILES, *FILTER_FILES, "item_encode
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]
+Depth = Annotated[float, Field(ge=1)]
+Reach = Annotated[float, Field(ge=-1, le=1)]
 
 
 def _moment(told: str) -> str:
@@ -58,6 +60,7 @@ class IndexFacts(Closed):
 
     factory: str
     nprobe: int | None = Field(ge=1)
+    reaches: dict[Depth, Reach] = Field(default={}, max_length=16)
     recall: dict[int, float]
     faiss_version: str
 

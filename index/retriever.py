@@ -14,7 +14,7 @@ from index.searching.question import Answer, Fallback, Prepared, Question, Simil
 from index.searching.row_set import RowSet
 from index.searching.scope import NO_ROWS, Scope
 from index.searching.scopes import Scopes
-from index.searching.search import Search
+from index.searching.search import Ask, Search
 
 __all__ = ["Answer", "Fallback", "Prepared", "Question", "Retriever", "SimilarQuestion"]
 
@@ -23,7 +23,8 @@ class Retriever:
     """Answers questions from one bundle.
 
     A question is prepared (its history read and encoded), then finished (searched). Many are
-    prepared by one call of the encoder; each is finished alone, others may come between.
+    prepared by one call of the encoder, and finished by one call of the index where they can
+    be; each is answered as if it had been asked alone.
     """
 
     def __init__(self, bundle: Bundle, limits: Limits = LIMITS) -> None:
@@ -42,7 +43,7 @@ class Retriever:
 
     def find_quickly(self, question: Question, denied: RowSet | None = None) -> Answer | None:
         """Answer as `find` does; None if only a long exact search would, which is not done."""
-        return self.finish_quickly(self.prepare([question])[0], denied)
+        return self.finish_quickly(self.prepare([question]), denied)[0]
 
     def similar(self, question: SimilarQuestion, denied: RowSet | None = None) -> Answer:
         """Find up to `count` items like one; raises UnknownItemError if that is not held."""
@@ -97,26 +98,39 @@ class Retriever:
         """Search for a prepared question, whatever it takes."""
         scope = self._scopes.find(prepared.wanted) if prepared.wanted else None
         scope = self._less(scope, denied)
-        count, excluded = prepared.count, prepared.excluded
         if prepared.query is None:
-            return self._answer(prepared, self._popular.find(count, excluded, scope))
-        found = self._search.find(prepared.query, count, excluded, scope)
-        return self._answer(prepared, *found)
+            rows, scores = self._popular.find(prepared.count, prepared.excluded, scope), None
+        else:
+            rows, scores = self._search.find(_ask(prepared, scope))
+        return _answer(prepared, self.bundle.items.ids_of(rows), rows, scores)
 
-    def finish_quickly(self, prepared: Prepared, denied: RowSet | None = None) -> Answer | None:
-        """Search as `finish` does; None if that takes long: then nobody should wait behind it.
+    def finish_quickly(
+        self, prepared: Sequence[Prepared], denied: RowSet | None = None
+    ) -> list[Answer | None]:
+        """Search as `finish` does; None where that takes long: nobody should wait behind it.
 
         Long takes only what compares very many rows, or the first question with a wide filter.
         """
-        scope = self._scopes.find_quickly(prepared.wanted) if prepared.wanted else None
-        if prepared.wanted and scope is None:
-            return None
-        scope = self._less(scope, denied)
-        count, excluded = prepared.count, prepared.excluded
-        if prepared.query is None:
-            return self._answer(prepared, self._popular.find(count, excluded, scope))
-        found = self._search.find_quickly(prepared.query, count, excluded, scope)
-        return None if found is None else self._answer(prepared, *found)
+        popular: dict[int, Rows] = {}
+        asks: dict[int, Ask] = {}
+        for place, one in enumerate(prepared):
+            scope = self._scopes.find_quickly(one.wanted) if one.wanted else None
+            if one.wanted and scope is None:
+                continue
+            scope = self._less(scope, denied)
+            if one.query is None:
+                popular[place] = self._popular.find(one.count, one.excluded, scope)
+            else:
+                asks[place] = _ask(one, scope)
+        found = dict(zip(asks, self._search.find_quickly(list(asks.values())), strict=True))
+        rows = popular | {place: own[0] for place, own in found.items() if own is not None}
+        ids = dict(zip(rows, self.bundle.items.ids_of_each(list(rows.values())), strict=True))
+        return [
+            _answer(one, ids[place], rows[place], (found.get(place) or (None, None))[1])
+            if place in rows
+            else None
+            for place, one in enumerate(prepared)
+        ]
 
     def encode(self, histories: Sequence[Rows]) -> Floats:
         """Encode histories of item rows, oldest first, none empty; [len(histories), dim]."""
@@ -127,17 +141,7 @@ class Retriever:
 
         excluded  ascending item rows that must not be returned
         """
-        return self._search.find(query, count, excluded, None)
-
-    def _answer(self, prepared: Prepared, rows: Rows, scores: Floats | None = None) -> Answer:
-        return Answer(
-            item_ids=self.bundle.items.ids_of(rows),
-            rows=rows,
-            scores=scores,
-            fallback=prepared.fallback,
-            unknown=prepared.unknown,
-            unknown_values=prepared.unknown_values,
-        )
+        return self._search.find(Ask(query, count, excluded, None))
 
     def _less(self, scope: Scope | None, denied: RowSet | None) -> Scope | None:
         """Return a scope less what is denied."""
@@ -169,6 +173,24 @@ class Retriever:
         if user_id is None or self.bundle.histories is None:
             return None
         return self.bundle.histories.of(user_id)
+
+
+def _ask(prepared: Prepared, scope: Scope | None) -> Ask:
+    assert prepared.query is not None  # who has none is told the popular items
+    return Ask(prepared.query, prepared.count, prepared.excluded, scope)
+
+
+def _answer(
+    prepared: Prepared, item_ids: list[str], rows: Rows, scores: Floats | None
+) -> Answer:
+    return Answer(
+        item_ids=item_ids,
+        rows=rows,
+        scores=scores,
+        fallback=prepared.fallback,
+        unknown=prepared.unknown,
+        unknown_values=prepared.unknown_values,
+    )
 
 
 def _excluded(question: Question, named: Rows, history: Rows) -> Rows:

@@ -127,6 +127,7 @@ def write_bundle(
         index=IndexFacts(
             factory=card.factory,
             nprobe=card.nprobe,
+            reaches=card.reaches,
             recall=card.recall,
             faiss_version=FAISS_VERSION,
         ),
@@ -150,9 +151,8 @@ def add_measures(folder: Path, measures: dict[str, Any]) -> Manifest:
 def _ask(contents: Contents, index: ItemIndex) -> Probe:
     """Record what the index returns for the trainer's own queries."""
     count = min(PROBE_COUNT, len(contents.item_ids))
-    found = [index.search(query, count) for query in contents.probe_queries]
-    shortest = min(len(rows) for rows in found)
-    rows = np.stack([rows[:shortest] for rows in found])
+    found = index.search(contents.probe_queries, count)
+    rows = found[:, (found >= 0).all(axis=0)]
     scores = [
         exact_scores(contents.vectors, chosen, query)
         for chosen, query in zip(rows, contents.probe_queries, strict=True)

@@ -3,24 +3,26 @@
 A handler that works inline never yields: what else has come would wait unseen in the sockets,
 neither counted nor turned away nor dropped. Here it waits in one queue. The consumer does one
 work after the other for about two milliseconds; then the loop reads, writes and answers /livez
-before the next turn.
+before the next turn. What was found along with another's answer is told in the same turn: then
+those callers ask again at the same time, and are answered together again.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
 
 from index.errors import RequestError
+from service.bodies import received
 
 Result = TypeVar("Result")
 
 TURN_S = 0.002  # how long the consumer works before it lets the loop go round
-ASK_AFTER_S = 0.005  # what waited longer is done only if its client is still there
+ROUNDS = 3  # of the loop between two turns: answers go out, what comes back for them is read
+ASK_AFTER_S = 0.05  # what waited longer is done only if its client is still there
 
 
 class QueueFullError(RequestError):
@@ -62,16 +64,26 @@ class Admission:
         self._queue: deque[_Place[Any]] = deque()
         self._arrival = asyncio.Event()
 
-    async def run(self, request: Request, work: Callable[[], Result]) -> Result:
+    async def run(
+        self,
+        request: Request,
+        work: Callable[[], Result],
+        is_found: Callable[[], bool] = lambda: False,
+    ) -> Result:
         """Return what the work returns, or raise what it raises, once its turn has come.
+
+        is_found  whether hardly any work is left, since it was done along with another's
 
         Raises QueueFullError at once, OutOfTimeError after the budget, ClientDisconnect where
         nobody waits for the answer any more.
         """
-        return (await self.run_all(request, (work,)))[0]
+        return (await self.run_all(request, (work,), is_found))[0]
 
     async def run_all(
-        self, request: Request, works: Sequence[Callable[[], Result]]
+        self,
+        request: Request,
+        works: Sequence[Callable[[], Result]],
+        is_found: Callable[[], bool] = lambda: False,
     ) -> list[Result]:
         """Return what each of a batch returns; others have their turns in between.
 
@@ -85,7 +97,7 @@ class Admission:
                 f"{self.waiting} questions wait for their turn, of at most {self._limit}; ask "
                 "again after the seconds of Retry-After, or let the operator start replicas"
             )
-        place = _Place(request, works, self._now())
+        place = _Place(request, works, self._now(), is_found)
         self.waiting += len(works)
         self._queue.append(place)
         self._arrival.set()
@@ -103,7 +115,8 @@ class Admission:
                 self._take_turn(self._now())
                 if not self._queue:
                     self._arrival.clear()
-                await asyncio.sleep(0)
+                for _ in range(ROUNDS):
+                    await asyncio.sleep(0)
         finally:
             self.is_running, self.waiting = False, 0
             while self._queue:
@@ -111,12 +124,12 @@ class Admission:
 
     def _take_turn(self, now: float) -> None:
         ends = now + TURN_S
-        while self._queue and now < ends:
+        while self._queue and (now < ends or self._queue[0].is_found()):
             place = self._queue.popleft()
             before = place.left
             if not place.results:
                 self._check(place, now - place.came)
-            while place.left and now < ends:
+            while place.left and (now < ends or place.is_found()):
                 place.do_one()
                 now = self._now()
             self.waiting -= before - place.left
@@ -141,14 +154,20 @@ class Admission:
 class _Place(Generic[Result]):
     """Where a request stands in the queue, and what is still to be done for it.
 
-    left  works not done yet
+    left      works not done yet
+    is_found  whether doing them takes hardly any time
     """
 
     def __init__(
-        self, request: Request, works: Sequence[Callable[[], Result]], came: float
+        self,
+        request: Request,
+        works: Sequence[Callable[[], Result]],
+        came: float,
+        is_found: Callable[[], bool],
     ) -> None:
         self.request = request
         self.came = came
+        self.is_found = is_found
         self.left = len(works)
         self.results: list[Result] = []
         self.done: asyncio.Future[list[Result]] | None
@@ -179,7 +198,7 @@ class _Place(Generic[Result]):
 
         In such a ring a whole bundle would live on until Python looks for rings.
         """
-        self._works, self.done = (), None
+        self._works, self.done, self.is_found = (), None, lambda: False
 
     def give_up(self, error: Exception) -> None:
         """Do nothing more for it, and say why."""
@@ -195,14 +214,7 @@ def _stopped() -> NoConsumerError:
 def is_gone(request: Request) -> bool:
     """Say whether the client has hung up, without waiting for anything.
 
-    The body must have been read: then the server's `receive` waits for nothing but that.
+    The body must have been read: then the server has nothing to tell but that.
     """
-    asking = cast(Coroutine[Any, Any, Message], request.receive())
-    try:
-        asking.send(None)  # as far as it comes without waiting
-    except StopIteration as told:
-        message: Message = told.value
-        return bool(message["type"] == "http.disconnect")
-    finally:
-        asking.close()
-    return False
+    message = received(request)
+    return message is not None and message["type"] == "http.disconnect"

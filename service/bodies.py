@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from index.errors import RequestError
 from service.schemas.shared import Fault
@@ -62,30 +63,57 @@ async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -
     Raises BodyTooLargeError as soon as that shows, SlowBodyError, InvalidBodyError with every
     fault, ClientDisconnect.
     """
-    try:
-        async with asyncio.timeout(limits.wait_s):
-            body = await _bytes_of(request, limits.size_bytes)
-    except TimeoutError as error:
-        raise SlowBodyError(
-            f"the body did not come within {limits.wait_s:g} s; send it in one go, or let the "
-            "operator raise ESANS_REQUEST_TIMEOUT_S"
-        ) from error
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > limits.size_bytes:
+        raise _too_large(limits.size_bytes)
+    begun = received(request)
+    if begun and begun.get("body") and not begun.get("more_body"):  # nearly always: it is whole
+        body = begun["body"]
+    else:
+        body = await _slow_bytes_of(request, begun, limits)
+    if len(body) > limits.size_bytes:
+        raise _too_large(limits.size_bytes)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise InvalidBodyError(faults_of(error)) from error
 
 
-async def _bytes_of(request: Request, limit_bytes: int) -> bytes:
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limit_bytes:
-        raise _too_large(limit_bytes)
-    body = bytearray()
-    async for chunk in request.stream():  # the header may be absent, so count as it comes
-        body += chunk
-        if len(body) > limit_bytes:
+async def _slow_bytes_of(request: Request, begun: Message | None, limits: BodyLimits) -> bytes:
+    try:
+        async with asyncio.timeout(limits.wait_s):
+            return await _rest_of(request, begun, limits.size_bytes)
+    except TimeoutError as error:
+        raise SlowBodyError(
+            f"the body did not come within {limits.wait_s:g} s; send it in one go, or let the "
+            "operator raise ESANS_REQUEST_TIMEOUT_S"
+        ) from error
+
+
+async def _rest_of(request: Request, begun: Message | None, limit_bytes: int) -> bytes:
+    """Return the body whose beginning was received, or nothing yet; no more than the limit."""
+    body, message = bytearray(), begun or await request.receive()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:  # the header may be absent, so count as it comes
             raise _too_large(limit_bytes)
-    return bytes(body)
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await request.receive()
+    raise ClientDisconnect
+
+
+def received(request: Request) -> Message | None:
+    """Return what has come of a request, without waiting for anything; None if nothing has."""
+    asking = cast(Coroutine[Any, Any, Message], request.receive())
+    try:
+        asking.send(None)  # as far as it comes without waiting
+    except StopIteration as told:
+        message: Message = told.value
+        return message
+    finally:
+        asking.close()
+    return None
 
 
 def _too_large(limit_bytes: int) -> BodyTooLargeError:

@@ -1,16 +1,15 @@
-"""Questions of different callers that wait at the same time, made ready together.
+"""Questions of different callers that wait at the same time, answered together.
 
-Sixteen histories read and encoded at once cost little more than a few. Nobody is kept waiting
-for that: the first question to have its turn takes along those that stand behind it by then.
+Many read, encoded and searched for at once cost much less than one by one. Nobody is kept
+waiting for that: the first to have its turn takes along those that stand behind it by then.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from index.retriever import Prepared
-from service.answering import prepare_users
+from service.answering import Given
 from service.live.live_bundle import Live
 from service.schemas.retrieval import RetrieveRequest
 
@@ -19,23 +18,34 @@ from service.schemas.retrieval import RetrieveRequest
 class Waiting:
     """One caller's question, waiting for its turn.
 
-    text_count  how many ids and values it makes one look up
-    prepared    what the search reads, once it is ready
+    work   how many ids and values it looks up, and candidates it wants
+    given  what came of it, once it was answered
     """
 
     live: Live
     asked: RetrieveRequest
-    text_count: int
-    prepared: Prepared | None = None
+    work: int
+    given: Given | None = None
+
+    def is_found(self) -> bool:
+        """Tell whether it was answered."""
+        return self.given is not None
+
+
+Give = Callable[[Live, Sequence[RetrieveRequest]], Sequence[Given]]
 
 
 class Company:
-    """Those that wait and are not ready, in the order in which they came."""
+    """Those that wait and are not answered, in the order in which they came."""
 
-    def __init__(self, most: int, most_texts: int) -> None:
-        """Make at most so many ready at once, which look up at most so many texts."""
+    def __init__(self, give: Give, most: int, most_work: int) -> None:
+        """Answer at most so many at once, who make at most so much work.
+
+        give  answers questions of one bundle
+        """
+        self._give = give
         self._most = most
-        self._most_texts = most_texts
+        self._most_work = most_work
         self._waiting: deque[Waiting] = deque()
 
     @contextmanager
@@ -45,30 +55,33 @@ class Company:
         try:
             yield
         finally:
-            if one.prepared is None and one in self._waiting:
+            if one.given is None and one in self._waiting:
                 self._waiting.remove(one)
 
-    def get_ready(self, one: Waiting) -> None:
-        """Make a question ready, and with it those that came after it.
+    def answer(self, one: Waiting) -> Given:
+        """Answer a question, and with it those that came after it.
 
-        Raises what `prepare_users` raises for this question; the others then wait on.
+        Raises what `give` raises for this question; the others then wait on.
         """
+        if one.given is not None:
+            return one.given
         self._waiting.remove(one)
         chosen = self._chosen_with(one)
         try:
-            ready = prepare_users(one.live, [every.asked for every in chosen])
+            given = self._give(one.live, [every.asked for every in chosen])
         except Exception:  # whoever is at fault: each for itself
             self._waiting.extendleft(reversed(chosen[1:]))
-            ready = prepare_users(one.live, [one.asked])
-        for every, own in zip(chosen, ready, strict=False):
-            every.prepared = own
+            given = self._give(one.live, [one.asked])
+        for every, own in zip(chosen, given, strict=False):
+            every.given = own
+        return given[0]
 
     def _chosen_with(self, first: Waiting) -> list[Waiting]:
-        chosen, texts = [first], first.text_count
+        chosen, work = [first], first.work
         while self._waiting and len(chosen) < self._most:
             other = self._waiting[0]
-            texts += other.text_count
-            if other.live is not first.live or texts > self._most_texts:
+            work += other.work
+            if other.live is not first.live or work > self._most_work:
                 break
             chosen.append(self._waiting.popleft())
         return chosen

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import Generic
 
 from starlette.requests import Request
 
 from index.retriever import Answer, Prepared
 from index.searching.row_set import RowSet
 from service.admission import Admission
-from service.answering import prepare_users, tell
+from service.answering import Given, One, Prepare, give, prepare_users, tell
 from service.bodies import json_bytes
 from service.company import Company, Waiting
 from service.live.live_bundle import Live, LiveBundle
@@ -21,13 +21,9 @@ from service.schemas.retrieval import RetrieveRequest
 from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
 
-AT_ONCE = 16  # questions made ready in one turn, 2 to 3 ms: more would only hold up others
-MANY_TEXTS = (
-    2_000  # ids and values that are looked up in as long; with more, it is a long search
-)
-
-One = TypeVar("One", RetrieveRequest, SimilarRequest)
-Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]
+AT_ONCE = 32  # questions answered in one turn, 4 to 8 ms: more would only hold up others
+MUCH_WORK = 5_000  # ids and values looked up, and candidates wanted, in as long
+MANY_TEXTS = 2_000  # ids and values: with more, a question is a long search
 
 
 class Finder:
@@ -46,29 +42,28 @@ class Finder:
         self._live_bundle = live_bundle
         self._live_clusters = live_clusters
         self._metrics = metrics
-        self._company = Company(AT_ONCE, MANY_TEXTS)
+        self._company = Company(self._give, AT_ONCE, MUCH_WORK)
 
     async def answer_one(self, request: Request, live: Live, asked: RetrieveRequest) -> bytes:
-        """Return the answer to one user's question; made ready with others that wait.
+        """Return the answer to one user's question; found together with others that wait.
 
         Raises what the admission raises, what `prepare_users` raises, and BusyError.
         """
-        text_count = texts_of(asked)
-        if text_count > MANY_TEXTS:
+        if texts_of(asked) > MANY_TEXTS:
             return (await self.answer(request, live, prepare_users, [asked]))[0]
         turns = self._turns_of(live, prepare_users, [asked])
-        waiting = Waiting(live, asked, text_count)
+        waiting = Waiting(live, asked, work_of(asked))
         with self._company.waiting(waiting):
             work = partial(self._take_one, turns, waiting)
-            body = await self._admission.run(request, work)
+            body = await self._admission.run(request, work, waiting.is_found)
         return await self._at_length(turns, 0) if body is None else body
 
+    def _give(self, live: Live, asked: Sequence[RetrieveRequest]) -> list[Given]:
+        denied = self._live_bundle.denied_of(live)
+        return give(live, prepare_users, asked, denied, self._metrics)
+
     def _take_one(self, turns: "Turns[RetrieveRequest]", waiting: Waiting) -> bytes | None:
-        if waiting.prepared is None:
-            with self._metrics.encode_s.time():
-                self._company.get_ready(waiting)
-        assert waiting.prepared is not None
-        turns.prepared[0] = waiting.prepared
+        turns.given[0] = self._company.answer(waiting)
         return turns.take(0)
 
     async def answer(
@@ -107,8 +102,8 @@ class Finder:
 class Turns(Generic[One]):
     """Questions asked together, of one bundle and one map; taken in their order.
 
-    denied    asked before each search: what was denied while one waited comes no more
-    prepared  place -> what is ready so far
+    denied  asked before each answer: what was denied while one waited comes no more
+    given   place -> what came of it so far
     """
 
     live: Live
@@ -117,46 +112,61 @@ class Turns(Generic[One]):
     asked: Sequence[One]
     metrics: Metrics
     denied: Callable[[], RowSet | None]
-    prepared: dict[int, Prepared] = field(default_factory=dict)
+    given: dict[int, Given] = field(default_factory=dict)
 
     def take(self, place: int) -> bytes | None:
         """Answer the question at a place; None if that takes a long search or look-up."""
-        if place not in self.prepared:
+        denied = self.denied()
+        if place not in self.given:
             if texts_of(self.asked[place]) > MANY_TEXTS:
                 return None
-            next_ones = self.asked[place : place + AT_ONCE]
-            self._get_ready(place, place + at_once([texts_of(one) for one in next_ones]))
-        with self.metrics.search_s.time():
-            question = self.prepared[place]
-            answer = self.live.retriever.finish_quickly(question, self.denied())
-        return None if answer is None else self._written(place, answer)
+            self._give_from(place, denied)
+        given = self.given[place]
+        answer = given.answer
+        if answer is not None and given.denied is not denied:
+            with self.metrics.search_s.time():
+                (answer,) = self.live.retriever.finish_quickly([given.prepared], denied)
+        return None if answer is None else self._written(place, answer, given.prepared)
 
     def take_long(self, place: int) -> bytes:
         """Answer the question at a place, whatever it takes."""
-        if place not in self.prepared:
-            self._get_ready(place, place + 1)
+        if place in self.given:
+            prepared = self.given[place].prepared
+        else:
+            with self.metrics.encode_s.time():
+                (prepared,) = self.prepare(self.live, [self.asked[place]])
         with self.metrics.search_s.time():
-            answer = self.live.retriever.finish(self.prepared[place], self.denied())
-        return self._written(place, answer)
+            answer = self.live.retriever.finish(prepared, self.denied())
+        return self._written(place, answer, prepared)
 
-    def _get_ready(self, begin: int, end: int) -> None:
-        with self.metrics.encode_s.time():
-            ready = self.prepare(self.live, self.asked[begin:end])
-        self.prepared.update(zip(range(begin, end), ready, strict=True))
+    def _give_from(self, place: int, denied: RowSet | None) -> None:
+        works = [work_of(one) for one in self.asked[place : place + AT_ONCE]]
+        chosen = self.asked[place : place + at_once(works)]
+        given = give(self.live, self.prepare, chosen, denied, self.metrics)
+        self.given.update(enumerate(given, start=place))
 
-    def _written(self, place: int, answer: Answer) -> bytes:
-        self.metrics.count_answer(answer, self.prepared[place])
+    def _written(self, place: int, answer: Answer, prepared: Prepared) -> bytes:
+        self.metrics.count_answer(answer, prepared)
         with self.metrics.write_s.time():
             return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))
 
 
-def at_once(text_counts: Sequence[int]) -> int:
-    """Return how many of the next questions are made ready in one turn; one at least.
+def at_once(works: Sequence[int]) -> int:
+    """Return how many of the next questions are answered in one turn; one at least.
 
-    text_counts  of each question, how many texts it makes one look up
+    works  of each question
     """
-    sums = accumulate(text_counts[:AT_ONCE])
-    return max(1, sum(total <= MANY_TEXTS for total in sums))
+    sums = accumulate(works[:AT_ONCE])
+    return max(1, sum(total <= MUCH_WORK for total in sums))
+
+
+def work_of(asked: RetrieveRequest | SimilarRequest) -> int:
+    """Return how many ids and values a question looks up, and candidates it wants.
+
+    More than a turn may bring where it is a long search.
+    """
+    texts = texts_of(asked)
+    return MUCH_WORK + 1 if texts > MANY_TEXTS else texts + asked.k
 
 
 def texts_of(asked: RetrieveRequest | SimilarRequest) -> int:

@@ -1,73 +1,66 @@
-"""How many lists of an index a search visits, so that it finds what exact search would.
+"""How deep an index is searched, so that it finds what exact search would.
 
-The index is tuned for the best 100 of all items. Twice as many candidates lie twice as deep,
-and so do 100 of the half that a filter keeps: effort grows in proportion. Figures:
-docs/decisions/0004-filtered-search.md.
+Depth 1 is what the index was tuned to, for the best 100 of all items. Twice as many candidates
+lie twice as deep, and so do 100 of the half that a filter keeps: depth grows in proportion.
+Figures: docs/decisions/0004-filtered-search.md.
 """
 
 import math
 from collections.abc import Sequence
 
+from index.centres import Effort
 from index.item_index import ItemIndex
-from index.searching.limits import LIMITS, Limits
+from index.searching.limits import Limits
 
-TUNED_COUNT = 100  # candidates that nprobe is tuned for
+TUNED_COUNT = 100  # candidates that the index is tuned for
 NEARLY_ALL = 0.98  # of the items: as good as all
 PARTIAL = 1.1  # what a filter leaves of lists is a little harder to search than whole lists
 FEW_ROWS = 40  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
 SPARED = 0.8  # of the lists that a random filter would touch: one that touches fewer is not
-LEAST_READ = (
-    48  # rows for each candidate: cheap, and an index of clear clusters is tuned to few
-)
+LEAST_READ = 48  # rows for each candidate: cheap, and clear clusters are tuned to few
 AFAR = 4.5  # times nprobe: effort for queries whose own neighbourhood such a filter leaves out
 
 
 def slack(count: int) -> int:
-    """Return how many rows beyond `count` to fetch, so that the index's rounding costs none."""
-    return 16 + count // 4
+    """Return how many rows beyond `count` to fetch, so that the index's rounding costs none.
 
-
-def lists_for(
-    index: ItemIndex, count: int, share: float = 1.0, limits: Limits = LIMITS
-) -> int | None:
-    """Return how many lists to visit for the best `count` of a share of the items.
-
-    None where the index has no lists: it is exact.
+    Eight bits a number round little: a twelfth more was enough wherever it was measured.
     """
-    if index.nprobe is None:
-        return None
+    return 8 + count // 10
+
+
+def effort_for(index: ItemIndex, count: int, share: float, limits: Limits) -> Effort:
+    """Return how to search the whole index for the best `count` of a share of the items."""
     depth = max(1.0, count / TUNED_COUNT) * (PARTIAL / share if share < NEARLY_ALL else 1.0)
-    wanted = round(index.nprobe * depth)
-    return max(index.nprobe, min(wanted, most_lists(index, limits)))
+    nprobe = index.nprobe or 1
+    least = round(nprobe * (depth - 1) / 2)  # half of what is added, wherever the query lies
+    return Effort(depth, max(1, least), max(nprobe, most_lists(index, limits)))
 
 
-def lists_within(index: ItemIndex, narrow: ItemIndex, count: int, limits: Limits) -> int:
-    """Return how many lists of an index narrowed from another to visit.
+def effort_within(index: ItemIndex, narrow: ItemIndex, count: int, limits: Limits) -> Effort:
+    """Return how to search an index narrowed from another.
 
-    They must hold about as many rows together as those that the whole index visits. A filter
-    that goes by what items are like leaves out whole lists; then queries that would have gone
-    there find their candidates in many lists far away.
+    Its lists must hold about as many rows together as those that the whole index visits. A
+    filter that goes by what items are like leaves out whole lists; then queries that would have
+    gone there find their candidates in many lists far away.
     """
-    nprobe, depth = index.nprobe or 1, max(1.0, count / TUNED_COUNT)
+    nprobe, more = index.nprobe or 1, max(1.0, count / TUNED_COUNT)
     rows_each = narrow.count / narrow.list_count
-    read = nprobe * index.count / index.list_count * PARTIAL
-    read = max(read * min(1.0, math.sqrt(rows_each / FEW_ROWS)), LEAST_READ * TUNED_COUNT)
-    lists = read / rows_each
+    thinner = PARTIAL * index.count / index.list_count / rows_each
+    depth = max(1.0, thinner * min(1.0, math.sqrt(rows_each / FEW_ROWS)))
+    lists = max(nprobe * depth, LEAST_READ * TUNED_COUNT / rows_each)
     touched_at_random = index.list_count * -math.expm1(-narrow.count / index.list_count)
     if narrow.list_count < SPARED * touched_at_random:
         lists = max(lists, AFAR * nprobe * math.sqrt(narrow.list_count / index.list_count))
-    return max(1, min(round(lists * depth), most_lists(narrow, limits)))
+    return Effort(depth * more, max(1, round(lists * more)), most_lists(narrow, limits))
 
 
-def more_lists(index: ItemIndex, limits: Limits) -> Sequence[int | None]:
-    """Return how many lists to visit where too few were found, each more than the one before.
-
-    [None] where the index has no lists: it is exact.
-    """
+def more_efforts(index: ItemIndex, limits: Limits) -> Sequence[Effort]:
+    """Return how to search where too few were found, each deeper than the one before."""
     if index.nprobe is None:
-        return [None]
+        return [Effort()]
     most = max(index.nprobe, most_lists(index, limits))
-    return sorted({min(4 * index.nprobe, most), most})
+    return [Effort(4.0, 4 * index.nprobe, most), Effort(math.inf, most, most)]
 
 
 def most_lists(index: ItemIndex, limits: Limits) -> int:

@@ -2,43 +2,61 @@
 
 From cheap to dear: a few rows are compared one by one; else the index is asked, more of it
 where that was not enough; at last every eligible row is compared. Which of them a question
-takes does not depend on how busy the service is: it gets the same answer each time.
+takes does not depend on how busy the service is, nor on the questions that are asked with it:
+it gets the same answer each time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.centres import Effort
 from index.id_table import Rows
 from index.item_index import Floats, ItemIndex
 from index.searching.effort import (
     NEARLY_ALL,
-    lists_for,
-    lists_within,
-    more_lists,
-    most_lists,
+    TUNED_COUNT,
+    effort_for,
+    effort_within,
+    more_efforts,
     slack,
 )
 from index.searching.limits import LIMITS, Limits
 from index.searching.row_set import RowSet
 from index.searching.scope import Scope
-from index.searching.scores import best_of, best_rows, exact_scores
+from index.searching.scores import Found, best_of, best_of_each
 
-Found = tuple[Rows, Floats]
+
+@dataclass(frozen=True)
+class Ask:
+    """What one question asks of the search.
+
+    query     [dim]
+    excluded  ascending item rows that must not be returned
+    scope     the only rows that may be; None: all
+    """
+
+    query: Floats
+    count: int
+    excluded: Rows
+    scope: Scope | None
 
 
 @dataclass(frozen=True)
 class Way:
-    """How an index is asked: so many lists are visited, only some rows looked at."""
+    """How an index is asked: with so much effort, only some rows looked at."""
 
     index: ItemIndex
-    lists: int | None
+    effort: Effort
     allowed: RowSet | None
 
-    def ask(self, query: Floats, count: int) -> Rows:
-        """Return up to `count` rows."""
-        return self.index.search(query, min(count, self.index.count), self.lists, self.allowed)
+    def ask(self, queries: Floats, count: int) -> Rows:
+        """Return up to `count` rows near each query; -1 where there are fewer."""
+        return self.index.search(
+            queries, min(count, self.index.count), self.effort, self.allowed
+        )
 
 
 @dataclass(frozen=True)
@@ -49,94 +67,109 @@ class Search:
     vectors: Floats
     limits: Limits = LIMITS
 
-    def find(self, query: Floats, count: int, excluded: Rows, scope: Scope | None) -> Found:
-        """Find the best `count` rows for a query [dim], ordered by exact score, then row.
+    def find(self, ask: Ask) -> Found:
+        """Find the best `count` rows, ordered by exact score, then row.
 
-        excluded  ascending item rows that must not be returned
-        scope     the only rows that may be; None: all
-        returns   rows and exact scores; fewer than `count` only where fewer are eligible
+        returns  rows and exact scores; fewer than `count` only where fewer are eligible
         """
-        found = self.find_quickly(query, count, excluded, scope)
+        found = self.find_quickly([ask])[0]
         if found is None:
-            eligible = self._eligible(excluded, scope)
-            found = best_of(self.vectors, eligible, query, count)
+            found = best_of(self.vectors, self._eligible(ask), ask.query, ask.count)
         return found
 
-    def find_quickly(
-        self, query: Floats, count: int, excluded: Rows, scope: Scope | None
-    ) -> Found | None:
-        """Find as `find` does; None if only comparing very many rows would tell."""
+    def find_quickly(self, asks: Sequence[Ask]) -> list[Found | None]:
+        """Find as `find` does; None for whom only comparing very many rows would tell.
+
+        Those who search the same rows equally deep are searched for together.
+        """
+        alike: dict[tuple[int, int, bool], list[int]] = {}
+        for place, ask in enumerate(asks):
+            is_long = len(ask.excluded) > self.limits.many_excluded
+            key = (id(ask.scope), max(ask.count, TUNED_COUNT), is_long)
+            alike.setdefault(key, []).append(place)
+        found: list[Found | None] = [None] * len(asks)
+        for (_, _, is_long), places in alike.items():
+            find = self._find_past if is_long else self._find_alike
+            for place, own in zip(places, find([asks[one] for one in places]), strict=True):
+                found[place] = own
+        return found
+
+    def _find_alike(self, asks: Sequence[Ask]) -> list[Found | None]:
+        """Find for those who search the same rows equally deep, and exclude few."""
+        scope = asks[0].scope
         if scope is not None and scope.listed is not None:
-            rows = without(scope.listed, excluded)
-            return self._best(query, count, rows)
-        rows = self._near(query, count, excluded, scope)
-        if len(rows) < count:
-            more = self._more(query, count, rows, self._eligible(excluded, scope))
-            if more is None:
-                return None
-            rows = more
-        return self._best(query, count, rows)
-
-    def _near(self, query: Floats, count: int, excluded: Rows, scope: Scope | None) -> Rows:
-        """Ask the index as it was tuned; perhaps not enough."""
-        way = self._way(count, scope)
-        if len(excluded) > self.limits.many_excluded:
-            return self._past(query, count, excluded, scope, way)
-        rows = without(way.ask(query, count + len(excluded) + slack(count)), excluded)
-        return rows if scope is None else rows[scope.allowed.contains(rows)]
-
-    def _past(
-        self, query: Floats, count: int, excluded: Rows, scope: Scope | None, way: Way
-    ) -> Rows:
-        """Ask past very many excluded rows: the more are in the way, the further."""
-        found = way.ask(query, count + slack(count))
-        rest = without(found, excluded)
+            return [self._best(one, without(scope.listed, one.excluded)) for one in asks]
+        way = self._way(max(one.count for one in asks), scope)
+        fetched = [one.count + len(one.excluded) + slack(one.count) for one in asks]
+        queries = np.stack([one.query for one in asks])
+        rows = way.ask(queries, max(fetched))
+        rows[np.arange(rows.shape[1]) >= np.array(fetched)[:, np.newaxis]] = -1  # another's
+        drop_excluded(rows, [one.excluded for one in asks])
         if scope is not None:
-            rest = rest[scope.allowed.contains(rest)]
-        if len(rest) >= count:
-            return rest
-        lists = None
-        if way.lists is not None:
-            wanted = round(way.lists * len(found) / max(1, len(rest)))
-            lists = min(wanted, most_lists(way.index, self.limits))
-        eligible = self._eligible(excluded, scope)
-        return Way(way.index, lists, eligible).ask(query, count + slack(count))
+            rows[~scope.allowed.contains(rows)] = -1
+        counts = [one.count for one in asks]
+        found = best_of_each(self.vectors, queries, rows, counts)
+        return [self._enough(*one) for one in zip(asks, found, strict=True)]
+
+    def _find_past(self, asks: Sequence[Ask]) -> list[Found | None]:
+        """Find for those who exclude very many: the more are in the way, the deeper."""
+        return [self._enough(one, self._past(one)) for one in asks]
+
+    def _past(self, ask: Ask) -> Found:
+        way, wanted = self._way(ask.count, ask.scope), ask.count + slack(ask.count)
+        found = known(way.ask(ask.query[np.newaxis], wanted))
+        rest = without(found, ask.excluded)
+        if ask.scope is not None:
+            rest = rest[ask.scope.allowed.contains(rest)]
+        if len(rest) < ask.count:
+            effort = way.effort.times(len(found) / max(1, len(rest)))
+            deeper = Way(way.index, effort, self._eligible(ask))
+            rest = known(deeper.ask(ask.query[np.newaxis], wanted))
+        return self._best(ask, rest)
 
     def _way(self, count: int, scope: Scope | None) -> Way:
-        """Choose the index for a scope, and how much of it to visit."""
+        """Choose the index for a scope, and how deep to search it."""
         index, limits = self.index, self.limits
         if scope is None:
-            return Way(index, lists_for(index, count, 1.0, limits), None)
+            return Way(index, effort_for(index, count, 1.0, limits), None)
         if scope.narrow is not None:
-            within = lists_within(index, scope.narrow, count, limits)
-            return Way(scope.narrow, within, None if scope.is_filled else scope.allowed)
+            effort = effort_within(index, scope.narrow, count, limits)
+            return Way(scope.narrow, effort, None if scope.is_filled else scope.allowed)
         share = max(1, scope.allowed.count) / index.count
-        lists = lists_for(index, count, share, limits)
         is_dropping_cheaper = share >= NEARLY_ALL
-        return Way(index, lists, None if is_dropping_cheaper else scope.allowed)
+        effort = effort_for(index, count, share, limits)
+        return Way(index, effort, None if is_dropping_cheaper else scope.allowed)
 
-    def _more(self, query: Floats, count: int, rows: Rows, eligible: RowSet) -> Rows | None:
+    def _enough(self, ask: Ask, found: Found) -> Found | None:
         """Find more where the index found too few; None if that takes long."""
-        wanted = min(count, eligible.count)
-        if len(rows) >= wanted:
-            return rows
+        if len(found[0]) >= ask.count:
+            return found
+        eligible = self._eligible(ask)
+        wanted = min(ask.count, eligible.count)
+        if len(found[0]) >= wanted:
+            return found
         if eligible.count <= self.limits.few:
-            return eligible.rows()
-        for lists in more_lists(self.index, self.limits):
-            rows = Way(self.index, lists, eligible).ask(query, count + slack(count))
+            return self._best(ask, eligible.rows())
+        for effort in more_efforts(self.index, self.limits):
+            way = Way(self.index, effort, eligible)
+            rows = known(way.ask(ask.query[np.newaxis], ask.count + slack(ask.count)))
             if len(rows) >= wanted:
-                return rows
+                return self._best(ask, rows)
         return None
 
-    def _eligible(self, excluded: Rows, scope: Scope | None) -> RowSet:
-        if scope is not None:
-            return scope.allowed.without(excluded)
-        return RowSet.from_rows(excluded, len(self.vectors)).complement()
+    def _eligible(self, ask: Ask) -> RowSet:
+        if ask.scope is not None:
+            return ask.scope.allowed.without(ask.excluded)
+        return RowSet.from_rows(ask.excluded, len(self.vectors)).complement()
 
-    def _best(self, query: Floats, count: int, rows: Rows) -> Found:
-        scores = exact_scores(self.vectors, rows, query)
-        best = best_rows(rows, scores, count)
-        return rows[best], scores[best]
+    def _best(self, ask: Ask, rows: Rows) -> Found:
+        queries = ask.query[np.newaxis]
+        return best_of_each(self.vectors, queries, rows[np.newaxis], [ask.count])[0]
+
+
+def known(rows: Rows) -> Rows:
+    """Return what the index found for its only query."""
+    return rows[rows >= 0]
 
 
 def without(rows: Rows, excluded: Rows) -> Rows:
@@ -146,3 +179,19 @@ def without(rows: Rows, excluded: Rows) -> Rows:
     places = np.searchsorted(excluded, rows)
     is_kept: NDArray[np.bool_] = excluded.take(places, mode="clip") != rows
     return rows[is_kept]
+
+
+def drop_excluded(rows: Rows, excluded: Sequence[Rows]) -> None:
+    """Put -1 in the place of the rows that a question excludes.
+
+    rows      [questions, most]
+    excluded  ascending, of each question
+    """
+    barred = np.concatenate(excluded).astype(np.int64)
+    if not len(barred):
+        return
+    questions = np.arange(len(excluded), dtype=np.int64) << 32
+    barred += questions.repeat([len(one) for one in excluded])  # so that all of them ascend
+    asked = rows + questions[:, np.newaxis]
+    places = np.searchsorted(barred, asked)
+    rows[barred.take(places, mode="clip") == asked] = -1

@@ -4,20 +4,22 @@ Exact (`Flat`) up to 50,000 items, where it is fast enough; above that `IVF...,S
 memory and recall under exclusions it beats the graph indexes that were measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.centres import Effort
 from index.item_index import Floats, ItemIndex, exact_neighbours
-from index.searching.effort import TUNED_COUNT, lists_for, slack
-from index.searching.scores import best_rows, exact_scores
+from index.searching.effort import TUNED_COUNT
+from index.searching.scope import NO_ROWS
+from index.searching.search import Ask, Search
 
 FLAT, FLAT_LIMIT = "Flat", 50_000
 WANTED_RECALL = 0.955  # of TUNED_COUNT: half a hundredth in hand for what is excluded
-FINENESS = 8  # nprobe is right to one part in so many
+STEPS = 256  # from the nearest centre to the mean of all: how finely the reach is tuned
 REPORTED_COUNTS = (100, 200, 1_000)
 
 
@@ -26,7 +28,8 @@ class IndexCard:
     """What was built, and how well it finds what exact search finds."""
 
     factory: str
-    nprobe: int | None
+    nprobe: int | None  # lists that a query visits, on average
+    reaches: dict[float, float]  # depth -> how far it looks for them, see `index.centres`
     recall: dict[int, float]  # at count -> share of the exact best `count` that is found
 
 
@@ -64,9 +67,9 @@ def carded(
     """Tune an index, where there is anything to tune, and say what it finds."""
     if factory == FLAT:
         exact = {n: 1.0 for n in REPORTED_COUNTS if n <= len(vectors)}
-        return index, IndexCard(FLAT, None, exact)
-    recall = tune(index, vectors, queries[:1_000])
-    return index, IndexCard(factory, index.nprobe, recall)
+        return index, IndexCard(FLAT, None, {}, exact)
+    tuned, recall = tune(index, vectors, queries[:1_000])
+    return tuned, IndexCard(factory, tuned.nprobe, tuned.reaches, recall)
 
 
 def factory_for(items: int) -> str:
@@ -79,23 +82,44 @@ def list_count(items: int) -> int:
     return int(2 ** round(np.log2(4 * np.sqrt(items))))
 
 
-def tune(index: ItemIndex, vectors: Floats, queries: Floats) -> dict[int, float]:
-    """Find the least nprobe that reaches the recall at TUNED_COUNT; return what it reaches."""
+def tune(
+    index: ItemIndex, vectors: Floats, queries: Floats
+) -> tuple[ItemIndex, dict[int, float]]:
+    """Find the least reach that gives the recall, for each count; return what it gives.
+
+    `nprobe` becomes the number of lists that a query for TUNED_COUNT visits so, on average.
+    """
     truth = exact_neighbours(vectors, queries, max(REPORTED_COUNTS))
+    reaches: dict[float, float] = {}
+    step = 0
+    for count in REPORTED_COUNTS:
+        depth, chosen = count / TUNED_COUNT, max(100, len(queries) * TUNED_COUNT // count)
 
-    def is_enough(nprobe: int) -> bool:
-        index.handle.nprobe = nprobe
-        found = measure_recall(index, vectors, queries, truth, [TUNED_COUNT])
-        return found[TUNED_COUNT] >= WANTED_RECALL
+        def is_enough(
+            step: int, depth: float = depth, count: int = count, chosen: int = chosen
+        ) -> bool:
+            tried = index.reaching(reaches | {depth: 1 - step / STEPS})
+            found = measure_recall(tried, vectors, queries[:chosen], truth[:chosen], [count])
+            return found[count] >= WANTED_RECALL
 
-    low, high = 0, 1  # too few; perhaps enough
-    while high < index.list_count and not is_enough(high):
-        low, high = high, min(2 * high, index.list_count)
-    while high - low > max(1, low // FINENESS):
+        step = least(is_enough, step, STEPS)
+        reaches[depth] = 1 - step / STEPS
+    tuned = index.reaching(reaches)
+    assert tuned.centres is not None  # what is tuned has lists
+    visits = tuned.centres.near(queries, Effort())
+    tuned.handle.nprobe = max(1, round(float((visits.lists >= 0).sum(axis=1).mean())))
+    return tuned, measure_recall(tuned, vectors, queries, truth, REPORTED_COUNTS)
+
+
+def least(is_enough: Callable[[int], bool], low: int, most: int) -> int:
+    """Return the least number above `low` that is enough; `most` where none is."""
+    high = min(low + 1, most)
+    while high < most and not is_enough(high):
+        low, high = high, min(low + 2 * (high - low), most)
+    while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
-    index.handle.nprobe = high
-    return measure_recall(index, vectors, queries, truth, REPORTED_COUNTS)
+    return high
 
 
 def measure_recall(
@@ -106,11 +130,10 @@ def measure_recall(
     counts: Sequence[int],
 ) -> dict[int, float]:
     """Return, per count, the share of the exact best that a search with re-scoring returns."""
+    search = Search(index, vectors)
     found: dict[int, list[float]] = {count: [] for count in counts}
     for query, best in zip(queries, truth, strict=True):
         for count in counts:
-            nprobe = lists_for(index, count)
-            rows = index.search(query, count + slack(count), nprobe)
-            kept = rows[best_rows(rows, exact_scores(vectors, rows, query), count)]
-            found[count].append(float(np.isin(best[:count], kept).mean()))
+            rows, _ = search.find(Ask(query, count, NO_ROWS, None))
+            found[count].append(float(np.isin(best[:count], rows).mean()))
     return {count: float(np.mean(shares)) for count, shares in found.items()}

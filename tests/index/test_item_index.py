@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
+from index.centres import Centres, Effort
 from index.item_index import ItemIndex
-from index.searching.effort import lists_within
+from index.searching.effort import effort_within
 from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
-from index.searching.scores import best_rows, exact_scores
+from index.searching.scores import best_of_each
+from index.searching.search import Ask, Search
 from index.searching.tuning import FLAT_LIMIT, build_item_index, list_count
 from tests.handmade import item_vectors
 
@@ -38,12 +40,16 @@ def test_a_small_catalogue_is_searched_exactly():
     assert (card.factory, card.nprobe, index.nprobe) == ("Flat", None, None)
     for query in vectors:
         best = np.sort(vectors @ query)[::-1][:10]
-        np.testing.assert_allclose(vectors[index.search(query, 10)] @ query, best, atol=1e-6)
+        np.testing.assert_allclose(
+            vectors[index.search(query[np.newaxis], 10)[0]] @ query, best, atol=1e-6
+        )
 
 
 def test_a_search_for_more_than_there_is_returns_all():
     index, _ = build_item_index(item_vectors(), item_vectors()[:1], seed=0)
-    assert sorted(index.search(item_vectors()[0], 100)) == list(range(40))
+    found = index.search(item_vectors()[:1], 100)[0]
+    assert sorted(found[:40]) == list(range(40))
+    assert (found[40:] == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -62,21 +68,21 @@ def test_a_large_catalogue_is_searched_approximately_and_well(clustered, approxi
 
 def test_the_card_tells_the_recall_that_brute_force_measures(clustered, approximate):
     (vectors, queries), (index, card) = clustered, approximate
+    search, nothing = Search(index, vectors), np.empty(0, np.int32)
     shares = []
     for query in queries:
-        rows = index.search(query, 100 + 16 + 25)
-        kept = rows[best_rows(rows, exact_scores(vectors, rows, query), 100)]
-        shares.append(np.isin(np.argsort(-(vectors @ query))[:100], kept).mean())
+        rows, _ = search.find(Ask(query, 100, nothing, None))
+        shares.append(np.isin(np.argsort(-(vectors @ query))[:100], rows).mean())
     assert np.mean(shares) == pytest.approx(card.recall[100], abs=1e-3)
 
 
 def test_an_approximate_index_keeps_its_effort_on_disk(clustered, approximate, tmp_path):
     (_, queries), (index, card) = clustered, approximate
     index.save(tmp_path / "items.faiss")
-    opened = ItemIndex.open(tmp_path / "items.faiss")
+    opened = ItemIndex.open(tmp_path / "items.faiss").reaching(card.reaches)
     assert opened.nprobe == index.nprobe == card.nprobe
     assert (opened.count, opened.dim) == (CLUSTERED_COUNT, DIM)
-    assert (opened.search(queries[0], 50) == index.search(queries[0], 50)).all()
+    assert (opened.search(queries, 50) == index.search(queries, 50)).all()
 
 
 def test_an_exact_index_answers_alike_once_opened_from_disk(tmp_path):
@@ -85,14 +91,54 @@ def test_an_exact_index_answers_alike_once_opened_from_disk(tmp_path):
     index.save(tmp_path / "items.faiss")
     opened = ItemIndex.open(tmp_path / "items.faiss")
     assert opened.nprobe is None
-    assert (opened.search(vectors[7], 40) == index.search(vectors[7], 40)).all()
+    assert (opened.search(vectors, 40) == index.search(vectors, 40)).all()
 
 
 def test_the_best_are_ordered_by_score_then_by_row():
-    rows = np.array([9, 3, 5, 1], dtype=np.int32)
-    scores = np.array([0.5, 0.7, 0.7, 0.5], dtype=np.float32)
-    assert rows[best_rows(rows, scores, 3)].tolist() == [3, 5, 1]
-    assert rows[best_rows(rows, scores, 9)].tolist() == [3, 5, 1, 9]
+    vectors = np.array([[0.5], [-0.7], [0.7], [0.7], [0.0], [-0.0]], dtype=np.float32)
+    rows = np.array([[5, 3, 0, 2, 1, 4], [3, -1, 5, 1, -1, -1]], dtype=np.int32)
+    queries = np.array([[1.0], [-1.0]], dtype=np.float32)
+    first, second = best_of_each(vectors, queries, rows, [5, 9])
+    assert first[0].tolist() == [2, 3, 0, 4, 5]
+    np.testing.assert_array_equal(first[1], vectors[first[0]][:, 0])
+    assert second[0].tolist() == [1, 5, 3]
+    np.testing.assert_array_equal(second[1], -vectors[second[0]][:, 0])
+
+
+def test_a_query_finds_the_same_alone_and_beside_others(clustered, approximate):
+    (_, queries), (index, _) = clustered, approximate
+    for effort in (Effort(), Effort(3.0, least=9), Effort(np.inf, most=70)):
+        alone = [index.search(query[np.newaxis], 60, effort)[0] for query in queries]
+        assert (index.search(queries, 60, effort) == np.stack(alone)).all()
+
+
+def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_one():
+    angles = np.linspace(0, np.pi, 100)
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    centres = np.concatenate([np.repeat([[0.0, -1.0]], 100, axis=0), rows]).astype(np.float32)
+    near = Centres.of(centres, {1.0: 0.9})
+    queries = np.array([[0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)  # amid them, at their end
+    amid, at_the_end = (near.near(queries, Effort()).lists >= 0).sum(axis=1)
+    assert amid > at_the_end > 1
+    few = near.near(queries, Effort(most=5))
+    assert (few.lists >= 0).sum(axis=1).tolist() == [5, 5]
+    assert (np.diff(few.scores, axis=1) <= 0).all()
+
+
+def test_a_query_looks_further_the_deeper_it_asks(approximate, clustered):
+    (_, queries), (index, _) = clustered, approximate
+    centres = Centres.of(np.eye(4, dtype=np.float32), {1.0: 0.6, 2.0: 0.5, 10.0: 0.2})
+    told = [centres.reach_at(depth) for depth in (0.5, 1, 2**0.5, 2, 20**0.5, 10, 50)]
+    np.testing.assert_allclose(told, [0.6, 0.6, 0.55, 0.5, 0.35, 0.2, -0.1])
+    counts = [
+        (index.centres.near(queries, Effort(depth)).lists >= 0).sum(axis=1)
+        for depth in (1, 2, 3, np.inf)
+    ]
+    at_least = (index.centres.near(queries, Effort(least=300)).lists >= 0).sum(axis=1)
+    assert ((at_least > 200) & (at_least < 400)).all()
+    assert (np.diff(counts, axis=0) >= 0).all()
+    assert index.nprobe == round(counts[0].mean())
+    assert (counts[-1] == index.list_count).all()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.15])
@@ -108,10 +154,10 @@ def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
     assert (narrow.count, narrow.dim) == (len(rows), DIM)
     shares = []
     for query in queries:
-        lists = lists_within(index, narrow, 100, LIMITS)
-        found = narrow.search(query, 141, lists)
-        assert np.isin(found, rows).all()
-        best = found[best_rows(found, exact_scores(vectors, found, query), 100)]
+        effort = effort_within(index, narrow, 100, LIMITS)
+        found = narrow.search(query[np.newaxis], 141, effort)
+        assert np.isin(found[found >= 0], rows).all()
+        best = best_of_each(vectors, query[np.newaxis], found, [100])[0][0]
         truth = rows[np.argsort(-(vectors[rows] @ query))[:100]]
         shares.append(np.isin(truth, best).mean())
     assert np.mean(shares) >= 0.95
@@ -122,7 +168,8 @@ def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, 
     lists = index.lists_of_rows()
     assert (len(lists), lists.max() < index.list_count) == (CLUSTERED_COUNT, True)
     for row in range(0, CLUSTERED_COUNT, 6_000):
-        found = index.search(vectors[row], CLUSTERED_COUNT, nprobe=1)
+        found = index.search(vectors[row : row + 1], CLUSTERED_COUNT, Effort(most=1))[0]
+        found = found[found >= 0]
         assert len(set(lists[found].tolist())) == 1
         assert (lists == lists[found[0]]).sum() == len(found)
 
@@ -130,8 +177,9 @@ def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, 
 def test_only_eligible_rows_are_found_whatever_the_effort(clustered, approximate):
     (_, queries), (index, _) = clustered, approximate
     eligible = RowSet.from_rows(np.arange(0, CLUSTERED_COUNT, 7, np.int32), CLUSTERED_COUNT)
-    for lists in (1, 20, index.list_count):
-        found = index.search(queries[0], 10_000, lists, eligible)
+    for most in (1, 20, index.list_count):
+        found = index.search(queries[:1], 10_000, Effort(np.inf, most=most), eligible)[0]
+        found = found[found >= 0]
         assert eligible.contains(found).all()
         assert len(found) == len(set(found.tolist()))
     assert sorted(found.tolist()) == eligible.rows().tolist()

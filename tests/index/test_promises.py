@@ -59,11 +59,11 @@ def bundle(tmp_path_factory):
     return open_bundle(Shelf(bundles).current())
 
 
-def poor(bundle):
-    """Its index has many lists, of which it visits one: it must look further."""
+def poor(bundle, reaches=None):
+    """Its index has many lists, of which it visits one, or few: it must look further."""
     index = ItemIndex.trained(bundle.vectors, "IVF15,SQ8", seed=0)
     index.handle.nprobe = 1
-    return replace(bundle, index=index)
+    return replace(bundle, index=index.reaching(reaches or {}))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,8 @@ def retrievers(bundle):
         "exact, small": Retriever(bundle, SMALL),
         "poor": Retriever(poor(bundle)),
         "poor, small": Retriever(poor(bundle), SMALL),
+        "poor, by reach": Retriever(poor(bundle, {1.0: 0.9})),
+        "poor, by reach, small": Retriever(poor(bundle, {1.0: 0.9}), SMALL),
     }
 
 
@@ -134,11 +136,12 @@ def test_an_exact_index_finds_the_best_that_are_eligible(retrievers, question, d
 def test_a_question_is_answered_alike_alone_together_and_quickly(retrievers, asked, denied):
     for retriever in retrievers.values():
         together = retriever.prepare(asked)
-        for question, prepared in zip(asked, together, strict=True):
+        beside = retriever.finish_quickly(together, as_set(denied))
+        for place, (question, prepared) in enumerate(zip(asked, together, strict=True)):
             alone = retriever.find(question, as_set(denied))
-            others = [retriever.finish(prepared, as_set(denied))]
-            quick = retriever.find_quickly(question, as_set(denied))
-            for other in others + ([] if quick is None else [quick]):
+            others = [retriever.finish(prepared, as_set(denied)), beside[place]]
+            others.append(retriever.find_quickly(question, as_set(denied)))
+            for other in [one for one in others if one is not None]:
                 assert_alike(alone, other, retriever.bundle.vectors)
 
 
