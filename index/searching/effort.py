@@ -18,7 +18,8 @@ PARTIAL = 1.1  # what a filter leaves of lists is a little harder to search than
 FEW_ROWS = 40  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
 SPARED = 0.8  # of the lists that a random filter would touch: one that touches fewer is not
 LEAST_READ = 48  # rows for each candidate: cheap, and clear clusters are tuned to few
-AFAR = 4.5  # times nprobe: effort for queries whose own neighbourhood such a filter leaves out
+AFAR = 8.0  # times nprobe: for queries whose own neighbourhood such a filter leaves out
+WIDELY = 2.6  # times nprobe, where some rows are skipped: these may be a query's neighbourhood
 
 
 def slack(count: int) -> int:
@@ -31,9 +32,10 @@ def slack(count: int) -> int:
 
 def effort_for(index: ItemIndex, count: int, share: float, limits: Limits) -> Effort:
     """Return how to search the whole index for the best `count` of a share of the items."""
-    depth = max(1.0, count / TUNED_COUNT) * (PARTIAL / share if share < NEARLY_ALL else 1.0)
+    is_partial = share < NEARLY_ALL
+    depth = max(1.0, count / TUNED_COUNT) * (PARTIAL / share if is_partial else 1.0)
     nprobe = index.nprobe or 1
-    least = round(nprobe * (depth - 1) / 2)  # half of what is added, wherever the query lies
+    least = round(nprobe * (WIDELY * depth if is_partial else (depth - 1) / 2))
     return Effort(depth, max(1, least), max(nprobe, most_lists(index, limits)))
 
 
