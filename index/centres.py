@@ -90,6 +90,7 @@ class Centres:
             floors = np.minimum(floors, [lowest_of(own, effort.least) for own in scores])
         is_near = scores >= floors[:, np.newaxis]
         counts, most = is_near.sum(axis=1), effort.most or len(self.vectors)
+        is_near[counts == 0, 0] = True  # a query that is no number, of a faulty tower
         for place in np.flatnonzero(counts > most).tolist():
             is_near[place] = False
             is_near[place, np.argpartition(scores[place], -most)[-most:]] = True
@@ -127,7 +128,7 @@ def _in_order(scores: Floats, is_near: NDArray[np.bool_]) -> Visits:
     queries, lists = np.divmod(places, scores.shape[1])
     own = scores.ravel()[places]
     order = np.lexsort((-own, queries))
-    counts = is_near.sum(axis=1)
+    counts = np.bincount(queries, minlength=len(scores))
     columns = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
     visits = Visits(
         np.full((len(scores), counts.max()), -1, dtype=np.int64),

@@ -80,7 +80,7 @@ class IdTable:
                 rows[position] = -1
         return rows
 
-    def _places_of(self, wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def _places_of(self, wanted: NDArray[np.uint64]) -> NDArray[np.integer]:
         """Return where each hash stands, or near where it would stand, among the sorted ones.
 
         Their first bits tell the place nearly, a step or two the rest: bisection misses the
@@ -96,19 +96,20 @@ class IdTable:
         return np.minimum(np.searchsorted(self.hashes, wanted), len(self) - 1)
 
     @cached_property
-    def _begins(self) -> tuple[int, NDArray[np.int64]]:
+    def _begins(self) -> tuple[int, Rows]:
         """How many first bits are looked at, and where the hashes of each value begin."""
         bits = len(self).bit_length()
         firsts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
-        return bits, np.minimum(np.searchsorted(self.hashes, firsts), len(self) - 1)
+        begins = np.minimum(np.searchsorted(self.hashes, firsts), len(self) - 1)
+        return bits, begins.astype(np.int32)
 
     def rows_of_each(self, lists: Sequence[Sequence[str]]) -> list[Rows]:
         """Return `rows_of` each list, all looked up together."""
         if len(lists) == 1:
             return [self.rows_of(lists[0])]
         rows = self.rows_of([one for ids in lists for one in ids])
-        ends = np.cumsum([len(ids) for ids in lists])
-        return np.split(rows, ends[:-1])
+        ends = accumulate(map(len, lists), initial=0)
+        return [rows[begin:end] for begin, end in pairwise(ends)]
 
     def ids_of_each(self, lists: Sequence[Rows]) -> list[list[str]]:
         """Return `ids_of` each list, all read together."""

@@ -2,9 +2,16 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from index.attributes import ATTRIBUTE_FILES
 from index.cluster_map import ARRAYS
@@ -63,6 +70,15 @@ class IndexFacts(Closed):
     reaches: dict[Depth, Reach] = Field(default={}, max_length=16)
     recall: dict[int, float]
     faiss_version: str
+
+    @model_validator(mode="after")
+    def _looks_further_the_deeper(self) -> Self:
+        reaches = [reach for _, reach in sorted(self.reaches.items())]
+        if reaches != sorted(reaches, reverse=True):
+            raise ValueError(f"reaches are {reaches} from depth to depth, expected to fall")
+        if reaches and self.nprobe is None:
+            raise ValueError("reaches are told of an index without lists")
+        return self
 
 
 class DatasetFacts(Closed):

@@ -16,6 +16,8 @@ from index.searching.scope import NO_ROWS, Scope
 from index.searching.scopes import Scopes
 from index.searching.search import Ask, Search
 
+ROW_WORK = 14_000  # numbers of vectors compared while one id is looked up
+
 __all__ = ["Answer", "Fallback", "Prepared", "Question", "Retriever", "SimilarQuestion"]
 
 
@@ -33,6 +35,12 @@ class Retriever:
         self._popular = Popular(bundle.counts)
         self._scopes = Scopes(bundle, limits)
         self._allowed: tuple[RowSet, Scope] | None = None  # what was denied last, all but that
+
+    @property
+    def least_work(self) -> int:
+        """Return how much any search takes, in ids that could be looked up meanwhile."""
+        index = self.bundle.index
+        return index.count * index.dim // ROW_WORK if index.nprobe is None else 0
 
     def find(self, question: Question, denied: RowSet | None = None) -> Answer:
         """Find up to `count` candidates; fewer only where fewer are eligible.

@@ -4,6 +4,7 @@ Many read, encoded and searched for at once cost much less than one by one. Nobo
 waiting for that: the first to have its turn takes along those that stand behind it by then.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from service.answering import Given
 from service.live.live_bundle import Live
 from service.schemas.retrieval import RetrieveRequest
+
+log = logging.getLogger("service")
 
 
 @dataclass(eq=False)
@@ -65,11 +68,15 @@ class Company:
         """
         if one.given is not None:
             return one.given
-        self._waiting.remove(one)
+        while self._waiting.popleft() is not one:
+            pass  # who stood before it was given up, and is not gone yet
         chosen = self._chosen_with(one)
         try:
             given = self._give(one.live, [every.asked for every in chosen])
         except Exception:  # whoever is at fault: each for itself
+            if len(chosen) == 1:
+                raise
+            log.warning("questions in company failed; now one by one", exc_info=True)
             self._waiting.extendleft(reversed(chosen[1:]))
             given = self._give(one.live, [one.asked])
         for every, own in zip(chosen, given, strict=False):

@@ -19,6 +19,9 @@ from service.schemas.shared import Fault
 One = TypeVar("One")
 
 
+EMBEDDED_AT_ONCE, TEXTS_AT_ONCE = 16, 2_000  # users or items of one turn, and their ids
+
+
 class NoItemEncoderError(RequestError):
     """The bundle cannot make a vector of an item's content."""
 
@@ -93,7 +96,7 @@ BLANK = Embedded(None, "no_features")
 def _parts(asked: Sequence[One], text_counts: Sequence[int]) -> list[Sequence[One]]:
     parts, begin = [], 0
     while begin < len(asked):
-        end = begin + at_once(text_counts[begin:])
+        end = begin + at_once(text_counts[begin:], EMBEDDED_AT_ONCE, TEXTS_AT_ONCE)
         parts.append(asked[begin:end])
         begin = end
     return parts

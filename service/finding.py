@@ -22,7 +22,8 @@ from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
 
 AT_ONCE = 32  # questions answered in one turn, 4 to 8 ms: more would only hold up others
-MUCH_WORK = 5_000  # ids and values looked up, and candidates wanted, in as long
+MUCH_WORK = 5_000  # ids and values looked up, candidates wanted, and the like, in as long
+FILTER_WORK = 500  # of a question with a filter: its rows may have to be looked up
 MANY_TEXTS = 2_000  # ids and values: with more, a question is a long search
 
 
@@ -52,7 +53,7 @@ class Finder:
         if texts_of(asked) > MANY_TEXTS:
             return (await self.answer(request, live, prepare_users, [asked]))[0]
         turns = self._turns_of(live, prepare_users, [asked])
-        waiting = Waiting(live, asked, work_of(asked))
+        waiting = Waiting(live, asked, work_of(live, asked))
         with self._company.waiting(waiting):
             work = partial(self._take_one, turns, waiting)
             body = await self._admission.run(request, work, waiting.is_found)
@@ -103,7 +104,7 @@ class Turns(Generic[One]):
     """Questions asked together, of one bundle and one map; taken in their order.
 
     denied  asked before each answer: what was denied while one waited comes no more
-    given   place -> what came of it so far
+    given   place -> what came of it, until it is told
     """
 
     live: Live
@@ -126,7 +127,10 @@ class Turns(Generic[One]):
         if answer is not None and given.denied is not denied:
             with self.metrics.search_s.time():
                 (answer,) = self.live.retriever.finish_quickly([given.prepared], denied)
-        return None if answer is None else self._written(place, answer, given.prepared)
+        if answer is None:
+            return None
+        del self.given[place]  # 256 answers of a batch would be much to keep
+        return self._written(place, answer, given.prepared)
 
     def take_long(self, place: int) -> bytes:
         """Answer the question at a place, whatever it takes."""
@@ -140,7 +144,7 @@ class Turns(Generic[One]):
         return self._written(place, answer, prepared)
 
     def _give_from(self, place: int, denied: RowSet | None) -> None:
-        works = [work_of(one) for one in self.asked[place : place + AT_ONCE]]
+        works = [work_of(self.live, one) for one in self.asked[place : place + AT_ONCE]]
         chosen = self.asked[place : place + at_once(works)]
         given = give(self.live, self.prepare, chosen, denied, self.metrics)
         self.given.update(enumerate(given, start=place))
@@ -151,22 +155,24 @@ class Turns(Generic[One]):
             return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))
 
 
-def at_once(works: Sequence[int]) -> int:
+def at_once(works: Sequence[int], most: int = AT_ONCE, most_work: int = MUCH_WORK) -> int:
     """Return how many of the next questions are answered in one turn; one at least.
 
     works  of each question
     """
-    sums = accumulate(works[:AT_ONCE])
-    return max(1, sum(total <= MUCH_WORK for total in sums))
+    sums = accumulate(works[:most])
+    return max(1, sum(total <= most_work for total in sums))
 
 
-def work_of(asked: RetrieveRequest | SimilarRequest) -> int:
-    """Return how many ids and values a question looks up, and candidates it wants.
+def work_of(live: Live, asked: RetrieveRequest | SimilarRequest) -> int:
+    """Return about how much a question takes, in ids looked up: 1 to 2 us each.
 
     More than a turn may bring where it is a long search.
     """
     texts = texts_of(asked)
-    return MUCH_WORK + 1 if texts > MANY_TEXTS else texts + asked.k
+    if texts > MANY_TEXTS:
+        return MUCH_WORK + 1
+    return texts + asked.k + (FILTER_WORK if asked.filter else 0) + live.retriever.least_work
 
 
 def texts_of(asked: RetrieveRequest | SimilarRequest) -> int:

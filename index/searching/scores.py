@@ -52,7 +52,8 @@ def _in_blocks(rows: Rows) -> Rows:
 
 def _keys(scores: Floats, rows: Rows) -> NDArray[np.int64]:
     """Write scores and rows as numbers that ascend as scores fall, then as rows rise."""
-    downwards = ~_ascending((scores + np.float32(0)).view(np.int32))  # -0 is 0
+    numbers = np.fmax(scores, np.float32(-np.inf)) + np.float32(0)  # NaN is last, -0 is 0
+    downwards = ~_ascending(numbers.view(np.int32))
     keys: NDArray[np.int64] = (downwards.astype(np.int64) << 32) | rows
     return keys
 

@@ -28,6 +28,8 @@ from index.searching.row_set import RowSet
 from index.searching.scope import Scope
 from index.searching.scores import Found, best_of, best_of_each
 
+EXCLUDED_ALIKE = 64  # who excludes many more than others would make all fetch as many
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -82,14 +84,15 @@ class Search:
 
         Those who search the same rows equally deep are searched for together.
         """
-        alike: dict[tuple[int, int, bool], list[int]] = {}
+        alike: dict[tuple[int, ...], list[int]] = {}
         for place, ask in enumerate(asks):
             is_long = len(ask.excluded) > self.limits.many_excluded
-            key = (id(ask.scope), max(ask.count, TUNED_COUNT), is_long)
-            alike.setdefault(key, []).append(place)
+            much = len(ask.excluded) // EXCLUDED_ALIKE
+            kind = (is_long, id(ask.scope), max(ask.count, TUNED_COUNT), much)
+            alike.setdefault(kind, []).append(place)
         found: list[Found | None] = [None] * len(asks)
-        for (_, _, is_long), places in alike.items():
-            find = self._find_past if is_long else self._find_alike
+        for key, places in alike.items():
+            find = self._find_past if key[0] else self._find_alike
             for place, own in zip(places, find([asks[one] for one in places]), strict=True):
                 found[place] = own
         return found
@@ -150,7 +153,8 @@ class Search:
             return found
         if eligible.count <= self.limits.few:
             return self._best(ask, eligible.rows())
-        for effort in more_efforts(self.index, self.limits):
+        tried = effort_for(self.index, ask.count, 1.0, self.limits)
+        for effort in more_efforts(self.index, tried, self.limits):
             way = Way(self.index, effort, eligible)
             rows = known(way.ask(ask.query[np.newaxis], ask.count + slack(ask.count)))
             if len(rows) >= wanted:

@@ -45,6 +45,8 @@ def warm(live: Live) -> None:
 
     Whatever it raises, a caller would have met.
     """
+    if live.bundle.filters is not None:
+        live.bundle.filters.keys.row_of("")
     for question in questions_to_warm(live.bundle):
         live.retriever.find(question, live.denied)
 

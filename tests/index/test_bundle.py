@@ -165,6 +165,23 @@ def test_a_manifest_of_another_make_is_refused_by_key(copied, change, told):
         open_bundle(copied)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"reaches": {"1": 0.5, "2": 0.6}, "nprobe": 4}, "expected to fall"),
+        ({"reaches": {"1": 0.5}}, "an index without lists"),
+        ({"reaches": {"0.5": 0.5}, "nprobe": 4}, "greater than or equal to 1"),
+        ({"reaches": {"1": 1.5}, "nprobe": 4}, "less than or equal to 1"),
+    ],
+)
+def test_reaches_that_cannot_be_are_refused(copied, change, told):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["index"] |= change
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FaultyBundleError, match=f"- index.*{told}"):
+        open_bundle(copied)
+
+
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
     with pytest.raises(FaultyBundleError, match="without a manifest it is no bundle"):
         open_bundle(tmp_path)

@@ -3,7 +3,7 @@ import pytest
 
 from index.centres import Centres, Effort
 from index.item_index import ItemIndex
-from index.searching.effort import effort_within
+from index.searching.effort import effort_within, slack
 from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
 from index.searching.scores import best_of_each
@@ -63,7 +63,7 @@ def test_a_large_catalogue_is_searched_approximately_and_well(clustered, approxi
     _, card = approximate
     assert len(clustered[0]) > FLAT_LIMIT
     assert card.factory == f"IVF{list_count(CLUSTERED_COUNT)},SQ8"
-    assert min(card.recall[100], card.recall[200]) >= 0.95
+    assert min(card.recall.values()) >= 0.95
 
 
 def test_the_card_tells_the_recall_that_brute_force_measures(clustered, approximate):
@@ -125,6 +125,16 @@ def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_o
     assert (np.diff(few.scores, axis=1) <= 0).all()
 
 
+def test_a_query_that_is_no_number_finds_something_and_spoils_nothing(clustered, approximate):
+    (vectors, queries), (index, _) = clustered, approximate
+    asked = np.stack([queries[0], np.full(DIM, np.nan, np.float32), queries[1]])
+    found = index.search(asked, 100)
+    assert (found[[0, 2]] == index.search(asked[[0, 2]], 100)).all()
+    best = best_of_each(vectors, asked, np.arange(3 * 5, dtype=np.int32).reshape(3, 5), [5] * 3)
+    assert sorted(best[1][0]) == list(range(5, 10))
+    assert np.isneginf(best[1][1]).all()
+
+
 def test_a_query_looks_further_the_deeper_it_asks(approximate, clustered):
     (_, queries), (index, _) = clustered, approximate
     centres = Centres.of(np.eye(4, dtype=np.float32), {1.0: 0.6, 2.0: 0.5, 10.0: 0.2})
@@ -155,7 +165,7 @@ def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
     shares = []
     for query in queries:
         effort = effort_within(index, narrow, 100, LIMITS)
-        found = narrow.search(query[np.newaxis], 141, effort)
+        found = narrow.search(query[np.newaxis], 100 + slack(100), effort)
         assert np.isin(found[found >= 0], rows).all()
         best = best_of_each(vectors, query[np.newaxis], found, [100])[0][0]
         truth = rows[np.argsort(-(vectors[rows] @ query))[:100]]

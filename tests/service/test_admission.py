@@ -106,6 +106,56 @@ def test_whoever_comes_to_a_full_queue_is_refused_at_once():
     assert str(sixth).startswith("4 questions wait for their turn, of at most 4; ask again")
 
 
+def test_what_was_found_along_with_another_is_told_in_the_same_turn():
+    clock, turns = Clock(), []
+
+    def work(is_found):
+        def tell():
+            clock.now += 0 if is_found else TURN_S
+            turns.append(is_found)
+
+        return lambda door: door.run(client(False), tell, lambda: is_found)
+
+    async def answered():
+        door = admission(clock)
+        async with consumed(door):
+            asked = [work(found) for found in (False, True, True, False)]
+            tasks = [asyncio.create_task(one(door)) for one in asked]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            told = list(turns)  # what one turn has done
+            await asyncio.gather(*tasks)
+            return told
+
+    assert asyncio.run(answered()) == [False, True, True]
+    assert turns == [False, True, True, False]
+
+
+def test_those_who_ask_again_at_once_come_to_be_answered_together():
+    companies = []
+
+    async def answered():
+        door, waiting = admission(limit=64), []
+
+        def tell():
+            if waiting:
+                companies.append(len(waiting))
+                waiting.clear()
+
+        async def caller(late):
+            for _ in range(late):
+                await asyncio.sleep(0)
+            for _ in range(8):
+                waiting.append(1)
+                await door.run(client(False), tell, lambda: not waiting)
+                await asyncio.sleep(0)  # the answer goes out, the next question comes in
+
+        async with consumed(door):
+            await asyncio.gather(*(caller(late=place % 2) for place in range(8)))
+
+    asyncio.run(answered())
+    assert companies[:2] == [4, 8]  # those who came while four were answered, and these four
+
+
 def test_a_refused_request_leaves_no_trace_in_the_count():
     door = admission(limit=1)
     results(*[asking(lambda: None)] * 3, of=door)

@@ -98,6 +98,14 @@ def test_one_at_fault_spoils_it_for_nobody_else(live, all_wait):
     assert are_answered(*ones) == [True, False, True]
 
 
+def test_who_was_given_up_takes_no_place_in_a_company(live, all_wait):
+    others = company(most=2)
+    given_up, second, third = (waiting(live, f"item-{row}") for row in range(3))
+    all_wait(others, given_up, second, third)
+    others.answer(second)  # its turn has come, so the turn of who stood before it was
+    assert are_answered(given_up, second, third) == [False, True, True]
+
+
 def test_whoever_leaves_is_forgotten(live, all_wait):
     others = company()
     first, gone = waiting(live, "item-0"), waiting(live, "item-1")
