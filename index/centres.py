@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-SAMPLED, STEPS = 64, 8  # of so many scores the lowest is told well; every eighth at the least
+SAMPLED, MOST_LEFT_OUT = (
+    64,
+    8,
+)  # of so many scores the lowest is told well; every eighth at the least
 
 
 class Effort(NamedTuple):
@@ -116,7 +119,7 @@ class Centres:
 
 def lowest_of(scores: Floats, count: int) -> np.float32:
     """Return about the lowest of the best `count` scores; of many, some are looked at."""
-    step = max(1, min(count // SAMPLED, STEPS))
+    step = max(1, min(count // SAMPLED, MOST_LEFT_OUT))
     some = scores[::step]
     place = max(0, len(some) - -(-count // step))
     lowest: np.float32 = np.partition(some, place)[place]

@@ -20,7 +20,7 @@ from index.errors import BundleError
 
 Rows = NDArray[np.int32]
 
-STEPS = 24  # from where a hash's first bits say on; even hashes of a million need eight
+MOST_STEPS = 24  # from where a hash's first bits say on; even hashes of a million need eight
 AT_ONCE = 16_384  # ids read in one go, 2 ms: a million would fill caches and hold up threads
 
 
@@ -88,7 +88,7 @@ class IdTable:
         """
         bits, begins = self._begins
         places = begins.take((wanted >> np.uint64(64 - bits)).view(np.int64))
-        for _ in range(STEPS):
+        for _ in range(MOST_STEPS):
             is_before = self.hashes.take(places) < wanted
             if not is_before.any():
                 return places

@@ -27,20 +27,18 @@ class Retriever:
     A question is prepared (its history read and encoded), then finished (searched). Many are
     prepared by one call of the encoder, and finished by one call of the index where they can
     be; each is answered as if it had been asked alone.
+
+    least_work  what any search takes, in ids that could be looked up meanwhile
     """
 
     def __init__(self, bundle: Bundle, limits: Limits = LIMITS) -> None:
         self.bundle = bundle
+        index = bundle.index
+        self.least_work = index.count * index.dim // ROW_WORK if index.nprobe is None else 0
         self._search = Search(bundle.index, bundle.vectors, limits)
         self._popular = Popular(bundle.counts)
         self._scopes = Scopes(bundle, limits)
         self._allowed: tuple[RowSet, Scope] | None = None  # what was denied last, all but that
-
-    @property
-    def least_work(self) -> int:
-        """Return how much any search takes, in ids that could be looked up meanwhile."""
-        index = self.bundle.index
-        return index.count * index.dim // ROW_WORK if index.nprobe is None else 0
 
     def find(self, question: Question, denied: RowSet | None = None) -> Answer:
         """Find up to `count` candidates; fewer only where fewer are eligible.
@@ -119,7 +117,7 @@ class Retriever:
 
         Long takes only what compares very many rows, or the first question with a wide filter.
         """
-        popular: dict[int, Rows] = {}
+        found: dict[int, tuple[Rows, Floats | None]] = {}
         asks: dict[int, Ask] = {}
         for place, one in enumerate(prepared):
             scope = self._scopes.find_quickly(one.wanted) if one.wanted else None
@@ -127,16 +125,17 @@ class Retriever:
                 continue
             scope = self._less(scope, denied)
             if one.query is None:
-                popular[place] = self._popular.find(one.count, one.excluded, scope)
+                found[place] = self._popular.find(one.count, one.excluded, scope), None
             else:
                 asks[place] = _ask(one, scope)
-        found = dict(zip(asks, self._search.find_quickly(list(asks.values())), strict=True))
-        rows = popular | {place: own[0] for place, own in found.items() if own is not None}
-        ids = dict(zip(rows, self.bundle.items.ids_of_each(list(rows.values())), strict=True))
+        searched = self._search.find_quickly(list(asks.values()))
+        for place, own in zip(asks, searched, strict=True):
+            if own is not None:
+                found[place] = own
+        listed = self.bundle.items.ids_of_each([rows for rows, _ in found.values()])
+        ids = dict(zip(found, listed, strict=True))
         return [
-            _answer(one, ids[place], rows[place], (found.get(place) or (None, None))[1])
-            if place in rows
-            else None
+            _answer(one, ids[place], *found[place]) if place in found else None
             for place, one in enumerate(prepared)
         ]
 

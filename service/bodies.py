@@ -67,12 +67,10 @@ async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -
     if said.isdecimal() and int(said) > limits.size_bytes:
         raise _too_large(limits.size_bytes)
     begun = received(request)
-    if begun and begun.get("body") and not begun.get("more_body"):  # nearly always: it is whole
-        body = begun["body"]
-    else:
+    if begun is None or begun.get("more_body"):
         body = await _slow_bytes_of(request, begun, limits)
-    if len(body) > limits.size_bytes:
-        raise _too_large(limits.size_bytes)
+    else:  # nearly always: it is whole, and nothing is waited for
+        body = await _rest_of(request, begun, limits.size_bytes)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:

@@ -57,13 +57,13 @@ def effort_within(index: ItemIndex, narrow: ItemIndex, count: int, limits: Limit
     return Effort(depth * more, max(1, round(lists * more)), most_lists(narrow, limits))
 
 
-def more_efforts(index: ItemIndex, tried: Effort, limits: Limits) -> Sequence[Effort]:
+def more_efforts(index: ItemIndex, tried: Effort) -> Sequence[Effort]:
     """Return how to search the whole index where too few were found: deeper, then all over."""
     if index.nprobe is None:
         return [Effort()]
-    most = max(index.nprobe, most_lists(index, limits))
-    least = round(4 * index.nprobe * max(1.0, tried.depth))
-    return [Effort(4 * tried.depth, least, most), Effort(math.inf, most, most)]
+    least = round(4 * index.nprobe * tried.depth)
+    everywhere = Effort(math.inf, tried.most or index.list_count, tried.most)
+    return [tried._replace(depth=4 * tried.depth, least=least), everywhere]
 
 
 def most_lists(index: ItemIndex, limits: Limits) -> int:

@@ -154,7 +154,7 @@ class Search:
         if eligible.count <= self.limits.few:
             return self._best(ask, eligible.rows())
         tried = effort_for(self.index, ask.count, 1.0, self.limits)
-        for effort in more_efforts(self.index, tried, self.limits):
+        for effort in more_efforts(self.index, tried):
             way = Way(self.index, effort, eligible)
             rows = known(way.ask(ask.query[np.newaxis], ask.count + slack(ask.count)))
             if len(rows) >= wanted:

@@ -4,9 +4,10 @@ Exact (`Flat`) up to 50,000 items, where it is fast enough; above that `IVF...,S
 memory and recall under exclusions it beats the graph indexes that were measured.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,7 @@ from index.searching.limits import LIMITS
 from index.searching.scores import best_of_each
 
 FLAT, FLAT_LIMIT = "Flat", 50_000
-WANTED_RECALL = (
-    0.96  # of each count: a hundredth in hand for other queries, and what is excluded
-)
+WANTED_RECALL = 0.96  # a hundredth in hand for other queries, and for what is excluded
 STEPS = 256  # from the nearest centre to the mean of all: how finely the reach is tuned
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once
@@ -93,23 +92,33 @@ def tune(
     `nprobe` becomes the number of lists that a query for TUNED_COUNT visits so, on average.
     """
     truth = exact_neighbours(vectors, queries, max(REPORTED_COUNTS))
+    measured = {n: Measured(vectors, queries, truth[:, :n]) for n in REPORTED_COUNTS}
     reaches: dict[float, float] = {}
-    step = 0
-    for count in REPORTED_COUNTS:
-        chosen = max(100, len(queries) * TUNED_COUNT // count)
-        measured = Measured(vectors, queries[:chosen], truth[:chosen, :count])
-        depth = count / TUNED_COUNT
-
-        def recall_at(step: int, depth: float = depth, measured: Measured = measured) -> float:
-            return measured.recall(index.reaching(reaches | {depth: 1 - step / STEPS}))
-
-        step = least(recall_at, step, STEPS)
-        reaches[depth] = 1 - step / STEPS
+    for count, own in measured.items():
+        some = own.first(max(100, len(queries) * TUNED_COUNT // count))
+        reaches[count / TUNED_COUNT] = reach_for(index, reaches, count / TUNED_COUNT, some)
         if count == TUNED_COUNT:  # how deep others look depends on it
             index.handle.nprobe = mean_lists(index.reaching(reaches), queries)
     tuned = index.reaching(reaches)
-    given = {n: Measured(vectors, queries, truth[:, :n]).recall(tuned) for n in REPORTED_COUNTS}
-    return tuned, given
+    return tuned, {count: own.recall(tuned) for count, own in measured.items()}
+
+
+def reach_for(
+    index: ItemIndex, reaches: Mapping[float, float], depth: float, measured: "Measured"
+) -> float:
+    """Return the greatest reach at a depth that gives the recall; the least there is, if none.
+
+    reaches  of the lesser depths: it is less than any of them
+    """
+
+    def reach_of(step: int) -> float:
+        return 1 - step / STEPS
+
+    def recall_at(step: int) -> float:
+        return measured.recall(index.reaching({**reaches, depth: reach_of(step)}))
+
+    tried = round((1 - min(reaches.values(), default=1.0)) * STEPS)
+    return reach_of(least(recall_at, tried, STEPS))
 
 
 def mean_lists(index: ItemIndex, queries: Floats) -> int:
@@ -130,6 +139,10 @@ class Measured:
     vectors: Floats
     queries: Floats
     truth: NDArray[np.int64]
+
+    def first(self, count: int) -> Self:
+        """Return the first so many of the queries."""
+        return replace(self, queries=self.queries[:count], truth=self.truth[:count])
 
     def recall(self, index: ItemIndex) -> float:
         """Return the share of the exact best that the first look at an index gives.
