@@ -33,8 +33,8 @@ def virtual(context):
     """Vectors that are no item's: each positive, turned a little, once per row."""
     count = len(context.positives)
     turned = torch.roll(context.positives, 1, dims=1)[None].expand(count, -1, -1)
-    nothing = torch.zeros(count, count, dtype=torch.bool)
-    return Negatives(turned, torch.zeros(count, count), nothing)
+    log_q = torch.zeros(count, count, device=turned.device)
+    return Negatives(turned, log_q, torch.zeros_like(log_q, dtype=torch.bool))
 
 
 def not_a_number(context):
