@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,35 @@ def digest_of(ids: Sequence[str]) -> str:
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()
+
+
+class Texts(NamedTuple):
+    """Ids side by side, each in as many bytes as the longest of them takes.
+
+    window   [ids, longest]  uint8; what stands behind an id that is shorter means nothing
+    lengths  [ids]           int64, bytes
+    """
+
+    window: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+
+    @property
+    def is_even(self) -> bool:
+        """Return whether all are of one length."""
+        return bool((self.lengths == self.window.shape[1]).all())
+
+    def is_own(self) -> NDArray[np.bool_]:
+        """Tell which bytes are an id's own; [ids, longest]."""
+        own: NDArray[np.bool_] = np.arange(self.window.shape[1]) < self.lengths[:, np.newaxis]
+        return own
+
+    def joined(self) -> bytes:
+        """Return the ids one after the other, without separators."""
+        return (self.window if self.is_even else self.window[self.is_own()]).tobytes()
+
+    def bounds(self) -> list[int]:
+        """Return where each id begins in `joined`, and where the last one ends."""
+        return list(accumulate(self.lengths.tolist(), initial=0))
 
 
 @dataclass(frozen=True)
@@ -71,11 +100,12 @@ class IdTable:
         places = self._places_of(wanted)
         rows = np.where(self.hashes[places] == wanted, self.rows[places], -1).astype(np.int32)
         positions = np.flatnonzero(rows >= 0)
-        stored, bounds = self._stretches(rows[positions])
-        ends = list(accumulate(map(len, encoded), initial=0))
-        if bounds == ends and stored == b"".join(encoded):
+        texts = self.texts_of(rows[positions])
+        stored = texts.joined()
+        if texts.lengths.tolist() == list(map(len, encoded)) and stored == b"".join(encoded):
             return rows  # what nearly every question comes to
-        for position, (begin, end) in zip(positions.tolist(), pairwise(bounds), strict=True):
+        bounds = pairwise(texts.bounds())
+        for position, (begin, end) in zip(positions.tolist(), bounds, strict=True):
             if stored[begin:end] != encoded[position]:
                 rows[position] = -1
         return rows
@@ -111,14 +141,6 @@ class IdTable:
         ends = accumulate(map(len, lists), initial=0)
         return [rows[begin:end] for begin, end in pairwise(ends)]
 
-    def ids_of_each(self, lists: Sequence[Rows]) -> list[list[str]]:
-        """Return `ids_of` each list, all read together."""
-        if not lists:
-            return []
-        ids = self.ids_of(np.concatenate(lists))
-        ends = list(accumulate(map(len, lists), initial=0))
-        return [ids[begin:end] for begin, end in pairwise(ends)]
-
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
         if len(rows) <= AT_ONCE:
@@ -127,22 +149,26 @@ class IdTable:
         return [one for part in parts for one in self._ids_of(part)]
 
     def _ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
-        encoded, bounds = self._stretches(rows)
+        texts = self.texts_of(rows)
+        encoded, bounds = texts.joined(), texts.bounds()
         text = encoded.decode()
         if text.isascii():  # a character is a byte, and cutting text is twice as fast
             return [text[begin:end] for begin, end in pairwise(bounds)]
         return [encoded[begin:end].decode() for begin, end in pairwise(bounds)]
 
-    def _stretches(self, rows: Sequence[int] | Rows) -> tuple[bytes, list[int]]:
-        """Return the ids of rows side by side, and where each begins and the last one ends."""
+    def texts_of(self, rows: Sequence[int] | Rows) -> Texts:
+        """Return the ids of rows, in the order asked, as bytes."""
         chosen = np.asarray(rows, dtype=np.int64)
-        starts = self.offsets[chosen]
-        lengths = self.offsets[chosen + 1] - starts
-        bounds = np.zeros(len(chosen) + 1, dtype=np.int64)
-        lengths.cumsum(out=bounds[1:])
-        shifts = (starts - bounds[:-1]).repeat(lengths)
-        shifts += np.arange(len(shifts))
-        return self.blob.take(shifts).tobytes(), bounds.tolist()
+        starts = self.offsets.take(chosen)
+        lengths = self.offsets.take(chosen + 1) - starts
+        longest = int(lengths.max(initial=1))
+        last = len(self.blob) - longest  # where such a stretch can begin
+        windows = np.ndarray((last + 1,), f"S{longest}", self.blob, strides=(1,))
+        read = windows[np.minimum(starts, last)]  # many bytes at once, wherever they begin
+        window = read.view(np.uint8).reshape(len(chosen), longest)
+        for place in np.flatnonzero(starts > last).tolist():
+            window[place, : lengths[place]] = self.blob[starts[place] :][: lengths[place]]
+        return Texts(window, lengths)
 
     def hashes_by_row(self) -> NDArray[np.uint64]:
         """Return the hash of each id in row order, as a cluster map names its items."""

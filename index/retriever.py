@@ -108,7 +108,7 @@ class Retriever:
             rows, scores = self._popular.find(prepared.count, prepared.excluded, scope), None
         else:
             rows, scores = self._search.find(_ask(prepared, scope))
-        return _answer(prepared, self.bundle.items.ids_of(rows), rows, scores)
+        return self._answer(prepared, rows, scores)
 
     def finish_quickly(
         self, prepared: Sequence[Prepared], denied: RowSet | None = None
@@ -132,10 +132,8 @@ class Retriever:
         for place, own in zip(asks, searched, strict=True):
             if own is not None:
                 found[place] = own
-        listed = self.bundle.items.ids_of_each([rows for rows, _ in found.values()])
-        ids = dict(zip(found, listed, strict=True))
         return [
-            _answer(one, ids[place], *found[place]) if place in found else None
+            self._answer(one, *found[place]) if place in found else None
             for place, one in enumerate(prepared)
         ]
 
@@ -176,6 +174,16 @@ class Retriever:
         known = rows[is_known]
         return known, unknown, None if len(known) else "no_known_items"
 
+    def _answer(self, prepared: Prepared, rows: Rows, scores: Floats | None) -> Answer:
+        return Answer(
+            items=self.bundle.items,
+            rows=rows,
+            scores=scores,
+            fallback=prepared.fallback,
+            unknown=prepared.unknown,
+            unknown_values=prepared.unknown_values,
+        )
+
     def _stored_history(self, user_id: str | None) -> Rows | None:
         if user_id is None or self.bundle.histories is None:
             return None
@@ -185,19 +193,6 @@ class Retriever:
 def _ask(prepared: Prepared, scope: Scope | None) -> Ask:
     assert prepared.query is not None  # who has none is told the popular items
     return Ask(prepared.query, prepared.count, prepared.excluded, scope)
-
-
-def _answer(
-    prepared: Prepared, item_ids: list[str], rows: Rows, scores: Floats | None
-) -> Answer:
-    return Answer(
-        item_ids=item_ids,
-        rows=rows,
-        scores=scores,
-        fallback=prepared.fallback,
-        unknown=prepared.unknown,
-        unknown_values=prepared.unknown_values,
-    )
 
 
 def _excluded(question: Question, named: Rows, history: Rows) -> Rows:

@@ -1,36 +1,38 @@
 """Between the caller's words and the index's: a request becomes a question, and back."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import orjson
 
 from index.attributes import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from index.searching.row_set import RowSet
+from service.composing import compose
 from service.filtering import filter_of
 from service.live.live_bundle import Live
 from service.live.live_clusters import Joined
 from service.metrics import Metrics
-from service.schemas.retrieval import Include, RetrieveAnswer, RetrieveRequest
+from service.schemas.retrieval import Candidate, Include, RetrieveAnswer, RetrieveRequest
 from service.schemas.similar import SimilarRequest
 
 One = TypeVar("One", RetrieveRequest, SimilarRequest)
 Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """What came of a question.
 
-    answer  None where that takes long
-    denied  what was denied when it was searched for
+    answer      None where that takes long
+    candidates  those of the answer as JSON; None where they are still to be written
+    denied      what was denied when it was searched for
     """
 
     prepared: Prepared
     answer: Answer | None
+    candidates: bytes | None
     denied: RowSet | None
 
 
@@ -46,7 +48,28 @@ def give(
         prepared = prepare(live, asked)
     with metrics.search_s.time():
         answers = live.retriever.finish_quickly(prepared, denied)
-    return [Given(*one, denied) for one in zip(prepared, answers, strict=True)]
+    candidates = write_plain(live, asked, answers, metrics)
+    given = zip(prepared, answers, candidates, strict=True)
+    return [Given(*one, denied) for one in given]
+
+
+def write_plain(
+    live: Live, asked: Sequence[One], answers: Sequence[Answer | None], metrics: Metrics
+) -> list[bytes | None]:
+    """Write the candidates of those who want no more than ids and scores, all together."""
+    written: list[bytes | None] = [None] * len(answers)
+    plain = {
+        place: answer
+        for place, (one, answer) in enumerate(zip(asked, answers, strict=True))
+        if answer is not None and answer.scores is not None and not one.include
+    }
+    began = time.perf_counter()
+    composed = compose(live.bundle.items, list(plain.values())) if plain else None
+    if composed is not None:
+        metrics.write_s.observe(time.perf_counter() - began)
+        for place, own in zip(plain, composed, strict=True):
+            written[place] = own
+    return written
 
 
 def prepare_users(live: Live, asked: Sequence[RetrieveRequest]) -> list[Prepared]:
@@ -76,9 +99,22 @@ def similar_of(asked: SimilarRequest) -> SimilarQuestion:
     return SimilarQuestion(asked.item_id, asked.k, asked.exclude, filter_of(asked.filter))
 
 
-def tell(live: Live, joined: Joined | None, answer: Answer, include: Include) -> RetrieveAnswer:
-    """Put the index's answer into the caller's words, with what was asked for besides."""
-    told = answer_of(live.bundle.version, answer)
+def tell(
+    live: Live,
+    joined: Joined | None,
+    answer: Answer,
+    include: Include,
+    written: bytes | None = None,
+) -> RetrieveAnswer:
+    """Put the index's answer into the caller's words, with what was asked for besides.
+
+    written  its candidates as JSON, where that is done already
+    """
+    if written is not None:
+        candidates = cast(list[Candidate], orjson.Fragment(written))
+    else:
+        candidates = candidates_of(answer)
+    told = answer_of(live.bundle.version, candidates, answer)
     if "clusters" in include:
         add_clusters(told, joined)
     if "attributes" in include:
@@ -86,16 +122,18 @@ def tell(live: Live, joined: Joined | None, answer: Answer, include: Include) ->
     return told
 
 
-def answer_of(version: str, answer: Answer) -> RetrieveAnswer:
-    """Tell candidates with their scores, and what was unusual."""
-    scores = [None] * len(answer.item_ids) if answer.scores is None else answer.scores
-    told: RetrieveAnswer = {
-        "bundle": version,
-        "candidates": [
-            {"item_id": item_id, "score": score}
-            for item_id, score in zip(answer.item_ids, scores, strict=True)
-        ],
-    }
+def candidates_of(answer: Answer) -> list[Candidate]:
+    """Tell candidates with their scores."""
+    scores = [None] * len(answer.rows) if answer.scores is None else answer.scores
+    return [
+        {"item_id": item_id, "score": score}
+        for item_id, score in zip(answer.item_ids, scores, strict=True)
+    ]
+
+
+def answer_of(version: str, candidates: list[Candidate], answer: Answer) -> RetrieveAnswer:
+    """Tell candidates, and what was unusual."""
+    told: RetrieveAnswer = {"bundle": version, "candidates": candidates}
     if answer.fallback:
         told["fallback"] = answer.fallback
     if answer.unknown:

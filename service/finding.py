@@ -123,14 +123,15 @@ class Turns(Generic[One]):
                 return None
             self._give_from(place, denied)
         given = self.given[place]
-        answer = given.answer
+        answer, candidates = given.answer, given.candidates
         if answer is not None and given.denied is not denied:
             with self.metrics.search_s.time():
                 (answer,) = self.live.retriever.finish_quickly([given.prepared], denied)
+            candidates = None
         if answer is None:
             return None
         del self.given[place]  # 256 answers of a batch would be much to keep
-        return self._written(place, answer, given.prepared)
+        return self._written(place, answer, given.prepared, candidates)
 
     def take_long(self, place: int) -> bytes:
         """Answer the question at a place, whatever it takes."""
@@ -149,10 +150,15 @@ class Turns(Generic[One]):
         given = give(self.live, self.prepare, chosen, denied, self.metrics)
         self.given.update(enumerate(given, start=place))
 
-    def _written(self, place: int, answer: Answer, prepared: Prepared) -> bytes:
+    def _written(
+        self, place: int, answer: Answer, prepared: Prepared, candidates: bytes | None = None
+    ) -> bytes:
         self.metrics.count_answer(answer, prepared)
+        wanted = (self.live, self.joined, answer, self.asked[place].include)
+        if candidates is not None:
+            return json_bytes(tell(*wanted, candidates))
         with self.metrics.write_s.time():
-            return json_bytes(tell(self.live, self.joined, answer, self.asked[place].include))
+            return json_bytes(tell(*wanted))
 
 
 def at_once(works: Sequence[int], most: int = AT_ONCE, most_work: int = MUCH_WORK) -> int:

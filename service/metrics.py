@@ -147,7 +147,7 @@ class Metrics:
 
     def count_answer(self, answer: Answer, asked: Prepared) -> None:
         """Count one answer to a question."""
-        found = len(answer.item_ids)
+        found = len(answer.rows)
         self.returned.observe(found)
         if found < asked.count:
             self.short.labels("filter" if asked.wanted else "eligible").inc()

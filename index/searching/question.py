@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
-from index.id_table import Rows
+from index.id_table import IdTable, Rows
 from index.item_index import Floats
 from index.searching.scope import Key
 
@@ -62,16 +63,22 @@ class Prepared:
 class Answer:
     """Candidates, best first.
 
-    rows            [count]  of the items, for whoever wants to know more of them
+    items           the ids of all rows
+    rows            [count]  of the items
     scores          [count]  exact inner products; None where popular items were returned
     fallback        why popular items were returned; None where the history answered
     unknown         ids of the history that the bundle does not hold
     unknown_values  attribute -> values asked for that no item has
     """
 
-    item_ids: list[str]
+    items: IdTable
     rows: Rows
     scores: Floats | None
     fallback: Fallback | None
     unknown: list[str]
     unknown_values: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """Return the ids of the candidates."""
+        return self.items.ids_of(self.rows)

@@ -1,0 +1,80 @@
+"""Candidates of many answers as JSON, composed together from their bytes.
+
+A text, a number and a dictionary for each candidate, made one by one, would cost more than
+finding it. Here a table of bytes is filled a column at a time: a line is a candidate.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.id_table import IdTable
+from index.item_index import Floats
+from index.retriever import Answer
+
+Bytes = NDArray[np.uint8]
+
+BEFORE_ID, BEFORE_SCORE, AFTER = b'{"item_id":"', b'","score":', b"},"
+SCORE = b"-0.000000000"  # the sign may be a space: JSON lets one stand before a number
+BILLION, MILLION, THOUSAND = np.uint32(10**9), np.uint32(10**6), np.uint32(1_000)
+MOST, LEAST = 2.0, 2.0**-6  # between them nine decimals tell a float32 exactly
+DIGITS = np.array([list(b"%03d" % number) for number in range(1_000)], dtype=np.uint8)
+IS_ESCAPED = np.array([byte < ord(" ") or byte in b'"\\' for byte in range(256)])
+
+
+def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
+    """Write the candidates of each answer as a JSON array of `item_id` and `score`.
+
+    answers  with scores
+
+    returns  None where it takes more care: an id that JSON escapes, a score that nine decimals
+             do not tell
+    """
+    scores = np.concatenate([_scores_of(one) for one in answers])
+    texts = items.texts_of(np.concatenate([one.rows for one in answers]))
+    if not are_told(scores) or IS_ESCAPED.take(texts.window).any():
+        return None
+    lines = composed(texts.window, scores)
+    widths = texts.lengths + (lines.shape[1] - texts.window.shape[1])
+    if texts.is_even:
+        written = lines.tobytes()
+    else:
+        is_used = np.ones(lines.shape, dtype=np.bool_)
+        first = len(BEFORE_ID)
+        is_used[:, first : first + texts.window.shape[1]] = texts.is_own()
+        written = lines[is_used].tobytes()
+    places = accumulate((len(one.rows) for one in answers), initial=0)
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    bounds = starts[list(places)].tolist()
+    return [b"[%b]" % written[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
+
+
+def are_told(scores: Floats) -> bool:
+    """Tell whether nine decimals say each score so that reading it gives it back."""
+    sizes = np.abs(scores)
+    is_told = ((sizes >= LEAST) & (sizes < MOST)) | (sizes == 0)
+    return bool(is_told.all())
+
+
+def composed(ids: Bytes, scores: Floats) -> Bytes:
+    """Return a line for each candidate, as wide as the widest; [candidates, width]."""
+    width = ids.shape[1]
+    pattern = BEFORE_ID + bytes(width) + BEFORE_SCORE + SCORE + AFTER
+    lines = np.empty((len(ids), len(pattern)), dtype=np.uint8)
+    lines[:] = np.frombuffer(pattern, dtype=np.uint8)
+    lines[:, len(BEFORE_ID) : len(BEFORE_ID) + width] = ids
+    first = len(BEFORE_ID) + width + len(BEFORE_SCORE)
+    lines[:, first : first + len(SCORE)][scores >= 0, 0] = ord(" ")
+    billionths = np.rint(np.abs(scores).astype(np.float64) * 1e9).astype(np.uint32)
+    lines[:, first + 1] += (billionths // BILLION).astype(np.uint8)
+    for place, unit in ((3, MILLION), (6, THOUSAND), (9, np.uint32(1))):
+        digits = DIGITS.take(billionths // unit % THOUSAND, axis=0)
+        lines[:, first + place : first + place + 3] = digits
+    return lines
+
+
+def _scores_of(answer: Answer) -> Floats:
+    assert answer.scores is not None  # popular items are written one by one
+    return answer.scores

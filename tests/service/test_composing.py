@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from index.id_table import build_id_table
+from index.searching.question import Answer
+from service.composing import compose
+
+ODD_IDS = ['quo"ted', "back\\slash", "line\nbreak", "\x00", "\x1f"]
+
+
+def answer(table, rows, scores):
+    return Answer(
+        items=table,
+        rows=np.array(rows, dtype=np.int32),
+        scores=np.array(scores, dtype=np.float32),
+        fallback=None,
+        unknown=[],
+    )
+
+
+def plain(rows, scores):
+    """What a caller should read."""
+    return [(row, np.float32(score)) for row, score in zip(rows, scores, strict=True)]
+
+
+def read(table, written):
+    """What a caller reads: rows and scores as float32."""
+    told = json.loads(written)
+    rows = table.rows_of([one["item_id"] for one in told]).tolist()
+    assert all(list(one) == ["item_id", "score"] for one in told)
+    return plain(rows, [one["score"] for one in told])
+
+
+# scores that nine decimals tell; others are left to the writer of one by one
+sizes = st.one_of(st.floats(2**-6, 2.0, width=32, exclude_max=True), st.just(0.0))
+signed = st.builds(
+    lambda size, is_negative: -size if is_negative else size, sizes, st.booleans()
+)
+ids = st.text(
+    st.characters(min_codepoint=32, exclude_characters='"\\', exclude_categories=["Cs"]),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(st.data())
+def test_ids_and_scores_come_back_as_they_were(data):
+    table = build_id_table(data.draw(st.lists(ids, min_size=1, max_size=8, unique=True)))
+    row = st.integers(0, len(table) - 1)
+    pairs = data.draw(
+        st.lists(st.lists(st.tuples(row, signed), max_size=6), min_size=1, max_size=4)
+    )
+    asked = [([row for row, _ in own], [score for _, score in own]) for own in pairs]
+    written = compose(table, [answer(table, *own) for own in asked])
+    assert [read(table, one) for one in written] == [plain(*own) for own in asked]
+
+
+def test_the_text_is_json_as_people_read_it():
+    table = build_id_table(["a", "long"])
+    (written,) = compose(table, [answer(table, [1, 0], [0.5, -0.25])])
+    assert written == (
+        b'[{"item_id":"long","score": 0.500000000},{"item_id":"a","score":-0.250000000}]'
+    )
+
+
+def test_who_finds_nothing_is_told_an_empty_list():
+    table = build_id_table(["a"])
+    assert compose(table, [answer(table, [], []), answer(table, [0], [0.5])])[0] == b"[]"
+    assert compose(table, [answer(table, [], [])]) == [b"[]"]
+
+
+@pytest.mark.parametrize("odd", ODD_IDS)
+def test_an_id_that_json_escapes_is_left_to_another(odd):
+    table = build_id_table(["plain", odd])
+    assert compose(table, [answer(table, [0], [0.5])]) is not None
+    assert compose(table, [answer(table, [0, 1], [0.5, 0.5])]) is None
+
+
+@pytest.mark.parametrize("score", [2.0, -3.0, 0.0001, float("nan"), float("inf")])
+def test_a_score_that_nine_decimals_do_not_tell_is_left_to_another(score):
+    table = build_id_table(["a"])
+    assert compose(table, [answer(table, [0], [score])]) is None
