@@ -28,6 +28,7 @@ from index.searching.row_set import RowSet
 from index.searching.scope import Scope
 from index.searching.scores import Found, best_of, best_of_each
 
+MARKS = 1 << 16  # by which excluded rows are told from others, a few of those in error
 EXCLUDED_ALIKE = 64  # who excludes many more than others would make all fetch as many
 
 
@@ -196,6 +197,16 @@ def drop_excluded(rows: Rows, excluded: Sequence[Rows]) -> None:
         return
     questions = np.arange(len(excluded), dtype=np.int64) << 32
     barred += questions.repeat([len(one) for one in excluded])  # so that all of them ascend
-    asked = rows + questions[:, np.newaxis]
-    places = np.searchsorted(barred, asked)
-    rows[barred.take(places, mode="clip") == asked] = -1
+    asked = (rows + questions[:, np.newaxis]).ravel()
+    is_marked = np.zeros(MARKS, dtype=np.bool_)  # nearly all rows are found to be free by that
+    is_marked[mark_of(barred)] = True
+    doubtful = np.flatnonzero(is_marked[mark_of(asked)])
+    places = np.searchsorted(barred, asked[doubtful])
+    is_barred = barred.take(places, mode="clip") == asked[doubtful]
+    rows.flat[doubtful[is_barred]] = -1
+
+
+def mark_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a mark of each number, of MARKS there are."""
+    marks: NDArray[np.int64] = (numbers ^ (numbers >> 26)) & (MARKS - 1)
+    return marks

@@ -19,7 +19,7 @@ from index.searching.limits import LIMITS
 from index.searching.scores import best_of_each
 
 FLAT, FLAT_LIMIT = "Flat", 50_000
-WANTED_RECALL = 0.96  # a hundredth in hand for other queries, and for what is excluded
+WANTED_RECALL = 0.956  # half a hundredth in hand: a mean of 1,000 queries is told within 0.002
 STEPS = 256  # from the nearest centre to the mean of all: how finely the reach is tuned
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once

@@ -12,6 +12,7 @@ from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.searching.limits import Limits
 from index.searching.row_set import RowSet
+from index.searching.search import drop_excluded
 from index.shelf import Shelf
 from tests.handmade import mean_query, publish_handmade
 
@@ -213,3 +214,25 @@ def test_filters_that_are_not_used_are_forgotten_before_memory_runs_out(bundle):
         assert sorted(answer.rows.tolist()) == eligible
         assert scopes._kept_bytes <= scopes._limit_bytes
     assert 1 < len(scopes._kept) < 5
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(-1, 50), max_size=8), st.sets(st.integers(0, 50)))),
+    st.integers(0, 2**22),
+)
+def test_excluded_rows_are_dropped_and_no_others(questions, far):
+    """`far` moves the rows, so that different ones get one mark."""
+    moved = [
+        [row + far * (row % 3) if row >= 0 else -1 for row in rows] for rows, _ in questions
+    ]
+    barred = [sorted(row + far * (row % 3) for row in rows) for _, rows in questions]
+    most = max((len(rows) for rows in moved), default=0)
+    rows = np.array([own + [-1] * (most - len(own)) for own in moved], dtype=np.int32)
+    left = rows.reshape(len(questions), most).copy()
+    if questions:
+        drop_excluded(left, [np.array(own, dtype=np.int32) for own in barred])
+    expected = [
+        [-1 if row in own else row for row in found]
+        for found, own in zip(rows.tolist(), barred, strict=True)
+    ]
+    assert left.tolist() == expected
