@@ -63,11 +63,11 @@ async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -
     Raises BodyTooLargeError as soon as that shows, SlowBodyError, InvalidBodyError with every
     fault, ClientDisconnect.
     """
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limits.size_bytes:
-        raise _too_large(limits.size_bytes)
     begun = received(request)
     if begun is None or begun.get("more_body"):
+        said = request.headers.get("content-length", "")
+        if said.isdecimal() and int(said) > limits.size_bytes:
+            raise _too_large(limits.size_bytes)
         body = await _slow_bytes_of(request, begun, limits)
     else:  # nearly always: it is whole, and nothing is waited for
         body = await _rest_of(request, begun, limits.size_bytes)

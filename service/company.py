@@ -6,8 +6,7 @@ waiting for that: the first to have its turn takes along those that stand behind
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.answering import Given
@@ -51,15 +50,14 @@ class Company:
         self._most_work = most_work
         self._waiting: deque[Waiting] = deque()
 
-    @contextmanager
-    def waiting(self, one: Waiting) -> Iterator[None]:
-        """Let a question wait here; whatever becomes of its caller, it leaves at the end."""
+    def enter(self, one: Waiting) -> None:
+        """Let a question wait here; whatever becomes of its caller, it must `leave`."""
         self._waiting.append(one)
-        try:
-            yield
-        finally:
-            if one.given is None and one in self._waiting:
-                self._waiting.remove(one)
+
+    def leave(self, one: Waiting) -> None:
+        """Let it wait no longer, answered or not."""
+        if one.given is None and one in self._waiting:
+            self._waiting.remove(one)
 
     def answer(self, one: Waiting) -> Given:
         """Answer a question, and with it those that came after it.

@@ -54,9 +54,12 @@ class Finder:
             return (await self.answer(request, live, prepare_users, [asked]))[0]
         turns = self._turns_of(live, prepare_users, [asked])
         waiting = Waiting(live, asked, work_of(live, asked))
-        with self._company.waiting(waiting):
+        self._company.enter(waiting)
+        try:
             work = partial(self._take_one, turns, waiting)
             body = await self._admission.run(request, work, waiting.is_found)
+        finally:
+            self._company.leave(waiting)
         return await self._at_length(turns, 0) if body is None else body
 
     def _give(self, live: Live, asked: Sequence[RetrieveRequest]) -> list[Given]:

@@ -37,7 +37,8 @@ def retrieval_routes(
         with metrics.total_s.time():
             asked = await read_body(request, RetrieveRequest, limits)
             live = live_bundle.get()  # once: the request ends on the bundle it began with
-            refuse_unknown(live, [("filter", asked.filter)])
+            if asked.filter:
+                refuse_unknown(live, [("filter", asked.filter)])
             body = await finder.answer_one(request, live, asked)
             return written_response(body, headers=NO_STORE)
 

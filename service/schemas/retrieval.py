@@ -6,7 +6,15 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from index.retriever import Fallback
-from service.schemas.shared import ID_LENGTH, Asked, Id, Ids, Value, example
+from service.schemas.shared import (
+    ID_LENGTH,
+    Asked,
+    Id,
+    Ids,
+    Value,
+    example,
+    none_by_default,
+)
 
 MAX_COUNT, DEFAULT_COUNT = 1_000, 100
 MOST_QUESTIONS = 256
@@ -37,19 +45,19 @@ class RetrieveRequest(Asked):
         le=MAX_COUNT,
         description="how many candidates; fewer come only where fewer are eligible",
     )
-    exclude: Ids = Field(default=[], description="item ids never to return")
+    exclude: Ids = none_by_default(list, "item ids never to return")
     exclude_seen: bool = Field(
         default=True, description="whether the items of the whole history are excluded too"
     )
-    filter: Annotated[dict[Attribute, Values], Field(max_length=MOST_ATTRIBUTES)] = Field(
-        default={},
-        description="attribute -> values: an item must have one of them, for each attribute "
-        "named. `GET /bundle` tells the attributes, under `filters`; numbers and booleans are "
-        "compared as text",
+    filter: Annotated[dict[Attribute, Values], Field(max_length=MOST_ATTRIBUTES)] = (
+        none_by_default(
+            dict,
+            "attribute -> values: an item must have one of them, for each attribute "
+            "named. `GET /bundle` tells the attributes, under `filters`; numbers and booleans "
+            "are compared as text",
+        )
     )
-    include: Include = Field(
-        default=[], description="what to tell of each candidate besides its score"
-    )
+    include: Include = none_by_default(list, "what to tell of each candidate besides its score")
 
 
 class BatchRequest(Asked):

@@ -5,7 +5,7 @@ a key with nothing to say is absent, and described by the same types in /openapi
 group of calls has a file of its own beside this one.
 """
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema
@@ -77,6 +77,16 @@ Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH, fail_fast=True)]
 def example(**values: JsonValue) -> ConfigDict:
     """Show values on /docs, ready to be sent; for `model_config`, which it is merged into."""
     return ConfigDict(json_schema_extra={"examples": [values]})
+
+
+def none_by_default(kind: type[list[Any]] | type[dict[str, Any]], description: str) -> Any:  # noqa: ANN401  # as `Field` itself
+    """Describe a field that is empty where it is absent.
+
+    Made anew for each question: pydantic would copy a default deeply, 2 us each.
+    """
+    return Field(
+        default_factory=kind, description=description, json_schema_extra={"default": kind()}
+    )
 
 
 class Asked(BaseModel):
