@@ -7,20 +7,24 @@ from torch import Tensor
 
 from trainer.data.histories import Histories
 
+MOST_CELLS = 64 * 2**20  # of a table of users and items: a byte each
+
 
 @dataclass(frozen=True)
 class KnownPositives:
     """All training positives of every user, on one device.
 
-    offsets     [users + 1]  int64
-    item_rows   [count]      int64, each user's
-    pairs       [count]      int64, user * items + item, ascending
+    offsets     [users + 1]     int64
+    item_rows   [count]         int64, each user's
+    pairs       [count]         int64, user * items + item, ascending
+    table       [users, items]  bool, the same once more; None where it would be large
     item_count  of the catalogue
     """
 
     offsets: Tensor
     item_rows: Tensor
     pairs: Tensor
+    table: Tensor | None
     item_count: int
 
     def of(self, user_rows: Tensor, rows: Tensor) -> Tensor:
@@ -37,7 +41,9 @@ class KnownPositives:
         return self.pairs[places] == wanted
 
     def _of_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
-        """Mark columns by walking the users' few positives, not all [batch, n] pairs."""
+        """Read the table; without one, walk the users' few positives, not [batch, n] pairs."""
+        if self.table is not None:
+            return self.table.index_select(0, user_rows).index_select(1, rows)
         columns = torch.arange(len(rows), device=rows.device)
         column_of = torch.full((self.item_count,), -1, device=rows.device)
         column_of[rows] = columns
@@ -61,13 +67,18 @@ class KnownPositives:
 
 
 def known_positives(
-    histories: Histories, item_count: int, device: torch.device
+    histories: Histories, item_count: int, device: torch.device, most_cells: int = MOST_CELLS
 ) -> KnownPositives:
-    """Gather the training positives of every user."""
+    """Gather the training positives of every user; in a table, too, up to so many cells."""
     offsets = torch.from_numpy(histories.offsets)
     item_rows = torch.from_numpy(histories.item_rows).long()
     users = torch.repeat_interleave(torch.arange(len(offsets) - 1), torch.diff(offsets))
     pairs = torch.sort(users * item_count + item_rows).values
+    table = None
+    if (len(offsets) - 1) * item_count <= most_cells:
+        table = torch.zeros(len(offsets) - 1, item_count, dtype=torch.bool)
+        table[users, item_rows] = True
+        table = table.to(device)
     return KnownPositives(
-        offsets.to(device), item_rows.to(device), pairs.to(device), item_count
+        offsets.to(device), item_rows.to(device), pairs.to(device), table, item_count
     )

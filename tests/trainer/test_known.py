@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from tests.trainer.worlds import as_histories
-from trainer.known import known_positives
+from trainer.known import MOST_CELLS, known_positives
 
 ITEM_COUNT = 12
 ITEMS = st.integers(0, ITEM_COUNT - 1)
@@ -22,11 +22,12 @@ def by_brute_force(taken, users, rows):
     return [[item in taken[user] for item in rows] for user in users]
 
 
-@given(questions())
+@given(questions(), st.sampled_from([0, MOST_CELLS]))
 @settings(deadline=None, derandomize=True)
-def test_shared_rows_agree_with_brute_force(question):
+def test_shared_rows_agree_with_brute_force(question, most_cells):
     taken, users, rows = question
-    known = known_positives(as_histories(taken), ITEM_COUNT, CPU)
+    known = known_positives(as_histories(taken), ITEM_COUNT, CPU, most_cells)
+    assert (known.table is None) == (most_cells == 0)
     found = known.of(torch.tensor(users), torch.tensor(rows))
     assert found.tolist() == by_brute_force(taken, users, rows)
 
