@@ -10,6 +10,7 @@ from trainer.comparison.schedule import Schedule
 from trainer.comparison.store import Store
 
 SPREAD = "_spread"
+COSTS = ("seconds", "cpu_seconds", "seconds_per_step", "cpu_seconds_per_step")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Line:
     budget       None where the method has none to set
     temperature  None where it is not chosen yet
     seeds        of the finished runs; `wanted_count` is how many there shall be
-    figures      mean over the seeds; NAME_spread their standard deviation, from two seeds on
+    figures      mean over the seeds; NAME_spread their standard deviation, from two seeds on;
+                 COSTS are those of the first seed
     recalls      averaged over the seeds; empty where those of a run are not at hand
     """
 
@@ -65,9 +67,19 @@ def _line(schedule: Schedule, dataset: str, name: str, budget: int | None) -> Li
         temperature=schedule.temperature_of(dataset, name),
         seeds=tuple(cell.config.seed for cell, _ in done),
         wanted_count=len(schedule.plan.seeds_of(name)),
-        figures=average([figures for _, figures in done]),
+        figures=figures_of([figures for _, figures in done]),
         recalls=_recalls(store, [cell for cell, _ in done]),
     )
+
+
+def figures_of(runs: list[Figures]) -> Figures:
+    """Average the runs, and take what they cost from the first.
+
+    A comparison may be finished on other machines: a mean over these says nothing.
+    """
+    costs = {name: runs[0].get(name) for name in COSTS if name in runs[0]} if runs else {}
+    kept = [{name: run[name] for name in run if name not in COSTS} for run in runs]
+    return average(kept) | costs
 
 
 def average(runs: list[Figures]) -> Figures:

@@ -28,8 +28,9 @@ validation recall@50 of seed 0 at the budget compared at; the best baseline by t
 validation recall@50, among those that encode no more items a step. Differences are relative,
 in brackets the 95 % interval of a paired bootstrap over users of seed-averaged recalls
 (1,000 resamples); p by Holm over the datasets. Budget: items encoded a step beyond positives
-and histories, candidates included; "-": the method has none to set. No figure comes from
-fewer than {LEAST_CASES} cases."""
+and histories, candidates included; "-": the method has none to set. Milliseconds are those of
+the first seed: later ones may come from other machines. No figure comes from fewer than
+{LEAST_CASES} cases."""
 
 
 def write_tables(

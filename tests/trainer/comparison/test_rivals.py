@@ -3,7 +3,7 @@ import pytest
 
 from trainer.comparison.rivals import best_baseline, compare_all, fixed_list_of
 from trainer.comparison.significance import resampled_means
-from trainer.comparison.summary import Line, average
+from trainer.comparison.summary import Line, average, figures_of
 
 CASES = 400
 
@@ -97,3 +97,15 @@ def test_a_mean_is_over_all_runs_and_a_spread_needs_two():
     assert average(runs[:1]) == runs[0]
     assert average([{"x": 1.0}, {"x": None}])["x"] is None
     assert average([]) == {}
+
+
+def test_what_a_method_costs_is_that_of_its_first_seed():
+    runs = [
+        {"recall@50": 0.2, "seconds_per_step": 0.03, "cpu_seconds": 60.0},
+        {"recall@50": 0.4, "seconds_per_step": 0.90, "cpu_seconds": 10.0},
+    ]
+    figures = figures_of(runs)
+    assert figures["recall@50"] == pytest.approx(0.3)
+    assert (figures["seconds_per_step"], figures["cpu_seconds"]) == (0.03, 60.0)
+    assert not {"seconds_per_step_spread", "cpu_seconds_spread"} & set(figures)
+    assert figures_of([]) == {}
