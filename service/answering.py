@@ -10,7 +10,7 @@ import orjson
 from index.attributes import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from index.searching.row_set import RowSet
-from service.composing import compose
+from service.composing import compose, spoken
 from service.filtering import filter_of
 from service.live.live_bundle import Live
 from service.live.live_clusters import Joined
@@ -64,10 +64,10 @@ def write_plain(
         if answer is not None and answer.scores is not None and not one.include
     }
     began = time.perf_counter()
-    composed = compose(live.bundle.items, list(plain.values())) if plain else None
-    if composed is not None:
+    together = compose(live.bundle.items, list(plain.values())) if plain else None
+    if together is not None:
         metrics.write_s.observe(time.perf_counter() - began)
-        for place, own in zip(plain, composed, strict=True):
+        for place, own in zip(plain, together, strict=True):
             written[place] = own
     return written
 
@@ -124,7 +124,9 @@ def tell(
 
 def candidates_of(answer: Answer) -> list[Candidate]:
     """Tell candidates with their scores."""
-    scores = [None] * len(answer.rows) if answer.scores is None else answer.scores
+    scores: Sequence[float | None] = [None] * len(answer.rows)
+    if answer.scores is not None:
+        scores = spoken(answer.scores)
     return [
         {"item_id": item_id, "score": score}
         for item_id, score in zip(answer.item_ids, scores, strict=True)

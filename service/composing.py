@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import IdTable
+from index.id_table import Aligned, IdTable
 from index.item_index import Floats
 from index.retriever import Answer
 
@@ -29,36 +29,50 @@ def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
 
     answers  with scores
 
-    returns  None where it takes more care: an id that JSON escapes, a score that nine decimals
-             do not tell
+    returns  None where it takes more care: an id that JSON escapes or that is much longer than
+             the others, a score that nine decimals do not tell
     """
     scores = np.concatenate([_scores_of(one) for one in answers])
-    texts = items.texts_of(np.concatenate([one.rows for one in answers]))
-    if not are_told(scores) or IS_ESCAPED.take(texts.window).any():
+    if not are_told(scores).all():
         return None
-    lines = composed(texts.window, scores)
-    widths = texts.lengths + (lines.shape[1] - texts.window.shape[1])
-    if texts.is_even:
-        written = lines.tobytes()
-    else:
-        is_used = np.ones(lines.shape, dtype=np.bool_)
-        first = len(BEFORE_ID)
-        is_used[:, first : first + texts.window.shape[1]] = texts.is_own()
-        written = lines[is_used].tobytes()
+    ids = items.aligned(np.concatenate([one.rows for one in answers]))
+    if ids is None or IS_ESCAPED.take(ids.window).any():
+        return None
+    lines = lines_of(ids.window, scores)
+    widths = ids.lengths + (lines.shape[1] - ids.window.shape[1])
     places = accumulate((len(one.rows) for one in answers), initial=0)
     starts = np.concatenate([[0], np.cumsum(widths)])
     bounds = starts[list(places)].tolist()
+    written = cut(lines, ids)
     return [b"[%b]" % written[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
 
 
-def are_told(scores: Floats) -> bool:
-    """Tell whether nine decimals say each score so that reading it gives it back."""
+def are_told(scores: Floats) -> NDArray[np.bool_]:
+    """Tell of each score whether reading nine decimals of it gives it back."""
     sizes = np.abs(scores)
-    is_told = ((sizes >= LEAST) & (sizes < MOST)) | (sizes == 0)
-    return bool(is_told.all())
+    is_told: NDArray[np.bool_] = ((sizes >= LEAST) & (sizes < MOST)) | (sizes == 0)
+    return is_told
 
 
-def composed(ids: Bytes, scores: Floats) -> Bytes:
+def spoken(scores: Floats) -> list[float]:
+    """Return scores that orjson writes as the same numbers that `compose` does."""
+    decimals = np.round(scores.astype(np.float64), 9).tolist()
+    return [
+        decimal if is_told else score
+        for decimal, is_told, score in zip(decimals, are_told(scores), scores, strict=True)
+    ]
+
+
+def cut(lines: Bytes, ids: Aligned) -> bytes:
+    """Return the lines one after the other, without what stands behind shorter ids."""
+    if ids.is_even:
+        return lines.tobytes()
+    is_used = np.ones(lines.shape, dtype=np.bool_)
+    is_used[:, len(BEFORE_ID) : len(BEFORE_ID) + ids.window.shape[1]] = ids.is_own()
+    return lines[is_used].tobytes()
+
+
+def lines_of(ids: Bytes, scores: Floats) -> Bytes:
     """Return a line for each candidate, as wide as the widest; [candidates, width]."""
     width = ids.shape[1]
     pattern = BEFORE_ID + bytes(width) + BEFORE_SCORE + SCORE + AFTER

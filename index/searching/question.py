@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 from index.id_table import IdTable, Rows
@@ -78,7 +77,7 @@ class Answer:
     unknown: list[str]
     unknown_values: Mapping[str, list[str]] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def item_ids(self) -> list[str]:
         """Return the ids of the candidates."""
         return self.items.ids_of(self.rows)

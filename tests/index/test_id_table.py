@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 
 from index.errors import BundleError
 from index.id_table import AT_ONCE, IdTable, build_id_table, digest_of, hashes_of, open_id_table
@@ -62,3 +63,29 @@ def test_a_table_of_no_ids_knows_none(tmp_path):
 
 def test_the_digest_tells_where_one_id_ends():
     assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+
+
+@given(st.data())
+def test_all_ids_are_read_as_they_were_written(data):
+    """However long one of them is, wherever it stands, however often it is asked for."""
+    ids = data.draw(
+        st.lists(texts | st.just("x" * 3_000), min_size=1, max_size=30, unique=True)
+    )
+    rows = data.draw(st.lists(st.integers(0, len(ids) - 1), max_size=60))
+    table = build_id_table(ids)
+    assert table.ids_of(rows) == [ids[row] for row in rows]
+    assert table.rows_of([ids[row] for row in rows]).tolist() == rows
+
+
+def test_a_long_id_does_not_make_the_others_wide():
+    table = build_id_table([*(f"item-{row}" for row in range(1_000)), "x" * 30_000, "last"])
+    assert table.aligned(range(1_000)).window.nbytes == 8_000
+    assert table.aligned(range(1_002)) is None
+
+
+def test_ids_of_one_length_stand_without_gaps():
+    aligned = build_id_table(["aa", "bb", "cc"]).aligned([2, 0])
+    assert (aligned.joined(), aligned.is_even) == (b"ccaa", True)

@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 
 from index.id_table import build_id_table
 from index.searching.question import Answer
-from service.composing import compose
+from service.bodies import json_bytes
+from service.composing import compose, spoken
 
 ODD_IDS = ['quo"ted', "back\\slash", "line\nbreak", "\x00", "\x1f"]
 
@@ -83,3 +84,23 @@ def test_an_id_that_json_escapes_is_left_to_another(odd):
 def test_a_score_that_nine_decimals_do_not_tell_is_left_to_another(score):
     table = build_id_table(["a"])
     assert compose(table, [answer(table, [0], [score])]) is None
+
+
+@given(st.lists(signed, min_size=1, max_size=8))
+def test_scores_written_one_by_one_are_the_same_numbers(scores):
+    table = build_id_table(["a"])
+    (written,) = compose(table, [answer(table, [0] * len(scores), scores)])
+    together = [one["score"] for one in json.loads(written)]
+    assert json.loads(json_bytes(spoken(np.array(scores, dtype=np.float32)))) == together
+
+
+def test_scores_that_nine_decimals_do_not_tell_are_written_in_full():
+    scores = np.array([1e-7, -300.25, 0.5], dtype=np.float32)
+    assert json_bytes(spoken(scores)) == b"[1e-7,-300.25,0.5]"
+
+
+def test_an_id_much_longer_than_the_others_is_left_to_another():
+    table = build_id_table([*(f"item-{row}" for row in range(200)), "x" * 30_000])
+    rows = [*range(200)]
+    assert compose(table, [answer(table, rows, [0.5] * 200)]) is not None
+    assert compose(table, [answer(table, [*rows, 200], [0.5] * 201)]) is None
