@@ -63,11 +63,10 @@ async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -
     Raises BodyTooLargeError as soon as that shows, SlowBodyError, InvalidBodyError with every
     fault, ClientDisconnect.
     """
+    if said_bytes(request) > limits.size_bytes:  # before any of it is asked for
+        raise _too_large(limits.size_bytes)
     begun = received(request)
     if begun is None or begun.get("more_body"):
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > limits.size_bytes:
-            raise _too_large(limits.size_bytes)
         body = await _slow_bytes_of(request, begun, limits)
     else:  # nearly always: it is whole, and nothing is waited for
         body = await _rest_of(request, begun, limits.size_bytes)
@@ -75,6 +74,14 @@ async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise InvalidBodyError(faults_of(error)) from error
+
+
+def said_bytes(request: Request) -> int:
+    """Return how large the head says that the body is; 0 where it does not say."""
+    for name, value in request.scope["headers"]:  # as they are: `request.headers` costs 3 us
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
 
 
 async def _slow_bytes_of(request: Request, begun: Message | None, limits: BodyLimits) -> bytes:

@@ -197,6 +197,17 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(bundles):
     assert b"connection: close" in told.lower()
 
 
+def test_a_body_that_says_it_is_too_large_is_not_even_asked_for(bundles):
+    """curl waits to be told to go on with a body over 1 MiB."""
+    asks_first = HEAD.replace(b"100", b"1048577").replace(
+        b"\r\n", b"\r\nExpect: 100-continue\r\n", 1
+    )
+    with served(bundles) as (client, _), closing(connect(client)) as connection:
+        connection.sendall(asks_first)
+        told = everything(connection)
+    assert told.startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_body_in_chunks_is_refused_once_it_is_too_large(bundles):
     def chunks():
         for _ in range(100):
