@@ -20,6 +20,7 @@ from index.searching.scores import best_of_each
 
 FLAT, FLAT_LIMIT = "Flat", 50_000
 WANTED_RECALL = 0.956  # half a hundredth in hand: a mean of 1,000 queries is told within 0.002
+WANTED_DEEPER = 0.96  # of more than TUNED_COUNT: fewer queries tell, so a hundredth in hand
 STEPS = 256  # from the nearest centre to the mean of all: how finely the reach is tuned
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once
@@ -118,7 +119,8 @@ def reach_for(
         return measured.recall(index.reaching({**reaches, depth: reach_of(step)}))
 
     tried = round((1 - min(reaches.values(), default=1.0)) * STEPS)
-    return reach_of(least(recall_at, tried, STEPS))
+    wanted = WANTED_RECALL if depth <= 1 else WANTED_DEEPER
+    return reach_of(least(lambda step: recall_at(step) >= wanted, tried, STEPS))
 
 
 def mean_lists(index: ItemIndex, queries: Floats) -> int:
@@ -161,12 +163,12 @@ class Measured:
         return float(np.mean(shares))
 
 
-def least(recall_at: Callable[[int], float], low: int, most: int) -> int:
-    """Return the least number above `low` that gives the recall; `most` where none does."""
+def least(is_enough: Callable[[int], bool], low: int, most: int) -> int:
+    """Return the least number above `low` that is enough; `most` where none is."""
     high = min(low + 1, most)
-    while high < most and recall_at(high) < WANTED_RECALL:
+    while high < most and not is_enough(high):
         low, high = high, min(low + 2 * (high - low), most)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if recall_at(middle) >= WANTED_RECALL else (middle, high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
