@@ -42,7 +42,7 @@ class KnownPositives:
 
     def _of_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
         """Read the table; without one, walk the users' few positives, not [batch, n] pairs."""
-        if self.table is not None:
+        if self.table is not None and len(user_rows) * self.item_count <= MOST_CELLS:
             return self.table.index_select(0, user_rows).index_select(1, rows)
         columns = torch.arange(len(rows), device=rows.device)
         column_of = torch.full((self.item_count,), -1, device=rows.device)

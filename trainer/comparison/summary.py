@@ -21,7 +21,7 @@ class Line:
     temperature  None where it is not chosen yet
     seeds        of the finished runs; `wanted_count` is how many there shall be
     figures      mean over the seeds; NAME_spread their standard deviation, from two seeds on;
-                 COSTS are those of the first seed
+                 COSTS are those of the first finished seed
     recalls      averaged over the seeds; empty where those of a run are not at hand
     """
 
@@ -77,7 +77,7 @@ def figures_of(runs: list[Figures]) -> Figures:
 
     A comparison may be finished on other machines: a mean over these says nothing.
     """
-    costs = {name: runs[0].get(name) for name in COSTS if name in runs[0]} if runs else {}
+    costs = {name: runs[0][name] for name in COSTS if runs and name in runs[0]}
     kept = [{name: run[name] for name in run if name not in COSTS} for run in runs]
     return average(kept) | costs
 

@@ -29,7 +29,7 @@ validation recall@50, among those that encode no more items a step. Differences 
 in brackets the 95 % interval of a paired bootstrap over users of seed-averaged recalls
 (1,000 resamples); p by Holm over the datasets. Budget: items encoded a step beyond positives
 and histories, candidates included; "-": the method has none to set. Milliseconds are those of
-the first seed: later ones may come from other machines. No figure comes from fewer than
+the first finished seed: others may come from other machines. No figure comes from fewer than
 {LEAST_CASES} cases."""
 
 
