@@ -45,8 +45,8 @@ NEGATIVES_CAPTION = (
 )
 COST_CAPTION = (
     "Left, wall-clock seconds of one training step, which other work on the machine lengthens; "
-    "right, processor seconds, which it hardly does. Comparable only where all methods ran on "
-    "the same machine. Order as above."
+    "right, processor seconds, which it hardly does. Both of each method's first seed: "
+    "comparable where these ran on one machine. Order as above."
 )
 BUDGETS_CAPTION = (
     "Recall over the items that a step encodes beyond positives and histories, candidates "
