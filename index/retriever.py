@@ -10,9 +10,16 @@ from index.id_table import Rows
 from index.item_index import Floats
 from index.searching.limits import LIMITS, Limits
 from index.searching.popular import Popular
-from index.searching.question import Answer, Fallback, Prepared, Question, SimilarQuestion
+from index.searching.question import (
+    Answer,
+    Fallback,
+    Filter,
+    Prepared,
+    Question,
+    SimilarQuestion,
+)
 from index.searching.row_set import RowSet
-from index.searching.scope import NO_ROWS, Scope
+from index.searching.scope import NO_ROWS, Key, Scope
 from index.searching.scopes import Scopes
 from index.searching.search import Ask, Search
 
@@ -57,7 +64,7 @@ class Retriever:
 
     def prepare(self, questions: Sequence[Question]) -> list[Prepared]:
         """Read and encode the histories of questions, all in one call of the encoder."""
-        filters = [self._scopes.read(question.filter) for question in questions]
+        filters = self._read_filters([question.filter for question in questions])
         named = self.bundle.items.rows_of_each(
             [one.history or () for one in questions] + [one.exclude for one in questions]
         )
@@ -147,6 +154,15 @@ class Retriever:
         excluded  ascending item rows that must not be returned
         """
         return self._search.find(Ask(query, count, excluded, None))
+
+    def _read_filters(
+        self, filters: Sequence[Filter]
+    ) -> list[tuple[Key, dict[str, list[str]]]]:
+        """Read filters; those that are alike once, for callers often ask for the same."""
+        spelled = [tuple((name, *values) for name, values in one.items()) for one in filters]
+        distinct = dict(zip(spelled, filters, strict=True))
+        read = {key: self._scopes.read(one) for key, one in distinct.items()}
+        return [read[key] for key in spelled]
 
     def _less(self, scope: Scope | None, denied: RowSet | None) -> Scope | None:
         """Return a scope less what is denied."""
