@@ -23,7 +23,7 @@ from service.side_work import SideWork
 
 AT_ONCE = 32  # questions answered in one turn, 4 to 8 ms: more would only hold up others
 MUCH_WORK = 5_000  # ids and values looked up, candidates wanted, and the like, in as long
-FILTER_WORK = 500  # of a question with a filter: its rows may have to be looked up
+FILTER_WORK = 150  # of a question with a filter: more lists are read for it
 MANY_TEXTS = 2_000  # ids and values: with more, a question is a long search
 
 
