@@ -21,10 +21,7 @@ from index.errors import BundleError
 Rows = NDArray[np.int32]
 
 MOST_STEPS = 24  # from where a hash's first bits say on; even hashes of a million need eight
-WASTE, SPARE = (
-    4,
-    65_536,
-)  # times the ids' own bytes, and so many more, that aligned ones may take
+WASTE, SPARE = 4, 65_536  # times the ids' own bytes, and bytes more, that aligned ones may take
 MOST_LATE = 16  # ids that stand so near the end of the blob that each is read by itself
 AT_ONCE = 16_384  # ids read in one go, 2 ms: a million would fill caches and hold up threads
 
