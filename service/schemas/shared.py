@@ -92,7 +92,8 @@ def none_by_default(kind: type[list[Any]] | type[dict[str, Any]], description: s
 class Asked(BaseModel):
     """What a caller sends: it cannot change, and nothing in it is guessed or passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # values are not kept: of millions of ids hardly one comes again while it would be
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, cache_strings="keys")
 
 
 class Fault(TypedDict):
