@@ -32,6 +32,7 @@ from index.filters import Column, build_filters
 from index.id_table import Rows
 from index.item_index import Floats
 from index.manifest import DatasetFacts
+from index.searching.tuning import TUNING_QUERIES
 from index.shelf import Shelf
 from index.writing import Contents, Described, RunFacts, write_bundle
 from trainer.export import export_user_tower
@@ -41,7 +42,7 @@ WIDTH, CLUSTERS, HISTORY_LENGTH = 64, 2_000, 50
 ITEM_NOISE, QUERY_NOISE = 1.0, 1.2  # times as long as a centre
 AISLES, SHELVES = 20, 1_000
 SHARES = {"half": 0.5, "twentieth": 0.05, "thousandth": 0.001}
-TUNING, PROBES = 1_000, 8
+PROBES = 8
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def make_bundle(items: int, folder: Path, seed: int) -> Path:
 def stage(staged: Path, shop: Shop, seed: int) -> None:
     """Write the whole bundle into a staged folder."""
     items = len(shop.vectors)
-    histories = make_histories(shop, TUNING, seed)
+    histories = make_histories(shop, TUNING_QUERIES, seed)
     export_user_tower(make_tower(shop, histories, seed), staged / "user_encoder.onnx")
     (staged / "towers.safetensors").write_bytes(b"")
     ids = [id_of(row) for row in range(items)]

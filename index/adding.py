@@ -21,13 +21,12 @@ from index.item_index import Floats
 from index.manifest import CLUSTERS, AddedFacts, IndexFacts
 from index.probe import open_probe
 from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items
-from index.searching.tuning import extend_item_index
+from index.searching.tuning import TUNING_QUERIES, extend_item_index
 from index.shelf import Shelf
 from index.writing import Contents, Described, RunFacts, add_measures, write_bundle
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)
 CHUNK = 4_096  # items encoded at once
-TUNING_USERS = 1_000
 UNIT_TOLERANCE = 1e-3
 
 
@@ -125,7 +124,7 @@ def histories_to_tune_on(base: Bundle) -> list[Rows]:
     if stored is None:
         return []
     users = np.flatnonzero(np.diff(stored.offsets))
-    places = np.linspace(0, len(users) - 1, min(TUNING_USERS, len(users))).astype(np.int64)
+    places = np.linspace(0, len(users) - 1, min(TUNING_QUERIES, len(users))).astype(np.int64)
     begins, ends = stored.offsets[users[places]], stored.offsets[users[places] + 1]
     return [stored.rows[begin:end] for begin, end in zip(begins, ends, strict=True)]
 

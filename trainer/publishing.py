@@ -15,6 +15,7 @@ from index.clusters.files import card_of, save_cluster_map
 from index.id_table import build_id_table
 from index.manifest import DatasetFacts, Manifest
 from index.reading.columns import Chosen, describe
+from index.searching.tuning import TUNING_QUERIES
 from index.writing import Contents, RunFacts, write_bundle
 from trainer.catalogue import Catalogue, training_counts
 from trainer.config import RunConfig
@@ -26,7 +27,6 @@ from trainer.training import Trained
 from trainer.validation import queries_of
 
 PROBES = 8
-TUNING_QUERIES = 1_000
 LIBRARIES = ("faiss-cpu", "numpy", "onnx", "onnxruntime", "safetensors", "torch")
 
 

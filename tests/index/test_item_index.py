@@ -8,7 +8,7 @@ from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
 from index.searching.scores import best_of_each
 from index.searching.search import Ask, Search
-from index.searching.tuning import FLAT_LIMIT, build_item_index, list_count
+from index.searching.tuning import FLAT_LIMIT, build_item_index, least, list_count
 from tests.handmade import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200
@@ -74,6 +74,19 @@ def test_the_card_tells_the_recall_that_brute_force_measures(clustered, approxim
         rows, _ = search.find(Ask(query, 100, nothing, None))
         shares.append(np.isin(np.argsort(-(vectors @ query))[:100], rows).mean())
     assert np.mean(shares) == pytest.approx(card.recall[100], abs=1e-3)
+
+
+@pytest.mark.parametrize("enough", [1, 2, 3, 6, 449, 1_000, 1_024, 5_000])
+def test_the_least_that_is_enough_is_found_in_few_tries(enough):
+    tried = []
+
+    def is_enough(step):
+        tried.append(step)
+        return step >= enough
+
+    assert least(is_enough, 0, 1_024) == min(enough, 1_024)
+    assert len(tried) == len(set(tried)) <= 20
+    assert least(is_enough, 447, 1_024) == min(max(enough, 448), 1_024)
 
 
 def test_an_approximate_index_keeps_its_effort_on_disk(clustered, approximate, tmp_path):
