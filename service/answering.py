@@ -10,6 +10,7 @@ import orjson
 from index.attributes import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from index.searching.row_set import RowSet
+from service.bodies import json_bytes
 from service.composing import compose, spoken
 from service.filtering import filter_of
 from service.live.live_bundle import Live
@@ -70,6 +71,32 @@ def write_plain(
         for place, own in zip(plain, together, strict=True):
             written[place] = own
     return written
+
+
+def written(
+    live: Live,
+    joined: Joined | None,
+    include: Include,
+    given: Given,
+    denied: RowSet | None,
+    metrics: Metrics,
+) -> bytes | None:
+    """Write the answer to a question as JSON; None if finding it takes a long search.
+
+    denied  by now: where that has changed since the question was searched for, it is again
+    """
+    answer, candidates = given.answer, given.candidates
+    if answer is not None and given.denied is not denied:
+        with metrics.search_s.time():
+            (answer,) = live.retriever.finish_quickly([given.prepared], denied)
+        candidates = None
+    if answer is None:
+        return None
+    metrics.count_answer(answer, given.prepared)
+    if candidates is not None:
+        return json_bytes(tell(live, joined, answer, include, candidates))
+    with metrics.write_s.time():
+        return json_bytes(tell(live, joined, answer, include))
 
 
 def prepare_users(live: Live, asked: Sequence[RetrieveRequest]) -> list[Prepared]:

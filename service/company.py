@@ -16,7 +16,7 @@ from service.schemas.retrieval import RetrieveRequest
 log = logging.getLogger("service")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Waiting:
     """One caller's question, waiting for its turn.
 

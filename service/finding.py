@@ -8,11 +8,9 @@ from typing import Generic
 
 from starlette.requests import Request
 
-from index.retriever import Answer, Prepared
 from index.searching.row_set import RowSet
 from service.admission import Admission
-from service.answering import Given, One, Prepare, give, prepare_users, tell
-from service.bodies import json_bytes
+from service.answering import Given, One, Prepare, give, prepare_users, written
 from service.company import Company, Waiting
 from service.live.live_bundle import Live, LiveBundle
 from service.live.live_clusters import Joined, LiveClusters
@@ -50,25 +48,32 @@ class Finder:
 
         Raises what the admission raises, what `prepare_users` raises, and BusyError.
         """
-        if texts_of(asked) > MANY_TEXTS:
+        work = work_of(live, asked)
+        if work > MUCH_WORK:
             return (await self.answer(request, live, prepare_users, [asked]))[0]
-        turns = self._turns_of(live, prepare_users, [asked])
-        waiting = Waiting(live, asked, work_of(live, asked))
+        joined = self._live_clusters.current()
+        waiting = Waiting(live, asked, work)
         self._company.enter(waiting)
         try:
-            work = partial(self._take_one, turns, waiting)
-            body = await self._admission.run(request, work, waiting.is_found)
+            take = partial(self._take_one, waiting, joined)
+            body = await self._admission.run(request, take, waiting.is_found)
         finally:
             self._company.leave(waiting)
-        return await self._at_length(turns, 0) if body is None else body
+        if body is not None:
+            return body
+        turns = self._turns_of(live, prepare_users, [asked])
+        if waiting.given is not None:
+            turns.given[0] = waiting.given  # read and encoded already
+        return await self._at_length(turns, 0)
 
     def _give(self, live: Live, asked: Sequence[RetrieveRequest]) -> list[Given]:
         denied = self._live_bundle.denied_of(live)
         return give(live, prepare_users, asked, denied, self._metrics)
 
-    def _take_one(self, turns: "Turns[RetrieveRequest]", waiting: Waiting) -> bytes | None:
-        turns.given[0] = self._company.answer(waiting)
-        return turns.take(0)
+    def _take_one(self, waiting: Waiting, joined: Joined | None) -> bytes | None:
+        live, given = waiting.live, self._company.answer(waiting)
+        denied = self._live_bundle.denied_of(live)
+        return written(live, joined, waiting.asked.include, given, denied, self._metrics)
 
     async def answer(
         self,
@@ -99,7 +104,9 @@ class Finder:
         return Turns(live, joined, prepare, asked, self._metrics, denied)
 
     async def _at_length(self, turns: "Turns[One]", place: int) -> bytes:
-        return await self._long_searches.run(partial(turns.take_long, place))
+        body = await self._long_searches.run(partial(turns.take_long, place))
+        assert body is not None  # whatever it takes
+        return body
 
 
 @dataclass
@@ -125,27 +132,22 @@ class Turns(Generic[One]):
             if texts_of(self.asked[place]) > MANY_TEXTS:
                 return None
             self._give_from(place, denied)
-        given = self.given[place]
-        answer, candidates = given.answer, given.candidates
-        if answer is not None and given.denied is not denied:
-            with self.metrics.search_s.time():
-                (answer,) = self.live.retriever.finish_quickly([given.prepared], denied)
-            candidates = None
-        if answer is None:
-            return None
-        del self.given[place]  # 256 answers of a batch would be much to keep
-        return self._written(place, answer, given.prepared, candidates)
+        body = self._written(place, self.given[place], denied)
+        if body is not None:
+            del self.given[place]  # 256 answers of a batch would be much to keep
+        return body
 
-    def take_long(self, place: int) -> bytes:
+    def take_long(self, place: int) -> bytes | None:
         """Answer the question at a place, whatever it takes."""
         if place in self.given:
             prepared = self.given[place].prepared
         else:
             with self.metrics.encode_s.time():
                 (prepared,) = self.prepare(self.live, [self.asked[place]])
+        denied = self.denied()
         with self.metrics.search_s.time():
-            answer = self.live.retriever.finish(prepared, self.denied())
-        return self._written(place, answer, prepared)
+            answer = self.live.retriever.finish(prepared, denied)
+        return self._written(place, Given(prepared, answer, None, denied), denied)
 
     def _give_from(self, place: int, denied: RowSet | None) -> None:
         works = [work_of(self.live, one) for one in self.asked[place : place + AT_ONCE]]
@@ -153,15 +155,9 @@ class Turns(Generic[One]):
         given = give(self.live, self.prepare, chosen, denied, self.metrics)
         self.given.update(enumerate(given, start=place))
 
-    def _written(
-        self, place: int, answer: Answer, prepared: Prepared, candidates: bytes | None = None
-    ) -> bytes:
-        self.metrics.count_answer(answer, prepared)
-        wanted = (self.live, self.joined, answer, self.asked[place].include)
-        if candidates is not None:
-            return json_bytes(tell(*wanted, candidates))
-        with self.metrics.write_s.time():
-            return json_bytes(tell(*wanted))
+    def _written(self, place: int, given: Given, denied: RowSet | None) -> bytes | None:
+        wanted = (self.joined, self.asked[place].include)
+        return written(self.live, *wanted, given, denied, self.metrics)
 
 
 def at_once(works: Sequence[int], most: int = AT_ONCE, most_work: int = MUCH_WORK) -> int:

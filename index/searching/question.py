@@ -12,7 +12,7 @@ Fallback = Literal["unknown_user", "empty_history", "no_known_items"]
 Filter = Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Question:
     """Which items might this user want?
 
@@ -30,7 +30,7 @@ class Question:
     filter: Filter = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class SimilarQuestion:
     """Which items are like this one? The item itself is never among them."""
 
@@ -40,7 +40,7 @@ class SimilarQuestion:
     filter: Filter = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Prepared:
     """A question in the index's own terms: all that is left is to search.
 
@@ -58,7 +58,7 @@ class Prepared:
     unknown_values: Mapping[str, list[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """Candidates, best first.
 

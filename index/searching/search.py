@@ -32,7 +32,7 @@ MARKS = 1 << 16  # by which excluded rows are told from others, a few of those i
 EXCLUDED_ALIKE = 64  # who excludes many more than others would make all fetch as many
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ask:
     """What one question asks of the search.
 
