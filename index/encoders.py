@@ -75,12 +75,10 @@ def padded(arrays: Sequence[Rows]) -> tuple[Rows, NDArray[np.bool_]]:
     """Stack arrays of unequal length, filled on the right with row 0, which the mask hides."""
     if len(arrays) == 1:
         return arrays[0][np.newaxis], np.ones((1, len(arrays[0])), dtype=np.bool_)
-    length = max(len(one) for one in arrays)
-    rows = np.zeros((len(arrays), length), dtype=np.int32)
-    mask = np.zeros((len(arrays), length), dtype=np.bool_)
-    for position, one in enumerate(arrays):
-        rows[position, : len(one)] = one
-        mask[position, : len(one)] = True
+    lengths = np.array([len(one) for one in arrays])
+    mask: NDArray[np.bool_] = np.arange(lengths.max()) < lengths[:, np.newaxis]
+    rows = np.zeros(mask.shape, dtype=np.int32)
+    rows[mask] = np.concatenate(arrays)
     return rows, mask
 
 

@@ -69,7 +69,10 @@ class Retriever:
             [one.history or () for one in questions] + [one.exclude for one in questions]
         )
         told, excluded = named[: len(questions)], named[len(questions) :]
-        read = [self._read(*one) for one in zip(questions, told, strict=True)]
+        are_known = bool(
+            (np.concatenate([NO_ROWS, *told]) >= 0).all()
+        )  # nearly always: looked at once
+        read = [self._read(*one, are_known) for one in zip(questions, told, strict=True)]
         asked = [history for history, _, fallback in read if fallback is None]
         queries = iter(self.encode(asked) if asked else ())
         return [
@@ -100,7 +103,7 @@ class Retriever:
         return Prepared(
             count=question.count,
             query=self.bundle.vectors[row],
-            excluded=np.sort(np.append(named[named >= 0], np.int32(row))),
+            excluded=np.append(named[named >= 0], np.int32(row)),
             wanted=wanted,
             fallback=None,
             unknown=[],
@@ -151,7 +154,7 @@ class Retriever:
     def search(self, query: Floats, count: int, excluded: Rows) -> tuple[Rows, Floats]:
         """Find the best `count` rows for a query [dim], ordered by exact score, then row.
 
-        excluded  ascending item rows that must not be returned
+        excluded  item rows that must not be returned
         """
         return self._search.find(Ask(query, count, excluded, None))
 
@@ -159,6 +162,8 @@ class Retriever:
         self, filters: Sequence[Filter]
     ) -> list[tuple[Key, dict[str, list[str]]]]:
         """Read filters; those that are alike once, for callers often ask for the same."""
+        if not any(filters):
+            return [((), {})] * len(filters)
         spelled = [tuple((name, *values) for name, values in one.items()) for one in filters]
         distinct = dict(zip(spelled, filters, strict=True))
         read = {key: self._scopes.read(one) for key, one in distinct.items()}
@@ -174,18 +179,21 @@ class Retriever:
         rest = kept[1]
         return rest if scope is None else scope.within(rest.allowed)
 
-    def _read(self, question: Question, rows: Rows) -> tuple[Rows, list[str], Fallback | None]:
+    def _read(
+        self, question: Question, rows: Rows, are_known: bool
+    ) -> tuple[Rows, list[str], Fallback | None]:
         """Return known history rows, unknown ids, and why there is nothing to encode, if so.
 
-        rows  of the question's history, -1 where unknown
+        rows       of the question's history, -1 where unknown
+        are_known  whether none is unknown; False: not all questions know all of theirs
         """
         if question.history is None:
             stored = self._stored_history(question.user_id)
             missing: Fallback = "empty_history" if question.user_id is None else "unknown_user"
             return (NO_ROWS, [], missing) if stored is None else (stored, [], _if_empty(stored))
-        is_known = rows >= 0
-        if is_known.all():
+        if are_known or not len(rows):
             return rows, [], _if_empty(rows)
+        is_known = rows >= 0
         unknown = [one for one, row in zip(question.history, rows, strict=True) if row < 0]
         known = rows[is_known]
         return known, unknown, None if len(known) else "no_known_items"
@@ -213,7 +221,7 @@ def _ask(prepared: Prepared, scope: Scope | None) -> Ask:
 
 def _excluded(question: Question, named: Rows, history: Rows) -> Rows:
     seen = history if question.exclude_seen else NO_ROWS
-    return np.sort(np.concatenate([named[named >= 0], seen]) if len(named) else seen)
+    return np.concatenate([named[named >= 0], seen]) if len(named) else seen
 
 
 def _if_empty(history: Rows) -> Fallback | None:

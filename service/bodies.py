@@ -23,6 +23,7 @@ ENCODER = json.JSONEncoder(ensure_ascii=False)
 NO_STORE = {"Cache-Control": "no-store"}
 
 Model = TypeVar("Model", bound=BaseModel)
+Body = TypeVar("Body", bytes, bytearray)
 
 
 class BodyTooLargeError(RequestError):
@@ -69,7 +70,7 @@ async def read_body(request: Request, schema: type[Model], limits: BodyLimits) -
     if begun is None or begun.get("more_body"):
         body = await _slow_bytes_of(request, begun, limits)
     else:  # nearly always: it is whole, and nothing is waited for
-        body = await _rest_of(request, begun, limits.size_bytes)
+        body = _bounded(_part_of(begun), limits.size_bytes)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
@@ -98,14 +99,25 @@ async def _slow_bytes_of(request: Request, begun: Message | None, limits: BodyLi
 async def _rest_of(request: Request, begun: Message | None, limit_bytes: int) -> bytes:
     """Return the body whose beginning was received, or nothing yet; no more than the limit."""
     body, message = bytearray(), begun or await request.receive()
-    while message["type"] == "http.request":
-        body += message.get("body", b"")
-        if len(body) > limit_bytes:  # the header may be absent, so count as it comes
-            raise _too_large(limit_bytes)
+    while True:
+        body += _part_of(message)
+        _bounded(body, limit_bytes)  # the header may be absent, so count as it comes
         if not message.get("more_body"):
             return bytes(body)
         message = await request.receive()
-    raise ClientDisconnect
+
+
+def _part_of(message: Message) -> bytes:
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    part: bytes = message.get("body", b"")
+    return part
+
+
+def _bounded(body: Body, limit_bytes: int) -> Body:
+    if len(body) > limit_bytes:
+        raise _too_large(limit_bytes)
+    return body
 
 
 def received(request: Request) -> Message | None:

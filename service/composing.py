@@ -21,7 +21,6 @@ SCORE = b"-0.000000000"  # the sign may be a space: JSON lets one stand before a
 BILLION, MILLION, THOUSAND = np.uint32(10**9), np.uint32(10**6), np.uint32(1_000)
 MOST, LEAST = 2.0, 2.0**-6  # between them nine decimals tell a float32 exactly
 DIGITS = np.array([list(b"%03d" % number) for number in range(1_000)], dtype=np.uint8)
-IS_ESCAPED = np.array([byte < ord(" ") or byte in b'"\\' for byte in range(256)])
 
 
 def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
@@ -36,7 +35,7 @@ def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
     if not are_told(scores).all():
         return None
     ids = items.aligned(np.concatenate([one.rows for one in answers]))
-    if ids is None or IS_ESCAPED.take(ids.window).any():
+    if ids is None or are_escaped(ids.window).any():
         return None
     lines = lines_of(ids.window, scores)
     widths = ids.lengths + (lines.shape[1] - ids.window.shape[1])
@@ -45,6 +44,12 @@ def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
     bounds = starts[list(places)].tolist()
     written = cut(lines, ids)
     return [b"[%b]" % written[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
+
+
+def are_escaped(text: Bytes) -> NDArray[np.bool_]:
+    """Tell which bytes JSON escapes: quotes, backslashes, and what is below a space."""
+    are: NDArray[np.bool_] = (text < ord(" ")) | (text == ord('"')) | (text == ord("\\"))
+    return are
 
 
 def are_told(scores: Floats) -> NDArray[np.bool_]:

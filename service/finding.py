@@ -184,5 +184,5 @@ def texts_of(asked: RetrieveRequest | SimilarRequest) -> int:
     """Return how many ids and values a question makes one look up."""
     if isinstance(asked, SimilarRequest):
         return len(asked.exclude) + len(asked.filter)
-    values = sum(map(len, asked.filter.values()))
+    values = sum(map(len, asked.filter.values())) if asked.filter else 0
     return len(asked.history or ()) + len(asked.exclude) + values

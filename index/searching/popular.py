@@ -20,7 +20,7 @@ class Popular:
     def find(self, count: int, excluded: Rows, scope: Scope | None) -> Rows:
         """Return the first `count` that may be returned.
 
-        excluded  ascending rows that must not be
+        excluded  rows that must not be
         scope     the only rows that may be; None: all
         """
         if scope is not None and scope.listed is not None:

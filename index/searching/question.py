@@ -45,7 +45,7 @@ class Prepared:
     """A question in the index's own terms: all that is left is to search.
 
     query     [dim]  unit row; None where there is nothing to search with: popular items answer
-    excluded  item rows never to return, ascending; some may stand there twice
+    excluded  item rows never to return, in any order; some may stand there twice
     wanted    the filter
     """
 

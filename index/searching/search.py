@@ -37,7 +37,7 @@ class Ask:
     """What one question asks of the search.
 
     query     [dim]
-    excluded  ascending item rows that must not be returned
+    excluded  item rows that must not be returned, in any order
     scope     the only rows that may be; None: all
     """
 
@@ -178,11 +178,12 @@ def known(rows: Rows) -> Rows:
 
 
 def without(rows: Rows, excluded: Rows) -> Rows:
-    """Return the rows that are not among the excluded, which ascend."""
+    """Return the rows that are not among the excluded."""
     if not len(excluded):
         return rows
-    places = np.searchsorted(excluded, rows)
-    is_kept: NDArray[np.bool_] = excluded.take(places, mode="clip") != rows
+    ascending = np.sort(excluded)
+    places = np.searchsorted(ascending, rows)
+    is_kept: NDArray[np.bool_] = ascending.take(places, mode="clip") != rows
     return rows[is_kept]
 
 
@@ -190,13 +191,14 @@ def drop_excluded(rows: Rows, excluded: Sequence[Rows]) -> None:
     """Put -1 in the place of the rows that a question excludes.
 
     rows      [questions, most]
-    excluded  ascending, of each question
+    excluded  rows of each question, in any order
     """
     barred = np.concatenate(excluded).astype(np.int64)
     if not len(barred):
         return
     questions = np.arange(len(excluded), dtype=np.int64) << 32
-    barred += questions.repeat([len(one) for one in excluded])  # so that all of them ascend
+    barred += questions.repeat([len(one) for one in excluded])
+    barred.sort()
     asked = (rows + questions[:, np.newaxis]).ravel()
     is_marked = np.zeros(MARKS, dtype=np.bool_)  # nearly all rows are found to be free by that
     is_marked[mark_of(barred)] = True

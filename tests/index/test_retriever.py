@@ -99,6 +99,19 @@ def test_where_there_is_nothing_to_encode_the_popular_items_answer(retriever, qu
     assert answer.item_ids == ["item-0", "item-1", "item-2"]
 
 
+def test_what_one_question_does_not_know_is_no_matter_of_the_others(retriever):
+    histories = [["nothing"], [], ["item-3", "item-1"], ["item-2", "nothing", "item-9"]]
+    together = retriever.prepare([Question(3, history=one) for one in histories])
+    told = [(one.fallback, one.unknown, one.excluded.tolist()) for one in together]
+    assert told == [
+        ("no_known_items", ["nothing"], []),
+        ("empty_history", [], []),
+        (None, [], [3, 1]),
+        (None, ["nothing"], [2, 9]),
+    ]
+    assert retriever.prepare([]) == []
+
+
 def test_where_all_is_excluded_the_answer_is_empty_and_no_error(retriever):
     everything = [f"item-{row}" for row in range(ITEM_COUNT)]
     assert retriever.find(Question(3, history=everything)).item_ids == []
