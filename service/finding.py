@@ -19,8 +19,9 @@ from service.schemas.retrieval import RetrieveRequest
 from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
 
-AT_ONCE = 32  # questions answered in one turn, 4 to 8 ms: more would only hold up others
+AT_ONCE = 32  # questions of a batch answered in one turn, 4 to 8 ms: more would hold up others
 MUCH_WORK = 5_000  # ids and values looked up, candidates wanted, and the like, in as long
+COMPANY = 64  # questions of different callers: they would hold up each other
 FILTER_WORK = 150  # of a question with a filter: more lists are read for it
 MANY_TEXTS = 2_000  # ids and values: with more, a question is a long search
 
@@ -41,7 +42,7 @@ class Finder:
         self._live_bundle = live_bundle
         self._live_clusters = live_clusters
         self._metrics = metrics
-        self._company = Company(self._give, AT_ONCE, MUCH_WORK)
+        self._company = Company(self._give, COMPANY, COMPANY // AT_ONCE * MUCH_WORK)
 
     async def answer_one(self, request: Request, live: Live, asked: RetrieveRequest) -> bytes:
         """Return the answer to one user's question; found together with others that wait.
