@@ -124,6 +124,25 @@ class ItemIndex:
         self.handle.set_direct_map_type(UNTYPED.DirectMap.NoMap)
         return (places >> 32).astype(np.int32)
 
+    def list_order(self) -> Rows | None:
+        """Return the rows list by list, ascending in each; None where there are no lists."""
+        if self.list_count == 1:
+            return None
+        return np.argsort(self.lists_of_rows(), kind="stable").astype(np.int32)
+
+    def renumbered(self, order: Rows, vectors: Floats) -> Self:
+        """Return the index with row `order[n]` as row n; this one must not be used any more.
+
+        vectors  [items, dim]  of the rows as they are numbered then
+        """
+        lists = self.lists_of_rows()[order]
+        self.handle.reset()
+        for first in range(0, len(order), CHUNK):
+            own = vectors[first : first + CHUNK]
+            rows = np.arange(first, first + len(own), dtype=np.int32)
+            _add(self.handle, own, rows, lists[rows])
+        return self
+
     def narrowed(self, rows: Rows, vectors: Floats, lists: Rows) -> "ItemIndex":
         """Return an index over these rows alone, in the lists that hold any of them.
 
@@ -217,8 +236,8 @@ def exact_neighbours(vectors: Floats, queries: Floats, count: int) -> NDArray[np
     return np.asarray(rows, dtype=np.int64)
 
 
-def _add(narrow: Any, vectors: Floats, rows: Rows, places: NDArray[np.intp]) -> None:  # noqa: ANN401  # FAISS's own
+def _add(handle: Any, vectors: Floats, rows: Rows, places: NDArray[np.integer]) -> None:  # noqa: ANN401  # FAISS's own
     """Add vectors to lists that are known already, under their own row numbers."""
     ids, lists = rows.astype(np.int64), places.astype(np.int64)
     pointers = [faiss.swig_ptr(one) for one in (vectors, ids, lists)]
-    narrow.add_core(len(rows), *pointers)
+    handle.add_core(len(rows), *pointers)

@@ -3,6 +3,7 @@
 Full ranking over all items, seen items removed; popularity and EASE beside the model.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,22 +23,28 @@ CHUNK = 256  # histories encoded at once
 Report = dict[str, Any]
 
 
-def answers_of(retriever: Retriever, cases: Cases) -> Rows:
-    """Ask the retriever every case; [cases, DEPTH], -1 where fewer items are eligible."""
+def answers_of(retriever: Retriever, cases: Cases, item_ids: Sequence[str]) -> Rows:
+    """Ask the retriever every case; [cases, DEPTH], -1 where fewer items are eligible.
+
+    item_ids  of the rows that cases and answers tell; the bundle numbers the same items its way
+    """
     count = len(cases.user_rows)
+    own = retriever.bundle.items.rows_of(item_ids)
+    row_of = np.argsort(own).astype(np.int32)
     answers = np.full((count, DEPTH), -1, dtype=np.int32)
     for first in tqdm(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
         chosen = range(first, min(first + CHUNK, count))
-        histories = [cases.histories.of(case) for case in chosen]
+        histories = [own[cases.histories.of(case)] for case in chosen]
         queries = retriever.encode(histories)
         for case, history, query in zip(chosen, histories, queries, strict=True):
             rows, _ = retriever.search(query, DEPTH, np.unique(history))
-            answers[case, : len(rows)] = rows
+            answers[case, : len(rows)] = row_of[rows]
     return answers
 
 
 def evaluate(
     retriever: Retriever,
+    item_ids: Sequence[str],
     cases: Cases,
     train: Histories,
     counts: NDArray[np.int64],
@@ -45,12 +52,13 @@ def evaluate(
 ) -> Report:
     """Measure model, popularity and EASE on the same cases.
 
-    counts  [items]  training positives
-    returns         method -> measures; "buckets" -> method -> bucket -> recall; notes
+    item_ids  of the rows that all the others tell: all items of the bundle
+    counts    [items]  training positives
+    returns   method -> measures; "buckets" -> method -> bucket -> recall; notes
     """
     item_count = len(counts)
     ranked = {
-        "model": answers_of(retriever, cases),
+        "model": answers_of(retriever, cases, item_ids),
         "popularity": popularity(counts, cases),
     }
     report: Report = {"cases": len(cases.user_rows), "notes": [], "buckets": {}}

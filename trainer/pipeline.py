@@ -129,6 +129,7 @@ def measure_staged(staged: Path, data: Dataset, config: RunConfig) -> Report:
     """Open the staged bundle as a service would, measure it, tell it in its manifest."""
     report = evaluate(
         Retriever(open_bundle(staged)),
+        data.item_ids,
         cases(data.interactions, TEST, len(data.user_ids)),
         histories(data.interactions, (TRAIN,), len(data.user_ids)),
         training_counts(data),

@@ -93,8 +93,9 @@ class LiveClusters:
     def take(self, bundle: Bundle) -> None:
         """Use the items, and the map, of a bundle that has just become live."""
         own = own_map(bundle)
-        is_whole = own is not None and len(own) == len(bundle.items)
-        known = own.id_hashes if own and is_whole else bundle.items.hashes_by_row()
+        by_row = bundle.items.hashes_by_row()
+        is_in_order = own is not None and np.array_equal(own.id_hashes, by_row)
+        known = own.id_hashes if own and is_in_order else by_row
         catalogue = Catalogue(bundle.version, bundle.items, known)
         with self._writing:
             self._catalogues = (catalogue, *self._catalogues)[:MOST_CATALOGUES]
@@ -192,12 +193,12 @@ class LiveClusters:
 def own_map(bundle: Bundle) -> ClusterMap | None:
     """Return the map that a bundle brought along, if it is of its items.
 
-    Items that were added since the training are not in it.
+    Items that were added since the training are not in it; its order may be another one.
     """
     own = bundle.clusters
     if own is None:
         return None
-    if not np.array_equal(own.id_hashes, bundle.items.hashes_by_row()[: len(own)]):
+    if not np.isin(own.id_hashes, bundle.items.hashes).all():
         log.warning("cluster map of other items passed over", extra=fields(version=own.version))
         return None
     if len(own) == len(bundle.items):

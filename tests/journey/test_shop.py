@@ -110,7 +110,7 @@ def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
         cases(data.interactions, TEST, len(data.user_ids)), ASKED, np.random.default_rng(0)
     )
     bundle = open_bundle(Shelf(bundles).current())
-    offline = answers_of(Retriever(bundle), asked)
+    offline = answers_of(Retriever(bundle), asked, data.item_ids)
     for case, expected in enumerate(offline):
         history = [data.item_ids[row] for row in asked.histories.of(case)]
         answer = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH}).json()

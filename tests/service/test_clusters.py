@@ -60,6 +60,18 @@ def test_candidates_tell_their_clusters_only_when_asked(own_map):
     assert {frozenset(one) for one in plain["candidates"]} == {frozenset(("item_id", "score"))}
 
 
+def test_a_bundle_whose_items_stand_in_another_order_tells_the_same_clusters(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("index.searching.tuning.FLAT_LIMIT", 10)
+    publish_handmade(tmp_path, clusters=handmade_map())
+    with running(tmp_path) as caller:
+        caller.wait_for_clusters("empty", handmade_map().version)
+        assert codes_found(caller, history=["item-0"], k=39) == {
+            f"item-{row}": codes for row, codes in CODES.items() if row
+        }
+
+
 def test_popular_items_tell_their_clusters_too(own_map):
     assert codes_found(own_map, user_id="nobody", k=2) == {"item-0": [0, 0], "item-1": [1, 0]}
 

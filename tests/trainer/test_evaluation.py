@@ -14,22 +14,29 @@ TOOK = [[0, 2, 4], [1, 3], [8], [5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27], [
 HELD_OUT = [[6, 10], [5], [12], [29], [0]]
 CASES = Cases(np.arange(5, dtype=np.int32), as_histories(TOOK), as_histories(HELD_OUT))
 COUNTS = np.arange(40, 0, -1)
+ITEM_IDS = [f"item-{row}" for row in range(40)]
 
 
-@pytest.fixture(scope="module")
-def retriever(tmp_path_factory):
+@pytest.fixture(scope="module", params=["flat", "in lists, which order the items"])
+def retriever(request, tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
-    return Retriever(open_bundle(bundles / publish_handmade(bundles)))
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "flat":
+            patch.setattr("index.searching.tuning.FLAT_LIMIT", 10)
+        opened = open_bundle(bundles / publish_handmade(bundles))
+    in_order = opened.items.ids_of(range(40)) == ITEM_IDS
+    assert in_order == (request.param == "flat")
+    return Retriever(opened)
 
 
 def asked(retriever, ease_items_limit=1_000):
     config = EvaluationConfig(ease_lambda=1.0, ease_items_limit=ease_items_limit)
-    return evaluate(retriever, CASES, as_histories(TOOK), COUNTS, config)
+    return evaluate(retriever, ITEM_IDS, CASES, as_histories(TOOK), COUNTS, config)
 
 
 def test_the_answers_are_the_full_ranking_without_what_was_seen(retriever):
     vectors = item_vectors()
-    for history, answer in zip(TOOK, answers_of(retriever, CASES), strict=True):
+    for history, answer in zip(TOOK, answers_of(retriever, CASES, ITEM_IDS), strict=True):
         scores = vectors @ mean_query(vectors, history)
         wanted = [row for row in np.argsort(-scores) if row not in history]
         assert answer[: len(wanted)].tolist() == wanted

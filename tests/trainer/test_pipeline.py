@@ -57,7 +57,7 @@ def test_online_answers_are_those_that_were_measured_offline(retriever, data):
     asked = cases(data.interactions, TEST, len(data.user_ids))
     vectors = retriever.bundle.vectors
     assert len(asked.user_rows) == 120
-    for case, offline in enumerate(answers_of(retriever, asked)):
+    for case, offline in enumerate(answers_of(retriever, asked, data.item_ids)):
         history = asked.histories.of(case)
         answer = retriever.find(Question(50, history=[data.item_ids[row] for row in history]))
         assert answer.fallback is None

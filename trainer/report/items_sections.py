@@ -100,8 +100,11 @@ def _commonest(
 
 
 def map_of_all(bundle: Bundle) -> ClusterMap | None:
-    """Return the bundle's map; items added since the training are a cluster of their own."""
-    found = bundle.clusters
-    if found is None or len(found) == len(bundle.items):
+    """Return the bundle's map, in the order of its items.
+
+    Those that were added since the training are a cluster of their own.
+    """
+    found, by_row = bundle.clusters, bundle.items.hashes_by_row()
+    if found is None or np.array_equal(found.id_hashes, by_row):
         return found
-    return joined(found, bundle.items.hashes_by_row())
+    return joined(found, by_row)
