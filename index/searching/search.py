@@ -6,6 +6,7 @@ takes does not depend on how busy the service is, nor on the questions that are 
 it gets the same answer each time.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from index.searching.scope import Scope
 from index.searching.scores import Found, best_of, best_of_each
 
 MARKS = 1 << 16  # by which excluded rows are told from others, a few of those in error
+PAST_MANY = 1.3  # times as deep: what is left lies behind what is excluded
 EXCLUDED_ALIKE = 64  # who excludes many more than others would make all fetch as many
 
 
@@ -120,7 +122,8 @@ class Search:
         return [self._enough(one, self._past(one)) for one in asks]
 
     def _past(self, ask: Ask) -> Found:
-        way, wanted = self._way(ask.count, ask.scope), ask.count + slack(ask.count)
+        way = self._way(math.ceil(ask.count * PAST_MANY), ask.scope)
+        wanted = ask.count + slack(ask.count)
         found = known(way.ask(ask.query[np.newaxis], wanted))
         rest = without(found, ask.excluded)
         if ask.scope is not None:
