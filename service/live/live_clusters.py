@@ -94,8 +94,10 @@ class LiveClusters:
         """Use the items, and the map, of a bundle that has just become live."""
         own = own_map(bundle)
         by_row = bundle.items.hashes_by_row()
-        is_in_order = own is not None and np.array_equal(own.id_hashes, by_row)
-        known = own.id_hashes if own and is_in_order else by_row
+        known = by_row
+        if own is not None and np.array_equal(own.id_hashes, by_row):
+            prepare(own)
+            known = own.id_hashes  # the follower need not join it then
         catalogue = Catalogue(bundle.version, bundle.items, known)
         with self._writing:
             self._catalogues = (catalogue, *self._catalogues)[:MOST_CATALOGUES]
@@ -201,6 +203,4 @@ def own_map(bundle: Bundle) -> ClusterMap | None:
     if not np.isin(own.id_hashes, bundle.items.hashes).all():
         log.warning("cluster map of other items passed over", extra=fields(version=own.version))
         return None
-    if len(own) == len(bundle.items):
-        prepare(own)
     return own
