@@ -69,9 +69,7 @@ class Retriever:
             [one.history or () for one in questions] + [one.exclude for one in questions]
         )
         told, excluded = named[: len(questions)], named[len(questions) :]
-        are_known = bool(
-            (np.concatenate([NO_ROWS, *told]) >= 0).all()
-        )  # nearly always: looked at once
+        are_known = bool((np.concatenate([NO_ROWS, *told]) >= 0).all())  # looked at once
         read = [self._read(*one, are_known) for one in zip(questions, told, strict=True)]
         asked = [history for history, _, fallback in read if fallback is None]
         queries = iter(self.encode(asked) if asked else ())

@@ -32,6 +32,7 @@ from index.searching.tuning import IndexCard, build_item_index
 BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexCard]]
 
 PROBE_COUNT = 50  # candidates compared per question
+CHUNK = 256  # histories encoded at once
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,7 @@ def write_bundle(
     of the towers and of a cluster map: what a question finds then lies side by side.
     """
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
-    queries = encoder.encode_histories(contents.vectors, contents.tuning_histories)
-    index, card = build(contents.vectors, queries, facts.seed)
+    index, card = build(contents.vectors, tuning_queries(encoder, contents), facts.seed)
     order = index.list_order()
     if order is not None:
         contents = contents.in_order(order)
@@ -174,6 +174,17 @@ def write_bundle(
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def tuning_queries(encoder: UserEncoder, contents: Contents) -> Floats:
+    """Encode what the index is tuned on, some at a time: long histories are much to hold."""
+    histories = contents.tuning_histories
+    return np.concatenate(
+        [
+            encoder.encode_histories(contents.vectors, histories[first : first + CHUNK])
+            for first in range(0, len(histories), CHUNK)
+        ]
+    )
 
 
 def add_measures(folder: Path, measures: dict[str, Any]) -> Manifest:
