@@ -19,8 +19,8 @@ from index.retriever import Question, Retriever
 from index.shelf import Shelf
 
 PEER = "benchmarks.serving.peer"
-COUNT, TRIED = 100, 300
-STEPS = (100, 150, 200, 300, 400, 600, 800, 1_200, 1_600, 2_400, 3_200)
+COUNT, TRIED = 100, 1_000
+STEPS = (100, 150, 200, 300, 350, 400, 500, 600, 800, 1_200, 1_600, 2_400, 3_200)
 
 
 @dataclass(frozen=True)
