@@ -62,7 +62,7 @@ class Finder:
             self._company.leave(waiting)
         if body is not None:
             return body
-        turns = self._turns_of(live, prepare_users, [asked])
+        turns = self._turns_of(live, joined, prepare_users, [asked])
         if waiting.given is not None:
             turns.given[0] = waiting.given  # read and encoded already
         return await self._at_length(turns, 0)
@@ -89,18 +89,17 @@ class Finder:
 
         Raises what the admission raises, what `prepare` raises, and BusyError.
         """
-        turns = self._turns_of(live, prepare, asked)
+        turns = self._turns_of(live, self._live_clusters.current(), prepare, asked)
         works = [partial(turns.take, place) for place in range(len(asked))]
-        written = await self._admission.run_all(request, works)
+        bodies = await self._admission.run_all(request, works)
         return [
             body if body is not None else await self._at_length(turns, place)
-            for place, body in enumerate(written)
+            for place, body in enumerate(bodies)
         ]
 
     def _turns_of(
-        self, live: Live, prepare: Prepare[One], asked: Sequence[One]
+        self, live: Live, joined: Joined | None, prepare: Prepare[One], asked: Sequence[One]
     ) -> "Turns[One]":
-        joined = self._live_clusters.current()
         denied = partial(self._live_bundle.denied_of, live)
         return Turns(live, joined, prepare, asked, self._metrics, denied)
 
