@@ -20,9 +20,10 @@ class Popular:
     def find(self, count: int, excluded: Rows, scope: Scope | None) -> Rows:
         """Return the first `count` that may be returned.
 
-        excluded  rows that must not be
+        excluded  rows that must not be, in any order
         scope     the only rows that may be; None: all
         """
+        excluded = np.sort(excluded)
         if scope is not None and scope.listed is not None:
             rows = without(scope.listed, excluded)
             return rows[np.argsort(-self._counts[rows], kind="stable")][:count]

@@ -104,7 +104,9 @@ class Search:
         """Find for those who search the same rows equally deep, and exclude few."""
         scope = asks[0].scope
         if scope is not None and scope.listed is not None:
-            return [self._best(one, without(scope.listed, one.excluded)) for one in asks]
+            return [
+                self._best(one, without(scope.listed, np.sort(one.excluded))) for one in asks
+            ]
         way = self._way(max(one.count for one in asks), scope)
         fetched = [one.count + len(one.excluded) + slack(one.count) for one in asks]
         queries = np.stack([one.query for one in asks])
@@ -125,7 +127,7 @@ class Search:
         way = self._way(math.ceil(ask.count * PAST_MANY), ask.scope)
         wanted = ask.count + slack(ask.count)
         found = known(way.ask(ask.query[np.newaxis], wanted))
-        rest = without(found, ask.excluded)
+        rest = without(found, np.sort(ask.excluded))
         if ask.scope is not None:
             rest = rest[ask.scope.allowed.contains(rest)]
         if len(rest) < ask.count:
@@ -181,12 +183,11 @@ def known(rows: Rows) -> Rows:
 
 
 def without(rows: Rows, excluded: Rows) -> Rows:
-    """Return the rows that are not among the excluded."""
+    """Return the rows that are not among the excluded, which ascend."""
     if not len(excluded):
         return rows
-    ascending = np.sort(excluded)
-    places = np.searchsorted(ascending, rows)
-    is_kept: NDArray[np.bool_] = ascending.take(places, mode="clip") != rows
+    places = np.searchsorted(excluded, rows)
+    is_kept: NDArray[np.bool_] = excluded.take(places, mode="clip") != rows
     return rows[is_kept]
 
 

@@ -20,7 +20,7 @@ from index.searching.scores import best_of_each
 FLAT, FLAT_LIMIT = "Flat", 50_000
 WANTED_RECALL = 0.956  # answers leave out what was seen and look deeper for it: theirs is 0.951
 TUNING_QUERIES = 4_000  # tell a mean within 0.001; for more candidates, which cost more, fewer
-FEW = 100
+FEW = 100  # and no less
 STEPS = 1_024  # from the nearest centre to the mean of all: how finely the reach is tuned
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once
