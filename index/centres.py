@@ -53,24 +53,24 @@ class Visits(NamedTuple):
 class Centres:
     """The centres of lists, and how far from the nearest one a query looks.
 
-    vectors  [lists, dim]
+    turned   [dim, lists]  the centres, a column each: BLAS is done sooner so
     middle   [dim]  their mean
     depths   ascending: so many times as deep as usual, from 1 on
     reaches  for each depth. 1: only the nearest list is visited; 0: all that are nearer than
              the middle; between: those beyond so much of the way from there to the nearest
     """
 
-    vectors: Floats
+    turned: Floats
     middle: Floats
     depths: tuple[float, ...]
     reaches: tuple[float, ...]
 
     @classmethod
     def of(cls, vectors: Floats, reaches: Mapping[float, float]) -> Self:
-        """Let queries reach so far among these centres; depth -> reach."""
+        """Let queries reach so far among these centres [lists, dim]; depth -> reach."""
         depths = tuple(sorted(reaches))
-        middle = vectors.mean(axis=0)
-        return cls(vectors, middle, depths, tuple(reaches[depth] for depth in depths))
+        turned, middle = np.ascontiguousarray(vectors.T), vectors.mean(axis=0)
+        return cls(turned, middle, depths, tuple(reaches[depth] for depth in depths))
 
     def reach_at(self, depth: float) -> float:
         """Return how far to look for something so deep, by the logarithm of the depth."""
@@ -92,12 +92,11 @@ class Centres:
         if effort.least > 1:
             floors = np.minimum(floors, [lowest_of(own, effort.least) for own in scores])
         is_near = scores >= floors[:, np.newaxis]
-        counts, most = is_near.sum(axis=1), effort.most or len(self.vectors)
-        is_near[counts == 0, 0] = True  # a query that is no number, of a faulty tower
-        for place in np.flatnonzero(counts > most).tolist():
-            is_near[place] = False
-            is_near[place, np.argpartition(scores[place], -most)[-most:]] = True
-        return _in_order(scores, is_near)
+        chosen, most = Chosen.of(is_near), effort.most or scores.shape[1]
+        if chosen.counts.min() == 0 or chosen.counts.max() > most:
+            _bound(scores, is_near, chosen.counts, most)
+            chosen = Chosen.of(is_near)
+        return chosen.in_order(scores)
 
     def _scores(self, queries: Floats) -> Floats:
         """Return inner products [queries, lists], the same whatever queries stand beside.
@@ -105,7 +104,8 @@ class Centres:
         A single query is multiplied as two: for one, BLAS adds up in another order.
         """
         several = queries if len(queries) > 1 else queries.repeat(2, axis=0)
-        return np.ascontiguousarray((self.vectors @ several.T).T[: len(queries)])
+        scores: Floats = (several @ self.turned)[: len(queries)]
+        return scores
 
     def _floors(self, queries: Floats, scores: Floats, depth: float) -> Floats:
         middle = np.einsum("nd,d->n", queries, self.middle)
@@ -126,17 +126,44 @@ def lowest_of(scores: Floats, count: int) -> np.float32:
     return lowest
 
 
-def _in_order(scores: Floats, is_near: NDArray[np.bool_]) -> Visits:
-    places = np.flatnonzero(is_near)  # of two dimensions at once: many times as fast
-    queries, lists = np.divmod(places, scores.shape[1])
-    own = scores.ravel()[places]
-    order = np.lexsort((-own, queries))
-    counts = np.bincount(queries, minlength=len(scores))
-    columns = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
-    visits = Visits(
-        np.full((len(scores), counts.max()), -1, dtype=np.int64),
-        np.zeros((len(scores), counts.max()), dtype=np.float32),
-    )
-    visits.lists[queries, columns] = lists[order]
-    visits.scores[queries, columns] = own[order]
-    return visits
+class Chosen(NamedTuple):
+    """The lists that queries visit, query by query.
+
+    queries, lists  [visits]   the query, and the list
+    counts          [queries]  how many lists each visits
+    """
+
+    queries: NDArray[np.int64]
+    lists: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, is_near: NDArray[np.bool_]) -> Self:
+        """Read which lists are near which query; [queries, lists]."""
+        places = np.flatnonzero(is_near)  # of two dimensions at once: many times as fast
+        queries, lists = np.divmod(places, is_near.shape[1])
+        return cls(queries, lists, np.bincount(queries, minlength=len(is_near)))
+
+    def in_order(self, scores: Floats) -> Visits:
+        """Put them side by side for each query, nearest first."""
+        own = scores[self.queries, self.lists]
+        order = np.lexsort((-own, self.queries))
+        ends = np.cumsum(self.counts)
+        columns = np.arange(len(own)) - np.repeat(ends - self.counts, self.counts)
+        visits = Visits(
+            np.full((len(scores), self.counts.max()), -1, dtype=np.int64),
+            np.zeros((len(scores), self.counts.max()), dtype=np.float32),
+        )
+        visits.lists[self.queries, columns] = self.lists[order]
+        visits.scores[self.queries, columns] = own[order]
+        return visits
+
+
+def _bound(
+    scores: Floats, is_near: NDArray[np.bool_], counts: NDArray[np.int64], most: int
+) -> None:
+    """Let each query visit a list at least, and the nearest `most` at most."""
+    is_near[counts == 0, 0] = True  # a query that is no number, of a faulty tower
+    for place in np.flatnonzero(counts > most).tolist():
+        is_near[place] = False
+        is_near[place, np.argpartition(scores[place], -most)[-most:]] = True
