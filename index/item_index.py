@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import faiss
 import numpy as np
@@ -20,6 +20,17 @@ FAISS_VERSION: str = faiss.__version__
 UNTYPED: Any = faiss  # for calls that its own types do not describe
 
 
+class Near(NamedTuple):
+    """The rows near each query, in no order.
+
+    rows    [queries, count]  -1 where there are fewer
+    scores  [queries, count]  as the index rounds
+    """
+
+    rows: Rows
+    scores: Floats
+
+
 @dataclass(frozen=True)
 class ItemIndex:
     """An index over item vectors. Immutable once built or opened: change means a new one.
@@ -29,6 +40,10 @@ class ItemIndex:
 
     handle: Any
     centres: Centres | None = None
+
+    def __post_init__(self) -> None:
+        if self.list_count > 1:  # what was found is ordered by others, in less time
+            self.handle.parallel_mode = self.handle.PARALLEL_MODE_NO_HEAP_INIT
 
     @property
     def count(self) -> int:
@@ -67,22 +82,23 @@ class ItemIndex:
         count: int,
         effort: Effort = Effort(),  # noqa: B008  # it never changes
         eligible: RowSet | None = None,
-    ) -> Rows:
-        """Return the rows near each query [queries, dim], best first as the index rounds.
+    ) -> Near:
+        """Return `count` rows near each query [queries, dim].
 
         eligible  the only rows that may be returned; None: all
-        returns   [queries, count]; -1 where there are fewer
 
         What a query finds does not depend on the others: exactly so by reach; without it,
         FAISS may round otherwise from twenty queries on.
         """
-        rows = np.empty((len(queries), count), dtype=np.int64)
+        rows = np.full((len(queries), count), -1, dtype=np.int64)
+        scores = np.full(rows.shape, -np.inf, dtype=np.float32)
         if self.centres is not None:
-            self._visit(self.centres.near(queries, effort), queries, rows, eligible)
+            visits = self.centres.near(queries, effort)
+            self._visit(visits, queries, eligible, rows, scores)
         else:
             params = parameters(self._lists_at(effort), eligible)
-            self.handle.search(queries, count, I=rows, params=params)
-        return rows.astype(np.int32)
+            self.handle.search(queries, count, D=scores, I=rows, params=params)
+        return Near(rows.astype(np.int32), scores)
 
     def _lists_at(self, effort: Effort) -> int | None:
         """Return how many lists every query visits; None where there are none."""
@@ -92,10 +108,14 @@ class ItemIndex:
         return int(max(1, min(max(self.nprobe * effort.depth, effort.least), most)))
 
     def _visit(
-        self, visits: Visits, queries: Floats, rows: NDArray[np.int64], eligible: RowSet | None
+        self,
+        visits: Visits,
+        queries: Floats,
+        eligible: RowSet | None,
+        rows: NDArray[np.int64],
+        scores: Floats,
     ) -> None:
-        """Search lists that are chosen already; the answer goes into `rows`."""
-        scores = np.empty(rows.shape, dtype=np.float32)
+        """Search lists that are chosen already; the answer goes into `rows` and `scores`."""
         arrays = (np.ascontiguousarray(queries), visits.lists, visits.scores, scores, rows)
         asked, *others = [faiss.swig_ptr(one) for one in arrays]
         params = parameters(visits.lists.shape[1], eligible)

@@ -98,7 +98,7 @@ def _away(
     """Return how far the scores of a question's rows, stored and found anew, are off."""
     stored = probe.scores[question]
     again = exact_scores(vectors, probe.rows[question], query)
-    rows = index.search(query[np.newaxis], len(stored))[0]
+    rows = index.search(query[np.newaxis], len(stored)).rows[0]
     if (rows < 0).any():
         return float("inf")
     found = exact_scores(vectors, rows, query)

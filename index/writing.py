@@ -26,7 +26,7 @@ from index.manifest import (
 )
 from index.probe import Probe
 from index.reading.tables import put_in_order
-from index.searching.scores import exact_scores
+from index.searching.scores import best_by, exact_scores
 from index.searching.tuning import IndexCard, build_item_index
 
 BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexCard]]
@@ -197,7 +197,8 @@ def add_measures(folder: Path, measures: dict[str, Any]) -> Manifest:
 def _ask(contents: Contents, index: ItemIndex) -> Probe:
     """Record what the index returns for the trainer's own queries."""
     count = min(PROBE_COUNT, len(contents.item_ids))
-    found = index.search(contents.probe_queries, count)
+    near = index.search(contents.probe_queries, count)
+    found = best_by(*near, [count] * len(near.rows))
     rows = found[:, (found >= 0).all(axis=0)]
     scores = [
         exact_scores(contents.vectors, chosen, query)

@@ -23,6 +23,22 @@ def exact_scores(vectors: Floats, rows: Rows, query: Floats) -> Floats:
     return (vectors.take(rows, axis=0) @ query).astype(np.float32, copy=False)
 
 
+def best_by(rows: Rows, scores: Floats, counts: Sequence[int]) -> Rows:
+    """Return the best of each query's rows by the scores that are told, then by row.
+
+    rows     [queries, most]  -1 where a query has fewer than another
+    scores   [queries, most]
+    counts   how many each wants
+
+    returns  [queries, max(counts)], best first
+    """
+    keys = np.where(rows >= 0, _keys(scores, rows), LAST)
+    keys.sort(axis=1)
+    best = _rows_in(keys[:, : max(counts)])
+    best[np.arange(best.shape[1]) >= np.array(counts)[:, np.newaxis]] = -1  # another's
+    return best
+
+
 def best_of_each(
     vectors: Floats, queries: Floats, rows: Rows, counts: Sequence[int]
 ) -> list[Found]:
@@ -60,7 +76,12 @@ def _keys(scores: Floats, rows: Rows) -> NDArray[np.int64]:
 
 def _read_keys(keys: NDArray[np.int64]) -> Found:
     scores = _ascending(~(keys >> 32).astype(np.int32)).view(np.float32)
-    return (keys & 0xFFFFFFFF).astype(np.int32), scores
+    return _rows_in(keys), scores
+
+
+def _rows_in(keys: NDArray[np.int64]) -> Rows:
+    rows: Rows = (keys & 0xFFFFFFFF).astype(np.int32)
+    return rows
 
 
 def _ascending(bits: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from index.centres import Effort
 from index.id_table import Rows
-from index.item_index import Floats, ItemIndex
+from index.item_index import Floats, ItemIndex, Near
 from index.searching.effort import (
     NEARLY_ALL,
     TUNED_COUNT,
@@ -27,7 +27,7 @@ from index.searching.effort import (
 from index.searching.limits import LIMITS, Limits
 from index.searching.row_set import RowSet
 from index.searching.scope import Scope
-from index.searching.scores import Found, best_of, best_of_each
+from index.searching.scores import Found, best_by, best_of, best_of_each
 
 MARKS = 1 << 16  # by which excluded rows are told from others, a few of those in error
 PAST_MANY = 1.3  # times as deep: what is left lies behind what is excluded
@@ -57,8 +57,8 @@ class Way:
     effort: Effort
     allowed: RowSet | None
 
-    def ask(self, queries: Floats, count: int) -> Rows:
-        """Return up to `count` rows near each query; -1 where there are fewer."""
+    def ask(self, queries: Floats, count: int) -> Near:
+        """Return up to `count` rows near each query."""
         return self.index.search(
             queries, min(count, self.index.count), self.effort, self.allowed
         )
@@ -108,15 +108,15 @@ class Search:
                 self._best(one, without(scope.listed, np.sort(one.excluded))) for one in asks
             ]
         way = self._way(max(one.count for one in asks), scope)
-        fetched = [one.count + len(one.excluded) + slack(one.count) for one in asks]
+        wanted = [one.count + slack(one.count) for one in asks]
+        fetched = max(n + len(one.excluded) for n, one in zip(wanted, asks, strict=True))
         queries = np.stack([one.query for one in asks])
-        rows = way.ask(queries, max(fetched))
-        rows[np.arange(rows.shape[1]) >= np.array(fetched)[:, np.newaxis]] = -1  # another's
+        rows, rounded = way.ask(queries, fetched)
         drop_excluded(rows, [one.excluded for one in asks])
+        foremost = best_by(rows, rounded, wanted)  # the same ones in whatever company
         if scope is not None:
-            rows[~scope.allowed.contains(rows)] = -1
-        counts = [one.count for one in asks]
-        found = best_of_each(self.vectors, queries, rows, counts)
+            foremost[~scope.allowed.contains(foremost)] = -1
+        found = best_of_each(self.vectors, queries, foremost, [one.count for one in asks])
         return [self._enough(*one) for one in zip(asks, found, strict=True)]
 
     def _find_past(self, asks: Sequence[Ask]) -> list[Found | None]:
@@ -177,9 +177,9 @@ class Search:
         return best_of_each(self.vectors, queries, rows[np.newaxis], [ask.count])[0]
 
 
-def known(rows: Rows) -> Rows:
+def known(near: Near) -> Rows:
     """Return what the index found for its only query."""
-    return rows[rows >= 0]
+    return near.rows[near.rows >= 0]
 
 
 def without(rows: Rows, excluded: Rows) -> Rows:

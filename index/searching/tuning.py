@@ -152,7 +152,7 @@ class Measured:
         shares = []
         for first in range(0, len(self.queries), TOGETHER):
             queries = self.queries[first : first + TOGETHER]
-            rows = index.search(queries, count + slack(count), effort)
+            rows, _ = index.search(queries, count + slack(count), effort)
             found = best_of_each(self.vectors, queries, rows, [count] * len(queries))
             for best, (own, _) in zip(self.truth[first:], found, strict=False):
                 shares.append(float(np.isin(best, own).mean()))

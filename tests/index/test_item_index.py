@@ -6,8 +6,8 @@ from index.item_index import ItemIndex
 from index.searching.effort import effort_within, slack
 from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
-from index.searching.scores import best_of_each
-from index.searching.search import Ask, Search
+from index.searching.scores import best_by, best_of_each
+from index.searching.search import Ask, Search, known
 from index.searching.tuning import FLAT_LIMIT, build_item_index, least, list_count
 from tests.handmade import item_vectors
 
@@ -40,16 +40,14 @@ def test_a_small_catalogue_is_searched_exactly():
     assert (card.factory, card.nprobe, index.nprobe) == ("Flat", None, None)
     for query in vectors:
         best = np.sort(vectors @ query)[::-1][:10]
-        np.testing.assert_allclose(
-            vectors[index.search(query[np.newaxis], 10)[0]] @ query, best, atol=1e-6
-        )
+        found = np.sort(vectors[index.search(query[np.newaxis], 10).rows[0]] @ query)[::-1]
+        np.testing.assert_allclose(found, best, atol=1e-6)
 
 
 def test_a_search_for_more_than_there_is_returns_all():
     index, _ = build_item_index(item_vectors(), item_vectors()[:1], seed=0)
-    found = index.search(item_vectors()[:1], 100)[0]
-    assert sorted(found[:40]) == list(range(40))
-    assert (found[40:] == -1).all()
+    found = index.search(item_vectors()[:1], 100).rows[0]
+    assert sorted(found) == [-1] * 60 + list(range(40))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def test_an_approximate_index_keeps_its_effort_on_disk(clustered, approximate, t
     opened = ItemIndex.open(tmp_path / "items.faiss").reaching(card.reaches)
     assert opened.nprobe == index.nprobe == card.nprobe
     assert (opened.count, opened.dim) == (CLUSTERED_COUNT, DIM)
-    assert (opened.search(queries, 50) == index.search(queries, 50)).all()
+    assert (opened.search(queries, 50).rows == index.search(queries, 50).rows).all()
 
 
 def test_an_exact_index_answers_alike_once_opened_from_disk(tmp_path):
@@ -104,7 +102,7 @@ def test_an_exact_index_answers_alike_once_opened_from_disk(tmp_path):
     index.save(tmp_path / "items.faiss")
     opened = ItemIndex.open(tmp_path / "items.faiss")
     assert opened.nprobe is None
-    assert (opened.search(vectors, 40) == index.search(vectors, 40)).all()
+    assert (opened.search(vectors, 40).rows == index.search(vectors, 40).rows).all()
 
 
 def test_the_best_are_ordered_by_score_then_by_row():
@@ -121,8 +119,29 @@ def test_the_best_are_ordered_by_score_then_by_row():
 def test_a_query_finds_the_same_alone_and_beside_others(clustered, approximate):
     (_, queries), (index, _) = clustered, approximate
     for effort in (Effort(), Effort(3.0, least=9), Effort(np.inf, most=70)):
-        alone = [index.search(query[np.newaxis], 60, effort)[0] for query in queries]
-        assert (index.search(queries, 60, effort) == np.stack(alone)).all()
+        alone = [index.search(query[np.newaxis], 60, effort).rows[0] for query in queries]
+        assert (index.search(queries, 60, effort).rows == np.stack(alone)).all()
+
+
+def test_of_what_was_fetched_the_best_by_the_index_s_own_scores_are_kept(
+    clustered, approximate
+):
+    (vectors, queries), (index, _) = clustered, approximate
+    near = index.search(queries[:3], 200)
+    exact = np.einsum("nrd,nd->nr", vectors[near.rows], queries[:3])
+    np.testing.assert_allclose(near.scores, exact, atol=0.02)  # eight bits a number
+    counts = [5, 200, 40]
+    kept = best_by(*near, counts)
+    for own, rows, scores, count in zip(kept, *near, counts, strict=True):
+        assert own[:count].tolist() == rows[np.lexsort((rows, -scores))][:count].tolist()
+        assert (own[count:] == -1).all()
+
+
+def test_what_was_dropped_is_none_of_the_best():
+    scores = np.array([[0.5, -0.25, 0.5, 0.75], [0.1, 0.2, 0.3, np.nan]], dtype=np.float32)
+    rows = np.array([[9, 4, 2, -1], [-1, -1, -1, 7]], dtype=np.int32)
+    assert best_by(rows, scores, [3, 3]).tolist() == [[2, 9, 4], [7, -1, -1]]
+    assert best_by(rows, scores, [1, 2]).tolist() == [[2, -1], [7, -1]]
 
 
 def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_one():
@@ -141,8 +160,8 @@ def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_o
 def test_a_query_that_is_no_number_finds_something_and_spoils_nothing(clustered, approximate):
     (vectors, queries), (index, _) = clustered, approximate
     asked = np.stack([queries[0], np.full(DIM, np.nan, np.float32), queries[1]])
-    found = index.search(asked, 100)
-    assert (found[[0, 2]] == index.search(asked[[0, 2]], 100)).all()
+    found = index.search(asked, 100).rows
+    assert (found[[0, 2]] == index.search(asked[[0, 2]], 100).rows).all()
     best = best_of_each(vectors, asked, np.arange(3 * 5, dtype=np.int32).reshape(3, 5), [5] * 3)
     assert sorted(best[1][0]) == list(range(5, 10))
     assert np.isneginf(best[1][1]).all()
@@ -178,7 +197,7 @@ def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
     shares = []
     for query in queries:
         effort = effort_within(index, narrow, 100, LIMITS)
-        found = narrow.search(query[np.newaxis], 100 + slack(100), effort)
+        found = narrow.search(query[np.newaxis], 100 + slack(100), effort).rows
         assert np.isin(found[found >= 0], rows).all()
         best = best_of_each(vectors, query[np.newaxis], found, [100])[0][0]
         truth = rows[np.argsort(-(vectors[rows] @ query))[:100]]
@@ -191,8 +210,8 @@ def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, 
     lists = index.lists_of_rows()
     assert (len(lists), lists.max() < index.list_count) == (CLUSTERED_COUNT, True)
     for row in range(0, CLUSTERED_COUNT, 6_000):
-        found = index.search(vectors[row : row + 1], CLUSTERED_COUNT, Effort(most=1))[0]
-        found = found[found >= 0]
+        near = index.search(vectors[row : row + 1], CLUSTERED_COUNT, Effort(most=1))
+        found = known(near)
         assert len(set(lists[found].tolist())) == 1
         assert (lists == lists[found[0]]).sum() == len(found)
 
@@ -201,8 +220,8 @@ def test_only_eligible_rows_are_found_whatever_the_effort(clustered, approximate
     (_, queries), (index, _) = clustered, approximate
     eligible = RowSet.from_rows(np.arange(0, CLUSTERED_COUNT, 7, np.int32), CLUSTERED_COUNT)
     for most in (1, 20, index.list_count):
-        found = index.search(queries[:1], 10_000, Effort(np.inf, most=most), eligible)[0]
-        found = found[found >= 0]
+        near = index.search(queries[:1], 10_000, Effort(np.inf, most=most), eligible)
+        found = known(near)
         assert eligible.contains(found).all()
         assert len(found) == len(set(found.tolist()))
     assert sorted(found.tolist()) == eligible.rows().tolist()
