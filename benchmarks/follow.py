@@ -26,7 +26,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from index.cluster_map import ClusterMap
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from index.stores.address import open_cluster_store
 from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig, check_config

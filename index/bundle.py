@@ -5,7 +5,7 @@ only bundles from a publisher you trust.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.files import sha256_of
 from index.filters import Filters
+from index.hashed import Hashed, Hashes
 from index.id_table import IdTable, Rows, open_array, open_id_table
 from index.item_index import Floats, ItemIndex
-from index.manifest import OPTIONAL, REQUIRED, Manifest, read_manifest, wanted_files
+from index.manifest import OPTIONAL, QUICK_IDS, REQUIRED, Manifest, read_manifest, wanted_files
 from index.probe import Probe, open_probe, replay
 from index.version import misnamed
 
@@ -92,7 +93,7 @@ def open_bundle(folder: Path) -> Bundle:
     bundle = Bundle(
         folder=folder,
         manifest=manifest,
-        items=parts.read("item_ids", lambda: open_id_table(folder, "item_ids")),
+        items=_items(parts, manifest),
         vectors=parts.array("item_vectors.npy", "float32", ndim=2),
         counts=parts.array("item_counts.npy", "int64"),
         index=parts.read(
@@ -169,6 +170,15 @@ def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
         elif sha256_of(path) != fact.sha256:
             faults.append(f"{name}: its content is not what was published (sha256 differs)")
     return faults
+
+
+def _items(parts: _Parts, manifest: Manifest) -> IdTable:
+    items: IdTable = parts.read("item_ids", lambda: open_id_table(parts.folder, "item_ids"))
+    if not any(name in manifest.files for name in QUICK_IDS):
+        return items
+    hashes: Hashes = parts.array(QUICK_IDS[0], "uint64")
+    rows: Rows = parts.array(QUICK_IDS[1], "int32")
+    return items if parts.faults else replace(items, quick=Hashed(hashes, rows))
 
 
 def _item_encoder(parts: _Parts, manifest: Manifest) -> ItemEncoder | None:

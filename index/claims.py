@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from index.hashed import Hashed, Hashes, hashes_of
 from index.id_table import IdTable, Rows
 
 ASKED_IDS = 64
@@ -23,12 +24,16 @@ def broken(claims: Sequence[Claim]) -> list[str]:
 
 def id_claims(name: str, table: IdTable, count: int) -> list[Claim]:
     """Return what a table of so many ids must be like."""
+    quick = table.quick or Hashed(table.hashes, table.rows)
     return [
         (f"{name}.offsets holds", len(table.offsets), count + 1),
         (f"{name}.hashes holds", len(table.hashes), count),
         (f"{name}.rows holds", len(table.rows), count),
         (f"{name}.offsets cover the blob:", covers(table.offsets, len(table.blob)), True),
         (f"{name}.rows are within range:", within(table.rows, count), True),
+        (f"{name}.xxh3 holds", len(quick.hashes), count),
+        (f"{name}.xxh3_rows holds", len(quick.rows), count),
+        (f"{name}.xxh3_rows are within range:", within(quick.rows, count), True),
     ]
 
 
@@ -36,12 +41,21 @@ def id_faults(name: str, table: IdTable) -> list[str]:
     """Return what is wrong with a table whose claims hold: is it text, can it be asked?"""
     if not _is_text(table):
         return [f"{name}.blob is no UTF-8, id by id; publish all files from one run"]
-    if not (table.hashes[1:] > table.hashes[:-1]).all():
+    if not _ascend(table.hashes):
         return [f"{name}.hashes do not ascend; publish all files from one run"]
+    if table.quick is not None and not _ascend(table.quick.hashes):
+        return [f"{name}.xxh3 do not ascend; publish all files from one run"]
     sample = np.linspace(0, len(table) - 1, min(ASKED_IDS, len(table))).astype(np.int32)
-    if not np.array_equal(table.rows_of(table.ids_of(sample)), sample):
+    ids = table.ids_of(sample)
+    places = np.searchsorted(table.hashes, hashes_of(one.encode() for one in ids))
+    found = [table.rows.take(places, mode="clip"), table.rows_of(ids)]  # by either hashes
+    if not all(np.array_equal(rows, sample) for rows in found):
         return [f"{name} does not find its own ids; publish all files from one run"]
     return []
+
+
+def _ascend(hashes: Hashes) -> bool:
+    return bool((hashes[1:] > hashes[:-1]).all())
 
 
 def _is_text(table: IdTable) -> bool:

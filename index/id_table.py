@@ -3,11 +3,14 @@
 Ids are text; a row is a position. A million ids in a dict cost half a second and 120 MB in
 every process; here they are one blob, looked up by sorted 64-bit hashes, then
 compared byte by byte, so that an unknown id is never taken for a known one.
+
+BLAKE2b hashes name the items where bundles and cluster maps meet. They cost a question several
+microseconds, so that ids which are often looked up have quick hashes too.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -17,19 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BundleError
+from index.hashed import Hashed, Hashes, hashes_of, quick_hashes_of
 
 Rows = NDArray[np.int32]
 
-MOST_STEPS = 24  # from where a hash's first bits say on; even hashes of a million need eight
 WASTE, SPARE = 4, 65_536  # times the ids' own bytes, and bytes more, that aligned ones may take
 MOST_LATE = 16  # ids that stand so near the end of the blob that each is read by itself
 AT_ONCE = 16_384  # ids read in one go, 2 ms: a million would fill caches and hold up threads
-
-
-def hashes_of(encoded_ids: Iterable[bytes]) -> NDArray[np.uint64]:
-    """Hash ids to 64 bits: BLAKE2b with an 8-byte digest, read little-endian."""
-    digests = b"".join([hashlib.blake2b(one, digest_size=8).digest() for one in encoded_ids])
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
 
 
 def digest_of(ids: Sequence[str]) -> str:
@@ -75,12 +72,14 @@ class IdTable:
     offsets  [count + 1]  int64, where each id starts in the blob
     hashes   [count]      uint64, ascending
     rows     [count]      int32, the row of each hash
+    quick    the rows by quick hashes; None: the others must do
     """
 
     blob: NDArray[np.uint8]
     offsets: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
+    hashes: Hashes
     rows: Rows
+    quick: Hashed | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,10 +92,11 @@ class IdTable:
         """Return the row of each id, -1 where it is unknown; shape [len(ids)]."""
         if not len(self) or not ids:
             return np.full(len(ids), -1, dtype=np.int32)
-        encoded = [one.encode(errors="surrogatepass") for one in ids]
-        wanted = hashes_of(encoded)
-        places = self._places_of(wanted)
-        rows = np.where(self.hashes[places] == wanted, self.rows[places], -1).astype(np.int32)
+        encoded = [one.encode("utf-8", "surrogatepass") for one in ids]
+        if self.quick is not None:
+            rows = self.quick.rows_of(quick_hashes_of(encoded))
+        else:
+            rows = self._hashed.rows_of(hashes_of(encoded))
         positions = np.flatnonzero(rows >= 0)
         stored, bounds = self._stretches(rows[positions])
         ends = list(accumulate(map(len, encoded), initial=0))
@@ -107,28 +107,9 @@ class IdTable:
                 rows[position] = -1
         return rows
 
-    def _places_of(self, wanted: NDArray[np.uint64]) -> NDArray[np.integer]:
-        """Return where each hash stands, or near where it would stand, among the sorted ones.
-
-        Their first bits tell the place nearly, a step or two the rest: bisection misses the
-        processor's caches twenty times in a million ids.
-        """
-        bits, begins = self._begins
-        places = begins.take((wanted >> np.uint64(64 - bits)).view(np.int64))
-        for _ in range(MOST_STEPS):
-            is_before = self.hashes.take(places) < wanted
-            if not is_before.any():
-                return places
-            places = np.minimum(places + is_before, len(self) - 1)
-        return np.minimum(np.searchsorted(self.hashes, wanted), len(self) - 1)
-
     @cached_property
-    def _begins(self) -> tuple[int, Rows]:
-        """How many first bits are looked at, and where the hashes of each value begin."""
-        bits = len(self).bit_length()
-        firsts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
-        begins = np.minimum(np.searchsorted(self.hashes, firsts), len(self) - 1)
-        return bits, begins.astype(np.int32)
+    def _hashed(self) -> Hashed:
+        return Hashed(self.hashes, self.rows)
 
     def rows_of_each(self, lists: Sequence[Sequence[str]]) -> list[Rows]:
         """Return `rows_of` each list, all looked up together."""
@@ -193,16 +174,32 @@ class IdTable:
             window[place, : lengths[place]] = self.blob[starts[place] :][: lengths[place]]
         return Aligned(window, lengths)
 
-    def hashes_by_row(self) -> NDArray[np.uint64]:
+    def hashes_by_row(self) -> Hashes:
         """Return the hash of each id in row order, as a cluster map names its items."""
         hashes = np.empty(len(self), dtype=np.uint64)
         hashes[self.rows] = self.hashes
         return hashes
 
+    def quickened(self) -> "IdTable":
+        """Return the same table with quick hashes; for ids that are often looked up.
+
+        Raises BundleError if two ids share one.
+        """
+        encoded, bounds = self._stretches(np.arange(len(self), dtype=np.int32))
+        ids = [encoded[begin:end] for begin, end in pairwise(bounds)]
+        return replace(self, quick=_hashed(quick_hashes_of(ids), ids))
+
     def save(self, folder: Path, name: str) -> None:
-        """Write `{name}.blob.npy`, `.offsets.npy`, `.hashes.npy` and `.rows.npy`."""
-        for part in PARTS:
-            np.save(folder / f"{name}.{part}.npy", getattr(self, part), allow_pickle=False)
+        """Write `{name}.blob.npy`, `.offsets.npy`, `.hashes.npy` and `.rows.npy`.
+
+        What it has of quick hashes goes into `{name}.xxh3.npy` and `.xxh3_rows.npy`.
+        """
+        arrays = dict(zip(files_of(name), (getattr(self, part) for part in PARTS), strict=True))
+        if self.quick is not None:
+            own = (self.quick.hashes, self.quick.rows)
+            arrays |= zip(quick_files_of(name), own, strict=True)
+        for file, array in arrays.items():
+            np.save(folder / file, array, allow_pickle=False)
 
 
 PARTS = ("blob", "offsets", "hashes", "rows")
@@ -214,26 +211,34 @@ def files_of(name: str) -> tuple[str, ...]:
     return tuple(f"{name}.{part}.npy" for part in PARTS)
 
 
+def quick_files_of(name: str) -> tuple[str, str]:
+    """Name the files of its quick hashes."""
+    return f"{name}.xxh3.npy", f"{name}.xxh3_rows.npy"
+
+
 def build_id_table(ids: Sequence[str]) -> IdTable:
     """Build a table from the ids in row order.
 
     Raises BundleError if two ids are equal, or share a 64-bit hash.
     """
     encoded = [one.encode() for one in ids]
-    hashes = hashes_of(encoded)
-    rows = np.argsort(hashes, kind="stable").astype(np.int32)
-    ascending = hashes[rows]
-    twins = np.flatnonzero(ascending[1:] == ascending[:-1])
-    if len(twins):
-        first, second = int(rows[twins[0]]), int(rows[twins[0] + 1])
-        raise BundleError(
-            f"ids {ids[first]!r} (row {first}) and {ids[second]!r} (row {second}) are equal or "
-            "share a 64-bit hash; ids must be distinct: rename one of them"
-        )
+    hashed = _hashed(hashes_of(encoded), encoded)
     offsets = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in encoded], out=offsets[1:])
     blob = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-    return IdTable(blob, offsets, ascending, rows)
+    return IdTable(blob, offsets, hashed.hashes, hashed.rows)
+
+
+def _hashed(by_row: Hashes, encoded: Sequence[bytes]) -> Hashed:
+    hashed = Hashed.of(by_row)
+    twins = hashed.twins()
+    if twins is not None:
+        (first, own), (second, other) = [(row, encoded[row].decode()) for row in twins]
+        raise BundleError(
+            f"ids {own!r} (row {first}) and {other!r} (row {second}) are equal or "
+            "share a 64-bit hash; ids must be distinct: rename one of them"
+        )
+    return hashed
 
 
 def open_id_table(folder: Path, name: str) -> IdTable:

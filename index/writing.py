@@ -139,7 +139,7 @@ def write_bundle(
         contents = contents.in_order(order)
         index = index.renumbered(order, contents.vectors)
         put_in_order(folder / "items.parquet", order)
-    build_id_table(contents.item_ids).save(folder, "item_ids")
+    build_id_table(contents.item_ids).quickened().save(folder, "item_ids")
     np.save(folder / "item_vectors.npy", contents.vectors, allow_pickle=False)
     np.save(folder / "item_counts.npy", contents.counts, allow_pickle=False)
     index.save(folder / "items.faiss")

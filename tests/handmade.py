@@ -17,7 +17,8 @@ from index.bundle import Histories
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.filters import Column, build_filters
-from index.id_table import build_id_table, hashes_of
+from index.hashed import hashes_of
+from index.id_table import build_id_table
 from index.manifest import DatasetFacts
 from index.shelf import Shelf
 from index.writing import NOTHING, Contents, Described, RunFacts, write_bundle

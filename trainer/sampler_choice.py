@@ -8,7 +8,7 @@ from typing import Any
 from index.cluster_map import ClusterMap
 from index.clusters.store import ClusterStore
 from index.errors import ConfigError
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.esans.arrivals import following

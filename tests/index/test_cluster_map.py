@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from index.cluster_map import ClusterMap
 from index.clusters.files import joined, open_cluster_map, save_cluster_map
 from index.errors import FaultyClusterMapError
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 
 CODES1 = [0, 0, 0, 0, 1, 1, 1, 2, 2, 0]
 CODES2 = [0, 0, 1, 2, 0, 0, 1, 3, 3, 0]

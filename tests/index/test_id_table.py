@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from index.errors import BundleError
-from index.id_table import AT_ONCE, IdTable, build_id_table, digest_of, hashes_of, open_id_table
+from index.hashed import hashes_of, quick_hashes_of
+from index.id_table import AT_ONCE, IdTable, build_id_table, digest_of, open_id_table
 
 IDS = ["item-1", "007", "7", "κόσμος", "品", "🦊", "a b", "é", "e\u0301", "x" * 512]
 
@@ -29,6 +30,24 @@ def test_very_many_ids_come_in_their_order():
 
 def test_hashes_come_in_row_order_too():
     assert (build_id_table(IDS).hashes_by_row() == hashes_of(one.encode() for one in IDS)).all()
+
+
+def test_quick_hashes_lead_to_the_same_rows():
+    table = build_id_table(IDS)
+    quick = table.quickened()
+    assert quick.quick is not None
+    for asked in (IDS, [*IDS[::-1], "nobody", "item-"], ["\ud800"], []):
+        assert quick.rows_of(asked).tolist() == table.rows_of(asked).tolist()
+    assert (quick.hashes_by_row() == table.hashes_by_row()).all()
+    assert len(build_id_table([]).quickened().quick.rows) == 0
+
+
+def test_quick_hashes_are_those_of_xxh3():
+    """The published value of no bytes at all, and one of ours: files must stay readable."""
+    assert quick_hashes_of([b"", b"item-1"]).tolist() == [
+        0x2D06800538D394C2,
+        0xA8ED576B406035B2,
+    ]
 
 
 def test_a_saved_table_answers_as_before(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from index.cluster_map import ClusterMap
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from tests.redis_server import wait_until
 from tests.trainer.worlds import tiny_config
 from trainer.checkpoint import Checkpoint

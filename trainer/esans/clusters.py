@@ -7,7 +7,7 @@ import numpy as np
 
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from index.clusters.layout import Codes
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import Aligned

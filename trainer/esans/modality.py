@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from index.reading.features import Floats
 
 CHUNK = 65_536  # items looked at at once

@@ -5,7 +5,7 @@ import pytest
 
 from index.clusters.files import open_cluster_map
 from index.errors import ConfigError
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from tests.tiny_world import write_tiny_world
 from tests.trainer.esans.planted import QUICK, is_divided
 from trainer.__main__ import main

@@ -1,7 +1,7 @@
 import numpy as np
 
 from index.cluster_map import ClusterMap
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from tests.trainer.shops import items, write_shop
 from trainer.data.dataset import load_dataset
 from trainer.esans.description import describe

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
-from index.id_table import hashes_of
+from index.hashed import hashes_of
 from index.manifest import facts_of, write_manifest
 from index.shelf import Shelf
 from tests.handmade import NOW, write_handmade
