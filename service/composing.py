@@ -20,7 +20,7 @@ BEFORE_ID, BEFORE_SCORE, AFTER = b'{"item_id":"', b'","score":', b"},"
 SCORE = b"-0.000000000"  # the sign may be a space: JSON lets one stand before a number
 BILLION, MILLION, THOUSAND = np.uint32(10**9), np.uint32(10**6), np.uint32(1_000)
 MOST, LEAST = 2.0, 2.0**-6  # between them nine decimals tell a float32 exactly
-DIGITS = np.array([list(b"%03d" % number) for number in range(1_000)], dtype=np.uint8)
+DIGITS = np.array([b"%03d" % number for number in range(1_000)])
 
 
 def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
@@ -43,7 +43,8 @@ def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
     starts = np.concatenate([[0], np.cumsum(widths)])
     bounds = starts[list(places)].tolist()
     written = cut(lines, ids)
-    return [b"[%b]" % written[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
+    parts = [(begin, max(begin, end - 1)) for begin, end in pairwise(bounds)]  # no last comma
+    return [b"[%b]" % written[begin:end] for begin, end in parts]
 
 
 def are_escaped(text: Bytes) -> NDArray[np.bool_]:
@@ -89,8 +90,8 @@ def lines_of(ids: Bytes, scores: Floats) -> Bytes:
     billionths = np.rint(np.abs(scores).astype(np.float64) * 1e9).astype(np.uint32)
     lines[:, first + 1] += (billionths // BILLION).astype(np.uint8)
     for place, unit in ((3, MILLION), (6, THOUSAND), (9, np.uint32(1))):
-        digits = DIGITS.take(billionths // unit % THOUSAND, axis=0)
-        lines[:, first + place : first + place + 3] = digits
+        digits = DIGITS.take(billionths // unit % THOUSAND)
+        lines[:, first + place : first + place + 3].view(DIGITS.dtype)[:, 0] = digits
     return lines
 
 
