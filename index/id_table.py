@@ -84,6 +84,13 @@ class IdTable:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @cached_property
+    def width(self) -> int | None:
+        """How many bytes each id has, if all have as many."""
+        lengths = np.diff(self.offsets)
+        is_even = len(lengths) > 0 and bool((lengths == lengths[0]).all())
+        return int(lengths[0]) if is_even else None
+
     def row_of(self, public_id: str) -> int:
         """Return the row of one id, or -1 where it is unknown."""
         return int(self.rows_of([public_id])[0])
@@ -153,6 +160,8 @@ class IdTable:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return where each id starts, and how many bytes it has."""
         chosen = np.asarray(rows, dtype=np.int64)
+        if self.width is not None:  # two reads less for each
+            return chosen * self.width, np.full(len(chosen), self.width)
         starts = self.offsets.take(chosen)
         return starts, self.offsets.take(chosen + 1) - starts
 
