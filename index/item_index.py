@@ -1,7 +1,7 @@
 """Nearest items by inner product. The one door to FAISS for searching."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -16,6 +16,7 @@ from index.searching.row_set import RowSet
 Floats = NDArray[np.float32]
 
 CHUNK = 8_192  # vectors added at once
+LIST_BITS, PLACE = 32, 0xFFFFFFFF  # a list, and a place in it, in one number of FAISS
 FAISS_VERSION: str = faiss.__version__
 UNTYPED: Any = faiss  # for calls that its own types do not describe
 
@@ -36,10 +37,13 @@ class ItemIndex:
     """An index over item vectors. Immutable once built or opened: change means a new one.
 
     centres  by which a query chooses its lists; None: it visits `nprobe`, or there are none
+    starts   [lists]  the first row of each, where all stand in the order of the lists: then row
+             numbers need not be read, each a cache miss; None where they do not
     """
 
     handle: Any
     centres: Centres | None = None
+    starts: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.list_count > 1:  # what was found is ordered by others, in less time
@@ -119,17 +123,21 @@ class ItemIndex:
         arrays = (np.ascontiguousarray(queries), visits.lists, visits.scores, scores, rows)
         asked, *others = [faiss.swig_ptr(one) for one in arrays]
         params = parameters(visits.lists.shape[1], eligible)
+        starts = self.starts if eligible is None else None  # what is eligible is told by rows
         self.handle.search_preassigned_c(
-            len(queries), asked, rows.shape[1], *others, False, params
+            len(queries), asked, rows.shape[1], *others, starts is not None, params
         )
+        if starts is not None:  # it told places
+            own = starts.take(rows >> LIST_BITS, mode="clip") + (rows & PLACE)
+            np.copyto(rows, own, where=rows >= 0)
 
     def reaching(self, reaches: Mapping[float, float]) -> "ItemIndex":
         """Return the same index, whose queries look so far at each depth; none: `nprobe`."""
         if not reaches or self.list_count == 1:
-            return ItemIndex(self.handle)
+            return replace(self, centres=None)
         quantizer = faiss.downcast_index(self.handle.quantizer)
         centres = quantizer.reconstruct_n(0, self.list_count)
-        return ItemIndex(self.handle, Centres.of(centres, reaches))
+        return replace(self, centres=Centres.of(centres, reaches))
 
     @property
     def reaches(self) -> dict[float, float]:
@@ -139,10 +147,20 @@ class ItemIndex:
 
     def lists_of_rows(self) -> Rows:
         """Return the list that each row stands in; [count]. Searches may go on meanwhile."""
+        return (self._places() >> LIST_BITS).astype(np.int32)
+
+    def _places(self) -> NDArray[np.int64]:
+        """Return the list of each row and, in the lower bits, its place there; [count]."""
         self.handle.make_direct_map()
-        places = faiss.vector_to_array(self.handle.direct_map.array)
+        places: NDArray[np.int64] = faiss.vector_to_array(self.handle.direct_map.array)
         self.handle.set_direct_map_type(UNTYPED.DirectMap.NoMap)
-        return (places >> 32).astype(np.int32)
+        return places
+
+    def _starts(self) -> NDArray[np.int64] | None:
+        places = self._places()
+        if not (places[1:] > places[:-1]).all():
+            return None
+        return np.searchsorted(places, np.arange(self.list_count, dtype=np.int64) << LIST_BITS)
 
     def list_order(self) -> Rows | None:
         """Return the rows list by list, ascending in each; None where there are no lists."""
@@ -204,8 +222,8 @@ class ItemIndex:
 
         Raises RuntimeError if FAISS cannot read it.
         """
-        handle = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        return cls(handle)
+        index = cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+        return index if index.list_count == 1 else replace(index, starts=index._starts())
 
     @classmethod
     def exact(cls, vectors: Floats) -> Self:

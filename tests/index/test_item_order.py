@@ -1,11 +1,17 @@
 """A bundle with lists keeps its items in the order of the lists; nobody asking can tell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from index.bundle import open_bundle
+from index.centres import Effort
+from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
+from index.searching.row_set import RowSet
+from index.searching.scores import best_by
 from service.live.live_clusters import own_map
 from tests.handmade import handmade_map, publish_handmade
 from trainer.report.items_sections import map_of_all
@@ -45,6 +51,36 @@ def test_rows_stand_list_by_list(ordered):
     assert len(np.unique(lists)) > 1
     assert (np.diff(lists) >= 0).all()
     assert (ordered.index.list_order() == np.arange(COUNT)).all()
+
+
+def test_rows_are_told_by_their_places_as_if_their_numbers_had_been_read(ordered):
+    index, queries = ordered.index, ordered.vectors[::90]
+    assert index.starts is not None
+    read = replace(index, starts=None)
+    odd = RowSet.from_rows(np.arange(1, COUNT, 2, dtype=np.int32), COUNT)
+    for count, effort, eligible in (
+        (30, Effort(), None), (COUNT + 9, Effort(np.inf), None), (30, Effort(np.inf), odd),
+    ):  # fmt: skip
+        own, other = [
+            best_by(*one.search(queries, count, effort, eligible), [count] * len(queries))
+            for one in (index, read)
+        ]
+        assert (own == other).all()
+        if eligible is None:
+            assert (own[:, 0] == np.arange(0, COUNT, 90)).all()
+        else:
+            assert (own % 2 == 1).all()
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_rows_that_stand_otherwise_are_read(ordered, tmp_path, is_turned):
+    index = ItemIndex.trained(ordered.vectors, "IVF15,SQ8", seed=0)
+    order = index.list_order()[::-1] if is_turned else index.list_order()
+    vectors = ordered.vectors[order]
+    index.renumbered(order, vectors).save(tmp_path / "items.faiss")
+    opened = ItemIndex.open(tmp_path / "items.faiss").reaching({1.0: 0.5})
+    assert (opened.starts is None) == is_turned
+    assert best_by(*opened.search(vectors[:5], 1), [1] * 5)[:, 0].tolist() == list(range(5))
 
 
 def test_what_is_told_of_an_item_goes_with_it(plain, ordered, rows):
