@@ -154,11 +154,12 @@ class ItemIndex:
         self.handle.make_direct_map()
         places: NDArray[np.int64] = faiss.vector_to_array(self.handle.direct_map.array)
         self.handle.set_direct_map_type(UNTYPED.DirectMap.NoMap)
+        UNTYPED.Int64Vector().swap(self.handle.direct_map.array)  # else its memory stays
         return places
 
     def _starts(self) -> NDArray[np.int64] | None:
-        places = self._places()
-        if not (places[1:] > places[:-1]).all():
+        places = self._places()  # -1 for a row that is in no list: some other is twice in them
+        if not len(places) or places[0] < 0 or not (places[1:] > places[:-1]).all():
             return None
         return np.searchsorted(places, np.arange(self.list_count, dtype=np.int64) << LIST_BITS)
 

@@ -3,7 +3,7 @@
 From cheap to dear: a few rows are compared one by one; else the index is asked, more of it
 where that was not enough; at last every eligible row is compared. Which of them a question
 takes does not depend on how busy the service is, nor on the questions that are asked with it:
-it gets the same answer each time.
+it gets the same answer each time, but for items that score exactly alike.
 """
 
 import math
@@ -108,16 +108,29 @@ class Search:
                 self._best(one, without(scope.listed, np.sort(one.excluded))) for one in asks
             ]
         way = self._way(max(one.count for one in asks), scope)
-        wanted = [one.count + slack(one.count) for one in asks]
-        fetched = max(n + len(one.excluded) for n, one in zip(wanted, asks, strict=True))
         queries = np.stack([one.query for one in asks])
-        rows, rounded = way.ask(queries, fetched)
-        drop_excluded(rows, [one.excluded for one in asks])
-        foremost = best_by(rows, rounded, wanted)  # the same ones in whatever company
-        if scope is not None:
-            foremost[~scope.allowed.contains(foremost)] = -1
+        foremost = self._foremost(way, queries, asks, scope)
         found = best_of_each(self.vectors, queries, foremost, [one.count for one in asks])
         return [self._enough(*one) for one in zip(asks, found, strict=True)]
+
+    def _foremost(
+        self, way: Way, queries: Floats, asks: Sequence[Ask], scope: Scope | None
+    ) -> Rows:
+        """Return the rows worth an exact score; [queries, most], -1 where there are fewer.
+
+        The same ones in whatever company, but for rows that the index scores exactly alike.
+        """
+        wanted = [one.count + slack(one.count) for one in asks]
+        excluded = [one.excluded for one in asks]
+        fetched = [n + len(own) for n, own in zip(wanted, excluded, strict=True)]
+        near = way.ask(queries, max(fetched))
+        if scope is None:
+            drop_excluded(near.rows, excluded)
+            return best_by(*near, wanted)
+        rows = best_by(*near, fetched)  # how many of them may not be is not known
+        drop_excluded(rows, excluded)
+        rows[~scope.allowed.contains(rows)] = -1
+        return rows
 
     def _find_past(self, asks: Sequence[Ask]) -> list[Found | None]:
         """Find for those who exclude very many: the more are in the way, the deeper."""

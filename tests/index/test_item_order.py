@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +11,11 @@ from index.bundle import open_bundle
 from index.centres import Effort
 from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
+from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
+from index.searching.scope import Scope
 from index.searching.scores import best_by
+from index.searching.search import Ask, Search
 from service.live.live_clusters import own_map
 from tests.handmade import handmade_map, publish_handmade
 from trainer.report.items_sections import map_of_all
@@ -70,6 +74,31 @@ def test_rows_are_told_by_their_places_as_if_their_numbers_had_been_read(ordered
             assert (own[:, 0] == np.arange(0, COUNT, 90)).all()
         else:
             assert (own % 2 == 1).all()
+
+
+def test_rows_are_read_where_one_is_in_no_list(ordered, tmp_path):
+    opened = faiss.read_index(str(ordered.folder / "items.faiss"))
+    lists = ordered.index.lists_of_rows()
+    rows = faiss.rev_swig_ptr(
+        opened.invlists.get_ids(int(lists[0])), int((lists == lists[0]).sum())
+    )
+    assert rows[0] == 0
+    rows[0] = COUNT - 1
+    faiss.write_index(opened, str(tmp_path / "items.faiss"))
+    assert ItemIndex.open(tmp_path / "items.faiss").starts is None
+
+
+def test_some_denied_items_among_the_best_make_nobody_search_again(ordered, monkeypatch):
+    query = ordered.vectors[0]
+    rows = np.argsort(-(ordered.vectors @ query), kind="stable").astype(np.int32)
+    denied, far = RowSet.from_rows(rows[:40:4], COUNT), rows[-25:]
+    asked, search = [], ItemIndex.search
+    monkeypatch.setattr(ItemIndex, "search", lambda *parts: asked.append(1) or search(*parts))
+    ask = Ask(query, 40, far, Scope(denied.complement()))
+    few = replace(LIMITS, few=20)
+    (found,) = Search(ordered.index, ordered.vectors, few).find_quickly([ask])
+    assert (len(asked), len(found[0])) == (1, 40)
+    assert not denied.contains(found[0]).any()
 
 
 @pytest.mark.parametrize("is_turned", [False, True])
