@@ -1,4 +1,4 @@
-"""Rows by hashes of their ids; sorted, so that nothing is built when a bundle is opened."""
+"""Rows by hashes of their ids; sorted, so that hardly anything is built for looking them up."""
 
 import hashlib
 from collections.abc import Iterable

@@ -190,13 +190,14 @@ class IdTable:
         return hashes
 
     def quickened(self) -> "IdTable":
-        """Return the same table with quick hashes; for ids that are often looked up.
+        """Return the same table with quick hashes, for ids that are often looked up.
 
-        Raises BundleError if two ids share one.
+        Without them where two ids share one, be it by malice.
         """
         encoded, bounds = self._stretches(np.arange(len(self), dtype=np.int32))
         ids = [encoded[begin:end] for begin, end in pairwise(bounds)]
-        return replace(self, quick=_hashed(quick_hashes_of(ids), ids))
+        quick = Hashed.of(quick_hashes_of(ids))
+        return self if quick.twins() else replace(self, quick=quick)
 
     def save(self, folder: Path, name: str) -> None:
         """Write `{name}.blob.npy`, `.offsets.npy`, `.hashes.npy` and `.rows.npy`.
@@ -231,23 +232,18 @@ def build_id_table(ids: Sequence[str]) -> IdTable:
     Raises BundleError if two ids are equal, or share a 64-bit hash.
     """
     encoded = [one.encode() for one in ids]
-    hashed = _hashed(hashes_of(encoded), encoded)
+    hashed = Hashed.of(hashes_of(encoded))
+    twins = hashed.twins()
+    if twins is not None:
+        first, second = twins
+        raise BundleError(
+            f"ids {ids[first]!r} (row {first}) and {ids[second]!r} (row {second}) are equal or "
+            "share a 64-bit hash; ids must be distinct: rename one of them"
+        )
     offsets = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in encoded], out=offsets[1:])
     blob = np.frombuffer(b"".join(encoded), dtype=np.uint8)
     return IdTable(blob, offsets, hashed.hashes, hashed.rows)
-
-
-def _hashed(by_row: Hashes, encoded: Sequence[bytes]) -> Hashed:
-    hashed = Hashed.of(by_row)
-    twins = hashed.twins()
-    if twins is not None:
-        (first, own), (second, other) = [(row, encoded[row].decode()) for row in twins]
-        raise BundleError(
-            f"ids {own!r} (row {first}) and {other!r} (row {second}) are equal or "
-            "share a 64-bit hash; ids must be distinct: rename one of them"
-        )
-    return hashed
 
 
 def open_id_table(folder: Path, name: str) -> IdTable:
