@@ -43,8 +43,7 @@ def compose(items: IdTable, answers: Sequence[Answer]) -> list[bytes] | None:
     starts = np.concatenate([[0], np.cumsum(widths)])
     bounds = starts[list(places)].tolist()
     written = cut(lines, ids)
-    parts = [(begin, max(begin, end - 1)) for begin, end in pairwise(bounds)]  # no last comma
-    return [b"[%b]" % written[begin:end] for begin, end in parts]
+    return [b"[%b]" % written[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
 
 
 def are_escaped(text: Bytes) -> NDArray[np.bool_]:
