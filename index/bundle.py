@@ -174,7 +174,7 @@ def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
 
 def _items(parts: _Parts, manifest: Manifest) -> IdTable:
     items: IdTable = parts.read("item_ids", lambda: open_id_table(parts.folder, "item_ids"))
-    if not any(name in manifest.files for name in QUICK_IDS):
+    if QUICK_IDS[0] not in manifest.files:  # then neither is
         return items
     hashes: Hashes = parts.array(QUICK_IDS[0], "uint64")
     rows: Rows = parts.array(QUICK_IDS[1], "int32")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.hashed import Hashes, hashes_of
+from index.hashed import Hashed, hashes_of
 from index.id_table import IdTable, Rows
 
 ASKED_IDS = 64
@@ -26,30 +26,24 @@ def id_claims(name: str, table: IdTable, count: int) -> list[Claim]:
     """Return what a table of so many ids must be like."""
     claims: list[Claim] = [
         (f"{name}.offsets holds", len(table.offsets), count + 1),
-        (f"{name}.hashes holds", len(table.hashes), count),
-        (f"{name}.rows holds", len(table.rows), count),
         (f"{name}.offsets cover the blob:", covers(table.offsets, len(table.blob)), True),
-        (f"{name}.rows are within range:", within(table.rows, count), True),
     ]
-    if table.quick is None:
-        return claims
-    hashes, rows = table.quick.hashes, table.quick.rows
-    return [
-        *claims,
-        (f"{name}.xxh3 holds", len(hashes), count),
-        (f"{name}.xxh3_rows holds", len(rows), count),
-        (f"{name}.xxh3_rows are within range:", within(rows, count), True),
-    ]
+    for hashes, rows, own in _hashed(name, table):
+        claims += [
+            (f"{hashes} holds", len(own.hashes), count),
+            (f"{rows} holds", len(own.rows), count),
+            (f"{rows} are within range:", within(own.rows, count), True),
+        ]
+    return claims
 
 
 def id_faults(name: str, table: IdTable) -> list[str]:
     """Return what is wrong with a table whose claims hold: is it text, can it be asked?"""
     if not _is_text(table):
         return [f"{name}.blob is no UTF-8, id by id; publish all files from one run"]
-    if not _ascend(table.hashes):
-        return [f"{name}.hashes do not ascend; publish all files from one run"]
-    if table.quick is not None and not _ascend(table.quick.hashes):
-        return [f"{name}.xxh3 do not ascend; publish all files from one run"]
+    for hashes, _, own in _hashed(name, table):
+        if not (own.hashes[1:] > own.hashes[:-1]).all():
+            return [f"{hashes} do not ascend; publish all files from one run"]
     sample = np.linspace(0, len(table) - 1, min(ASKED_IDS, len(table))).astype(np.int32)
     ids = table.ids_of(sample)
     wanted = hashes_of(one.encode() for one in ids)
@@ -61,8 +55,12 @@ def id_faults(name: str, table: IdTable) -> list[str]:
     return []
 
 
-def _ascend(hashes: Hashes) -> bool:
-    return bool((hashes[1:] > hashes[:-1]).all())
+def _hashed(name: str, table: IdTable) -> list[tuple[str, str, Hashed]]:
+    """Return what a table is looked up by, and the names of its two files."""
+    named = (f"{name}.hashes", f"{name}.rows", Hashed(table.hashes, table.rows))
+    if table.quick is None:
+        return [named]
+    return [named, (f"{name}.xxh3", f"{name}.xxh3_rows", table.quick)]
 
 
 def _is_text(table: IdTable) -> bool:

@@ -204,12 +204,12 @@ class IdTable:
 
         What it has of quick hashes goes into `{name}.xxh3.npy` and `.xxh3_rows.npy`.
         """
-        arrays = dict(zip(files_of(name), (getattr(self, part) for part in PARTS), strict=True))
+        for part in PARTS:
+            np.save(folder / f"{name}.{part}.npy", getattr(self, part), allow_pickle=False)
         if self.quick is not None:
-            own = (self.quick.hashes, self.quick.rows)
-            arrays |= zip(quick_files_of(name), own, strict=True)
-        for file, array in arrays.items():
-            np.save(folder / file, array, allow_pickle=False)
+            hashes, rows = quick_files_of(name)
+            np.save(folder / hashes, self.quick.hashes, allow_pickle=False)
+            np.save(folder / rows, self.quick.rows, allow_pickle=False)
 
 
 PARTS = ("blob", "offsets", "hashes", "rows")
