@@ -98,7 +98,7 @@ def open_bundle(folder: Path) -> Bundle:
         counts=parts.array("item_counts.npy", "int64"),
         index=parts.read(
             "items.faiss",
-            lambda: ItemIndex.open(folder / "items.faiss").reaching(manifest.index.reaches),
+            lambda: ItemIndex.open(folder / "items.faiss").looking(manifest.index.looks),
         ),
         user_encoder=parts.read(
             "user_encoder.onnx",

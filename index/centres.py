@@ -1,13 +1,15 @@
 """Which lists of an index a query visits: those whose centres lie near it, by its own measure.
 
 A query that lies close to one centre finds its neighbours in a few lists; one that lies between
-many needs many. A fixed number is too many for the one and too few for the other.
+many needs many. A fixed number is too many for the one and too few for the other. So a list is
+visited where enough of what is sought is expected among its rows: docs/decisions/0012.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,10 +17,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-SAMPLED, MOST_LEFT_OUT = (
-    64,
-    8,
-)  # of so many scores the lowest is told well; every eighth at the least
+SAMPLED = 64  # of so many scores the lowest is told well
+MOST_LEFT_OUT = 8  # every eighth at the least
 
 
 class Effort(NamedTuple):
@@ -49,41 +49,72 @@ class Visits(NamedTuple):
     scores: Floats
 
 
+class Look(NamedTuple):
+    """How far a query looks for what lies so deep.
+
+    depth      so many times as deep as usual, from 1 on
+    reach      a list is visited where what is sought is expected to be at least e ** reach
+               times as dense as in the whole catalogue
+    steepness  it is expected e times as dense for each 1 / steepness that a centre scores more;
+               None in bundles from before: see `Centres._floors_of_before`
+    """
+
+    depth: float
+    reach: float
+    steepness: float | None
+
+
 @dataclass(frozen=True)
 class Centres:
-    """The centres of lists, and how far from the nearest one a query looks.
+    """The centres of lists, and how far from them a query looks.
 
-    turned   [dim, lists]  the centres, a column each: BLAS is done sooner so
-    middle   [dim]  their mean
-    depths   ascending: so many times as deep as usual, from 1 on
-    reaches  for each depth. 1: only the nearest list is visited; 0: all that are nearer than
-             the middle; between: those beyond so much of the way from there to the nearest
+    turned  [dim, lists]  the centres, a column each: BLAS is done sooner so
+    shares  [lists]  of all rows, how many stand in each
+    looks   by depth, ascending
     """
 
     turned: Floats
-    middle: Floats
-    depths: tuple[float, ...]
-    reaches: tuple[float, ...]
+    shares: Floats
+    looks: Sequence[Look]
 
     @classmethod
-    def of(cls, vectors: Floats, reaches: Mapping[float, float]) -> Self:
-        """Let queries reach so far among these centres [lists, dim]; depth -> reach."""
-        depths = tuple(sorted(reaches))
-        turned, middle = np.ascontiguousarray(vectors.T), vectors.mean(axis=0)
-        return cls(turned, middle, depths, tuple(reaches[depth] for depth in depths))
+    def of(cls, vectors: Floats, sizes: NDArray[np.int64], looks: Sequence[Look]) -> Self:
+        """Let queries look so far among these centres [lists, dim].
 
-    def reach_at(self, depth: float) -> float:
-        """Return how far to look for something so deep, by the logarithm of the depth."""
-        if math.isinf(depth):
-            return -math.inf  # everywhere
-        if depth <= self.depths[0] or len(self.depths) == 1:
-            return self.reaches[0]
-        last = min(bisect_left(self.depths, depth), len(self.depths) - 1)
-        (low, high), (near, far) = (
-            self.depths[last - 1 : last + 1],
-            self.reaches[last - 1 : last + 1],
+        sizes  [lists]  how many rows stand in each
+        looks  by depth, ascending
+        """
+        return cls(np.ascontiguousarray(vectors.T), shares_of(sizes), looks)
+
+    def among(self, lists: NDArray[np.integer], sizes: NDArray[np.int64]) -> Self:
+        """Return the same for some of the lists, that hold so many rows."""
+        return replace(
+            self,
+            turned=np.ascontiguousarray(self.turned[:, lists]),
+            shares=shares_of(sizes),
         )
-        return near + (far - near) * math.log(depth / low) / math.log(high / low)
+
+    def look_at(self, depth: float) -> Look:
+        """Return how far to look for something so deep, by the logarithm of the depth.
+
+        Beyond the deepest that was tuned the reach falls on, and the steepness stays.
+        """
+        deepest = len(self.looks) - 1
+        if depth <= self.looks[0].depth or not deepest:
+            return self.looks[0]
+        after = min(bisect_left(self.looks, (depth,)), deepest)
+        near, far = self.looks[after - 1], self.looks[after]
+        share = math.log(depth / near.depth) / math.log(far.depth / near.depth)
+        reach = near.reach + (far.reach - near.reach) * share
+        if near.steepness is None or far.steepness is None:
+            return Look(depth, reach, None)
+        steepness = near.steepness + (far.steepness - near.steepness) * min(share, 1.0)
+        return Look(depth, reach, steepness)
+
+    @cached_property
+    def _middle(self) -> Floats:
+        middle: Floats = self.turned.mean(axis=1)
+        return middle
 
     def near(self, queries: Floats, effort: Effort) -> Visits:
         """Choose the lists of each query [queries, dim]."""
@@ -108,13 +139,42 @@ class Centres:
         return scores
 
     def _floors(self, queries: Floats, scores: Floats, depth: float) -> Floats:
-        middle = np.einsum("nd,d->n", queries, self.middle)
-        best = scores.max(axis=1)
-        reach = self.reach_at(depth)
-        if math.isinf(reach):
-            return np.full(len(queries), reach, dtype=np.float32)
-        floors: Floats = np.minimum(middle + np.float32(reach) * (best - middle), best)
+        """Return the score from which on a list is visited; [queries]."""
+        if math.isinf(depth):
+            return np.full(len(queries), -np.inf, dtype=np.float32)  # everywhere
+        _, reach, steepness = self.look_at(depth)
+        if steepness is None:
+            return self._floors_of_before(queries, scores, reach)
+        mean = mean_density(densities_by(scores, steepness), self.shares)
+        floors = (np.log(mean) + np.float32(reach)) / np.float32(steepness)
+        return np.asarray(floors, dtype=np.float32)
+
+    def _floors_of_before(self, queries: Floats, scores: Floats, reach: float) -> Floats:
+        """Return them as far from the mean of all centres (0) to the nearest one (1)."""
+        middle = np.einsum("nd,d->n", queries, self._middle)
+        floors: Floats = middle + np.float32(reach) * (scores.max(axis=1) - middle)
         return floors
+
+
+def shares_of(sizes: NDArray[np.int64]) -> Floats:
+    """Return of all rows how many stand in each list."""
+    return np.asarray(sizes / max(1, sizes.sum()), dtype=np.float32)
+
+
+def densities_by(scores: Floats, steepness: float) -> Floats:
+    """Return how dense what is sought is in lists, but for a factor, by the centres' scores."""
+    densities: Floats = np.exp(np.float32(steepness) * scores)
+    return densities
+
+
+def mean_density(densities: Floats, shares: Floats) -> Floats:
+    """Return how dense it is in the catalogue at large; [queries].
+
+    densities  [queries, lists]
+    shares     [lists]
+    """
+    mean: Floats = np.vecdot(densities, shares)
+    return mean
 
 
 def lowest_of(scores: Floats, count: int) -> np.float32:
@@ -162,8 +222,9 @@ class Chosen(NamedTuple):
 def _bound(
     scores: Floats, is_near: NDArray[np.bool_], counts: NDArray[np.int64], most: int
 ) -> None:
-    """Let each query visit a list at least, and the nearest `most` at most."""
-    is_near[counts == 0, 0] = True  # a query that is no number, of a faulty tower
+    """Let each query visit the nearest list at least, and the nearest `most` at most."""
+    none = np.flatnonzero(counts == 0)  # so those that are no number, of a faulty tower
+    is_near[none, scores[none].argmax(axis=1)] = True
     for place in np.flatnonzero(counts > most).tolist():
         is_near[place] = False
         is_near[place, np.argpartition(scores[place], -most)[-most:]] = True

@@ -1,6 +1,6 @@
 """Nearest items by inner product. The one door to FAISS for searching."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.centres import Centres, Effort, Visits
+from index.centres import Centres, Effort, Look, Visits
 from index.id_table import Rows
 from index.searching.row_set import RowSet
 
@@ -131,19 +131,18 @@ class ItemIndex:
             own = starts.take(rows >> LIST_BITS, mode="clip") + (rows & PLACE)
             np.copyto(rows, own, where=rows >= 0)
 
-    def reaching(self, reaches: Mapping[float, float]) -> "ItemIndex":
-        """Return the same index, whose queries look so far at each depth; none: `nprobe`."""
-        if not reaches or self.list_count == 1:
+    def looking(self, looks: Sequence[Look]) -> "ItemIndex":
+        """Return the same index, whose queries look so far; none: they visit `nprobe` lists."""
+        if not looks or self.list_count == 1:
             return replace(self, centres=None)
-        quantizer = faiss.downcast_index(self.handle.quantizer)
-        centres = quantizer.reconstruct_n(0, self.list_count)
-        return replace(self, centres=Centres.of(centres, reaches))
+        size_of = self.handle.invlists.list_size
+        sizes = np.array([size_of(place) for place in range(self.list_count)], dtype=np.int64)
+        return replace(self, centres=Centres.of(self._centre_vectors(), sizes, looks))
 
-    @property
-    def reaches(self) -> dict[float, float]:
-        """Return how far queries look, by depth; empty where they visit `nprobe` lists."""
-        own = self.centres
-        return dict(zip(own.depths, own.reaches, strict=True)) if own else {}
+    def _centre_vectors(self) -> Floats:
+        quantizer = faiss.downcast_index(self.handle.quantizer)
+        vectors: Floats = quantizer.reconstruct_n(0, self.list_count)
+        return vectors
 
     def lists_of_rows(self) -> Rows:
         """Return the list that each row stands in; [count]. Searches may go on meanwhile."""
@@ -190,11 +189,10 @@ class ItemIndex:
         lists    [items], see `lists_of_rows`
         """
         own = lists[rows]
-        is_used = np.bincount(own, minlength=self.list_count) > 0
-        used, place_of = np.flatnonzero(is_used), np.cumsum(is_used) - 1
+        sizes = np.bincount(own, minlength=self.list_count)
+        used, place_of = np.flatnonzero(sizes), np.cumsum(sizes > 0) - 1
         centres = faiss.IndexFlatIP(self.dim)
-        whole = faiss.downcast_index(self.handle.quantizer)
-        centres.add(whole.reconstruct_n(0, self.list_count)[used])
+        centres.add(self._centre_vectors()[used])
         narrow: Any = faiss.IndexIVFScalarQuantizer(
             centres,
             self.dim,
@@ -208,7 +206,8 @@ class ItemIndex:
             chosen = rows[first : first + CHUNK]
             _add(narrow, vectors[chosen], chosen, place_of[own[first : first + CHUNK]])
         narrow.nprobe = self.handle.nprobe
-        return ItemIndex(narrow).reaching(self.reaches)
+        kept = self.centres.among(used, sizes[used]) if self.centres else None
+        return ItemIndex(narrow, kept if len(used) > 1 else None)
 
     def save(self, path: Path) -> None:
         """Write the index file; nprobe travels inside. Raises OSError if the disk refuses."""

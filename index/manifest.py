@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from index.attributes import ATTRIBUTE_FILES
+from index.centres import Look
 from index.cluster_map import ARRAYS
 from index.errors import FaultyBundleError
 from index.files import sha256_of, write_json
@@ -46,7 +47,8 @@ OPTIONAL = (
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]
 Depth = Annotated[float, Field(ge=1)]
-Reach = Annotated[float, Field(ge=-1, le=1)]
+Reach = Annotated[float, Field(ge=-50, le=50)]
+Steepness = Annotated[float, Field(gt=0, le=80)]  # e ** 80 is a float32 still
 
 
 def _moment(told: str) -> str:
@@ -75,7 +77,14 @@ class IndexFacts(Closed):
 
     factory: str
     nprobe: int | None = Field(ge=1)
-    reaches: dict[Depth, Reach] = Field(default={}, max_length=16)
+    reaches: dict[Depth, Reach] = Field(
+        default={}, max_length=16, description="how far queries look, by depth"
+    )
+    steepnesses: dict[Depth, Steepness] = Field(
+        default={},
+        max_length=16,
+        description="of what the reaches are told in, by depth; none in bundles from before",
+    )
     recall: dict[int, float]
     faiss_version: str
 
@@ -86,7 +95,15 @@ class IndexFacts(Closed):
             raise ValueError(f"reaches are {reaches} from depth to depth, expected to fall")
         if reaches and self.nprobe is None:
             raise ValueError("reaches are told of an index without lists")
+        if self.steepnesses and self.steepnesses.keys() != self.reaches.keys():
+            raise ValueError("steepnesses are told of other depths than reaches")
         return self
+
+    @property
+    def looks(self) -> list[Look]:
+        """Return how far queries look; none: they visit `nprobe` lists."""
+        told = sorted(self.reaches.items())
+        return [Look(depth, reach, self.steepnesses.get(depth)) for depth, reach in told]
 
 
 class DatasetFacts(Closed):

@@ -162,7 +162,8 @@ def write_bundle(
         index=IndexFacts(
             factory=card.factory,
             nprobe=card.nprobe,
-            reaches=card.reaches,
+            reaches={look.depth: look.reach for look in card.looks},
+            steepnesses={look.depth: look.steepness for look in card.looks if look.steepness},
             recall=card.recall,
             faiss_version=FAISS_VERSION,
         ),

@@ -4,24 +4,28 @@ Exact (`Flat`) up to 50,000 items, where it is fast enough; above that `IVF...,S
 memory and recall under exclusions it beats the graph indexes that were measured.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.centres import Effort
+from index.centres import Effort, Look, densities_by, mean_density
+from index.id_table import Rows
 from index.item_index import Floats, ItemIndex, exact_neighbours
 from index.searching.effort import TUNED_COUNT, effort_for, slack
 from index.searching.limits import LIMITS
 from index.searching.scores import best_of_each
 
 FLAT, FLAT_LIMIT = "Flat", 50_000
-WANTED_RECALL = 0.956  # answers leave out what was seen and look deeper for it: theirs is 0.951
+WANTED_RECALL = 0.955  # answers leave out what was seen, look deeper for it: theirs is 0.951
 TUNING_QUERIES = 4_000  # tell a mean within 0.001; for more candidates, which cost more, fewer
 FEW = 100  # and no less
-STEPS = 1_024  # from the nearest centre to the mean of all: how finely the reach is tuned
+STEEPNESSES = tuple(round(4 * 1.1**step, 1) for step in range(30))  # tried: 4 to 63
+JUDGED = 1_000  # queries by which one is chosen
+NARROWEST, STEP = 16.0, 1 / 256  # the reach is tuned from here on, so finely
+STEPS = 6_144  # down to -8
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once
 
@@ -32,7 +36,7 @@ class IndexCard:
 
     factory: str
     nprobe: int | None  # lists that a query visits, on average
-    reaches: dict[float, float]  # depth -> how far it looks for them, see `index.centres`
+    looks: Sequence[Look]  # how far it looks for them, by depth
     recall: dict[int, float]  # at count -> share of the exact best `count` that is found
 
 
@@ -70,9 +74,9 @@ def carded(
     """Tune an index, where there is anything to tune, and say what it finds."""
     if factory == FLAT:
         exact = {n: 1.0 for n in REPORTED_COUNTS if n <= len(vectors)}
-        return index, IndexCard(FLAT, None, {}, exact)
-    tuned, recall = tune(index, vectors, queries[:TUNING_QUERIES])
-    return tuned, IndexCard(factory, tuned.nprobe, tuned.reaches, recall)
+        return index, IndexCard(FLAT, None, (), exact)
+    tuned, looks, recall = tune(index, vectors, queries[:TUNING_QUERIES])
+    return tuned, IndexCard(factory, tuned.nprobe, looks, recall)
 
 
 def factory_for(items: int) -> str:
@@ -87,40 +91,63 @@ def list_count(items: int) -> int:
 
 def tune(
     index: ItemIndex, vectors: Floats, queries: Floats
-) -> tuple[ItemIndex, dict[int, float]]:
-    """Find the least reach that gives the recall, for each count; return what it gives.
+) -> tuple[ItemIndex, Sequence[Look], dict[int, float]]:
+    """Find for each count how far must be looked for the recall, so that little is read.
 
     `nprobe` becomes the number of lists that a query for TUNED_COUNT visits so, on average.
+
+    returns  the index that looks so far; and what it finds
     """
-    reaches: dict[float, float] = {}
-    measured = {}
+    looks: list[Look] = []
+    measured, lists = {}, index.lists_of_rows()
     for count in REPORTED_COUNTS:
         some = queries[: max(FEW, len(queries) * TUNED_COUNT // count)]
         own = measured[count] = Measured(vectors, some, exact_neighbours(vectors, some, count))
-        reaches[count / TUNED_COUNT] = reach_for(index, reaches, count / TUNED_COUNT, own)
+        steepness = steepness_for(index, lists, own)
+        looks.append(look_for(index, looks, steepness, own))
         if count == TUNED_COUNT:  # how deep others look depends on it
-            index.handle.nprobe = mean_lists(index.reaching(reaches), queries)
-    tuned = index.reaching(reaches)
-    return tuned, {n: own.recall(tuned) for n, own in measured.items()}
+            index.handle.nprobe = mean_lists(index.looking(looks), queries)
+    tuned = index.looking(looks)
+    return tuned, looks, {count: own.recall(tuned) for count, own in measured.items()}
 
 
-def reach_for(
-    index: ItemIndex, reaches: Mapping[float, float], depth: float, measured: "Measured"
-) -> float:
-    """Return the greatest reach at a depth that gives the recall; the least there is, if none.
+def steepness_for(index: ItemIndex, lists: Rows, measured: "Measured") -> float:
+    """Return the steepness with which the fewest rows hold what is sought.
 
-    reaches  of the lesser depths: it is less than any of them
+    lists  [items]  see `lists_of_rows`
     """
+    centres = index.looking([Look(1.0, 0.0, None)]).centres
+    assert centres is not None  # what is tuned has lists
+    scores = measured.queries[:JUDGED] @ centres.turned
+    held = lists[measured.truth[:JUDGED]]
 
-    def reach_of(step: int) -> float:
-        return 1 - step / STEPS
+    def share_read(steepness: float) -> float:
+        densities = densities_by(scores, steepness)
+        densities /= mean_density(densities, centres.shares)[:, np.newaxis]
+        sought = np.take_along_axis(densities, held, axis=1)
+        is_visited = densities >= np.quantile(sought, 1 - WANTED_RECALL)
+        return float((is_visited @ centres.shares).mean())
+
+    return min(STEEPNESSES, key=share_read)
+
+
+def look_for(
+    index: ItemIndex, before: Sequence[Look], steepness: float, measured: "Measured"
+) -> Look:
+    """Return the greatest reach that gives the recall; the least there is, if none.
+
+    before  for lesser depths: their reach is greater
+    """
+    depth = measured.truth.shape[1] / TUNED_COUNT
+
+    def look_of(step: int) -> Look:
+        return Look(depth, NARROWEST - step * STEP, steepness)
 
     def is_enough(step: int) -> bool:
-        tried = index.reaching({**reaches, depth: reach_of(step)})
-        return measured.recall(tried) >= WANTED_RECALL
+        return measured.recall(index.looking([*before, look_of(step)])) >= WANTED_RECALL
 
-    before = round((1 - min(reaches.values(), default=1.0)) * STEPS)
-    return reach_of(least(is_enough, before, STEPS))
+    nearer = round((NARROWEST - before[-1].reach) / STEP) if before else 0
+    return look_of(least(is_enough, nearer, STEPS))
 
 
 def mean_lists(index: ItemIndex, queries: Floats) -> int:

@@ -7,9 +7,10 @@ import pytest
 
 from index.attributes import ATTRIBUTE_FILES
 from index.bundle import open_bundle
+from index.centres import Look
 from index.errors import FaultyBundleError
 from index.filters import FILTER_FILES
-from index.manifest import HISTORIES, QUICK_IDS, REQUIRED, facts_of
+from index.manifest import HISTORIES, QUICK_IDS, REQUIRED, IndexFacts, facts_of
 from index.shelf import Shelf
 from tests.handmade import publish_handmade, write_mean_encoder
 
@@ -195,7 +196,15 @@ def test_a_manifest_of_another_make_is_refused_by_key(copied, change, told):
         ({"reaches": {"1": 0.5, "2": 0.6}, "nprobe": 4}, "expected to fall"),
         ({"reaches": {"1": 0.5}}, "an index without lists"),
         ({"reaches": {"0.5": 0.5}, "nprobe": 4}, "greater than or equal to 1"),
-        ({"reaches": {"1": 1.5}, "nprobe": 4}, "less than or equal to 1"),
+        ({"reaches": {"1": 51}, "nprobe": 4}, "less than or equal to 50"),
+        (
+            {"reaches": {"1": 2.0}, "steepnesses": {"2": 9.0}, "nprobe": 4},
+            "steepnesses are told of other depths",
+        ),
+        (
+            {"reaches": {"1": 2.0}, "steepnesses": {"1": 0.0}, "nprobe": 4},
+            "greater than 0",
+        ),
     ],
 )
 def test_reaches_that_cannot_be_are_refused(copied, change, told):
@@ -204,6 +213,12 @@ def test_reaches_that_cannot_be_are_refused(copied, change, told):
     (copied / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(FaultyBundleError, match=f"- index.*{told}"):
         open_bundle(copied)
+
+
+def test_an_index_of_before_looks_as_far_as_it_did():
+    told = {"factory": "IVF9,SQ8", "nprobe": 4, "recall": {}, "faiss_version": "1"}
+    of_before = IndexFacts.model_validate(told | {"reaches": {"2.0": 0.4, "1.0": 0.5}})
+    assert of_before.looks == [Look(1.0, 0.5, None), Look(2.0, 0.4, None)]
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):

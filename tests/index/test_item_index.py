@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from index.centres import Centres, Effort
-from index.item_index import ItemIndex
+from index.centres import Centres, Effort, Look
+from index.item_index import ItemIndex, exact_neighbours
 from index.searching.effort import effort_within, slack
 from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
@@ -74,6 +74,27 @@ def test_the_card_tells_the_recall_that_brute_force_measures(clustered, approxim
     assert np.mean(shares) == pytest.approx(card.recall[100], abs=1e-3)
 
 
+def test_fewer_rows_are_read_than_by_a_fixed_number_of_lists(clustered, approximate):
+    (vectors, queries), (index, card) = clustered, approximate
+    truth = exact_neighbours(vectors, queries, 100)
+    sizes = np.bincount(index.lists_of_rows(), minlength=index.list_count)
+
+    def rows_read(effort):
+        lists = index.centres.near(queries, effort).lists
+        return sizes[lists[lists >= 0]].sum() / len(queries)
+
+    def recall(effort):
+        rows = index.search(queries, 100 + slack(100), effort).rows
+        found = best_of_each(vectors, queries, rows, [100] * len(queries))
+        pairs = zip(truth, found, strict=True)
+        return np.mean([np.isin(best, own).mean() for best, (own, _) in pairs])
+
+    assert recall(Effort()) == pytest.approx(card.recall[100])
+    fixed = (Effort(np.inf, most=lists) for lists in range(1, 1_024))
+    enough = next(effort for effort in fixed if recall(effort) >= card.recall[100])
+    assert rows_read(Effort()) < rows_read(enough)
+
+
 @pytest.mark.parametrize("enough", [1, 2, 3, 6, 449, 1_000, 1_024, 5_000])
 def test_the_least_that_is_enough_is_found_in_few_tries(enough):
     tried = []
@@ -90,7 +111,7 @@ def test_the_least_that_is_enough_is_found_in_few_tries(enough):
 def test_an_approximate_index_keeps_its_effort_on_disk(clustered, approximate, tmp_path):
     (_, queries), (index, card) = clustered, approximate
     index.save(tmp_path / "items.faiss")
-    opened = ItemIndex.open(tmp_path / "items.faiss").reaching(card.reaches)
+    opened = ItemIndex.open(tmp_path / "items.faiss").looking(card.looks)
     assert opened.nprobe == index.nprobe == card.nprobe
     assert (opened.count, opened.dim) == (CLUSTERED_COUNT, DIM)
     assert (opened.search(queries, 50).rows == index.search(queries, 50).rows).all()
@@ -144,17 +165,50 @@ def test_what_was_dropped_is_none_of_the_best():
     assert best_by(rows, scores, [1, 2]).tolist() == [[2, -1], [7, -1]]
 
 
-def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_one():
+@pytest.mark.parametrize("look", [Look(1.0, 0.7, 4.0), Look(1.0, 0.9, None)])
+def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_one(look):
     angles = np.linspace(0, np.pi, 100)
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     centres = np.concatenate([np.repeat([[0.0, -1.0]], 100, axis=0), rows]).astype(np.float32)
-    near = Centres.of(centres, {1.0: 0.9})
+    near = Centres.of(centres, np.ones(200, dtype=np.int64), [look])
     queries = np.array([[0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)  # amid them, at their end
     amid, at_the_end = (near.near(queries, Effort()).lists >= 0).sum(axis=1)
     assert amid > at_the_end > 1
     few = near.near(queries, Effort(most=5))
     assert (few.lists >= 0).sum(axis=1).tolist() == [5, 5]
     assert (np.diff(few.scores, axis=1) <= 0).all()
+
+
+def test_lists_are_visited_where_what_is_sought_is_dense_enough():
+    rng = np.random.default_rng(2)
+    vectors, sizes = unit(rng.normal(size=(300, 8))), rng.integers(0, 50, 300)
+    queries = unit(rng.normal(size=(20, 8)))
+    centres = Centres.of(vectors, sizes, [Look(1.0, 0.5, 6.0)])
+    visits = centres.near(queries, Effort())
+    for query, lists in zip(queries.astype(np.float64), visits.lists, strict=True):
+        density = np.exp(6 * (vectors @ query))
+        mean = np.average(density, weights=sizes)  # over all rows
+        is_dense = density >= np.exp(0.5) * mean
+        assert sorted(lists[lists >= 0]) == np.flatnonzero(is_dense).tolist()
+        assert 0 < is_dense.sum() < 150
+
+
+def test_a_query_that_finds_no_list_dense_enough_visits_the_nearest():
+    vectors, sizes = np.eye(4, dtype=np.float32), np.full(4, 10)
+    centres = Centres.of(vectors, sizes, [Look(1.0, 9.0, 2.0)])
+    query = np.array([[0.1, 0.2, 0.9, 0.3]], dtype=np.float32)
+    assert centres.near(query, Effort()).lists.tolist() == [[2]]
+
+
+def test_a_choice_among_some_lists_goes_by_their_own_rows():
+    vectors, sizes = np.eye(4, dtype=np.float32), np.array([10, 10, 10, 1_000])
+    query = np.array([[0.6, 0.5, 0.1, 0.0]], dtype=np.float32)
+    whole = Centres.of(vectors, sizes, [Look(1.0, 0.3, 2.0)])
+    assert whole.near(query, Effort()).lists.tolist() == [[0, 1]]  # much denser than in list 3
+    some = whole.among(np.array([0, 1]), np.array([10, 10]))
+    assert some.near(query, Effort()).lists.tolist() == [
+        [0]
+    ]  # as dense in the one as the other
 
 
 def test_a_query_that_is_no_number_finds_something_and_spoils_nothing(clustered, approximate):
@@ -169,9 +223,13 @@ def test_a_query_that_is_no_number_finds_something_and_spoils_nothing(clustered,
 
 def test_a_query_looks_further_the_deeper_it_asks(approximate, clustered):
     (_, queries), (index, _) = clustered, approximate
-    centres = Centres.of(np.eye(4, dtype=np.float32), {1.0: 0.6, 2.0: 0.5, 10.0: 0.2})
-    told = [centres.reach_at(depth) for depth in (0.5, 1, 2**0.5, 2, 20**0.5, 10, 50)]
-    np.testing.assert_allclose(told, [0.6, 0.6, 0.55, 0.5, 0.35, 0.2, -0.1])
+    looks = [Look(1.0, 0.6, 9.0), Look(2.0, 0.5, 8.0), Look(10.0, 0.2, 6.0)]
+    centres = Centres.of(np.eye(4, dtype=np.float32), np.ones(4, dtype=np.int64), looks)
+    told = [centres.look_at(depth)[1:] for depth in (0.5, 1, 2**0.5, 2, 20**0.5, 10, 50)]
+    np.testing.assert_allclose(
+        told,
+        [[0.6, 9], [0.6, 9], [0.55, 8.5], [0.5, 8], [0.35, 7], [0.2, 6], [-0.1, 6]],
+    )
     counts = [
         (index.centres.near(queries, Effort(depth)).lists >= 0).sum(axis=1)
         for depth in (1, 2, 3, np.inf)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.bundle import open_bundle
-from index.centres import Effort
+from index.centres import Effort, Look
 from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.searching.limits import LIMITS
@@ -107,7 +107,7 @@ def test_rows_that_stand_otherwise_are_read(ordered, tmp_path, is_turned):
     order = index.list_order()[::-1] if is_turned else index.list_order()
     vectors = ordered.vectors[order]
     index.renumbered(order, vectors).save(tmp_path / "items.faiss")
-    opened = ItemIndex.open(tmp_path / "items.faiss").reaching({1.0: 0.5})
+    opened = ItemIndex.open(tmp_path / "items.faiss").looking([Look(1.0, 2.0, 8.0)])
     assert (opened.starts is None) == is_turned
     assert best_by(*opened.search(vectors[:5], 1), [1] * 5)[:, 0].tolist() == list(range(5))
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from index.bundle import open_bundle
+from index.centres import Look
 from index.errors import UnknownAttributeError
 from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
@@ -60,11 +61,11 @@ def bundle(tmp_path_factory):
     return open_bundle(Shelf(bundles).current())
 
 
-def poor(bundle, reaches=None):
+def poor(bundle, *looks):
     """Its index has many lists, of which it visits one, or few: it must look further."""
     index = ItemIndex.trained(bundle.vectors, "IVF15,SQ8", seed=0)
     index.handle.nprobe = 1
-    return replace(bundle, index=index.reaching(reaches or {}))
+    return replace(bundle, index=index.looking(looks))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,9 @@ def retrievers(bundle):
         "exact, small": Retriever(bundle, SMALL),
         "poor": Retriever(poor(bundle)),
         "poor, small": Retriever(poor(bundle), SMALL),
-        "poor, by reach": Retriever(poor(bundle, {1.0: 0.9})),
-        "poor, by reach, small": Retriever(poor(bundle, {1.0: 0.9}), SMALL),
+        "poor, of before": Retriever(poor(bundle, Look(1.0, 0.9, None))),
+        "poor, by reach": Retriever(poor(bundle, Look(1.0, 1.5, 9.0))),
+        "poor, by reach, small": Retriever(poor(bundle, Look(1.0, 1.5, 9.0)), SMALL),
     }
 
 
