@@ -16,6 +16,7 @@ from index.searching.row_set import RowSet
 Floats = NDArray[np.float32]
 
 CHUNK = 8_192  # vectors added at once
+BLOCK = 1 << 24  # bytes written at once
 LIST_BITS, PLACE = 32, 0xFFFFFFFF  # a list, and a place in it, in one number of FAISS
 FAISS_VERSION: str = faiss.__version__
 UNTYPED: Any = faiss  # for calls that its own types do not describe
@@ -210,10 +211,14 @@ class ItemIndex:
         return ItemIndex(narrow, kept if len(used) > 1 else None)
 
     def save(self, path: Path) -> None:
-        """Write the index file; nprobe travels inside. Raises OSError if the disk refuses."""
+        """Write the index file; nprobe travels inside. Raises OSError if the disk refuses.
+
+        In large blocks: a system that can keeps such a file in large pages, read sooner.
+        """
         try:
-            faiss.write_index(self.handle, str(path))
-        except RuntimeError as error:  # how FAISS tells of it
+            with path.open("wb", buffering=BLOCK) as stream:
+                faiss.write_index(self.handle, UNTYPED.PyCallbackIOWriter(stream.write))
+        except OSError as error:
             raise OSError(f"{path}: cannot be written ({error})") from error
 
     @classmethod
