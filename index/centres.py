@@ -97,23 +97,26 @@ class Centres:
     def look_at(self, depth: float) -> Look:
         """Return how far to look for something so deep, by the logarithm of the depth.
 
-        Beyond the deepest that was tuned the reach falls on, and the steepness stays.
+        Beyond the deepest that was tuned so many times less dense is enough, as it is deeper.
         """
-        deepest = len(self.looks) - 1
-        if depth <= self.looks[0].depth or not deepest:
-            return self.looks[0]
-        after = min(bisect_left(self.looks, (depth,)), deepest)
+        first, last = self.looks[0], self.looks[-1]
+        if depth <= first.depth:
+            return first
+        if depth > last.depth and last.steepness is not None:
+            return last._replace(depth=depth, reach=last.reach - math.log(depth / last.depth))
+        if first is last:
+            return first
+        after = min(bisect_left(self.looks, (depth,)), len(self.looks) - 1)
         near, far = self.looks[after - 1], self.looks[after]
         share = math.log(depth / near.depth) / math.log(far.depth / near.depth)
         reach = near.reach + (far.reach - near.reach) * share
         if near.steepness is None or far.steepness is None:
             return Look(depth, reach, None)
-        steepness = near.steepness + (far.steepness - near.steepness) * min(share, 1.0)
-        return Look(depth, reach, steepness)
+        return Look(depth, reach, near.steepness + (far.steepness - near.steepness) * share)
 
     @cached_property
     def _middle(self) -> Floats:
-        middle: Floats = self.turned.mean(axis=1)
+        middle: Floats = np.ascontiguousarray(self.turned.T).mean(axis=0)
         return middle
 
     def near(self, queries: Floats, effort: Effort) -> Visits:
@@ -152,7 +155,8 @@ class Centres:
     def _floors_of_before(self, queries: Floats, scores: Floats, reach: float) -> Floats:
         """Return them as far from the mean of all centres (0) to the nearest one (1)."""
         middle = np.einsum("nd,d->n", queries, self._middle)
-        floors: Floats = middle + np.float32(reach) * (scores.max(axis=1) - middle)
+        best = scores.max(axis=1)
+        floors: Floats = np.minimum(middle + np.float32(reach) * (best - middle), best)
         return floors
 
 

@@ -92,8 +92,8 @@ class ItemIndex:
 
         eligible  the only rows that may be returned; None: all
 
-        What a query finds does not depend on the others: exactly so by reach; without it,
-        FAISS may round otherwise from twenty queries on.
+        What a query finds does not depend on the others, but for a list on the brink, whose
+        score may be rounded otherwise; by `nprobe` so from twenty queries on.
         """
         rows = np.full((len(queries), count), -1, dtype=np.int64)
         scores = np.full(rows.shape, -np.inf, dtype=np.float32)
@@ -136,11 +136,17 @@ class ItemIndex:
         """Return the same index, whose queries look so far; none: they visit `nprobe` lists."""
         if not looks or self.list_count == 1:
             return replace(self, centres=None)
-        size_of = self.handle.invlists.list_size
-        sizes = np.array([size_of(place) for place in range(self.list_count)], dtype=np.int64)
-        return replace(self, centres=Centres.of(self._centre_vectors(), sizes, looks))
+        return replace(
+            self, centres=Centres.of(self.centre_vectors(), self.list_sizes(), looks)
+        )
 
-    def _centre_vectors(self) -> Floats:
+    def list_sizes(self) -> NDArray[np.int64]:
+        """Return how many rows stand in each list."""
+        size_of = self.handle.invlists.list_size
+        return np.array([size_of(place) for place in range(self.list_count)], dtype=np.int64)
+
+    def centre_vectors(self) -> Floats:
+        """Return the centre of each list; [lists, dim]."""
         quantizer = faiss.downcast_index(self.handle.quantizer)
         vectors: Floats = quantizer.reconstruct_n(0, self.list_count)
         return vectors
@@ -193,7 +199,7 @@ class ItemIndex:
         sizes = np.bincount(own, minlength=self.list_count)
         used, place_of = np.flatnonzero(sizes), np.cumsum(sizes > 0) - 1
         centres = faiss.IndexFlatIP(self.dim)
-        centres.add(self._centre_vectors()[used])
+        centres.add(self.centre_vectors()[used])
         narrow: Any = faiss.IndexIVFScalarQuantizer(
             centres,
             self.dim,

@@ -48,7 +48,7 @@ FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_leng
 Count = Annotated[int, Field(ge=0)]
 Depth = Annotated[float, Field(ge=1)]
 Reach = Annotated[float, Field(ge=-50, le=50)]
-Steepness = Annotated[float, Field(gt=0, le=80)]  # e ** 80 is a float32 still
+Steepness = Annotated[float, Field(ge=1, le=80)]  # e ** 80 is a float32 still
 
 
 def _moment(told: str) -> str:
@@ -89,14 +89,18 @@ class IndexFacts(Closed):
     faiss_version: str
 
     @model_validator(mode="after")
-    def _looks_further_the_deeper(self) -> Self:
+    def _looks_so_far(self) -> Self:
         reaches = [reach for _, reach in sorted(self.reaches.items())]
-        if reaches != sorted(reaches, reverse=True):
-            raise ValueError(f"reaches are {reaches} from depth to depth, expected to fall")
         if reaches and self.nprobe is None:
             raise ValueError("reaches are told of an index without lists")
-        if self.steepnesses and self.steepnesses.keys() != self.reaches.keys():
-            raise ValueError("steepnesses are told of other depths than reaches")
+        if self.steepnesses:
+            if self.steepnesses.keys() != self.reaches.keys():
+                raise ValueError("steepnesses are told of other depths than reaches")
+            return self
+        if reaches != sorted(reaches, reverse=True):
+            raise ValueError(f"reaches are {reaches} from depth to depth, expected to fall")
+        if any(abs(reach) > 1 for reach in reaches):
+            raise ValueError(f"reaches are {reaches}, expected -1 to 1 without steepnesses")
         return self
 
     @property

@@ -15,7 +15,7 @@ from index.searching.limits import Limits
 TUNED_COUNT = 100  # candidates that the index is tuned for
 NEARLY_ALL = 0.98  # of the items: as good as all
 PARTIAL = 1.15  # what a filter leaves of lists is a little harder to search than whole lists
-FEW_ROWS = 27  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
+FEW_ROWS = 40  # in a list; with fewer a list is a sharper choice, and fewer rows need reading
 SPARED = 0.8  # of the lists that a random filter would touch: one that touches fewer is not
 LEAST_READ = 52  # rows for each candidate: cheap, and clear clusters are tuned to few
 AFAR = 11.0  # times nprobe: for queries whose own neighbourhood such a filter leaves out

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.centres import Effort, Look, densities_by, mean_density
+from index.centres import Effort, Look, densities_by, mean_density, shares_of
 from index.id_table import Rows
 from index.item_index import Floats, ItemIndex, exact_neighbours
-from index.searching.effort import TUNED_COUNT, effort_for, slack
+from index.searching.effort import TUNED_COUNT, effort_for, most_lists, slack
 from index.searching.limits import LIMITS
 from index.searching.scores import best_of_each
 
@@ -24,8 +24,9 @@ TUNING_QUERIES = 4_000  # tell a mean within 0.001; for more candidates, which c
 FEW = 100  # and no less
 STEEPNESSES = tuple(round(4 * 1.1**step, 1) for step in range(30))  # tried: 4 to 63
 JUDGED = 1_000  # queries by which one is chosen
-NARROWEST, STEP = 16.0, 1 / 256  # the reach is tuned from here on, so finely
-STEPS = 6_144  # down to -8
+HEADROOM, STEP = 0.5, 1 / 256  # the reach is tuned from so much above the expected, so finely
+STEPS = 2_048  # to 7.5 below
+FURTHEST = -40.0  # everywhere, nearly
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once
 
@@ -98,56 +99,55 @@ def tune(
 
     returns  the index that looks so far; and what it finds
     """
-    looks: list[Look] = []
+    looks: tuple[Look, ...] = ()
     measured, lists = {}, index.lists_of_rows()
     for count in REPORTED_COUNTS:
         some = queries[: max(FEW, len(queries) * TUNED_COUNT // count)]
         own = measured[count] = Measured(vectors, some, exact_neighbours(vectors, some, count))
-        steepness = steepness_for(index, lists, own)
-        looks.append(look_for(index, looks, steepness, own))
+        looks += (tuned_look(index, expected_look(index, lists, own), own),)
         if count == TUNED_COUNT:  # how deep others look depends on it
             index.handle.nprobe = mean_lists(index.looking(looks), queries)
     tuned = index.looking(looks)
-    return tuned, looks, {count: own.recall(tuned) for count, own in measured.items()}
+    recall = {
+        count: own.recall(tuned, effort_for(tuned, count, 1.0, LIMITS))
+        for count, own in measured.items()
+    }
+    return tuned, looks, recall
 
 
-def steepness_for(index: ItemIndex, lists: Rows, measured: "Measured") -> float:
-    """Return the steepness with which the fewest rows hold what is sought.
+def expected_look(index: ItemIndex, lists: Rows, measured: "Measured") -> Look:
+    """Return how far to look if all that stands in a list is found, with the fewest rows read.
 
     lists  [items]  see `lists_of_rows`
     """
-    centres = index.looking([Look(1.0, 0.0, None)]).centres
-    assert centres is not None  # what is tuned has lists
-    scores = measured.queries[:JUDGED] @ centres.turned
-    held = lists[measured.truth[:JUDGED]]
+    queries, held = measured.queries[:JUDGED], lists[measured.truth[:JUDGED]]
+    scores, shares = queries @ index.centre_vectors().T, shares_of(index.list_sizes())
 
-    def share_read(steepness: float) -> float:
+    def tried(steepness: float) -> tuple[float, float]:  # the share read, and the reach
         densities = densities_by(scores, steepness)
-        densities /= mean_density(densities, centres.shares)[:, np.newaxis]
+        densities /= mean_density(densities, shares)[:, np.newaxis]
         sought = np.take_along_axis(densities, held, axis=1)
-        is_visited = densities >= np.quantile(sought, 1 - WANTED_RECALL)
-        return float((is_visited @ centres.shares).mean())
+        floor = np.quantile(sought, 1 - WANTED_RECALL)
+        return float(((densities >= floor) @ shares).mean()), float(np.log(floor))
 
-    return min(STEEPNESSES, key=share_read)
+    steepness = min(STEEPNESSES, key=lambda one: tried(one)[0])
+    return Look(measured.depth, max(FURTHEST, tried(steepness)[1]), steepness)
 
 
-def look_for(
-    index: ItemIndex, before: Sequence[Look], steepness: float, measured: "Measured"
-) -> Look:
-    """Return the greatest reach that gives the recall; the least there is, if none.
+def tuned_look(index: ItemIndex, expected: Look, measured: "Measured") -> Look:
+    """Return the greatest reach that gives the recall, near the expected; else the least.
 
-    before  for lesser depths: their reach is greater
+    Rounding and what is fetched beyond the count let it differ.
     """
-    depth = measured.truth.shape[1] / TUNED_COUNT
+    effort = Effort(measured.depth, most=most_lists(index, LIMITS))
 
     def look_of(step: int) -> Look:
-        return Look(depth, NARROWEST - step * STEP, steepness)
+        return expected._replace(reach=expected.reach + HEADROOM - step * STEP)
 
     def is_enough(step: int) -> bool:
-        return measured.recall(index.looking([*before, look_of(step)])) >= WANTED_RECALL
+        return measured.recall(index.looking([look_of(step)]), effort) >= WANTED_RECALL
 
-    nearer = round((NARROWEST - before[-1].reach) / STEP) if before else 0
-    return look_of(least(is_enough, nearer, STEPS))
+    return look_of(least(is_enough, 0, STEPS))
 
 
 def mean_lists(index: ItemIndex, queries: Floats) -> int:
@@ -169,13 +169,17 @@ class Measured:
     queries: Floats
     truth: NDArray[np.int64]
 
-    def recall(self, index: ItemIndex) -> float:
-        """Return the share of the exact best that the first look at an index gives.
+    @property
+    def depth(self) -> float:
+        """Return how deep the truth lies, see `index.centres.Look`."""
+        return int(self.truth.shape[1]) / TUNED_COUNT
+
+    def recall(self, index: ItemIndex, effort: Effort) -> float:
+        """Return the share of the exact best that a look at an index gives.
 
         Where that is short of candidates an answer looks again, so answers may have more.
         """
         count = self.truth.shape[1]
-        effort = effort_for(index, count, 1.0, LIMITS)
         shares = []
         for first in range(0, len(self.queries), TOGETHER):
             queries = self.queries[first : first + TOGETHER]

@@ -196,14 +196,18 @@ def test_a_manifest_of_another_make_is_refused_by_key(copied, change, told):
         ({"reaches": {"1": 0.5, "2": 0.6}, "nprobe": 4}, "expected to fall"),
         ({"reaches": {"1": 0.5}}, "an index without lists"),
         ({"reaches": {"0.5": 0.5}, "nprobe": 4}, "greater than or equal to 1"),
-        ({"reaches": {"1": 51}, "nprobe": 4}, "less than or equal to 50"),
+        ({"reaches": {"1": 1.5}, "nprobe": 4}, "expected -1 to 1"),
+        (
+            {"reaches": {"1": 51}, "steepnesses": {"1": 9}, "nprobe": 4},
+            "less than or equal to 50",
+        ),
         (
             {"reaches": {"1": 2.0}, "steepnesses": {"2": 9.0}, "nprobe": 4},
             "steepnesses are told of other depths",
         ),
         (
-            {"reaches": {"1": 2.0}, "steepnesses": {"1": 0.0}, "nprobe": 4},
-            "greater than 0",
+            {"reaches": {"1": 2.0}, "steepnesses": {"1": 0.5}, "nprobe": 4},
+            "greater than or equal to 1",
         ),
     ],
 )

@@ -179,6 +179,19 @@ def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_o
     assert (np.diff(few.scores, axis=1) <= 0).all()
 
 
+def test_an_index_of_before_visits_what_it_did():
+    rng = np.random.default_rng(3)
+    vectors, queries = unit(rng.normal(size=(300, 8)) + 1), unit(rng.normal(size=(50, 8)) + 1)
+    looks = [Look(1.0, 0.6, None), Look(2.0, 0.4, None)]
+    centres = Centres.of(vectors, np.ones(300, dtype=np.int64), looks)
+    for depth, reach in ((1.0, 0.6), (2.0, 0.4), (8.0, 0.0)):
+        visits = centres.near(queries, Effort(depth))
+        scores, middle = queries @ vectors.T, queries @ vectors.mean(axis=0)
+        floors = middle + reach * (scores.max(axis=1) - middle)
+        for own, floor, lists in zip(scores, floors, visits.lists, strict=True):
+            assert sorted(lists[lists >= 0]) == np.flatnonzero(own >= floor).tolist()
+
+
 def test_lists_are_visited_where_what_is_sought_is_dense_enough():
     rng = np.random.default_rng(2)
     vectors, sizes = unit(rng.normal(size=(300, 8))), rng.integers(0, 50, 300)
@@ -228,7 +241,7 @@ def test_a_query_looks_further_the_deeper_it_asks(approximate, clustered):
     told = [centres.look_at(depth)[1:] for depth in (0.5, 1, 2**0.5, 2, 20**0.5, 10, 50)]
     np.testing.assert_allclose(
         told,
-        [[0.6, 9], [0.6, 9], [0.55, 8.5], [0.5, 8], [0.35, 7], [0.2, 6], [-0.1, 6]],
+        [[0.6, 9], [0.6, 9], [0.55, 8.5], [0.5, 8], [0.35, 7], [0.2, 6], [0.2 - np.log(5), 6]],
     )
     counts = [
         (index.centres.near(queries, Effort(depth)).lists >= 0).sum(axis=1)
