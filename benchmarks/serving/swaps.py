@@ -16,7 +16,7 @@ from benchmarks.serving.turns import CLIENT_CORE
 from index.manifest import read_manifest, write_manifest
 from index.shelf import Shelf
 
-QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 150, 3.0
+QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0
 
 
 class Swapper(threading.Thread):
