@@ -26,7 +26,7 @@ STEEPNESSES = tuple(round(4 * 1.1**step, 1) for step in range(30))  # tried: 4 t
 JUDGED = 1_000  # queries by which one is chosen
 HEADROOM, STEP = 0.5, 1 / 256  # the reach is tuned from so much above the expected, so finely
 STEPS = 2_048  # to 7.5 below
-FURTHEST = -40.0  # everywhere, nearly
+LEAST_DENSITY = np.exp(np.float32(-40))  # everywhere, nearly
 REPORTED_COUNTS = (100, 200, 1_000)
 TOGETHER = 16  # queries searched for at once
 
@@ -127,11 +127,11 @@ def expected_look(index: ItemIndex, lists: Rows, measured: "Measured") -> Look:
         densities = densities_by(scores, steepness)
         densities /= mean_density(densities, shares)[:, np.newaxis]
         sought = np.take_along_axis(densities, held, axis=1)
-        floor = np.quantile(sought, 1 - WANTED_RECALL)
+        floor = max(LEAST_DENSITY, np.quantile(sought, 1 - WANTED_RECALL))
         return float(((densities >= floor) @ shares).mean()), float(np.log(floor))
 
     steepness = min(STEEPNESSES, key=lambda one: tried(one)[0])
-    return Look(measured.depth, max(FURTHEST, tried(steepness)[1]), steepness)
+    return Look(measured.depth, tried(steepness)[1], steepness)
 
 
 def tuned_look(index: ItemIndex, expected: Look, measured: "Measured") -> Look:
