@@ -8,7 +8,14 @@ from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
 from index.searching.scores import best_by, best_of_each
 from index.searching.search import Ask, Search, known
-from index.searching.tuning import FLAT_LIMIT, build_item_index, least, list_count
+from index.searching.tuning import (
+    FLAT_LIMIT,
+    Measured,
+    build_item_index,
+    expected_look,
+    least,
+    list_count,
+)
 from tests.handmade import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200
@@ -204,6 +211,17 @@ def test_lists_are_visited_where_what_is_sought_is_dense_enough():
         is_dense = density >= np.exp(0.5) * mean
         assert sorted(lists[lists >= 0]) == np.flatnonzero(is_dense).tolist()
         assert 0 < is_dense.sum() < 150
+
+
+def test_tuning_begins_somewhere_though_what_is_sought_lies_opposite():
+    towards = np.where(np.arange(400) < 60, 1.0, -1.0)[:, np.newaxis]
+    noise = np.random.default_rng(4).normal(scale=0.05, size=(400, 4))
+    vectors = unit(towards * np.array([1.0, 0, 0, 0]) + noise)
+    index, queries = ItemIndex.trained(vectors, "IVF4,SQ8", seed=0), vectors[:20]
+    sought = Measured(vectors, queries, exact_neighbours(vectors, queries, 100))
+    look = expected_look(index, index.lists_of_rows(), sought)
+    assert look.depth == 1.0
+    assert -40.1 < look.reach < 0
 
 
 def test_a_query_that_finds_no_list_dense_enough_visits_the_nearest():
