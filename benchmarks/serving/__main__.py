@@ -2,6 +2,7 @@
 
     python -m benchmarks.serving                       # all parts, 10,000 to a million items
     python -m benchmarks.serving --parts floor --items 10000 --turns 1
+    python -m benchmarks.serving --parts versions --items 1000000 --turns 24 --against ../old
 
 Server and client have a core each. All are asked in turn, several times over; medians are told,
 with the least and the most. Bundles and the peer's graph are made once and kept in --work.
@@ -20,6 +21,7 @@ from benchmarks.serving import (
     shares,
     sizing,
     swaps,
+    versions,
 )
 from benchmarks.serving.plan import Plan, make_shop
 
@@ -31,16 +33,20 @@ PARTS: dict[str, Callable[[Plan], None]] = {
     "batch": batch.show,
     "sizing": sizing.show,
     "swaps": swaps.show,
+    "versions": versions.show,
 }
 
 
 def main() -> None:
     """Measure what was asked for, print a table each."""
-    parsed = build_parser().parse_args()
+    parser = build_parser()
+    parsed = parser.parse_args()
+    if parsed.against is None and "versions" in (parsed.parts or ()):
+        parser.error("--parts versions: give the other checkout with --against DIR")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     shops = [make_shop(items, parsed.seed, parsed.work) for items in parsed.items]
-    plan = Plan(shops, parsed.turns, parsed.seconds)
-    for name in parsed.parts:
+    plan = Plan(shops, parsed.turns, parsed.seconds, parsed.seed, parsed.work, parsed.against)
+    for name in parsed.parts or [one for one in PARTS if one != "versions" or parsed.against]:
         PARTS[name](plan)
 
 
@@ -51,8 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what to measure (all)")
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (all)"
+        "--against",
+        type=Path,
+        metavar="DIR",
+        help="another checkout of the project, for the part `versions`",
     )
     parser.add_argument(
         "--items",

@@ -38,8 +38,14 @@ def question(history: Sequence[int]) -> bytes:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, how many turns of how many seconds."""
+    """What to measure, how many turns of how many seconds.
+
+    against  another checkout of the project to compare with, if any
+    """
 
     shops: Sequence[Shop]
     turns: int
     seconds: float
+    seed: int
+    work: Path
+    against: Path | None

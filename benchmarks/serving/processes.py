@@ -48,9 +48,17 @@ def pinned(core: int | None) -> Callable[[], None] | None:
 
 @contextmanager
 def serving(
-    module: str, bundles: Path, core: int | None, *options: str, **settings: str
+    module: str,
+    bundles: Path,
+    core: int | None,
+    *options: str,
+    checkout: Path | None = None,
+    **settings: str,
 ) -> Iterator[Server]:
-    """Run `python -m module --bundles DIR --port 0`, and end it; yields it once it is ready."""
+    """Run `python -m module --bundles DIR --port 0`, and end it; yields it once it is ready.
+
+    checkout  the tree whose code runs; None: this one
+    """
     command = [sys.executable, "-m", module]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
@@ -59,6 +67,7 @@ def serving(
             child = subprocess.Popen(
                 [*command, "--bundles", str(bundles), "--port", "0", *options],
                 stdout=written,
+                cwd=checkout,  # Python looks there first for `-m module`
                 env={**os.environ, **threads, **settings},
                 preexec_fn=pinned(core),
             )
