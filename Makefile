@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo bench bench-quality bench-quality-quick openapi soak lock clean
+.PHONY: help check format test test-images test-all demo bench bench-quality bench-quality-quick openapi mutants soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ bench-quality-quick: $(VENV)/demo.stamp  ## the same with one seed and few metho
 
 openapi: $(VENV)/dev.stamp  ## write docs/openapi.json
 	$(VENV)/bin/python -m service.describe > docs/openapi.json
+
+mutants: $(VENV)/dev.stamp  ## put 40 one-line bugs into a copy of the code: do the tests catch them? about ten minutes
+	$(VENV)/bin/python -m tests.run_mutants
 
 soak: $(VENV)/dev.stamp  ## mixed traffic on a real service, MINUTES=10: does memory stay level?
 	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10)

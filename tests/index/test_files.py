@@ -1,0 +1,15 @@
+import json
+
+import pytest
+
+from index.files import write_json
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
+    path = tmp_path / "current"
+    write_json(path, {"sequence": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": "written before what cannot be", "b": object()})
+    assert json.loads(path.read_text()) == {"sequence": 1}
+    write_json(path, {"sequence": 2})
+    assert json.loads(path.read_text()) == {"sequence": 2}
