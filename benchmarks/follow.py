@@ -26,7 +26,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from index.cluster_map import ClusterMap
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from index.stores.address import open_cluster_store
 from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig, check_config
@@ -152,7 +152,7 @@ def imagine(items: int, rng: np.random.Generator) -> Dataset:
 def maps_by_chance(ids: int, clusters: int, count: int) -> list[ClusterMap]:
     """Make maps whose codes mean nothing, of the items that `imagine` makes."""
     rng = np.random.default_rng(0)
-    hashes = hashes_of(f"item-{row}".encode() for row in range(ids))
+    hashes = hash_ids(f"item-{row}".encode() for row in range(ids))
     maps = [
         ClusterMap(
             rng.integers(0, clusters, ids).astype(np.int32),

@@ -26,11 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from index.arrays import Floats, Rows
 from index.attributes import build_attributes
 from index.encoders import UserEncoder
 from index.filters import Column, build_filters
-from index.id_table import Rows
-from index.item_index import Floats
 from index.manifest import DatasetFacts
 from index.searching.tuning import TUNING_QUERIES
 from index.shelf import Shelf

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
+from index.arrays import Rows
 from index.cluster_map import ClusterMap
-from index.id_table import Rows
 from trainer.comparison.cell import NoCheckpoint, measure_towers
 from trainer.comparison.cut import Cut, load_cut
 from trainer.config import check_config

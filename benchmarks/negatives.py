@@ -26,7 +26,7 @@ from index.clusters.held import Held
 from index.clusters.negatives import Counts, draw_negatives
 from index.clusters.redis_store import RedisClusters
 from index.clusters.store import ClusterPointer
-from index.id_table import IdTable, build_id_table
+from index.ids import IdTable, build_id_table
 from service.live.live_clusters import Catalogue, Joined
 from service.routes.clusters import draw
 from service.schemas.clusters import NegativesRequest

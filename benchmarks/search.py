@@ -21,9 +21,8 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.gaussian_shop import Shop, id_of, make_bundle, make_histories, make_shop
+from index.arrays import Floats, Rows
 from index.bundle import Bundle, open_bundle
-from index.id_table import Rows
-from index.item_index import Floats
 from index.retriever import Prepared, Question, Retriever
 from index.searching.effort import slack
 from index.searching.question import Filter

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from index.arrays import Floats, Rows
 from index.bundle import Bundle, open_bundle
 from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError
 from index.filters import Column, Filters, build_filters, joined
-from index.id_table import Rows
-from index.item_index import Floats
 from index.manifest import CLUSTERS, AddedFacts, IndexFacts
 from index.probe import open_probe
 from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import Rows, open_array
+from index.arrays import Rows, open_array
 
 ATTRIBUTE_FILES = ("attributes.blob.npy", "attributes.offsets.npy")
 OPENING, CLOSING = b"{}"

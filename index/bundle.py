@@ -5,25 +5,25 @@ only bundles from a publisher you trust.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Floats, Rows, is_covering, is_within, open_array
 from index.attributes import Attributes, open_attributes
-from index.claims import Claim, broken, covers, id_claims, id_faults, within
+from index.claims import Claim, broken, id_claims, id_faults
 from index.cluster_map import ClusterMap
 from index.clusters.files import open_cluster_map
 from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.files import sha256_of
 from index.filters import Filters
-from index.hashed import Hashed, Hashes
-from index.id_table import IdTable, Rows, open_array, open_id_table
-from index.item_index import Floats, ItemIndex
-from index.manifest import OPTIONAL, QUICK_IDS, REQUIRED, Manifest, read_manifest, wanted_files
+from index.ids import IdTable, open_id_table
+from index.item_index import ItemIndex
+from index.manifest import OPTIONAL, REQUIRED, Manifest, read_manifest, wanted_files
 from index.probe import Probe, open_probe, replay
 from index.version import misnamed
 
@@ -93,7 +93,7 @@ def open_bundle(folder: Path) -> Bundle:
     bundle = Bundle(
         folder=folder,
         manifest=manifest,
-        items=_items(parts, manifest),
+        items=parts.read("item_ids", lambda: open_id_table(folder, "item_ids")),
         vectors=parts.array("item_vectors.npy", "float32", ndim=2),
         counts=parts.array("item_counts.npy", "int64"),
         index=parts.read(
@@ -170,15 +170,6 @@ def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
         elif sha256_of(path) != fact.sha256:
             faults.append(f"{name}: its content is not what was published (sha256 differs)")
     return faults
-
-
-def _items(parts: _Parts, manifest: Manifest) -> IdTable:
-    items: IdTable = parts.read("item_ids", lambda: open_id_table(parts.folder, "item_ids"))
-    if QUICK_IDS[0] not in manifest.files:  # then neither is
-        return items
-    hashes: Hashes = parts.array(QUICK_IDS[0], "uint64")
-    rows: Rows = parts.array(QUICK_IDS[1], "int32")
-    return items if parts.faults else replace(items, quick=Hashed(hashes, rows))
 
 
 def _item_encoder(parts: _Parts, manifest: Manifest) -> ItemEncoder | None:
@@ -265,6 +256,10 @@ def _history_claims(histories: Histories, items: int) -> list[Claim]:
     return [
         *id_claims("user_ids", histories.users, users),
         ("histories.offsets.npy holds", len(histories.offsets), users + 1),
-        ("histories cover their rows:", covers(histories.offsets, len(histories.rows)), True),
-        ("histories.rows.npy is within the items:", within(histories.rows, items), True),
+        (
+            "histories cover their rows:",
+            is_covering(histories.offsets, len(histories.rows)),
+            True,
+        ),
+        ("histories.rows.npy is is_within the items:", is_within(histories.rows, items), True),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Rows
 from index.clusters.layout import (
     Codes,
     Doubles,
@@ -24,7 +25,6 @@ from index.clusters.layout import (
     build_nearness,
     draw_steps,
 )
-from index.id_table import Rows
 
 Hashes = NDArray[np.uint64]
 

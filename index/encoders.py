@@ -15,8 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-from index.id_table import Rows
-from index.item_index import Floats
+from index.arrays import Floats, Rows
 
 USER_INPUTS = ("history_vectors", "mask")
 MODALITY_PREFIX = "modality_"

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.claims import Claim, broken, covers, id_claims, within
-from index.id_table import IdTable, Rows, build_id_table, files_of
+from index.arrays import Rows, is_covering, is_within
+from index.claims import Claim, broken, id_claims
+from index.ids import IdTable, build_id_table, files_of
 
 SEPARATOR = "\0"  # between an attribute's name and a value, in the table of both
 FILTER_FILES = (*files_of("filter_values"), "filters.offsets.npy", "filters.rows.npy")
@@ -39,7 +40,7 @@ class Filters:
 
     keys     attribute, separator, value; the lists of one attribute are beside each other
     offsets  [keys + 1]  int64
-    rows     [pairs]     int32, ascending within a list
+    rows     [pairs]     int32, ascending is_within a list
     """
 
     keys: IdTable
@@ -92,13 +93,17 @@ class Filters:
         shapes: list[Claim] = [
             *id_claims("filter_values", self.keys, sum(expected.values())),
             ("filters.offsets.npy holds", len(self.offsets), len(self.keys) + 1),
-            ("filters cover their rows:", covers(self.offsets, len(self.rows)), True),
+            ("filters cover their rows:", is_covering(self.offsets, len(self.rows)), True),
         ]
         if faults := broken(shapes):
             return faults
         return broken(
             [
-                ("filters.rows.npy is within the items:", within(self.rows, item_count), True),
+                (
+                    "filters.rows.npy is is_within the items:",
+                    is_within(self.rows, item_count),
+                    True,
+                ),
                 ("filters.rows.npy ascends in each list:", self._ascends(), True),
                 (
                     "filter_values holds",

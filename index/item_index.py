@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Rows
 from index.centres import Centres, Effort, Look, Visits
-from index.id_table import Rows
 from index.searching.row_set import RowSet
 
 Floats = NDArray[np.float32]

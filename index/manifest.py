@@ -19,7 +19,7 @@ from index.cluster_map import ARRAYS
 from index.errors import FaultyBundleError
 from index.files import sha256_of, write_json
 from index.filters import FILTER_FILES
-from index.id_table import files_of, quick_files_of
+from index.ids import files_of
 
 MANIFEST = "manifest.json"
 REQUIRED = (
@@ -34,9 +34,7 @@ REQUIRED = (
 )
 HISTORIES = (*files_of("user_ids"), "histories.offsets.npy", "histories.rows.npy")
 CLUSTERS = (*(f"cluster_map.{name}.npy" for name in ARRAYS), "cluster_map.json")
-QUICK_IDS = quick_files_of("item_ids")  # bundles from before have none
 OPTIONAL = (
-    *QUICK_IDS,
     *HISTORIES,
     *CLUSTERS,
     *ATTRIBUTE_FILES,
@@ -164,7 +162,6 @@ def wanted_files(manifest: Manifest) -> set[str]:
     """Return the files that a bundle must have, by what its manifest says."""
     parts = (
         (REQUIRED, True),
-        (QUICK_IDS, any(name in manifest.files for name in QUICK_IDS)),
         (HISTORIES, manifest.has_histories),
         (CLUSTERS, bool(manifest.cluster_maps)),
         (ATTRIBUTE_FILES, bool(manifest.attributes)),

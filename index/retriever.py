@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from index.arrays import Floats, Rows
 from index.bundle import Bundle
 from index.errors import UnknownItemError
-from index.id_table import Rows
-from index.item_index import Floats
 from index.searching.limits import LIMITS, Limits
 from index.searching.popular import Popular
 from index.searching.question import (

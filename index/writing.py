@@ -9,12 +9,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Floats, Rows
 from index.attributes import Attributes
 from index.bundle import Histories
 from index.encoders import UserEncoder
 from index.filters import Filters
-from index.id_table import Rows, build_id_table, digest_of
-from index.item_index import FAISS_VERSION, Floats, ItemIndex
+from index.ids import build_id_table, digest_of
+from index.item_index import FAISS_VERSION, ItemIndex
 from index.manifest import (
     AddedFacts,
     DatasetFacts,
@@ -139,7 +140,7 @@ def write_bundle(
         contents = contents.in_order(order)
         index = index.renumbered(order, contents.vectors)
         put_in_order(folder / "items.parquet", order)
-    build_id_table(contents.item_ids).quickened().save(folder, "item_ids")
+    build_id_table(contents.item_ids).save(folder, "item_ids")
     np.save(folder / "item_vectors.npy", contents.vectors, allow_pickle=False)
     np.save(folder / "item_counts.npy", contents.counts, allow_pickle=False)
     index.save(folder / "items.faiss")

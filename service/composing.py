@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import Aligned, IdTable
-from index.item_index import Floats
+from index.arrays import Floats
+from index.ids import IdTable, PaddedIds
 from index.retriever import Answer
 
 Bytes = NDArray[np.uint8]
@@ -68,7 +68,7 @@ def spoken(scores: Floats) -> list[float]:
     ]
 
 
-def cut(lines: Bytes, ids: Aligned) -> bytes:
+def cut(lines: Bytes, ids: PaddedIds) -> bytes:
     """Return the lines one after the other, without what stands behind shorter ids."""
     if ids.is_even:
         return lines.tobytes()

@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from index.arrays import Floats
 from index.encoders import ItemEncoder
 from index.errors import RequestError
-from index.item_index import Floats
 from index.retriever import Fallback, Question
 from service.bodies import InvalidBodyError
 from service.finding import at_once

@@ -17,8 +17,7 @@ from index.bundle import Histories
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.filters import Column, build_filters
-from index.hashed import hashes_of
-from index.id_table import build_id_table
+from index.ids import build_id_table, hash_ids
 from index.manifest import DatasetFacts
 from index.shelf import Shelf
 from index.writing import NOTHING, Contents, Described, RunFacts, write_bundle
@@ -49,7 +48,7 @@ def handmade_map(count=ITEM_COUNT, prefix="item", turn=0, ids=None):
         codes1=((rows + turn) % 4).astype(np.int32),
         codes2=(rows // 4 % 3).astype(np.int32),
         centroids=np.array([[0], [1], [3], [6]], dtype=np.float32),
-        id_hashes=hashes_of(one.encode() for one in ids),
+        id_hashes=hash_ids(one.encode() for one in ids),
         temperature_share=0.5,
         made={"at": NOW.isoformat(), "turn": turn},
     )

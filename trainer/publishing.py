@@ -12,7 +12,7 @@ import torch
 import index.bundle
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
-from index.id_table import build_id_table
+from index.ids import build_id_table
 from index.manifest import DatasetFacts, Manifest
 from index.reading.columns import Chosen, describe
 from index.searching.tuning import TUNING_QUERIES

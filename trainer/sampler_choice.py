@@ -8,7 +8,7 @@ from typing import Any
 from index.cluster_map import ClusterMap
 from index.clusters.store import ClusterStore
 from index.errors import ConfigError
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.esans.arrivals import following
@@ -81,7 +81,7 @@ def open_sampler(
     def build(clusters: ClusterMap) -> Sampler:
         return build_sampler(config.training.sampler, clusters)
 
-    known = hashes_of(one.encode() for one in data.item_ids)
+    known = hash_ids(one.encode() for one in data.item_ids)
     with following(followed, known, build, poll_s) as sampler:
         if sampler.arrived is None:
             own = fit_cluster_map(data, config.clusters, config.seed, now)

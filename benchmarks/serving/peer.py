@@ -20,8 +20,8 @@ import uvicorn
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
+from index.arrays import Floats
 from index.bundle import Bundle, open_bundle
-from index.item_index import Floats
 from index.shelf import Shelf
 
 LINKS, EF_CONSTRUCTION = 32, 200

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from index.arrays import open_array
 from index.cluster_map import ARRAYS, KINDS, ClusterMap, Hashes
 from index.errors import FaultyClusterMapError, ForeignClusterMapError
 from index.files import write_json
-from index.id_table import open_array
 from index.manifest import CLUSTERS, Closed
 
 CARD = "cluster_map.json"

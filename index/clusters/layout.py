@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import Rows
+from index.arrays import Rows
 
 Codes = NDArray[np.int32]
 Floats = NDArray[np.float32]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index.arrays import Rows
 from index.cluster_map import ClusterMap
 from index.clusters.layout import Floats
-from index.id_table import IdTable, Rows
+from index.ids import IdTable
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from index.arrays import Rows
 from index.attributes import build_attributes
 from index.filters import Column, build_filters
-from index.id_table import Rows
 from index.writing import Described
 
 CHUNK = 16_384  # items turned into JSON at once

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from index.id_table import Rows
+from index.arrays import Rows
 from index.reading.features import (
     Floats,
     is_feature,

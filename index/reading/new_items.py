@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from index.arrays import Floats
 from index.bundle import Bundle
 from index.errors import DatasetError, FaultyBundleError
-from index.item_index import Floats
 from index.reading.columns import Chosen, describe, is_filterable, is_tellable, is_text
 from index.reading.items import Items, read_items
 from index.reading.tables import Findings, quoted, undictionaried

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.id_table import Rows
+from index.arrays import Rows
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import Rows
+from index.arrays import Rows
 from index.searching.scope import NO_ROWS, Scope
 from index.searching.search import without
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from index.id_table import IdTable, Rows
-from index.item_index import Floats
+from index.arrays import Floats, Rows
+from index.ids import IdTable
 from index.searching.scope import Key
 
 Fallback = Literal["unknown_user", "empty_history", "no_known_items"]

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import Rows
+from index.arrays import Rows
 
 Bits = NDArray[np.uint8]
 

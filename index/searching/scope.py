@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index.arrays import Rows
 from index.filters import Filters
-from index.id_table import Rows
 from index.item_index import ItemIndex
 from index.searching.row_set import RowSet
 

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from index.arrays import Rows
 from index.bundle import Bundle
 from index.errors import UnknownAttributeError
-from index.id_table import Rows
 from index.searching.limits import Limits
 from index.searching.question import Filter
 from index.searching.row_set import RowSet

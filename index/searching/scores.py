@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.id_table import Rows
-from index.item_index import Floats
+from index.arrays import Floats, Rows
 from index.searching.row_set import RowSet
 
 CHUNK = 8_192  # vectors gathered at once

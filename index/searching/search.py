@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Floats, Rows
 from index.centres import Effort
-from index.id_table import Rows
-from index.item_index import Floats, ItemIndex, Near
+from index.item_index import ItemIndex, Near
 from index.searching.effort import (
     NEARLY_ALL,
     TUNED_COUNT,

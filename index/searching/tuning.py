@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Floats, Rows
 from index.centres import Effort, Look, densities_by, mean_density, shares_of
-from index.id_table import Rows
-from index.item_index import Floats, ItemIndex, exact_neighbours
+from index.item_index import ItemIndex, exact_neighbours
 from index.searching.effort import TUNED_COUNT, effort_for, most_lists, slack
 from index.searching.limits import LIMITS
 from index.searching.scores import best_of_each

@@ -18,7 +18,7 @@ from index.clusters.follower_state import NOT_ASKED, FollowerState
 from index.clusters.held import Held, prepare
 from index.clusters.store import ClusterStore
 from index.errors import NoClusterMapError, StoreUnreachableError
-from index.id_table import IdTable
+from index.ids import IdTable
 from service.logs import fields
 from service.moments import unix_time
 from service.schemas.shared import Source

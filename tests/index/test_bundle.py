@@ -10,11 +10,11 @@ from index.bundle import open_bundle
 from index.centres import Look
 from index.errors import FaultyBundleError
 from index.filters import FILTER_FILES
-from index.manifest import HISTORIES, QUICK_IDS, REQUIRED, IndexFacts, facts_of
+from index.manifest import HISTORIES, REQUIRED, IndexFacts, facts_of
 from index.shelf import Shelf
 from tests.handmade import publish_handmade, write_mean_encoder
 
-FILES = [*REQUIRED, *QUICK_IDS, *HISTORIES, *ATTRIBUTE_FILES, *FILTER_FILES]
+FILES = [*REQUIRED, *HISTORIES, *ATTRIBUTE_FILES, *FILTER_FILES]
 OF_THE_ITEMS = [name for name in FILES if name.startswith(("item", "probe"))]
 READ_ONLINE = [name for name in FILES if name not in ("towers.safetensors", "items.parquet")]
 
@@ -72,7 +72,7 @@ def test_a_file_of_another_run_is_refused_by_name(copied, other, name):
 SIZED = [
     "item_ids.offsets.npy",
     "item_ids.hashes.npy",
-    "item_ids.xxh3_rows.npy",
+    "item_ids.rows.npy",
     "item_vectors.npy",
     "item_counts.npy",
 ]
@@ -93,24 +93,6 @@ def test_a_file_of_noise_is_refused_even_where_the_digests_were_renewed(copied, 
     (copied / name).write_bytes(b"noise" * 100)
     sign_again(copied)
     with pytest.raises(FaultyBundleError, match=f"{name.split('.')[0]}.*cannot be read"):
-        open_bundle(copied)
-
-
-def test_a_bundle_from_before_there_were_quick_hashes_opens(copied, tiny_bundle):
-    for name in QUICK_IDS:
-        (copied / name).unlink()
-    sign_again(copied)
-    older = open_bundle(copied.rename(copied.with_name("older")))
-    assert (older.items.quick, tiny_bundle.items.quick is None) == (None, False)
-    asked = [*tiny_bundle.items.ids_of(range(40)), "nobody"]
-    assert older.items.rows_of(asked).tolist() == tiny_bundle.items.rows_of(asked).tolist()
-
-
-@pytest.mark.parametrize("name", QUICK_IDS)
-def test_half_of_the_quick_hashes_are_a_fault(copied, name):
-    (copied / name).unlink()
-    sign_again(copied)
-    with pytest.raises(FaultyBundleError, match=f"{re.escape(name)}: the manifest does not"):
         open_bundle(copied)
 
 

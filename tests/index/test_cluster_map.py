@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from index.cluster_map import ClusterMap
 from index.clusters.files import joined, open_cluster_map, save_cluster_map
 from index.errors import FaultyClusterMapError
-from index.hashed import hashes_of
+from index.ids import hash_ids
 
 CODES1 = [0, 0, 0, 0, 1, 1, 1, 2, 2, 0]
 CODES2 = [0, 0, 1, 2, 0, 0, 1, 3, 3, 0]
@@ -22,7 +22,7 @@ DRAWS = 40_000
 
 
 def hashes(names):
-    return hashes_of([name.encode() for name in names])
+    return hash_ids([name.encode() for name in names])
 
 
 def by_hand(codes1=CODES1, codes2=CODES2, line=LINE, share=0.5, **options):

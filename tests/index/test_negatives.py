@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from index.clusters.negatives import Counts, draw_negatives, negatives_for
-from index.id_table import build_id_table
+from index.ids import build_id_table
 from tests.index.test_cluster_map import assert_drawn_as_told, by_hand, everyone, rows
 
 IDS = [f"item-{row}" for row in range(10)]

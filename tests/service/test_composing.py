@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from index.id_table import build_id_table
+from index.ids import build_id_table
 from index.searching.question import Answer
 from service.bodies import json_bytes
 from service.composing import compose, spoken

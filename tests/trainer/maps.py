@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from index.cluster_map import ClusterMap
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from tests.redis_server import wait_until
 from tests.trainer.worlds import tiny_config
 from trainer.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ def map_of(data, seed, clusters=4):
         rng.integers(0, clusters, count).astype(np.int32),
         rng.integers(0, 3, count).astype(np.int32),
         rng.standard_normal((clusters, 4)).astype(np.float32),
-        hashes_of(one.encode() for one in data.item_ids),
+        hash_ids(one.encode() for one in data.item_ids),
         made={"seed": seed},
     )
 
@@ -35,7 +35,7 @@ def map_of_strangers(seed=0):
     rng = np.random.default_rng(seed)
     ids = (f"stranger-{row}".encode() for row in range(160))
     codes = rng.integers(0, 4, 160).astype(np.int32)
-    return ClusterMap(codes, codes, np.eye(4, dtype=np.float32), hashes_of(ids))
+    return ClusterMap(codes, codes, np.eye(4, dtype=np.float32), hash_ids(ids))
 
 
 class Watched:

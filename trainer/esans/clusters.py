@@ -7,7 +7,7 @@ import numpy as np
 
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset
@@ -34,7 +34,7 @@ def fit_cluster_map(
         codes1=codebooks.codes1,
         codes2=codebooks.codes2,
         centroids=codebooks.centroids,
-        id_hashes=hashes_of(one.encode() for one in data.item_ids),
+        id_hashes=hash_ids(one.encode() for one in data.item_ids),
         temperature_share=config.temperature_share,
         made={
             "at": now.isoformat(),

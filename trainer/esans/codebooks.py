@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from index.clusters.layout import Codes
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import Aligned
@@ -92,7 +92,7 @@ def _fit_level(
 
 def train_centroids(points: Floats, code_count: int, seed: int) -> Floats:
     """Run k-means with no more codes than there are different points; [codes, width]."""
-    different = len(np.unique(hashes_of(point.tobytes() for point in points)))
+    different = len(np.unique(hash_ids(point.tobytes() for point in points)))
     kmeans = faiss.Kmeans(
         points.shape[1],
         min(code_count, different),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from index.reading.features import Floats
 
 CHUNK = 65_536  # items looked at at once
@@ -61,7 +61,7 @@ def prepare(values: Floats) -> Modality:
             0
         )  # -0 turns 0, so that equal rows are equal bytes
         mean += some.sum(axis=0, dtype=np.float64)
-        hashes.append(hashes_of(row.tobytes() for row in some))
+        hashes.append(hash_ids(row.tobytes() for row in some))
     if hashes:
         looks[rows] = np.unique(np.concatenate(hashes), return_inverse=True)[1]
     mean /= max(1, len(rows))

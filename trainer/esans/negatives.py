@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from index.arrays import Rows
 from index.cluster_map import ClusterMap
 from index.clusters.layout import Doubles
-from index.id_table import Rows
 from trainer.esans.interpolation import (
     draw_share,
     interpolate_hard,

@@ -5,7 +5,7 @@ import pytest
 
 from index.clusters.files import open_cluster_map
 from index.errors import ConfigError
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from tests.tiny_world import write_tiny_world
 from tests.trainer.esans.planted import QUICK, is_divided
 from trainer.__main__ import main
@@ -46,7 +46,7 @@ def test_an_item_without_a_picture_lands_with_its_kind(world):
 
 def test_a_map_says_how_it_was_made_and_of_which_items(world):
     found = made_of(world, seed=5)
-    assert (found.id_hashes == hashes_of(one.encode() for one in world.item_ids)).all()
+    assert (found.id_hashes == hash_ids(one.encode() for one in world.item_ids)).all()
     assert found.made["at"] == "2026-01-31T00:00:00+00:00"
     assert found.made["seed"] == 5
     assert found.made["items_with"] == {"textual": 39, "visual": 39, "behavioural": 40}

@@ -1,7 +1,7 @@
 import numpy as np
 
 from index.cluster_map import ClusterMap
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from tests.trainer.shops import items, write_shop
 from trainer.data.dataset import load_dataset
 from trainer.esans.description import describe
@@ -12,7 +12,7 @@ def of_two_clusters(data):
         codes1=np.array([0, 0, 1, 1], dtype=np.int32),
         codes2=np.array([0, 1, 0, 0], dtype=np.int32),
         centroids=np.eye(2, dtype=np.float32),
-        id_hashes=hashes_of(one.encode() for one in data.item_ids),
+        id_hashes=hash_ids(one.encode() for one in data.item_ids),
         made={"items_with": {"visual": 4}},
     )
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
-from index.hashed import hashes_of
+from index.ids import hash_ids
 from index.manifest import facts_of, write_manifest
 from index.shelf import Shelf
 from tests.handmade import NOW, write_handmade
@@ -53,7 +53,7 @@ def cluster_map():
         codes1=(rows % 5).astype(np.int32),
         codes2=(rows // 5 % 3).astype(np.int32),
         centroids=np.eye(5, dtype=np.float32),
-        id_hashes=hashes_of(f"item-{row}".encode() for row in range(COUNT)),
+        id_hashes=hash_ids(f"item-{row}".encode() for row in range(COUNT)),
     )
 
 

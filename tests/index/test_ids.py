@@ -3,8 +3,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from index.errors import BundleError
-from index.hashed import hashes_of, quick_hashes_of
-from index.id_table import AT_ONCE, IdTable, build_id_table, digest_of, open_id_table
+from index.ids import (
+    BATCH,
+    IdTable,
+    build_id_table,
+    digest_of,
+    hash_ids,
+    open_id_table,
+)
 
 IDS = ["item-1", "007", "7", "κόσμος", "品", "🦊", "a b", "é", "e\u0301", "x" * 512]
 
@@ -24,30 +30,19 @@ def test_ids_come_in_any_order_and_any_number():
 
 def test_very_many_ids_come_in_their_order():
     ids = [f"item-{row}" for row in range(100)] + ["caf\u00e9"]
-    rows = np.random.default_rng(1).integers(0, len(ids), 2 * AT_ONCE + 1)
+    rows = np.random.default_rng(1).integers(0, len(ids), 2 * BATCH + 1)
     assert build_id_table(ids).ids_of(rows) == [ids[row] for row in rows]
 
 
 def test_hashes_come_in_row_order_too():
-    assert (build_id_table(IDS).hashes_by_row() == hashes_of(one.encode() for one in IDS)).all()
+    assert (build_id_table(IDS).hashes_by_row() == hash_ids(one.encode() for one in IDS)).all()
 
 
-def test_quick_hashes_lead_to_the_same_rows():
-    table = build_id_table(IDS)
-    quick = table.quickened()
-    assert quick.quick is not None
-    for asked in (IDS, [*IDS[::-1], "nobody", "item-"], ["\ud800"], []):
-        assert quick.rows_of(asked).tolist() == table.rows_of(asked).tolist()
-    assert (quick.hashes_by_row() == table.hashes_by_row()).all()
-    assert len(build_id_table([]).quickened().quick.rows) == 0
-
-
-def test_quick_hashes_are_those_of_xxh3():
-    """The published value of no bytes at all, and one of ours: files must stay readable."""
-    assert quick_hashes_of([b"", b"item-1"]).tolist() == [
-        0x2D06800538D394C2,
-        0xA8ED576B406035B2,
-    ]
+def test_each_of_very_many_ids_leads_to_its_row():
+    ids = [f"item-{row}" for row in range(5_000)]
+    table = build_id_table(ids)
+    strangers = [f"user-{row}" for row in range(5_000)]
+    assert table.rows_of([*ids, *strangers]).tolist() == [*range(5_000), *[-1] * 5_000]
 
 
 def test_a_saved_table_answers_as_before(tmp_path):
@@ -65,7 +60,7 @@ def test_an_unknown_id_has_no_row(stranger):
 
 def test_an_unknown_id_with_the_hash_of_a_known_one_is_still_unknown():
     known = build_id_table(["known"])
-    collided = IdTable(known.blob, known.offsets, hashes_of([b"stranger"]), known.rows)
+    collided = IdTable(known.blob, known.offsets, hash_ids([b"stranger"]), known.rows)
     assert collided.row_of("stranger") == -1
 
 

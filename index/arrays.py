@@ -1,0 +1,49 @@
+"""Array types, .npy files and ragged (CSR) arrays."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int32]
+Floats = NDArray[np.float32]
+Hashes = NDArray[np.uint64]
+Offsets = NDArray[np.int64]
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Save an array as .npy, without pickle."""
+    np.save(path, array, allow_pickle=False)
+
+
+def open_array(path: Path, dtype: str, ndim: int = 1) -> Any:  # noqa: ANN401  # whose dtype is an argument
+    """Open an .npy file memory-mapped and read-only; never runs code from it.
+
+    Raises:
+        ValueError: It is not an array of this dtype and number of dimensions.
+    """
+    array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    if (array.dtype, array.ndim) != (np.dtype(dtype), ndim):
+        found = f"{array.dtype} in {array.ndim} dimensions"
+        raise ValueError(f"{path.name} is {found}, expected {dtype} in {ndim}")
+    return array
+
+
+def offsets_of(lengths: Iterable[int]) -> Offsets:
+    """Return where each segment of a ragged array begins, and the end of the last one."""
+    offsets: Offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    return offsets
+
+
+def is_covering(offsets: Offsets, length: int) -> bool:
+    """Return whether offsets start at 0, never fall, and end at the length."""
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != length:
+        return False
+    return bool((offsets[1:] >= offsets[:-1]).all())
+
+
+def is_within(rows: Rows, count: int) -> bool:
+    """Return whether all rows are in 0..count-1."""
+    return not len(rows) or bool(rows.min() >= 0 and rows.max() < count)
