@@ -34,12 +34,6 @@ class Attributes:
         starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
         return [self.blob[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
 
-    def in_order(self, order: Rows) -> "Attributes":
-        """Return the objects of rows in this order, as those of rows 0, 1, 2 and so on."""
-        lengths = np.diff(self.offsets)[order]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Attributes(np.frombuffer(b"".join(self.of(order)), dtype=np.uint8), offsets)
-
     def extended(self, more: "Attributes") -> "Attributes":
         """Return these objects and, in the rows after them, those of more items."""
         offsets = np.concatenate([self.offsets, more.offsets[1:] + self.offsets[-1]])

@@ -66,15 +66,6 @@ class Filters:
         keys = self._keys_told()
         return dict(Counter(key.partition(SEPARATOR)[0] for key in keys))
 
-    def renumbered(self, place_of: Rows) -> "Filters":
-        """Return the same lists of items that are numbered anew.
-
-        place_of  [items]  the new number of each row
-        """
-        lists = np.repeat(np.arange(len(self.keys)), np.diff(self.offsets))
-        rows = place_of[self.rows]
-        return Filters(self.keys, self.offsets, rows[np.lexsort((rows, lists))])
-
     def columns(self) -> dict[str, Column]:
         """Return the columns that they were built from, without attributes that have none."""
         keys = self._keys_told()

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 CHUNK = 8_192  # vectors added at once
 BLOCK = 1 << 24  # bytes written at once
-LIST_BITS, PLACE = 32, 0xFFFFFFFF  # a list, and a place in it, in one number of FAISS
+LIST_BITS = 32  # of a place in FAISS's direct map: the list, then the place in it
 FAISS_VERSION: str = faiss.__version__
 UNTYPED: Any = faiss  # for calls that its own types do not describe
 
@@ -38,13 +38,10 @@ class ItemIndex:
     """An index over item vectors. Immutable once built or opened: change means a new one.
 
     centres  by which a query chooses its lists; None: it visits `nprobe`, or there are none
-    starts   [lists]  the first row of each, where all stand in the order of the lists: then row
-             numbers need not be read, each a cache miss; None where they do not
     """
 
     handle: Any
     centres: Centres | None = None
-    starts: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.list_count > 1:  # what was found is ordered by others, in less time
@@ -124,13 +121,9 @@ class ItemIndex:
         arrays = (np.ascontiguousarray(queries), visits.lists, visits.scores, scores, rows)
         asked, *others = [faiss.swig_ptr(one) for one in arrays]
         params = parameters(visits.lists.shape[1], eligible)
-        starts = self.starts if eligible is None else None  # what is eligible is told by rows
         self.handle.search_preassigned_c(
-            len(queries), asked, rows.shape[1], *others, starts is not None, params
+            len(queries), asked, rows.shape[1], *others, False, params
         )
-        if starts is not None:  # it told places
-            own = starts.take(rows >> LIST_BITS, mode="clip") + (rows & PLACE)
-            np.copyto(rows, own, where=rows >= 0)
 
     def looking(self, looks: Sequence[Look]) -> "ItemIndex":
         """Return the same index, whose queries look so far; none: they visit `nprobe` lists."""
@@ -153,40 +146,11 @@ class ItemIndex:
 
     def lists_of_rows(self) -> Rows:
         """Return the list that each row stands in; [count]. Searches may go on meanwhile."""
-        return (self._places() >> LIST_BITS).astype(np.int32)
-
-    def _places(self) -> NDArray[np.int64]:
-        """Return the list of each row and, in the lower bits, its place there; [count]."""
         self.handle.make_direct_map()
         places: NDArray[np.int64] = faiss.vector_to_array(self.handle.direct_map.array)
         self.handle.set_direct_map_type(UNTYPED.DirectMap.NoMap)
         UNTYPED.Int64Vector().swap(self.handle.direct_map.array)  # else its memory stays
-        return places
-
-    def _starts(self) -> NDArray[np.int64] | None:
-        places = self._places()  # -1 for a row that is in no list: some other is twice in them
-        if not len(places) or places[0] < 0 or not (places[1:] > places[:-1]).all():
-            return None
-        return np.searchsorted(places, np.arange(self.list_count, dtype=np.int64) << LIST_BITS)
-
-    def list_order(self) -> Rows | None:
-        """Return the rows list by list, ascending in each; None where there are no lists."""
-        if self.list_count == 1:
-            return None
-        return np.argsort(self.lists_of_rows(), kind="stable").astype(np.int32)
-
-    def renumbered(self, order: Rows, vectors: Floats) -> Self:
-        """Return the index with row `order[n]` as row n; this one must not be used any more.
-
-        vectors  [items, dim]  of the rows as they are numbered then
-        """
-        lists = self.lists_of_rows()[order]
-        self.handle.reset()
-        for first in range(0, len(order), CHUNK):
-            own = vectors[first : first + CHUNK]
-            rows = np.arange(first, first + len(own), dtype=np.int32)
-            _add(self.handle, own, rows, lists[rows])
-        return self
+        return (places >> LIST_BITS).astype(np.int32)
 
     def narrowed(self, rows: Rows, vectors: Floats, lists: Rows) -> "ItemIndex":
         """Return an index over these rows alone, in the lists that hold any of them.
@@ -233,8 +197,7 @@ class ItemIndex:
 
         Raises RuntimeError if FAISS cannot read it.
         """
-        index = cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
-        return index if index.list_count == 1 else replace(index, starts=index._starts())
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
 
     @classmethod
     def exact(cls, vectors: Floats) -> Self:

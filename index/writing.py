@@ -1,10 +1,10 @@
 """Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from index.manifest import (
     write_manifest,
 )
 from index.probe import Probe
-from index.reading.tables import put_in_order
 from index.searching.scores import best_by, exact_scores
 from index.searching.tuning import IndexCard, build_item_index
 
@@ -67,15 +66,6 @@ class Described:
     filter_counts: Mapping[str, int] = field(default_factory=dict)
     filters: Filters | None = None
 
-    def in_order(self, order: Rows, place_of: Rows) -> Self:
-        """Return what is told of the same items in another order, see `Contents.in_order`."""
-        attributes, filters = self.attributes, self.filters
-        return replace(
-            self,
-            attributes=attributes.in_order(order) if attributes else None,
-            filters=filters.renumbered(place_of) if filters else None,
-        )
-
     def save(self, folder: Path) -> None:
         """Write the files of what there is."""
         for part in (self.attributes, self.filters):
@@ -108,38 +98,13 @@ class Contents:
     probe_queries: Floats
     described: Described = NOTHING
 
-    def in_order(self, order: Rows) -> Self:
-        """Return the same, the items in another order: `order[n]` is row n."""
-        place_of = np.empty_like(order)
-        place_of[order] = np.arange(len(order), dtype=order.dtype)
-        stored = self.histories
-        return replace(
-            self,
-            item_ids=[self.item_ids[row] for row in order.tolist()],
-            vectors=self.vectors[order],
-            counts=self.counts[order],
-            histories=replace(stored, rows=place_of[stored.rows]) if stored else None,
-            tuning_histories=[place_of[own] for own in self.tuning_histories],
-            probe_histories=[place_of[own] for own in self.probe_histories],
-            described=self.described.in_order(order, place_of),
-        )
-
 
 def write_bundle(
     folder: Path, contents: Contents, facts: RunFacts, build: BuildIndex = build_item_index
 ) -> Manifest:
-    """Complete a staged folder that holds the towers' files and `items.parquet` already.
-
-    An index with lists has the items put into the order of its lists, in all files but those
-    of the towers and of a cluster map: what a question finds then lies side by side.
-    """
+    """Complete a staged folder that holds the towers' files and `items.parquet` already."""
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
     index, card = build(contents.vectors, tuning_queries(encoder, contents), facts.seed)
-    order = index.list_order()
-    if order is not None:
-        contents = contents.in_order(order)
-        index = index.renumbered(order, contents.vectors)
-        put_in_order(folder / "items.parquet", order)
     build_id_table(contents.item_ids).save(folder, "item_ids")
     np.save(folder / "item_vectors.npy", contents.vectors, allow_pickle=False)
     np.save(folder / "item_counts.npy", contents.counts, allow_pickle=False)

@@ -140,11 +140,6 @@ def encode_ids(source: Source, column: str, findings: Findings) -> Ids | None:
     return Ids(rows, texts)
 
 
-def put_in_order(path: Path, order: Rows) -> None:
-    """Write a table anew with its rows in this order."""
-    pq.write_table(pq.read_table(path).take(order), path)
-
-
 def quoted(text: str) -> str:
     """Put a text of any length into a message: in one line, cut after 60 signs."""
     return repr(text if len(text) <= 60 else text[:60] + "...")
