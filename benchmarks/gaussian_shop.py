@@ -26,12 +26,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from index.ann.tuning import TUNING_QUERIES
 from index.arrays import Floats, Rows
 from index.attributes import build_attributes
 from index.encoders import UserEncoder
 from index.filters import Column, build_filters
 from index.manifest import DatasetFacts
-from index.searching.tuning import TUNING_QUERIES
 from index.shelf import Shelf
 from index.writing import Contents, Described, RunFacts, write_bundle
 from trainer.export import export_user_tower

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from index.ann.tuning import TUNING_QUERIES, extend_item_index
 from index.arrays import Floats, Rows
 from index.bundle import Bundle, open_bundle
 from index.encoders import ItemEncoder
@@ -20,7 +21,6 @@ from index.filters import Column, Filters, build_filters, joined
 from index.manifest import CLUSTERS, AddedFacts, IndexFacts
 from index.probe import open_probe
 from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items
-from index.searching.tuning import TUNING_QUERIES, extend_item_index
 from index.shelf import Shelf
 from index.writing import Contents, Described, RunFacts, add_measures, write_bundle
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.index import ItemIndex
 from index.arrays import Floats, Rows, is_covering, is_within, open_array
 from index.attributes import Attributes, open_attributes
 from index.claims import Claim, broken, id_claims, id_faults
@@ -22,7 +23,6 @@ from index.errors import FaultyBundleError
 from index.files import sha256_of
 from index.filters import Filters
 from index.ids import IdTable, open_id_table
-from index.item_index import ItemIndex
 from index.manifest import OPTIONAL, REQUIRED, Manifest, read_manifest, wanted_files
 from index.probe import Probe, open_probe, replay
 from index.version import misnamed
@@ -98,7 +98,7 @@ def open_bundle(folder: Path) -> Bundle:
         counts=parts.array("item_counts.npy", "int64"),
         index=parts.read(
             "items.faiss",
-            lambda: ItemIndex.open(folder / "items.faiss").looking(manifest.index.looks),
+            lambda: _index(folder, manifest),
         ),
         user_encoder=parts.read(
             "user_encoder.onnx",
@@ -170,6 +170,10 @@ def _changed_files(folder: Path, manifest: Manifest) -> list[str]:
         elif sha256_of(path) != fact.sha256:
             faults.append(f"{name}: its content is not what was published (sha256 differs)")
     return faults
+
+
+def _index(folder: Path, manifest: Manifest) -> ItemIndex:
+    return ItemIndex.open(folder / "items.faiss").with_policies(manifest.index.policies)
 
 
 def _item_encoder(parts: _Parts, manifest: Manifest) -> ItemEncoder | None:

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from index.ann.probing import ProbingPolicy
 from index.attributes import ATTRIBUTE_FILES
-from index.centres import Look
 from index.cluster_map import ARRAYS
 from index.errors import FaultyBundleError
 from index.files import sha256_of, write_json
@@ -75,37 +75,26 @@ class IndexFacts(Closed):
 
     factory: str
     nprobe: int | None = Field(ge=1)
-    reaches: dict[Depth, Reach] = Field(
-        default={}, max_length=16, description="how far queries look, by depth"
-    )
-    steepnesses: dict[Depth, Steepness] = Field(
-        default={},
-        max_length=16,
-        description="of what the reaches are told in, by depth; none in bundles from before",
-    )
+    reaches: dict[Depth, Reach] = Field(max_length=16, description="see ProbingPolicy")
+    steepnesses: dict[Depth, Steepness] = Field(max_length=16, description="of the same depths")
     recall: dict[int, float]
     faiss_version: str
 
     @model_validator(mode="after")
-    def _looks_so_far(self) -> Self:
-        reaches = [reach for _, reach in sorted(self.reaches.items())]
-        if reaches and self.nprobe is None:
-            raise ValueError("reaches are told of an index without lists")
-        if self.steepnesses:
-            if self.steepnesses.keys() != self.reaches.keys():
-                raise ValueError("steepnesses are told of other depths than reaches")
-            return self
-        if reaches != sorted(reaches, reverse=True):
-            raise ValueError(f"reaches are {reaches} from depth to depth, expected to fall")
-        if any(abs(reach) > 1 for reach in reaches):
-            raise ValueError(f"reaches are {reaches}, expected -1 to 1 without steepnesses")
+    def _has_policies(self) -> Self:
+        if self.steepnesses.keys() != self.reaches.keys():
+            raise ValueError("steepnesses are told of other depths than reaches")
+        if bool(self.reaches) != (self.nprobe is not None):
+            raise ValueError("reaches are told of an index without lists, or none of one with")
         return self
 
     @property
-    def looks(self) -> list[Look]:
-        """Return how far queries look; none: they visit `nprobe` lists."""
-        told = sorted(self.reaches.items())
-        return [Look(depth, reach, self.steepnesses.get(depth)) for depth, reach in told]
+    def policies(self) -> list[ProbingPolicy]:
+        """Return the probing policies by depth; none where the index is exact."""
+        return [
+            ProbingPolicy(depth, reach, self.steepnesses[depth])
+            for depth, reach in sorted(self.reaches.items())
+        ]
 
 
 class DatasetFacts(Closed):
@@ -133,7 +122,7 @@ class Manifest(Closed):
 
     format: Literal[1] = 1
     made_at: Moment = Field(description="UTC, ISO 8601")
-    name: str = "esans"
+    name: str
     items: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
     history_length: Annotated[int, Field(ge=1)] = Field(
@@ -142,15 +131,15 @@ class Manifest(Closed):
     modalities: dict[str, int] = Field(description="name -> numbers per raw row")
     item_ids_digest: str
     has_histories: bool
-    attributes: list[str] = Field(default=[], description="what is told of an item, by name")
+    attributes: list[str] = Field(description="what is told of an item, by name")
     filters: dict[str, Count] = Field(
-        default={}, description="what can be filtered by -> how many distinct values"
+        description="what can be filtered by -> how many distinct values"
     )
     dataset: DatasetFacts
     index: IndexFacts
     cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
     added: list[AddedFacts] = Field(
-        default=[], description="items added since the training, in order; not in the measures"
+        description="items added since the training, in order; not in the measures"
     )
     measures: dict[str, Any] = Field(default={}, description="offline, through the same index")
     run: dict[str, Any] = Field(description="the run configuration")

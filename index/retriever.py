@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from index.ann.probing import LIMITS, Limits
 from index.arrays import Floats, Rows
 from index.bundle import Bundle
 from index.errors import UnknownItemError
-from index.searching.limits import LIMITS, Limits
 from index.searching.popular import Popular
 from index.searching.question import (
     Answer,

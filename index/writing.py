@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.index import FAISS_VERSION, ItemIndex
+from index.ann.tuning import IndexReport, build_item_index
 from index.arrays import Floats, Rows
 from index.attributes import Attributes
 from index.bundle import Histories
 from index.encoders import UserEncoder
 from index.filters import Filters
 from index.ids import build_id_table, digest_of
-from index.item_index import FAISS_VERSION, ItemIndex
 from index.manifest import (
     AddedFacts,
     DatasetFacts,
@@ -27,9 +28,8 @@ from index.manifest import (
 )
 from index.probe import Probe
 from index.searching.scores import best_by, exact_scores
-from index.searching.tuning import IndexCard, build_item_index
 
-BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexCard]]
+BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexReport]]
 
 PROBE_COUNT = 50  # candidates compared per question
 CHUNK = 256  # histories encoded at once
@@ -128,8 +128,8 @@ def write_bundle(
         index=IndexFacts(
             factory=card.factory,
             nprobe=card.nprobe,
-            reaches={look.depth: look.reach for look in card.looks},
-            steepnesses={look.depth: look.steepness for look in card.looks if look.steepness},
+            reaches={one.depth: one.reach for one in card.policies},
+            steepnesses={one.depth: one.steepness for one in card.policies},
             recall=card.recall,
             faiss_version=FAISS_VERSION,
         ),

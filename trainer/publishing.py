@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import torch
 
 import index.bundle
+from index.ann.tuning import TUNING_QUERIES
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.ids import build_id_table
 from index.manifest import DatasetFacts, Manifest
 from index.reading.columns import Chosen, describe
-from index.searching.tuning import TUNING_QUERIES
 from index.writing import Contents, RunFacts, write_bundle
 from trainer.catalogue import Catalogue, training_counts
 from trainer.config import RunConfig

@@ -12,9 +12,9 @@ from benchmarks.serving import peer
 from benchmarks.serving.plan import Plan, Shop
 from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import CONNECTIONS, SERVER_CORE, compare, told
+from index.ann.index import exact_neighbours
 from index.arrays import Rows
 from index.bundle import open_bundle
-from index.item_index import exact_neighbours
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
 

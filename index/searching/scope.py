@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index.ann.index import ItemIndex
 from index.arrays import Rows
 from index.filters import Filters
-from index.item_index import ItemIndex
 from index.searching.row_set import RowSet
 
 Key = tuple[tuple[int, ...], ...]  # for each attribute, the lists of its values, ascending
@@ -20,7 +20,8 @@ class Scope:
 
     allowed  as bits
     listed   ascending, where they are few; else None
-    narrow   an index over these rows, and perhaps others; None: there is none but the whole
+    narrow   an index over these rows, and perhaps others, or the whole one weighted by them;
+             None: there is none but the whole
     """
 
     allowed: RowSet
@@ -31,7 +32,7 @@ class Scope:
     def size_bytes(self) -> int:
         """Return about how much memory it takes."""
         listed = 0 if self.listed is None else int(self.listed.nbytes)
-        narrow = 0 if self.narrow is None else self.narrow.size_bytes
+        narrow = self.narrow.size_bytes if self.narrow and self.is_filled else 0
         return OVERHEAD_BYTES + self.allowed.size_bytes + listed + narrow
 
     @property

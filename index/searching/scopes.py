@@ -9,10 +9,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from index.ann.probing import Limits
 from index.arrays import Rows
 from index.bundle import Bundle
 from index.errors import UnknownAttributeError
-from index.searching.limits import Limits
 from index.searching.question import Filter
 from index.searching.row_set import RowSet
 from index.searching.scope import NO_ROWS, Key, Scope, scope_of
@@ -100,11 +100,12 @@ class Scopes:
             return Scope(RowSet.from_rows(NO_ROWS, len(bundle.vectors)), NO_ROWS)
         scope = scope_of(bundle.filters, key, len(bundle.vectors), self._limits.few)
         is_wide = scope.allowed.count > WIDE_SHARE * len(bundle.vectors)
-        if scope.listed is not None or is_wide or not bundle.index.can_narrow:
+        if scope.listed is not None or not bundle.index.can_narrow:
             return scope
-        rows = scope.allowed.rows()
-        narrow = bundle.index.narrowed(rows, bundle.vectors, self._lists_of_rows())
-        return replace(scope, narrow=narrow)
+        rows, lists = scope.allowed.rows(), self._lists_of_rows()
+        if is_wide:
+            return replace(scope, narrow=bundle.index.reweighted(rows, lists))
+        return replace(scope, narrow=bundle.index.narrowed(rows, bundle.vectors, lists))
 
     def _lists_of_rows(self) -> Rows:
         with self._listing:

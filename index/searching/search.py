@@ -13,23 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrays import Floats, Rows
-from index.centres import Effort
-from index.item_index import ItemIndex, Near
-from index.searching.effort import (
+from index.ann.index import ItemIndex, Neighbours
+from index.ann.probing import (
+    LIMITS,
     NEARLY_ALL,
     TUNED_COUNT,
+    Limits,
+    SearchEffort,
     effort_for,
-    effort_within,
-    more_efforts,
     slack,
 )
-from index.searching.limits import LIMITS, Limits
+from index.arrays import Floats, Rows
 from index.searching.row_set import RowSet
 from index.searching.scope import Scope
 from index.searching.scores import Found, best_by, best_of, best_of_each
 
 MARKS = 1 << 16  # by which excluded rows are told from others, a few of those in error
+DEEPER = (4, math.inf)  # times, where too few were found
 PAST_MANY = 1.3  # times as deep: what is left lies behind what is excluded
 EXCLUDED_ALIKE = 64  # who excludes many more than others would make all fetch as many
 
@@ -54,10 +54,10 @@ class Way:
     """How an index is asked: with so much effort, only some rows looked at."""
 
     index: ItemIndex
-    effort: Effort
+    effort: SearchEffort
     allowed: RowSet | None
 
-    def ask(self, queries: Floats, count: int) -> Near:
+    def ask(self, queries: Floats, count: int) -> Neighbours:
         """Return up to `count` rows near each query."""
         return self.index.search(
             queries, min(count, self.index.count), self.effort, self.allowed
@@ -151,16 +151,16 @@ class Search:
 
     def _way(self, count: int, scope: Scope | None) -> Way:
         """Choose the index for a scope, and how deep to search it."""
-        index, limits = self.index, self.limits
-        if scope is None:
-            return Way(index, effort_for(index, count, 1.0, limits), None)
-        if scope.narrow is not None:
-            effort = effort_within(index, scope.narrow, count, limits)
-            return Way(scope.narrow, effort, None if scope.is_filled else scope.allowed)
-        share = max(1, scope.allowed.count) / index.count
-        is_dropping_cheaper = share >= NEARLY_ALL
-        effort = effort_for(index, count, share, limits)
-        return Way(index, effort, None if is_dropping_cheaper else scope.allowed)
+        index, share, allowed = self.index, 1.0, None
+        if scope is not None:
+            share = max(1, scope.allowed.count) / index.count
+            index = scope.narrow or index
+            if share < NEARLY_ALL and not scope.is_filled:  # else dropping is cheaper
+                allowed = scope.allowed
+        return Way(index, self._effort(index, count, share), allowed)
+
+    def _effort(self, index: ItemIndex, count: int, share: float) -> SearchEffort:
+        return effort_for(count, share, index.rows_per_list, self.limits)
 
     def _enough(self, ask: Ask, found: Found) -> Found | None:
         """Find more where the index found too few; None if that takes long."""
@@ -172,9 +172,9 @@ class Search:
             return found
         if eligible.count <= self.limits.few:
             return self._best(ask, eligible.rows())
-        tried = effort_for(self.index, ask.count, 1.0, self.limits)
-        for effort in more_efforts(self.index, tried):
-            way = Way(self.index, effort, eligible)
+        tried = self._effort(self.index, ask.count, 1.0)
+        for factor in DEEPER:
+            way = Way(self.index, tried.times(factor), eligible)
             rows = known(way.ask(ask.query[np.newaxis], ask.count + slack(ask.count)))
             if len(rows) >= wanted:
                 return self._best(ask, rows)
@@ -190,7 +190,7 @@ class Search:
         return best_of_each(self.vectors, queries, rows[np.newaxis], [ask.count])[0]
 
 
-def known(near: Near) -> Rows:
+def known(near: Neighbours) -> Rows:
     """Return what the index found for its only query."""
     return near.rows[near.rows >= 0]
 

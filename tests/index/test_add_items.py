@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.__main__ import main
+from index.ann.tuning import FLAT_LIMIT
 from index.bundle import open_bundle
 from index.manifest import CLUSTERS, HISTORIES, facts_of, write_manifest
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.tuning import FLAT_LIMIT
 from index.shelf import Shelf
 from tests.conftest import ROOT
 from tests.handmade import (

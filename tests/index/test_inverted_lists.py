@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from index.ann.index import ItemIndex
+from index.ann.probing import LIMITS
 from index.bundle import open_bundle
-from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.limits import LIMITS
 from index.searching.row_set import RowSet
 from index.searching.scope import Scope
 from index.searching.search import Ask, Search
@@ -27,7 +27,7 @@ def plain(tmp_path_factory):
 def listed(tmp_path_factory):
     bundles = tmp_path_factory.mktemp("listed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("index.searching.tuning.FLAT_LIMIT", COUNT - 1)
+        patch.setattr("index.ann.tuning.FLAT_LIMIT", COUNT - 1)
         version = publish_handmade(bundles, count=COUNT)
     return open_bundle(bundles / version)
 

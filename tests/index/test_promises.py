@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from index.ann.index import ItemIndex
+from index.ann.probing import Limits, ProbingPolicy
 from index.bundle import open_bundle
-from index.centres import Look
 from index.errors import UnknownAttributeError
-from index.item_index import ItemIndex
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.limits import Limits
 from index.searching.row_set import RowSet
 from index.searching.search import drop_excluded
 from index.shelf import Shelf
@@ -61,11 +60,11 @@ def bundle(tmp_path_factory):
     return open_bundle(Shelf(bundles).current())
 
 
-def poor(bundle, *looks):
+def poor(bundle, *policies):
     """Its index has many lists, of which it visits one, or few: it must look further."""
     index = ItemIndex.trained(bundle.vectors, "IVF15,SQ8", seed=0)
     index.handle.nprobe = 1
-    return replace(bundle, index=index.looking(looks))
+    return replace(bundle, index=index.with_policies(policies))
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +75,8 @@ def retrievers(bundle):
         "exact, small": Retriever(bundle, SMALL),
         "poor": Retriever(poor(bundle)),
         "poor, small": Retriever(poor(bundle), SMALL),
-        "poor, of before": Retriever(poor(bundle, Look(1.0, 0.9, None))),
-        "poor, by reach": Retriever(poor(bundle, Look(1.0, 1.5, 9.0))),
-        "poor, by reach, small": Retriever(poor(bundle, Look(1.0, 1.5, 9.0)), SMALL),
+        "poor, by reach": Retriever(poor(bundle, ProbingPolicy(1.0, 1.5, 9.0))),
+        "poor, by reach, small": Retriever(poor(bundle, ProbingPolicy(1.0, 1.5, 9.0)), SMALL),
     }
 
 

@@ -63,7 +63,7 @@ def test_candidates_tell_their_clusters_only_when_asked(own_map):
 def test_a_bundle_whose_items_stand_in_another_order_tells_the_same_clusters(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("index.searching.tuning.FLAT_LIMIT", 10)
+    monkeypatch.setattr("index.ann.tuning.FLAT_LIMIT", 10)
     publish_handmade(tmp_path, clusters=handmade_map())
     with running(tmp_path) as caller:
         caller.wait_for_clusters("empty", handmade_map().version)

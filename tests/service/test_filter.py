@@ -3,9 +3,9 @@ import json
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
+from index.ann.tuning import FLAT_LIMIT
 from index.bundle import open_bundle
 from index.retriever import Question, Retriever
-from index.searching.tuning import FLAT_LIMIT
 from index.shelf import Shelf
 from service.schemas.retrieval import RetrieveAnswer
 from tests.handmade import publish_handmade

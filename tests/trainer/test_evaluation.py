@@ -22,7 +22,7 @@ def retriever(request, tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "flat":
-            patch.setattr("index.searching.tuning.FLAT_LIMIT", 10)
+            patch.setattr("index.ann.tuning.FLAT_LIMIT", 10)
         opened = open_bundle(bundles / publish_handmade(bundles))
     return Retriever(opened)
 

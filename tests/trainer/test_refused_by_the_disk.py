@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from index.item_index import ItemIndex
+from index.ann.index import ItemIndex
 from index.shelf import Shelf
 from tests.conftest import ROOT
 from tests.handmade import publish_handmade

@@ -1,21 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from index.centres import Centres, Effort, Look
-from index.item_index import ItemIndex, exact_neighbours
-from index.searching.effort import effort_within, slack
-from index.searching.limits import LIMITS
+from index.ann.index import ItemIndex, exact_neighbours
+from index.ann.probing import (
+    CoarseCentroids,
+    ProbingPolicy,
+    SearchEffort,
+    effort_for,
+    slack,
+)
+from index.ann.tuning import (
+    FLAT_LIMIT,
+    Benchmark,
+    build_item_index,
+    fit_policy,
+    list_count,
+)
 from index.searching.row_set import RowSet
 from index.searching.scores import best_by, best_of_each
 from index.searching.search import Ask, Search, known
-from index.searching.tuning import (
-    FLAT_LIMIT,
-    Measured,
-    build_item_index,
-    expected_look,
-    least,
-    list_count,
-)
 from tests.handmade import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200
@@ -87,7 +92,7 @@ def test_fewer_rows_are_read_than_by_a_fixed_number_of_lists(clustered, approxim
     sizes = np.bincount(index.lists_of_rows(), minlength=index.list_count)
 
     def rows_read(effort):
-        lists = index.centres.near(queries, effort).lists
+        lists = index.centroids.probe(queries, effort).lists
         return sizes[lists[lists >= 0]].sum() / len(queries)
 
     def recall(effort):
@@ -96,29 +101,16 @@ def test_fewer_rows_are_read_than_by_a_fixed_number_of_lists(clustered, approxim
         pairs = zip(truth, found, strict=True)
         return np.mean([np.isin(best, own).mean() for best, (own, _) in pairs])
 
-    assert recall(Effort()) == pytest.approx(card.recall[100])
-    fixed = (Effort(np.inf, most=lists) for lists in range(1, 1_024))
+    assert recall(SearchEffort()) == pytest.approx(card.recall[100])
+    fixed = (SearchEffort(np.inf, max_lists=lists) for lists in range(1, 1_024))
     enough = next(effort for effort in fixed if recall(effort) >= card.recall[100])
-    assert rows_read(Effort()) < rows_read(enough)
-
-
-@pytest.mark.parametrize("enough", [1, 2, 3, 6, 449, 1_000, 1_024, 5_000])
-def test_the_least_that_is_enough_is_found_in_few_tries(enough):
-    tried = []
-
-    def is_enough(step):
-        tried.append(step)
-        return step >= enough
-
-    assert least(is_enough, 0, 1_024) == min(enough, 1_024)
-    assert len(tried) == len(set(tried)) <= 20
-    assert least(is_enough, 447, 1_024) == min(max(enough, 448), 1_024)
+    assert rows_read(SearchEffort()) < rows_read(enough)
 
 
 def test_an_approximate_index_keeps_its_effort_on_disk(clustered, approximate, tmp_path):
     (_, queries), (index, card) = clustered, approximate
     index.save(tmp_path / "items.faiss")
-    opened = ItemIndex.open(tmp_path / "items.faiss").looking(card.looks)
+    opened = ItemIndex.open(tmp_path / "items.faiss").with_policies(card.policies)
     assert opened.nprobe == index.nprobe == card.nprobe
     assert (opened.count, opened.dim) == (CLUSTERED_COUNT, DIM)
     assert (opened.search(queries, 50).rows == index.search(queries, 50).rows).all()
@@ -146,7 +138,7 @@ def test_the_best_are_ordered_by_score_then_by_row():
 
 def test_a_query_finds_the_same_alone_and_beside_others(clustered, approximate):
     (_, queries), (index, _) = clustered, approximate
-    for effort in (Effort(), Effort(3.0, least=9), Effort(np.inf, most=70)):
+    for effort in (SearchEffort(), SearchEffort(3.0), SearchEffort(np.inf, max_lists=70)):
         alone = [index.search(query[np.newaxis], 60, effort).rows[0] for query in queries]
         assert (index.search(queries, 60, effort).rows == np.stack(alone)).all()
 
@@ -172,39 +164,27 @@ def test_what_was_dropped_is_none_of_the_best():
     assert best_by(rows, scores, [1, 2]).tolist() == [[2, -1], [7, -1]]
 
 
-@pytest.mark.parametrize("look", [Look(1.0, 0.7, 4.0), Look(1.0, 0.9, None)])
-def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_one(look):
+def test_a_query_between_many_centres_visits_more_lists_than_one_near_a_single_one():
     angles = np.linspace(0, np.pi, 100)
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     centres = np.concatenate([np.repeat([[0.0, -1.0]], 100, axis=0), rows]).astype(np.float32)
-    near = Centres.of(centres, np.ones(200, dtype=np.int64), [look])
+    near = CoarseCentroids.build(
+        centres, np.ones(200, dtype=np.int64), [ProbingPolicy(1.0, 0.7, 4.0)]
+    )
     queries = np.array([[0.0, 1.0], [-1.0, 0.0]], dtype=np.float32)  # amid them, at their end
-    amid, at_the_end = (near.near(queries, Effort()).lists >= 0).sum(axis=1)
+    amid, at_the_end = (near.probe(queries, SearchEffort()).lists >= 0).sum(axis=1)
     assert amid > at_the_end > 1
-    few = near.near(queries, Effort(most=5))
+    few = near.probe(queries, SearchEffort(max_lists=5))
     assert (few.lists >= 0).sum(axis=1).tolist() == [5, 5]
     assert (np.diff(few.scores, axis=1) <= 0).all()
-
-
-def test_an_index_of_before_visits_what_it_did():
-    rng = np.random.default_rng(3)
-    vectors, queries = unit(rng.normal(size=(300, 8)) + 1), unit(rng.normal(size=(50, 8)) + 1)
-    looks = [Look(1.0, 0.6, None), Look(2.0, 0.4, None)]
-    centres = Centres.of(vectors, np.ones(300, dtype=np.int64), looks)
-    for depth, reach in ((1.0, 0.6), (2.0, 0.4), (8.0, 0.0)):
-        visits = centres.near(queries, Effort(depth))
-        scores, middle = queries @ vectors.T, queries @ vectors.mean(axis=0)
-        floors = middle + reach * (scores.max(axis=1) - middle)
-        for own, floor, lists in zip(scores, floors, visits.lists, strict=True):
-            assert sorted(lists[lists >= 0]) == np.flatnonzero(own >= floor).tolist()
 
 
 def test_lists_are_visited_where_what_is_sought_is_dense_enough():
     rng = np.random.default_rng(2)
     vectors, sizes = unit(rng.normal(size=(300, 8))), rng.integers(0, 50, 300)
     queries = unit(rng.normal(size=(20, 8)))
-    centres = Centres.of(vectors, sizes, [Look(1.0, 0.5, 6.0)])
-    visits = centres.near(queries, Effort())
+    centres = CoarseCentroids.build(vectors, sizes, [ProbingPolicy(1.0, 0.5, 6.0)])
+    visits = centres.probe(queries, SearchEffort())
     for query, lists in zip(queries.astype(np.float64), visits.lists, strict=True):
         density = np.exp(6 * (vectors @ query))
         mean = np.average(density, weights=sizes)  # over all rows
@@ -218,28 +198,40 @@ def test_tuning_begins_somewhere_though_what_is_sought_lies_opposite():
     noise = np.random.default_rng(4).normal(scale=0.05, size=(400, 4))
     vectors = unit(towards * np.array([1.0, 0, 0, 0]) + noise)
     index, queries = ItemIndex.trained(vectors, "IVF4,SQ8", seed=0), vectors[:20]
-    sought = Measured(vectors, queries, exact_neighbours(vectors, queries, 100))
-    look = expected_look(index, index.lists_of_rows(), sought)
+    sought = Benchmark(vectors, queries, exact_neighbours(vectors, queries, 100))
+    look, _ = fit_policy(index, index.lists_of_rows(), sought)
     assert look.depth == 1.0
     assert -40.1 < look.reach < 0
 
 
 def test_a_query_that_finds_no_list_dense_enough_visits_the_nearest():
     vectors, sizes = np.eye(4, dtype=np.float32), np.full(4, 10)
-    centres = Centres.of(vectors, sizes, [Look(1.0, 9.0, 2.0)])
+    centres = CoarseCentroids.build(vectors, sizes, [ProbingPolicy(1.0, 9.0, 2.0)])
     query = np.array([[0.1, 0.2, 0.9, 0.3]], dtype=np.float32)
-    assert centres.near(query, Effort()).lists.tolist() == [[2]]
+    assert centres.probe(query, SearchEffort()).lists.tolist() == [[2]]
 
 
 def test_a_choice_among_some_lists_goes_by_their_own_rows():
     vectors, sizes = np.eye(4, dtype=np.float32), np.array([10, 10, 10, 1_000])
     query = np.array([[0.6, 0.5, 0.1, 0.0]], dtype=np.float32)
-    whole = Centres.of(vectors, sizes, [Look(1.0, 0.3, 2.0)])
-    assert whole.near(query, Effort()).lists.tolist() == [[0, 1]]  # much denser than in list 3
-    some = whole.among(np.array([0, 1]), np.array([10, 10]))
-    assert some.near(query, Effort()).lists.tolist() == [
+    whole = CoarseCentroids.build(vectors, sizes, [ProbingPolicy(1.0, 0.3, 2.0)])
+    assert whole.probe(query, SearchEffort()).lists.tolist() == [
+        [0, 1]
+    ]  # much denser than in list 3
+    some = whole.filtered(np.array([10, 10, 0, 0])).among(np.array([0, 1]))
+    some = replace(some, filter_depth=1.0)
+    assert some.probe(query, SearchEffort()).lists.tolist() == [
         [0]
     ]  # as dense in the one as the other
+
+
+@pytest.mark.parametrize(
+    ("kept", "depth"), [([5, 5, 5, 500], 1.0), ([10, 10, 5, 1_000], 1.0), ([0, 0, 10, 0], 2.0)]
+)
+def test_a_filter_that_keeps_whole_lists_is_searched_deeper(kept, depth):
+    vectors, sizes = np.eye(4, dtype=np.float32), np.array([10, 10, 10, 1_000])
+    whole = CoarseCentroids.build(vectors, sizes, [ProbingPolicy(1.0, 0.3, 2.0)])
+    assert whole.filtered(np.array(kept)).filter_depth == pytest.approx(depth, abs=0.01)
 
 
 def test_a_query_that_is_no_number_finds_something_and_spoils_nothing(clustered, approximate):
@@ -254,19 +246,23 @@ def test_a_query_that_is_no_number_finds_something_and_spoils_nothing(clustered,
 
 def test_a_query_looks_further_the_deeper_it_asks(approximate, clustered):
     (_, queries), (index, _) = clustered, approximate
-    looks = [Look(1.0, 0.6, 9.0), Look(2.0, 0.5, 8.0), Look(10.0, 0.2, 6.0)]
-    centres = Centres.of(np.eye(4, dtype=np.float32), np.ones(4, dtype=np.int64), looks)
-    told = [centres.look_at(depth)[1:] for depth in (0.5, 1, 2**0.5, 2, 20**0.5, 10, 50)]
+    policies = [
+        ProbingPolicy(1.0, 0.6, 9.0),
+        ProbingPolicy(2.0, 0.5, 8.0),
+        ProbingPolicy(10.0, 0.2, 6.0),
+    ]
+    centres = CoarseCentroids.build(
+        np.eye(4, dtype=np.float32), np.ones(4, dtype=np.int64), policies
+    )
+    told = [centres.policy_at(depth)[1:] for depth in (0.5, 1, 2**0.5, 2, 20**0.5, 10, 50)]
     np.testing.assert_allclose(
         told,
         [[0.6, 9], [0.6, 9], [0.55, 8.5], [0.5, 8], [0.35, 7], [0.2, 6], [0.2 - np.log(5), 6]],
     )
     counts = [
-        (index.centres.near(queries, Effort(depth)).lists >= 0).sum(axis=1)
+        (index.centroids.probe(queries, SearchEffort(depth)).lists >= 0).sum(axis=1)
         for depth in (1, 2, 3, np.inf)
     ]
-    at_least = (index.centres.near(queries, Effort(least=300)).lists >= 0).sum(axis=1)
-    assert ((at_least > 200) & (at_least < 400)).all()
     assert (np.diff(counts, axis=0) >= 0).all()
     assert index.nprobe == round(counts[0].mean())
     assert (counts[-1] == index.list_count).all()
@@ -285,7 +281,7 @@ def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
     assert (narrow.count, narrow.dim) == (len(rows), DIM)
     shares = []
     for query in queries:
-        effort = effort_within(index, narrow, 100, LIMITS)
+        effort = effort_for(100, len(rows) / CLUSTERED_COUNT, narrow.rows_per_list)
         found = narrow.search(query[np.newaxis], 100 + slack(100), effort).rows
         assert np.isin(found[found >= 0], rows).all()
         best = best_of_each(vectors, query[np.newaxis], found, [100])[0][0]
@@ -299,7 +295,7 @@ def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, 
     lists = index.lists_of_rows()
     assert (len(lists), lists.max() < index.list_count) == (CLUSTERED_COUNT, True)
     for row in range(0, CLUSTERED_COUNT, 6_000):
-        near = index.search(vectors[row : row + 1], CLUSTERED_COUNT, Effort(most=1))
+        near = index.search(vectors[row : row + 1], CLUSTERED_COUNT, SearchEffort(max_lists=1))
         found = known(near)
         assert len(set(lists[found].tolist())) == 1
         assert (lists == lists[found[0]]).sum() == len(found)
@@ -309,7 +305,7 @@ def test_only_eligible_rows_are_found_whatever_the_effort(clustered, approximate
     (_, queries), (index, _) = clustered, approximate
     eligible = RowSet.from_rows(np.arange(0, CLUSTERED_COUNT, 7, np.int32), CLUSTERED_COUNT)
     for most in (1, 20, index.list_count):
-        near = index.search(queries[:1], 10_000, Effort(np.inf, most=most), eligible)
+        near = index.search(queries[:1], 10_000, SearchEffort(np.inf, max_lists=most), eligible)
         found = known(near)
         assert eligible.contains(found).all()
         assert len(found) == len(set(found.tolist()))
