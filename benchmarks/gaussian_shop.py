@@ -28,12 +28,11 @@ import torch
 
 from index.ann.tuning import TUNING_QUERIES
 from index.arrays import Floats, Rows
-from index.attributes import build_attributes
+from index.bundle.manifest import DatasetFacts
 from index.encoders import UserEncoder
-from index.filters import Column, build_filters
-from index.manifest import DatasetFacts
+from index.metadata import Column, ItemMetadata, build_attributes, build_filters
+from index.publish.writer import Contents, RunFacts, write_bundle
 from index.shelf import Shelf
-from index.writing import Contents, Described, RunFacts, write_bundle
 from trainer.export import export_user_tower
 from trainer.towers import UserTower
 
@@ -139,7 +138,7 @@ def stage(staged: Path, shop: Shop, seed: int) -> None:
         tuning_histories=histories,
         probe_histories=histories[:PROBES],
         probe_queries=encoder.encode_histories(shop.vectors, histories[:PROBES]),
-        described=describe(shop, seed),
+        metadata=describe(shop, seed),
     )
     write_bundle(staged, contents, facts(seed))
 
@@ -159,7 +158,7 @@ def make_tower(shop: Shop, histories: list[Rows], seed: int) -> UserTower:
     return tower
 
 
-def describe(shop: Shop, seed: int) -> Described:
+def describe(shop: Shop, seed: int) -> ItemMetadata:
     """Make a title for each item, and the filters."""
     items = len(shop.cluster)
     clusters = shop.cluster.tolist()
@@ -172,7 +171,7 @@ def describe(shop: Shop, seed: int) -> Described:
         values = [str(value) for value in range(count)]
         columns[name] = Column(values, everything, shop.cluster % count)
     filters = build_filters(columns)
-    return Described(["title"], told, filters.value_counts(), filters)
+    return ItemMetadata(["title"], told, filters.value_counts(), filters)
 
 
 def chosen(share: float, items: int, seed: int) -> Column:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from index.arrays import Floats
 from index.cluster_map import ClusterMap
-from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import align
 from trainer.esans.codebooks import fit_codebooks

@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from index.manifest import read_manifest
+from index.bundle.manifest import read_manifest
 from index.shelf import Shelf
 
 SHOWN = ("recall@50", "recall@200", "ndcg@50")

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from benchmarks.gaussian_shop import Shop, id_of, make_bundle, make_histories, make_shop
 from index.ann.probing import slack
 from index.arrays import Floats, Rows
-from index.bundle import Bundle, open_bundle
+from index.bundle.reader import Bundle, open_bundle
 from index.retriever import Prepared, Question, Retriever
 from index.searching.question import Filter
 from index.searching.row_set import RowSet

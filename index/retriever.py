@@ -6,7 +6,7 @@ import numpy as np
 
 from index.ann.probing import LIMITS, Limits
 from index.arrays import Floats, Rows
-from index.bundle import Bundle
+from index.bundle.reader import Bundle
 from index.errors import UnknownItemError
 from index.searching.popular import Popular
 from index.searching.question import (

@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from index.files import sha256_of
-from index.manifest import MANIFEST
+from index.bundle.manifest import MANIFEST
+from index.fsio import sha256_of
 
 VERSION_PATTERN = r"^\d{8}T\d{6}Z-[0-9a-f]{4}$"
 DIGITS = 4

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar, cast
 
 import orjson
 
-from index.attributes import Attributes
+from index.metadata import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from index.searching.row_set import RowSet
 from service.bodies import json_bytes

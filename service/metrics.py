@@ -13,7 +13,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from index.manifest import Manifest
+from index.bundle.manifest import Manifest
 from index.searching.question import Answer, Fallback, Prepared
 
 REQUEST_BUCKETS = (

@@ -12,15 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.attributes import build_attributes
-from index.bundle import Histories
+from index.bundle.manifest import DatasetFacts
+from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
-from index.filters import Column, build_filters
 from index.ids import build_id_table, hash_ids
-from index.manifest import DatasetFacts
+from index.metadata import NO_METADATA, Column, ItemMetadata, build_attributes, build_filters
+from index.publish.writer import Contents, RunFacts, write_bundle
 from index.shelf import Shelf
-from index.writing import NOTHING, Contents, Described, RunFacts, write_bundle
 from tests.handmade_towers import DIM, MODALITIES, write_content_encoder, write_mean_encoder
 
 NOW = datetime(2026, 1, 31, 10, 15, tzinfo=UTC)
@@ -76,7 +75,7 @@ def described(count=ITEM_COUNT, more_columns=MappingProxyType({})):
         for row in range(count)
     )
     counts = {"mood": 0, **filters.value_counts()}
-    return Described(["title", "odd"], told, counts, filters)
+    return ItemMetadata(["title", "odd"], told, counts, filters)
 
 
 def write_handmade(
@@ -101,7 +100,7 @@ def write_handmade(
     (folder / "towers.safetensors").write_bytes(b"")
     pq.write_table(pa.table({"item_id": ids}), folder / "items.parquet")
     rows = np.array([0, 2, 4, 1, 3, 5], dtype=np.int32)
-    histories = Histories(
+    histories = StoredHistories(
         build_id_table(["user-0", "user-1", "user-2"]), np.array([0, 3, 6, 6]), rows
     )
     asked = [rows[:3], rows[3:]]
@@ -113,7 +112,7 @@ def write_handmade(
         tuning_histories=asked,
         probe_histories=asked,
         probe_queries=np.stack([mean_query(vectors, one) for one in asked]),
-        described=described(count, more_columns) if with_described else NOTHING,
+        metadata=described(count, more_columns) if with_described else NO_METADATA,
     )
     dataset = DatasetFacts(
         fingerprint="by hand",

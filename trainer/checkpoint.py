@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from index.errors import TrainingError
-from index.files import sync_folder
+from index.fsio import sync_folder
 
 
 @dataclass

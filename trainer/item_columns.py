@@ -6,15 +6,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.errors import ConfigError
-from index.filters import SEPARATOR
-from index.reading.columns import Chosen, column_of, is_filterable, is_list, is_tellable
+from index.ingest.tables import PublishedColumns, column_of, is_filterable, is_list, is_tellable
+from index.metadata import SEPARATOR
 from trainer.config import BundleConfig
 
 ALL = "*"  # in a configuration: every column that is fit
 DISTINCT_LIMIT = 1_000  # values of a column that is filtered by without being named
 
 
-def choose_columns(table: pa.Table, config: BundleConfig) -> Chosen:
+def choose_columns(table: pa.Table, config: BundleConfig) -> PublishedColumns:
     """Choose what to publish; raises ConfigError, naming each column that cannot be."""
     faults: list[str] = []
     attributes = _named(table, "attributes", config.attributes, is_tellable, faults)
@@ -26,7 +26,7 @@ def choose_columns(table: pa.Table, config: BundleConfig) -> Chosen:
     if ALL in config.filters:
         fit = _rest(table, filters, is_filterable)
         filters += [name for name in fit if _has_few_values(table[name])]
-    return Chosen(attributes, filters)
+    return PublishedColumns(attributes, filters)
 
 
 def _named(

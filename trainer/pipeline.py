@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from index.bundle import open_bundle
+from index.bundle.manifest import IndexFacts, read_manifest
+from index.bundle.reader import open_bundle
 from index.clusters.store import ClusterStore
 from index.errors import BundleError, WorseThanPopularityError
-from index.manifest import IndexFacts, read_manifest
+from index.publish.writer import add_measures
 from index.retriever import Retriever
 from index.shelf import Shelf
-from index.writing import add_measures
 from trainer.catalogue import training_counts
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig

@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-import index.bundle
 from index.ann.tuning import TUNING_QUERIES
+from index.bundle.manifest import DatasetFacts, Manifest
+from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.ids import build_id_table
-from index.manifest import DatasetFacts, Manifest
-from index.reading.columns import Chosen, describe
-from index.writing import Contents, RunFacts, write_bundle
+from index.ingest.tables import PublishedColumns, item_metadata
+from index.publish.writer import Contents, RunFacts, write_bundle
 from trainer.catalogue import Catalogue, training_counts
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
@@ -38,7 +38,7 @@ def stage_bundle(
     trained: Trained,
     validation: Cases,
     config: RunConfig,
-    chosen: Chosen,
+    chosen: PublishedColumns,
     now: datetime,
 ) -> Manifest:
     """Write everything but the measures into a staged folder.
@@ -64,7 +64,7 @@ def stage_bundle(
         tuning_histories=tuning,
         probe_histories=tuning[: len(probes)],
         probe_queries=queries,
-        described=describe(data.attributes, chosen),
+        metadata=item_metadata(data.attributes, chosen),
     )
     export_towers(trained.towers, staged)
     if clusters:
@@ -73,11 +73,11 @@ def stage_bundle(
     return write_bundle(staged, contents, facts_of_run(data, clusters, trained, config, now))
 
 
-def whole_histories(data: Dataset) -> index.bundle.Histories:
+def whole_histories(data: Dataset) -> StoredHistories:
     """Gather what every user took, held-out items too: the service answers from it."""
     whole = histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
     users = build_id_table(data.user_ids)
-    return index.bundle.Histories(users, whole.offsets, whole.item_rows)
+    return StoredHistories(users, whole.offsets, whole.item_rows)
 
 
 def facts_of_run(

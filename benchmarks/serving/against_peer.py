@@ -14,7 +14,7 @@ from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import CONNECTIONS, SERVER_CORE, compare, told
 from index.ann.index import exact_neighbours
 from index.arrays import Rows
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
 

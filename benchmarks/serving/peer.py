@@ -21,7 +21,7 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from index.arrays import Floats
-from index.bundle import Bundle, open_bundle
+from index.bundle.reader import Bundle, open_bundle
 from index.shelf import Shelf
 
 LINKS, EF_CONSTRUCTION = 32, 200

@@ -13,7 +13,7 @@ from benchmarks.serving.memory import memory_of
 from benchmarks.serving.plan import Plan
 from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import CLIENT_CORE
-from index.manifest import read_manifest, write_manifest
+from index.bundle.manifest import read_manifest, write_manifest
 from index.shelf import Shelf
 
 QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0

@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from index.arrays import open_array
+from index.bundle.manifest import CLUSTERS, Closed
 from index.cluster_map import ARRAYS, KINDS, ClusterMap, Hashes
 from index.errors import FaultyClusterMapError, ForeignClusterMapError
-from index.files import write_json
-from index.manifest import CLUSTERS, Closed
+from index.fsio import write_json
 
 CARD = "cluster_map.json"
 FILES = CLUSTERS

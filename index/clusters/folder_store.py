@@ -28,7 +28,7 @@ from index.clusters.pointer_moves import (
 )
 from index.clusters.store import KEEP_COUNT, KEEP_S, ClusterPointer, ListedMap
 from index.errors import ClusterStoreError, FaultyClusterMapError
-from index.files import write_json
+from index.fsio import write_json
 from index.stores.folder_faults import reading_fault, writing_fault
 
 Fault = Callable[[str, OSError], ClusterStoreError]

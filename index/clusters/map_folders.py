@@ -17,7 +17,7 @@ from index.cluster_map import ClusterMap
 from index.clusters.files import CARD, ClusterMapCard, open_cluster_map, save_cluster_map
 from index.clusters.store import VERSION_PATTERN
 from index.errors import FaultyClusterMapError
-from index.files import sync_folder, sync_tree
+from index.fsio import sync_folder, sync_tree
 
 EXPIRES = "expires"
 LOCK = ".lock"

@@ -15,7 +15,7 @@ from index.errors import (
     StoreFullError,
     StoreUnreachableError,
 )
-from index.files import sync_folder
+from index.fsio import sync_folder
 from index.stores.folder_faults import FULL, READ_ONLY
 
 Read = Callable[[], DenyList | None]

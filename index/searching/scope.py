@@ -6,7 +6,7 @@ import numpy as np
 
 from index.ann.index import ItemIndex
 from index.arrays import Rows
-from index.filters import Filters
+from index.metadata import Filters
 from index.searching.row_set import RowSet
 
 Key = tuple[tuple[int, ...], ...]  # for each attribute, the lists of its values, ascending

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from index.ann.probing import Limits
 from index.arrays import Rows
-from index.bundle import Bundle
+from index.bundle.reader import Bundle
 from index.errors import UnknownAttributeError
 from index.searching.question import Filter
 from index.searching.row_set import RowSet

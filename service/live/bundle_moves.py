@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.errors import (
     BundleError,
     FaultyBundleError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index.bundle import Bundle, open_bundle
+from index.bundle.reader import Bundle, open_bundle
 from index.deny.deny_list import DenyList
 from index.retriever import Question, Retriever
 from index.searching.row_set import RowSet

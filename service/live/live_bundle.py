@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from index.bundle import Bundle
+from index.bundle.reader import Bundle
 from index.deny.follower import DenyFollower
 from index.errors import FaultsError, NoBundleError
 from index.searching.row_set import RowSet

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.bundle import Bundle
+from index.bundle.reader import Bundle
 from index.cluster_map import ClusterMap, Hashes
 from index.clusters.follower import ClusterFollower
 from index.clusters.follower_state import NOT_ASKED, FollowerState

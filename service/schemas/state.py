@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from index.manifest import Manifest
+from index.bundle.manifest import Manifest
 from service.schemas.shared import Source
 
 

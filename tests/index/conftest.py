@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.clusters.folder_store import FolderClusters
 from index.clusters.follower import ClusterFollower
 from index.clusters.redis_store import RedisClusters

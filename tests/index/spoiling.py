@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index.manifest import MANIFEST, facts_of
+from index.bundle.manifest import MANIFEST, facts_of
 from index.version import version_of
 from tests.handmade import NOW
 

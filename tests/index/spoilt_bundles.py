@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
 from index.retriever import Question, Retriever, SimilarQuestion
 from service.live.live import Live, warm

@@ -13,8 +13,8 @@ import pytest
 
 from index.__main__ import main
 from index.ann.tuning import FLAT_LIMIT
-from index.bundle import open_bundle
-from index.manifest import CLUSTERS, HISTORIES, facts_of, write_manifest
+from index.bundle.manifest import CLUSTERS, HISTORIES, facts_of, write_manifest
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.shelf import Shelf
 from tests.conftest import ROOT
@@ -333,7 +333,7 @@ def test_a_disk_that_is_full_publishes_nothing(bundles, items):
     before = Shelf(bundles).pointer()
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from index.__main__ import main; import index.adding;"
+        "from index.__main__ import main; import index.publish.append;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({1_000}, {1_000}));"
         "sys.exit(main(sys.argv[1:]))"
     )

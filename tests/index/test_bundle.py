@@ -5,11 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from index.attributes import ATTRIBUTE_FILES
-from index.bundle import open_bundle
+from index.bundle.manifest import HISTORIES, REQUIRED, facts_of
+from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
-from index.filters import FILTER_FILES
-from index.manifest import HISTORIES, REQUIRED, facts_of
+from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 from index.shelf import Shelf
 from tests.handmade import publish_handmade, write_mean_encoder
 

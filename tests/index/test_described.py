@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from index.attributes import build_attributes
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
+from index.bundle.validation import attribute_faults, filter_faults
 from index.errors import FaultyBundleError
-from index.filters import Column, build_filters, joined
+from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 from index.shelf import Shelf
 from tests.handmade import ITEM_COUNT, publish_handmade
 from tests.index.test_bundle import sign_again
@@ -51,16 +51,6 @@ def test_a_bundle_may_come_without_attributes_and_filters(tmp_path):
     assert (bundle.manifest.attributes, bundle.manifest.filters) == ([], {})
 
 
-def test_a_manifest_from_before_there_were_attributes_still_opens(tmp_path):
-    publish_handmade(tmp_path, with_described=False)
-    path = Shelf(tmp_path).current() / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["attributes"], manifest["filters"]
-    path.write_text(json.dumps(manifest))
-    older = path.parent.rename(tmp_path / "older")  # for the name tells the manifest's digest
-    assert open_bundle(older).manifest.filters == {}
-
-
 def test_what_json_cannot_say_is_left_out_or_becomes_text():
     told = build_attributes(
         [{"a": float("nan"), "b": 1.5, "c": None, "d": [1, "x"], "e": 2 + 1j}, {}]
@@ -78,7 +68,7 @@ def test_the_items_of_a_second_part_follow_those_of_the_first():
     first, second = build_attributes([{"a": 1}]), build_attributes([{}, {"a": 2}])
     both = first.extended(second)
     assert both.of(rows(0, 1, 2)) == [b'{"a":1}', b"{}", b'{"a":2}']
-    assert both.faults(3) == []
+    assert attribute_faults(both, 3) == []
 
 
 def test_the_lists_of_two_parts_become_one():
@@ -88,11 +78,12 @@ def test_the_lists_of_two_parts_become_one():
             "b": Column(["1"], rows(1), rows(0)),
         }
     )
-    second = {"a": Column(["z", "y"], rows(2, 3, 3), rows(0, 1, 1))}
-    both = build_filters(joined(first.columns(), second))
+    second = build_filters({"a": Column(["z", "y"], rows(0, 1, 1), rows(0, 1, 1))})
+    metadata = ItemMetadata(filter_counts={"a": 2, "b": 1}, filters=first)
+    both = metadata.extended(ItemMetadata(filters=second), 2).filters
     assert [one.tolist() for one in both.of("a", ["x", "y", "z"])] == [[0], [1, 3], [2]]
     assert both.of("b", ["1"])[0].tolist() == [1]
-    assert both.faults(4, {"a": 3, "b": 1}) == []
+    assert filter_faults(both, 4, {"a": 3, "b": 1}) == []
 
 
 def spoil(folder, name, change):

@@ -7,7 +7,7 @@ import pytest
 
 from index.ann.index import ItemIndex
 from index.ann.probing import LIMITS
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.searching.row_set import RowSet
 from index.searching.scope import Scope

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from index.ann.index import ItemIndex
 from index.ann.probing import Limits, ProbingPolicy
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.errors import UnknownAttributeError
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.searching.row_set import RowSet

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from index.bundle import open_bundle
+from index.bundle.manifest import facts_of, read_manifest, write_manifest
+from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
-from index.manifest import facts_of, read_manifest, write_manifest
 
 
 @pytest.fixture

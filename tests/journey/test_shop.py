@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from examples.catalogue import ShopSize, make_catalogue
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Retriever
 from index.shelf import Shelf
 from tests.conftest import ROOT

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.ann.tuning import FLAT_LIMIT
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
 from service.schemas.retrieval import RetrieveAnswer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index.clusters.folder_store import FolderClusters
-from index.filters import Column
+from index.metadata import Column
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import until
 from tests.service.process import served

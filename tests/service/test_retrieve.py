@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
 from service.schemas.retrieval import RetrieveAnswer

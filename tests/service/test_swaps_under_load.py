@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
 from tests.handmade import NOW, handmade_map, publish_handmade

@@ -1,6 +1,6 @@
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
 from index.shelf import Shelf
 from tests.trainer.runs import run, write_config

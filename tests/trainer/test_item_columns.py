@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from index.errors import ConfigError
-from index.reading.columns import describe
+from index.ingest.tables import item_metadata
 from trainer.config import BundleConfig
 from trainer.item_columns import DISTINCT_LIMIT, choose_columns
 
@@ -28,7 +28,7 @@ def table(**changes):
 
 def described(config=None, **changes):
     world = table(**changes)
-    return describe(world, choose_columns(world, config or BundleConfig()))
+    return item_metadata(world, choose_columns(world, config or BundleConfig()))
 
 
 def rows_with(made, attribute, *values):
@@ -84,8 +84,10 @@ def test_a_column_of_many_values_is_not_filtered_by_unless_it_is_named():
     )
     assert choose_columns(world, BundleConfig()).filters == ["fewer"]
     named = choose_columns(world, BundleConfig(filters=("many",)))
-    assert describe(world, named).filter_counts == {"many": DISTINCT_LIMIT + 1}
-    assert b'"dates":"1970-01-02"' in describe(world, named).attributes.of(np.array([1]))[0]
+    assert item_metadata(world, named).filter_counts == {"many": DISTINCT_LIMIT + 1}
+    assert (
+        b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.of(np.array([1]))[0]
+    )
 
 
 def test_an_attribute_that_no_item_has_is_known_and_without_values():
@@ -95,7 +97,7 @@ def test_an_attribute_that_no_item_has_is_known_and_without_values():
 
 def test_a_table_of_ids_alone_is_told_nothing_of():
     world = pa.table({"item_id": ["a", "b"]})
-    made = describe(world, choose_columns(world, BundleConfig()))
+    made = item_metadata(world, choose_columns(world, BundleConfig()))
     assert (made.names, made.attributes, made.filters) == ([], None, None)
 
 

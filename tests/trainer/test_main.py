@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.shelf import Shelf
 from tests.handmade import publish_handmade
 from tests.trainer.runs import run, write_config

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever
 from index.shelf import Shelf
 from tests.tiny_world import write_tiny_world

@@ -5,9 +5,9 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.manifest import read_manifest
+from index.bundle.reader import open_bundle
 from index.clusters.files import save_cluster_map
-from index.manifest import read_manifest
 from index.shelf import Shelf
 from index.stores.address import open_cluster_store
 from tests.trainer.maps import QUICK, SAMPLER, map_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.clusters.files import save_cluster_map
 from index.shelf import Shelf
 from index.stores.address import open_cluster_store

@@ -2,7 +2,7 @@
 
 import pytest
 
-from index.manifest import read_manifest
+from index.bundle.manifest import read_manifest
 from index.shelf import Shelf
 from tests.trainer.runs import run
 

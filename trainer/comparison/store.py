@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from index.errors import ConfigError
-from index.files import write_json
+from index.fsio import write_json
 from trainer.comparison.cell import Cell, Figures, Recalls
 
 

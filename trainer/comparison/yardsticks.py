@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from index.files import write_json
+from index.fsio import write_json
 from trainer.catalogue import training_counts
 from trainer.comparison.cut import load_cut
 from trainer.comparison.schedule import World

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from index.arrays import Floats
 from index.errors import DatasetError
-from index.reading.features import Floats
-from index.reading.items import Items, read_items
-from index.reading.tables import Findings, open_source
+from index.ingest.items import Items, read_items
+from index.ingest.tables import Findings, open_source
 from trainer.data.events import put_in_order, read_events
 from trainer.data.histories import cases
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, Rows

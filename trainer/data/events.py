@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.reading.tables import (
+from index.ingest.tables import (
     Findings,
     Ids,
     Source,

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from index.reading.tables import Source
+from index.ingest.tables import Source
 from trainer.data.events import Events
 from trainer.data.interactions import TEST, TRAIN, VALID, Parts, Rows
 

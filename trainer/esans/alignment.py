@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from index.reading.features import Floats
+from index.arrays import Floats
 from trainer.config import ClustersConfig
 from trainer.esans.modality import Modality, prepare
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from index.reading.features import Floats
+from index.arrays import Floats
 from trainer.data.histories import Histories
 
 NEWEST = 200  # items of a user that are paired: the pairs grow with the square

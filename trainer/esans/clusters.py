@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from index.arrays import Floats
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from index.ids import hash_ids
-from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset
 from trainer.data.histories import histories

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from index.arrays import Floats
 from index.clusters.layout import Codes
 from index.ids import hash_ids
-from index.reading.features import Floats
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import Aligned
 

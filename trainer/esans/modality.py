@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Floats
 from index.ids import hash_ids
-from index.reading.features import Floats
 
 CHUNK = 65_536  # items looked at at once
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from index.bundle import open_bundle
+from index.bundle.manifest import MANIFEST
+from index.bundle.reader import open_bundle
 from index.errors import ConfigError
-from index.manifest import MANIFEST
 from index.shelf import Shelf
 from trainer.report.comparison_report import report_of_comparison
 from trainer.report.run_report import report_of_run

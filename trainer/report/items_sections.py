@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.bundle import Bundle
+from index.bundle.reader import Bundle
 from index.cluster_map import ClusterMap
 from index.clusters.files import joined
 from trainer.esans.columns import title_column

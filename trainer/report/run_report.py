@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from index.bundle import Bundle
-from index.manifest import IndexFacts, Manifest
+from index.bundle.manifest import IndexFacts, Manifest
+from index.bundle.reader import Bundle
 from trainer.esans.columns import category_column, first_labels
 from trainer.measures import COUNTS, COVERAGE_COUNT, LEAST_CASES
 from trainer.report.figures import (

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from index.bundle.manifest import facts_of, write_manifest
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.ids import hash_ids
-from index.manifest import facts_of, write_manifest
 from index.shelf import Shelf
 from tests.handmade import NOW, write_handmade
 

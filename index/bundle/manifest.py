@@ -14,12 +14,11 @@ from pydantic import (
 )
 
 from index.ann.probing import ProbingPolicy
-from index.attributes import ATTRIBUTE_FILES
 from index.cluster_map import ARRAYS
 from index.errors import FaultyBundleError
-from index.files import sha256_of, write_json
-from index.filters import FILTER_FILES
+from index.fsio import sha256_of, write_json
 from index.ids import files_of
+from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 
 MANIFEST = "manifest.json"
 REQUIRED = (

@@ -1,4 +1,4 @@
-"""Add items to a bundle between two trainings: encoded by content, appended, published anew.
+"""Add items to a bundle between two trainings: encoded by content, appended, published as new.
 
 What the trainer made stays as it was: towers, histories, cluster map, the vectors of all items
 that were there. A new item has no training positives; the map does not know it.
@@ -14,15 +14,15 @@ import numpy as np
 
 from index.ann.tuning import TUNING_QUERIES, extend_item_index
 from index.arrays import Floats, Rows
-from index.bundle import Bundle, open_bundle
+from index.bundle.manifest import CLUSTERS, AddedFacts, IndexFacts
+from index.bundle.reader import Bundle, open_bundle
+from index.bundle.self_test import open_self_test
 from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError
-from index.filters import Column, Filters, build_filters, joined
-from index.manifest import CLUSTERS, AddedFacts, IndexFacts
-from index.probe import open_probe
-from index.reading.new_items import LeftOut, NewItems, extend_items_table, read_new_items
+from index.metadata import ItemMetadata
+from index.publish.new_items import NewItems, Skip, extend_items_table, read_new_items
+from index.publish.writer import Contents, RunFacts, add_measures, write_bundle
 from index.shelf import Shelf
-from index.writing import Contents, Described, RunFacts, add_measures, write_bundle
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)
 CHUNK = 4_096  # items encoded at once
@@ -31,10 +31,10 @@ UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Added:
-    """What came of it. Without any item to add, nothing was published: `version` is the old."""
+    """What was published: `version`, extended from `base`; the same where there was no item."""
 
     version: str
-    came_from: str
+    base: str
     count: int
     index: IndexFacts
     notes: list[str]
@@ -46,7 +46,7 @@ def add_items(
     now: datetime,
     *,
     version: str | None = None,
-    left_out: LeftOut = LeftOut(),  # noqa: B008  # a tuple, which nobody can change
+    skip: Skip = Skip(),  # noqa: B008  # a tuple, which nobody can change
 ) -> Added:
     """Publish a bundle with more items than another one, the current one if none is named.
 
@@ -60,19 +60,18 @@ def add_items(
             f"bundle {base.folder}: has no item encoder, expected item_encoder.onnx; a bundle "
             "has one if it was trained on features: add some, and train"
         )
-    new = read_new_items(folder, base, left_out)
+    new = read_new_items(folder, base, skip)
     if not new.ids:
         return Added(base.version, base.version, 0, base.manifest.index, new.notes)
-    vectors = encoded(encoder, new, base)
+    vectors = encode(encoder, new, base)
     with shelf.stage() as staged:
         write_extended(staged, base, new, vectors, now)
         opened = open_bundle(staged)
         published = shelf.publish(staged, now)
-    facts = opened.manifest.index
-    return Added(published, base.version, len(new.ids), facts, new.notes)
+    return Added(published, base.version, len(new.ids), opened.manifest.index, new.notes)
 
 
-def encoded(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
+def encode(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
     """Encode the new items; [items, dim] unit rows."""
     count = len(new.ids)
     parts = [
@@ -100,21 +99,24 @@ def write_extended(
         if name in base.manifest.files:
             shutil.copyfile(base.folder / name, staged / name)
     extend_items_table(base.folder / "items.parquet", new.table, staged / "items.parquet")
-    probe = open_probe(base.folder / "probe.npz")
-    all_rows = np.arange(len(base.items), dtype=np.int32)
+    self_test = open_self_test(base.folder / "probe.npz")
+    manifest, count = base.manifest, len(base.items)
+    metadata = ItemMetadata(
+        manifest.attributes, base.attributes, manifest.filters, base.filters
+    )
     contents = Contents(
-        item_ids=[*base.items.ids_of(all_rows), *new.ids],
+        item_ids=[*base.items.ids_of(np.arange(count, dtype=np.int32)), *new.ids],
         vectors=np.concatenate([base.vectors, vectors]),
         counts=np.concatenate([base.counts, np.zeros(len(new.ids), dtype=np.int64)]),
         histories=base.histories,
-        tuning_histories=[*probe.histories, *histories_to_tune_on(base)],
-        probe_histories=probe.histories,
-        probe_queries=probe.queries,
-        described=extended(base, new.described),
+        tuning_histories=[*self_test.histories, *histories_to_tune_on(base)],
+        probe_histories=self_test.histories,
+        probe_queries=self_test.queries,
+        metadata=metadata.extended(new.metadata, count),
     )
-    build = partial(extend_item_index, base.folder / "items.faiss", base.manifest.index.factory)
+    build = partial(extend_item_index, base.folder / "items.faiss", manifest.index.factory)
     write_bundle(staged, contents, facts_of(base, len(new.ids), now), build)
-    add_measures(staged, base.manifest.measures)
+    add_measures(staged, manifest.measures)
 
 
 def histories_to_tune_on(base: Bundle) -> list[Rows]:
@@ -128,33 +130,8 @@ def histories_to_tune_on(base: Bundle) -> list[Rows]:
     return [stored.rows[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
-def extended(base: Bundle, new: Described) -> Described:
-    """Return what is told of all items, the new ones in the rows after the others."""
-    manifest = base.manifest
-    attributes = base.attributes
-    if attributes is not None and new.attributes is not None:
-        attributes = attributes.extended(new.attributes)
-    before, after = columns_of(base.filters, 0), columns_of(new.filters, len(base.items))
-    filters = build_filters(joined(before, after))
-    return Described(
-        names=manifest.attributes,
-        attributes=attributes,
-        filter_counts=dict.fromkeys(manifest.filters, 0) | filters.value_counts(),
-        filters=filters if len(filters.keys) else None,
-    )
-
-
-def columns_of(filters: Filters | None, first_row: int) -> dict[str, Column]:
-    """Return the columns of a part of the catalogue that begins at a row."""
-    columns = filters.columns() if filters else {}
-    return {
-        name: Column(one.values, (one.rows + first_row).astype(np.int32), one.places)
-        for name, one in columns.items()
-    }
-
-
 def facts_of(base: Bundle, count: int, now: datetime) -> RunFacts:
-    """Return what the manifest tells: as before, and what was added to which bundle."""
+    """Return the facts of the base bundle, and how many items were added to it when."""
     manifest = base.manifest
     added = AddedFacts(to=base.version, count=count, at=now.isoformat(timespec="seconds"))
     return RunFacts(

@@ -12,17 +12,25 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.arrays import Floats
-from index.bundle import Bundle
+from index.bundle.reader import Bundle
 from index.errors import DatasetError, FaultyBundleError
-from index.reading.columns import Chosen, describe, is_filterable, is_tellable, is_text
-from index.reading.items import Items, read_items
-from index.reading.tables import Findings, quoted, undictionaried
-from index.writing import Described
+from index.ingest.items import Items, read_items
+from index.ingest.tables import (
+    Findings,
+    PublishedColumns,
+    is_filterable,
+    is_tellable,
+    is_text,
+    item_metadata,
+    quoted,
+    undictionaried,
+)
+from index.metadata import ItemMetadata
 
 TOLD = 20  # ids that a message lists
 
 
-class LeftOut(NamedTuple):
+class Skip(NamedTuple):
     """Which items are passed over rather than refused."""
 
     known: bool = False
@@ -34,19 +42,19 @@ class NewItems:
     """Items that the bundle lacks, in the order of their table.
 
     features   modality -> [items, width], a missing row is all NaN
-    described  what their columns say of them, as the bundle tells it
+    metadata   what their columns say of them, as the bundle tells it
     table      all columns, of the types that the bundle's table has
     notes      what was passed over, counted or is worth knowing
     """
 
     ids: list[str]
     features: dict[str, Floats]
-    described: Described
+    metadata: ItemMetadata
     table: pa.Table
     notes: list[str]
 
 
-def read_new_items(folder: Path, bundle: Bundle, left_out: LeftOut) -> NewItems:
+def read_new_items(folder: Path, bundle: Bundle, skip: Skip) -> NewItems:
     """Read a folder of items; raises DatasetError with every fault found."""
     findings = Findings()
     if not folder.is_dir():
@@ -55,8 +63,8 @@ def read_new_items(folder: Path, bundle: Bundle, left_out: LeftOut) -> NewItems:
     if items is None or findings.faults:
         raise DatasetError(str(folder), findings.faults)
     _compare_modalities(items, bundle, findings)
-    is_new = _without_known(items, bundle, left_out, findings)
-    has_content = _with_content(items, bundle, is_new, left_out, findings)
+    is_new = _without_known(items, bundle, skip, findings)
+    has_content = _with_content(items, bundle, is_new, skip, findings)
     chosen = np.flatnonzero(is_new & has_content)
     table = _as_published(items.attributes, bundle, findings).take(chosen)
     if findings.faults:
@@ -65,7 +73,9 @@ def read_new_items(folder: Path, bundle: Bundle, left_out: LeftOut) -> NewItems:
     return NewItems(
         ids=[items.ids[row] for row in chosen],
         features={name: rows[chosen] for name, rows in items.modalities.items()},
-        described=describe(table, Chosen(manifest.attributes, list(manifest.filters))),
+        metadata=item_metadata(
+            table, PublishedColumns(manifest.attributes, list(manifest.filters))
+        ),
         table=table,
         notes=findings.notes,
     )
@@ -98,11 +108,11 @@ def _compare_modalities(items: Items, bundle: Bundle, findings: Findings) -> Non
 
 
 def _without_known(
-    items: Items, bundle: Bundle, left_out: LeftOut, findings: Findings
+    items: Items, bundle: Bundle, skip: Skip, findings: Findings
 ) -> NDArray[np.bool_]:
     is_new: NDArray[np.bool_] = bundle.items.rows_of(items.ids) < 0
     count = int((~is_new).sum())
-    if count and left_out.known:
+    if count and skip.known:
         findings.notes.append(f"items that the bundle holds already, left out: {count:,}")
     elif count:
         findings.faults.append(
@@ -117,7 +127,7 @@ def _with_content(
     items: Items,
     bundle: Bundle,
     is_new: NDArray[np.bool_],
-    left_out: LeftOut,
+    skip: Skip,
     findings: Findings,
 ) -> NDArray[np.bool_]:
     """Tell which items have a row of a modality that the encoder reads."""
@@ -127,7 +137,7 @@ def _with_content(
             has_content |= ~np.isnan(items.modalities[name]).all(axis=1)
     is_empty, wanted = is_new & ~has_content, " or ".join(bundle.manifest.modalities)
     count = int(is_empty.sum())
-    if count and left_out.empty:
+    if count and skip.empty:
         findings.notes.append(f"items without any features, left out: {count:,}")
     elif count:
         findings.faults.append(

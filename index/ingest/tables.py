@@ -1,10 +1,10 @@
-"""Read a Parquet or CSV file, and say where in it a fault is.
+"""Read a Parquet or CSV file, say where in it a fault is, and turn its columns into metadata.
 
 It knows files, columns, rows and ids; not what items or interactions mean.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.arrays import Rows
+from index.metadata import Column, ItemMetadata, build_attributes, build_filters
+
+CHUNK = 16_384  # items turned into JSON at once
 
 
 @dataclass
@@ -120,7 +123,7 @@ def open_source(
 def encode_ids(source: Source, column: str, findings: Findings) -> Ids | None:
     """Read ids as text, integers as canonical decimals; None if the type holds no ids."""
     values = undictionaried(source.table[column])
-    if _is_text(values.type):
+    if is_text(values.type) or pa.types.is_string_view(values.type):
         values = values.cast(pa.large_string())
     elif not pa.types.is_integer(values.type):
         findings.faults.append(
@@ -154,11 +157,6 @@ def undictionaried(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def rows_where(mask: Any) -> NDArray[np.int64]:  # noqa: ANN401  pyarrow publishes no types
     """The rows at which a boolean column is true, null counting as false."""
     return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(kind) for is_kind in tests)
 
 
 def _read(path: Path) -> pa.Table:
@@ -207,3 +205,91 @@ def _header_faults(source: Source, columns: Sequence[str]) -> list[str]:
     if source.table.num_rows == 0:
         faults.append(f"{source.name}: found no rows; expected at least one; fill the table")
     return faults
+
+
+@dataclass(frozen=True)
+class PublishedColumns:
+    """The columns that are published."""
+
+    attributes: list[str]
+    filters: list[str]
+
+
+def item_metadata(table: pa.Table, chosen: PublishedColumns) -> ItemMetadata:
+    """Turn the chosen columns into attributes and filters."""
+    columns = {name: column_of(table[name]) for name in chosen.filters}
+    filters = build_filters(columns)
+    counts = dict.fromkeys(chosen.filters, 0) | filters.value_counts()
+    return ItemMetadata(
+        names=chosen.attributes,
+        attributes=build_attributes(_items(table, chosen.attributes))
+        if chosen.attributes
+        else None,
+        filter_counts=counts,
+        filters=filters if len(filters.keys) else None,
+    )
+
+
+def column_of(values: pa.ChunkedArray) -> Column:
+    """Return the values of a column, and which items have which; empty text is none."""
+    array = values.combine_chunks()
+    owners = np.arange(len(array))
+    if is_list(array.type):
+        owners = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+        array = pc.list_flatten(array)
+    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    texts = [_text_of(value) for value in coded.dictionary.to_pylist()]
+    places = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    kept = [place for place, text in enumerate(texts) if text]
+    return _kept(texts, kept, owners.astype(np.int32), places)
+
+
+def _kept(texts: Sequence[str], kept: Sequence[int], owners: Rows, places: Rows) -> Column:
+    """Leave out the values that are none, and put others of equal text together."""
+    values = list(dict.fromkeys(texts[place] for place in kept))
+    new_place = {text: place for place, text in enumerate(values)}
+    moved = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last: of null
+    for place in kept:
+        moved[place] = new_place[texts[place]]
+    places = moved[places]
+    has_any = places >= 0
+    return Column(values, owners[has_any], places[has_any])
+
+
+def is_filterable(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can be filtered by."""
+    if is_list(kind):
+        return is_text(kind.value_type)
+    return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def is_tellable(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can be written as JSON."""
+    return not (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether it is text, plain or by a dictionary."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Tell whether each cell is a list."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _text_of(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _items(table: pa.Table, names: Sequence[str]) -> Iterator[Mapping[str, object]]:
+    for batch in table.select(names).to_batches(max_chunksize=CHUNK):
+        yield from batch.to_pylist()

@@ -1,0 +1,1 @@
+"""A published bundle: its manifest, opened, validated, and tested on stored queries."""

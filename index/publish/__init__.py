@@ -1,0 +1,1 @@
+"""Write bundles: whole ones after a training, extended ones between two trainings."""

@@ -1,0 +1,154 @@
+"""Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.ann.index import FAISS_VERSION, ItemIndex
+from index.ann.tuning import IndexReport, build_item_index
+from index.arrays import Floats, Rows, save_array
+from index.bundle.manifest import (
+    AddedFacts,
+    DatasetFacts,
+    IndexFacts,
+    Manifest,
+    facts_of,
+    read_manifest,
+    write_manifest,
+)
+from index.bundle.reader import StoredHistories
+from index.bundle.self_test import SelfTest
+from index.encoders import UserEncoder
+from index.ids import build_id_table, digest_of
+from index.metadata import NO_METADATA, ItemMetadata
+from index.searching.scores import best_by, exact_scores
+
+BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexReport]]
+
+SELF_TEST_COUNT = 50  # candidates compared per query
+CHUNK = 256  # histories encoded at once
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the manifest says of the run; `cluster_maps` were trained with, in order."""
+
+    name: str
+    made_at: datetime
+    dataset: DatasetFacts
+    history_length: int
+    modalities: dict[str, int]
+    cluster_maps: list[dict[str, Any]]
+    run: dict[str, Any]
+    libraries: dict[str, str]
+    seed: int
+    added: Sequence[AddedFacts] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a run made.
+
+    Attributes:
+        vectors: [items, dim] unit rows.
+        counts: [items] int64, training positives.
+        histories: Of known users, or None to publish none.
+        tuning_histories: From validation, none empty: the queries that the index is tuned on.
+        probe_histories: A few of them, for the self-test.
+        probe_queries: [probes, dim] the trainer's own query vectors of these.
+    """
+
+    item_ids: Sequence[str]
+    vectors: Floats
+    counts: NDArray[np.int64]
+    histories: StoredHistories | None
+    tuning_histories: Sequence[Rows]
+    probe_histories: Sequence[Rows]
+    probe_queries: Floats
+    metadata: ItemMetadata = NO_METADATA
+
+
+def write_bundle(
+    folder: Path, contents: Contents, facts: RunFacts, build: BuildIndex = build_item_index
+) -> Manifest:
+    """Complete a staged folder that holds the towers' files and `items.parquet` already."""
+    encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
+    index, report = build(contents.vectors, tuning_queries(encoder, contents), facts.seed)
+    build_id_table(contents.item_ids).save(folder, "item_ids")
+    save_array(folder / "item_vectors.npy", contents.vectors)
+    save_array(folder / "item_counts.npy", contents.counts)
+    index.save(folder / "items.faiss")
+    if contents.histories:
+        contents.histories.save(folder)
+    contents.metadata.save(folder)
+    build_self_test(contents, index).save(folder / "probe.npz")
+    manifest = _manifest(folder, contents, facts, report)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _manifest(
+    folder: Path, contents: Contents, facts: RunFacts, report: IndexReport
+) -> Manifest:
+    return Manifest(
+        made_at=facts.made_at.isoformat(timespec="seconds"),
+        name=facts.name,
+        items=len(contents.item_ids),
+        width=contents.vectors.shape[1],
+        history_length=facts.history_length,
+        modalities=facts.modalities,
+        item_ids_digest=digest_of(contents.item_ids),
+        has_histories=contents.histories is not None,
+        attributes=list(contents.metadata.names),
+        filters=dict(contents.metadata.filter_counts),
+        dataset=facts.dataset,
+        index=IndexFacts(
+            factory=report.factory,
+            nprobe=report.nprobe,
+            reaches={one.depth: one.reach for one in report.policies},
+            steepnesses={one.depth: one.steepness for one in report.policies},
+            recall=report.recall,
+            faiss_version=FAISS_VERSION,
+        ),
+        cluster_maps=facts.cluster_maps,
+        run=facts.run,
+        added=list(facts.added),
+        libraries=facts.libraries,
+        files=facts_of(folder),
+    )
+
+
+def tuning_queries(encoder: UserEncoder, contents: Contents) -> Floats:
+    """Encode what the index is tuned on, some at a time: long histories take much memory."""
+    histories = contents.tuning_histories
+    return np.concatenate(
+        [
+            encoder.encode_histories(contents.vectors, histories[first : first + CHUNK])
+            for first in range(0, len(histories), CHUNK)
+        ]
+    )
+
+
+def build_self_test(contents: Contents, index: ItemIndex) -> SelfTest:
+    """Record what the index returns for the trainer's own queries."""
+    count = min(SELF_TEST_COUNT, len(contents.item_ids))
+    near = index.search(contents.probe_queries, count)
+    found = best_by(*near, [count] * len(near.rows))
+    rows = found[:, (found >= 0).all(axis=0)]
+    scores = [
+        exact_scores(contents.vectors, chosen, query)
+        for chosen, query in zip(rows, contents.probe_queries, strict=True)
+    ]
+    return SelfTest(contents.probe_histories, contents.probe_queries, rows, np.stack(scores))
+
+
+def add_measures(folder: Path, measures: dict[str, Any]) -> Manifest:
+    """Write the offline metrics into a staged bundle's manifest."""
+    manifest = read_manifest(folder).model_copy(update={"measures": measures})
+    write_manifest(folder, manifest)
+    return manifest
