@@ -19,6 +19,7 @@ and 0.1 % of the items; `aisle` has 20 values and `shelf` 1,000, each whole clus
 import argparse
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from index.ann.tuning import TUNING_QUERIES
+from index.ann.tuning import TUNING_QUERIES, build_item_index
 from index.arrays import Floats, Rows
-from index.bundle.manifest import DatasetFacts
+from index.bundle.manifest import DatasetFacts, RunFacts
 from index.encoders import UserEncoder
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
-from index.publish.writer import Contents, RunFacts, write_bundle
+from index.publish.writer import Contents, write_bundle
 from index.shelf import Shelf
 from trainer.export import export_user_tower
 from trainer.towers import UserTower
@@ -140,7 +141,8 @@ def stage(staged: Path, shop: Shop, seed: int) -> None:
         probe_queries=encoder.encode_histories(shop.vectors, histories[:PROBES]),
         metadata=describe(shop, seed),
     )
-    write_bundle(staged, contents, facts(seed))
+    build = partial(build_item_index, seed=seed)
+    write_bundle(staged, contents, facts(seed), build)
 
 
 def make_tower(shop: Shop, histories: list[Rows], seed: int) -> UserTower:
@@ -194,14 +196,13 @@ def facts(seed: int) -> RunFacts:
     )
     return RunFacts(
         name="gaussian-shop",
-        made_at=datetime.now(UTC),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset,
         history_length=HISTORY_LENGTH,
         modalities={},
         cluster_maps=[],
         run={"seed": seed},
         libraries={},
-        seed=seed,
     )
 
 

@@ -5,6 +5,7 @@ of an even history are the even ones, in an order that brute force can tell.
 """
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.bundle.manifest import DatasetFacts
+from index.ann.tuning import build_item_index
+from index.bundle.manifest import DatasetFacts, RunFacts
 from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.ids import build_id_table, hash_ids
 from index.metadata import NO_METADATA, Column, ItemMetadata, build_attributes, build_filters
-from index.publish.writer import Contents, RunFacts, write_bundle
+from index.publish.writer import Contents, write_bundle
 from index.shelf import Shelf
 from tests.handmade_towers import DIM, MODALITIES, write_content_encoder, write_mean_encoder
 
@@ -127,8 +129,17 @@ def write_handmade(
     if clusters:
         save_cluster_map(clusters, folder)
         maps = [card_of(clusters).model_dump(mode="json")]
-    facts = RunFacts("handmade", NOW, dataset, HISTORY_LENGTH, modalities, maps, {}, {}, seed)
-    return write_bundle(folder, contents, facts)
+    facts = RunFacts(
+        made_at=NOW.isoformat(),
+        name="handmade",
+        history_length=HISTORY_LENGTH,
+        modalities=modalities,
+        dataset=dataset,
+        cluster_maps=maps,
+        run={},
+        libraries={},
+    )
+    return write_bundle(folder, contents, facts, partial(build_item_index, seed=seed))
 
 
 def publish_handmade(bundles: Path, now=NOW, **options):

@@ -2,6 +2,7 @@
 
 import platform
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from index.ann.tuning import TUNING_QUERIES
-from index.bundle.manifest import DatasetFacts, Manifest
+from index.ann.tuning import TUNING_QUERIES, build_item_index
+from index.bundle.manifest import DatasetFacts, Manifest, RunFacts
 from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of, save_cluster_map
 from index.ids import build_id_table
 from index.ingest.tables import PublishedColumns, item_metadata
-from index.publish.writer import Contents, RunFacts, write_bundle
+from index.publish.writer import Contents, write_bundle
 from trainer.catalogue import Catalogue, training_counts
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
@@ -70,7 +71,9 @@ def stage_bundle(
     if clusters:
         save_cluster_map(clusters, staged)
     pq.write_table(data.attributes, staged / "items.parquet")
-    return write_bundle(staged, contents, facts_of_run(data, clusters, trained, config, now))
+    facts = facts_of_run(data, clusters, trained, config, now)
+    build = partial(build_item_index, seed=config.seed)
+    return write_bundle(staged, contents, facts, build)
 
 
 def whole_histories(data: Dataset) -> StoredHistories:
@@ -97,7 +100,7 @@ def facts_of_run(
     parts = data.interactions.parts
     return RunFacts(
         name=config.bundle.name,
-        made_at=now,
+        made_at=now.isoformat(timespec="seconds"),
         dataset=DatasetFacts(
             fingerprint=data.fingerprint,
             split=data.split,
@@ -113,7 +116,6 @@ def facts_of_run(
         run={"config": config.model_dump(mode="json"), "training": training},
         libraries={name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
-        seed=config.seed,
     )
 
 

@@ -83,7 +83,7 @@ class Benchmark:
 
 
 def build_item_index(
-    vectors: Floats, queries: Floats, seed: int
+    vectors: Floats, queries: Floats, seed: int = 0
 ) -> tuple[ItemIndex, IndexReport]:
     """Build the index for a catalogue, and tune it on queries like those it will see.
 

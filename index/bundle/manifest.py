@@ -116,33 +116,38 @@ class AddedFacts(Closed):
     at: str = Field(description="UTC, ISO 8601")
 
 
-class Manifest(Closed):
-    """Everything that a reader must know before it trusts the files beside it."""
+class RunFacts(Closed):
+    """What the run says of itself, before anything is written."""
 
-    format: Literal[1] = 1
     made_at: Moment = Field(description="UTC, ISO 8601")
     name: str
-    items: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
     history_length: Annotated[int, Field(ge=1)] = Field(
         description="newest items that are read"
     )
     modalities: dict[str, int] = Field(description="name -> numbers per raw row")
+    dataset: DatasetFacts
+    cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
+    added: list[AddedFacts] = Field(
+        default=[], description="items added since the training, in order; not in the measures"
+    )
+    run: dict[str, Any] = Field(description="the run configuration")
+    libraries: dict[str, str]
+
+
+class Manifest(RunFacts):
+    """Everything that a reader must know before it trusts the files beside it."""
+
+    format: Literal[1] = 1
+    items: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
     item_ids_digest: str
     has_histories: bool
     attributes: list[str] = Field(description="what is told of an item, by name")
     filters: dict[str, Count] = Field(
         description="what can be filtered by -> how many distinct values"
     )
-    dataset: DatasetFacts
     index: IndexFacts
-    cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
-    added: list[AddedFacts] = Field(
-        description="items added since the training, in order; not in the measures"
-    )
     measures: dict[str, Any] = Field(default={}, description="offline, through the same index")
-    run: dict[str, Any] = Field(description="the run configuration")
-    libraries: dict[str, str]
     files: dict[FileName, FileFact]
 
 

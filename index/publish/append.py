@@ -21,7 +21,7 @@ from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError
 from index.metadata import ItemMetadata
 from index.publish.new_items import NewItems, Skip, extend_items_table, read_new_items
-from index.publish.writer import Contents, RunFacts, add_measures, write_bundle
+from index.publish.writer import Contents, add_measures, write_bundle
 from index.shelf import Shelf
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)
@@ -114,8 +114,12 @@ def write_extended(
         probe_queries=self_test.queries,
         metadata=metadata.extended(new.metadata, count),
     )
-    build = partial(extend_item_index, base.folder / "items.faiss", manifest.index.factory)
-    write_bundle(staged, contents, facts_of(base, len(new.ids), now), build)
+    made_at = now.isoformat(timespec="seconds")
+    added = [*manifest.added, AddedFacts(to=base.version, count=len(new.ids), at=made_at)]
+    facts = manifest.model_copy(update={"made_at": made_at, "added": added})
+    seed = int(manifest.run.get("config", {}).get("seed", 0))
+    saved, factory = base.folder / "items.faiss", manifest.index.factory
+    write_bundle(staged, contents, facts, partial(extend_item_index, saved, factory, seed=seed))
     add_measures(staged, manifest.measures)
 
 
@@ -128,21 +132,3 @@ def histories_to_tune_on(base: Bundle) -> list[Rows]:
     places = np.linspace(0, len(users) - 1, min(TUNING_QUERIES, len(users))).astype(np.int64)
     begins, ends = stored.offsets[users[places]], stored.offsets[users[places] + 1]
     return [stored.rows[begin:end] for begin, end in zip(begins, ends, strict=True)]
-
-
-def facts_of(base: Bundle, count: int, now: datetime) -> RunFacts:
-    """Return the facts of the base bundle, and how many items were added to it when."""
-    manifest = base.manifest
-    added = AddedFacts(to=base.version, count=count, at=now.isoformat(timespec="seconds"))
-    return RunFacts(
-        name=manifest.name,
-        made_at=now,
-        dataset=manifest.dataset,
-        history_length=manifest.history_length,
-        modalities=manifest.modalities,
-        cluster_maps=manifest.cluster_maps,
-        run=manifest.run,
-        libraries=manifest.libraries,
-        seed=int(manifest.run.get("config", {}).get("seed", 0)),
-        added=[*manifest.added, added],
-    )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from index.ann.index import FAISS_VERSION, ItemIndex
 from index.ann.tuning import IndexReport, build_item_index
 from index.arrays import Floats, Rows, save_array
 from index.bundle.manifest import (
-    AddedFacts,
-    DatasetFacts,
     IndexFacts,
     Manifest,
+    RunFacts,
     facts_of,
     read_manifest,
     write_manifest,
@@ -28,26 +26,10 @@ from index.ids import build_id_table, digest_of
 from index.metadata import NO_METADATA, ItemMetadata
 from index.searching.scores import best_by, exact_scores
 
-BuildIndex = Callable[[Floats, Floats, int], tuple[ItemIndex, IndexReport]]
+BuildIndex = Callable[[Floats, Floats], tuple[ItemIndex, IndexReport]]
 
 SELF_TEST_COUNT = 50  # candidates compared per query
 CHUNK = 256  # histories encoded at once
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What the manifest says of the run; `cluster_maps` were trained with, in order."""
-
-    name: str
-    made_at: datetime
-    dataset: DatasetFacts
-    history_length: int
-    modalities: dict[str, int]
-    cluster_maps: list[dict[str, Any]]
-    run: dict[str, Any]
-    libraries: dict[str, str]
-    seed: int
-    added: Sequence[AddedFacts] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ def write_bundle(
 ) -> Manifest:
     """Complete a staged folder that holds the towers' files and `items.parquet` already."""
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
-    index, report = build(contents.vectors, tuning_queries(encoder, contents), facts.seed)
+    index, report = build(contents.vectors, tuning_queries(encoder, contents))
     build_id_table(contents.item_ids).save(folder, "item_ids")
     save_array(folder / "item_vectors.npy", contents.vectors)
     save_array(folder / "item_counts.npy", contents.counts)
@@ -96,17 +78,13 @@ def _manifest(
     folder: Path, contents: Contents, facts: RunFacts, report: IndexReport
 ) -> Manifest:
     return Manifest(
-        made_at=facts.made_at.isoformat(timespec="seconds"),
-        name=facts.name,
+        **{name: getattr(facts, name) for name in RunFacts.model_fields},
         items=len(contents.item_ids),
         width=contents.vectors.shape[1],
-        history_length=facts.history_length,
-        modalities=facts.modalities,
         item_ids_digest=digest_of(contents.item_ids),
         has_histories=contents.histories is not None,
         attributes=list(contents.metadata.names),
         filters=dict(contents.metadata.filter_counts),
-        dataset=facts.dataset,
         index=IndexFacts(
             factory=report.factory,
             nprobe=report.nprobe,
@@ -115,10 +93,6 @@ def _manifest(
             recall=report.recall,
             faiss_version=FAISS_VERSION,
         ),
-        cluster_maps=facts.cluster_maps,
-        run=facts.run,
-        added=list(facts.added),
-        libraries=facts.libraries,
         files=facts_of(folder),
     )
 
