@@ -37,6 +37,7 @@ KINDS = {
     "id_hashes": ("uint64", 1),
 }
 ARRAYS = tuple(KINDS)
+CLUSTER_FILES = (*(f"cluster_map.{name}.npy" for name in ARRAYS), "cluster_map.json")
 MOST_LEVEL_2 = 4_095  # so that a wrong number cannot ask for a huge table of cells
 
 

@@ -1,9 +1,17 @@
-"""Files that are whole or absent: atomic writes, digests, folders made durable."""
+"""Files that are whole or absent: atomic writes, digests, durable folders, JSON documents."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Closed(BaseModel):
+    """A JSON document that cannot change and has no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def write_json(path: Path, value: object) -> None:

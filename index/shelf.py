@@ -16,14 +16,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from index.bundle.manifest import MANIFEST, Closed
+from index.bundle.manifest import MANIFEST
 from index.errors import (
     BundleError,
     FaultyBundleError,
     NoBundleError,
     UnknownVersionError,
 )
-from index.fsio import sync_folder, sync_tree, write_json
+from index.fsio import Closed, sync_folder, sync_tree, write_json
 from index.version import VERSION_PATTERN, version_of
 
 STAGING_PREFIX = ".staging-"

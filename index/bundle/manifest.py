@@ -6,17 +6,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from index.ann.probing import ProbingPolicy
-from index.cluster_map import ARRAYS
+from index.cluster_map import CLUSTER_FILES
 from index.errors import FaultyBundleError
-from index.fsio import sha256_of, write_json
+from index.fsio import Closed, sha256_of, write_json
 from index.ids import files_of
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 
@@ -32,10 +30,9 @@ REQUIRED = (
     "user_encoder.onnx",
 )
 HISTORIES = (*files_of("user_ids"), "histories.offsets.npy", "histories.rows.npy")
-CLUSTERS = (*(f"cluster_map.{name}.npy" for name in ARRAYS), "cluster_map.json")
 OPTIONAL = (
     *HISTORIES,
-    *CLUSTERS,
+    *CLUSTER_FILES,
     *ATTRIBUTE_FILES,
     *FILTER_FILES,
     "item_encoder.onnx",
@@ -54,12 +51,6 @@ def _moment(told: str) -> str:
 
 
 Moment = Annotated[str, AfterValidator(_moment)]
-
-
-class Closed(BaseModel):
-    """A value that cannot change and has no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileFact(Closed):
@@ -156,7 +147,7 @@ def wanted_files(manifest: Manifest) -> set[str]:
     parts = (
         (REQUIRED, True),
         (HISTORIES, manifest.has_histories),
-        (CLUSTERS, bool(manifest.cluster_maps)),
+        (CLUSTER_FILES, bool(manifest.cluster_maps)),
         (ATTRIBUTE_FILES, bool(manifest.attributes)),
         (FILTER_FILES, any(manifest.filters.values())),
     )

@@ -11,13 +11,12 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from index.arrays import open_array
-from index.bundle.manifest import CLUSTERS, Closed
-from index.cluster_map import ARRAYS, KINDS, ClusterMap, Hashes
+from index.cluster_map import ARRAYS, CLUSTER_FILES, KINDS, ClusterMap, Hashes
 from index.errors import FaultyClusterMapError, ForeignClusterMapError
-from index.fsio import write_json
+from index.fsio import Closed, write_json
 
 CARD = "cluster_map.json"
-FILES = CLUSTERS
+FILES = CLUSTER_FILES
 LEAST_OVERLAP = 0.95
 
 Count = Annotated[int, Field(ge=1)]

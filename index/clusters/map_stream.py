@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from index.bundle.manifest import Closed
 from index.cluster_map import ARRAYS, KINDS, ClusterMap
 from index.clusters.files import ClusterMapCard, card_of
 from index.errors import FaultyClusterMapError
+from index.fsio import Closed
 
 PIECE_BYTES = 1 << 19
 MOST = 1 << 31  # of anything counted

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from pydantic import Field
 
-from index.bundle.manifest import Closed
 from index.cluster_map import ClusterMap
+from index.fsio import Closed
 
 VERSION_PATTERN = r"^[0-9a-f]{16}$"
 KEEP_S = 3_600.0  # how long a superseded map stays

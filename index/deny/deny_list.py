@@ -17,8 +17,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from index.bundle.manifest import Closed
 from index.errors import FaultyDenyListError, TooManyDeniedError
+from index.fsio import Closed
 
 MOST_ITEMS = 100_000
 ID_LENGTH = 512  # characters

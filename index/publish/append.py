@@ -14,9 +14,10 @@ import numpy as np
 
 from index.ann.tuning import TUNING_QUERIES, extend_item_index
 from index.arrays import Floats, Rows
-from index.bundle.manifest import CLUSTERS, AddedFacts, IndexFacts
+from index.bundle.manifest import AddedFacts, IndexFacts
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle.self_test import open_self_test
+from index.cluster_map import CLUSTER_FILES
 from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError
 from index.metadata import ItemMetadata
@@ -24,7 +25,7 @@ from index.publish.new_items import NewItems, Skip, extend_items_table, read_new
 from index.publish.writer import Contents, add_measures, write_bundle
 from index.shelf import Shelf
 
-CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTERS)
+CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTER_FILES)
 CHUNK = 4_096  # items encoded at once
 UNIT_TOLERANCE = 1e-3
 

@@ -13,8 +13,9 @@ import pytest
 
 from index.__main__ import main
 from index.ann.tuning import FLAT_LIMIT
-from index.bundle.manifest import CLUSTERS, HISTORIES, facts_of, write_manifest
+from index.bundle.manifest import HISTORIES, facts_of, write_manifest
 from index.bundle.reader import open_bundle
+from index.cluster_map import CLUSTER_FILES
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.shelf import Shelf
 from tests.conftest import ROOT
@@ -99,7 +100,7 @@ def test_everything_else_is_carried_over_unchanged(bundles, items, capsys):
     old = current(bundles)
     add(capsys, bundles, items)
     new = current(bundles)
-    for name in (*HISTORIES, *CLUSTERS, "user_encoder.onnx", "item_encoder.onnx"):
+    for name in (*HISTORIES, *CLUSTER_FILES, "user_encoder.onnx", "item_encoder.onnx"):
         assert new.manifest.files[name] == old.manifest.files[name], name
     assert np.array_equal(new.vectors[:ITEM_COUNT], old.vectors)
     assert np.array_equal(new.counts, [*old.counts, *[0] * 6])
