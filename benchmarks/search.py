@@ -23,10 +23,10 @@ from tabulate import tabulate
 from benchmarks.gaussian_shop import Shop, id_of, make_bundle, make_histories, make_shop
 from index.ann.probing import slack
 from index.arrays import Floats, Rows
+from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
 from index.retriever import Prepared, Question, Retriever
 from index.searching.question import Filter
-from index.searching.row_set import RowSet
 from index.shelf import Shelf
 
 COUNT = 100

@@ -6,6 +6,7 @@ import numpy as np
 
 from index.ann.probing import LIMITS, Limits
 from index.arrays import Floats, Rows
+from index.bitmap import RowSet
 from index.bundle.reader import Bundle
 from index.errors import UnknownItemError
 from index.searching.popular import Popular
@@ -17,7 +18,6 @@ from index.searching.question import (
     Question,
     SimilarQuestion,
 )
-from index.searching.row_set import RowSet
 from index.searching.scope import NO_ROWS, Key, Scope
 from index.searching.scopes import Scopes
 from index.searching.search import Ask, Search

@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeVar, cast
 
 import orjson
 
+from index.bitmap import RowSet
 from index.metadata import Attributes
 from index.retriever import Answer, Prepared, Question, SimilarQuestion
-from index.searching.row_set import RowSet
 from service.bodies import json_bytes
 from service.composing import compose, spoken
 from service.filtering import filter_of

@@ -8,7 +8,7 @@ from typing import Generic
 
 from starlette.requests import Request
 
-from index.searching.row_set import RowSet
+from index.bitmap import RowSet
 from service.admission import Admission
 from service.answering import Given, One, Prepare, give, prepare_users, written
 from service.company import Company, Waiting

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.ann.probing import CoarseCentroids, ProbingPolicy, SearchEffort
 from index.arrays import Floats, Rows
-from index.searching.row_set import RowSet
+from index.bitmap import RowSet
 
 CHUNK = 8_192  # vectors added at once
 BLOCK_BYTES = 1 << 24  # written at once

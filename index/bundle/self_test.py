@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from index.ann.index import ItemIndex
+from index.ann.rescore import exact_scores
 from index.arrays import Floats, Rows
 from index.encoders import UserEncoder, padded
-from index.searching.scores import exact_scores
 
 TOLERANCE = 1e-4  # other CPUs round otherwise
 

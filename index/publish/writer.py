@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.index import FAISS_VERSION, ItemIndex
+from index.ann.rescore import best_by, exact_scores
 from index.ann.tuning import IndexReport, build_item_index
 from index.arrays import Floats, Rows, save_array
 from index.bundle.manifest import (
@@ -24,7 +25,6 @@ from index.bundle.self_test import SelfTest
 from index.encoders import UserEncoder
 from index.ids import build_id_table, digest_of
 from index.metadata import NO_METADATA, ItemMetadata
-from index.searching.scores import best_by, exact_scores
 
 BuildIndex = Callable[[Floats, Floats], tuple[ItemIndex, IndexReport]]
 

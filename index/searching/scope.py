@@ -6,8 +6,8 @@ import numpy as np
 
 from index.ann.index import ItemIndex
 from index.arrays import Rows
+from index.bitmap import RowSet
 from index.metadata import Filters
-from index.searching.row_set import RowSet
 
 Key = tuple[tuple[int, ...], ...]  # for each attribute, the lists of its values, ascending
 

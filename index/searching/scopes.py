@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from index.ann.probing import Limits
 from index.arrays import Rows
+from index.bitmap import RowSet
 from index.bundle.reader import Bundle
 from index.errors import UnknownAttributeError
 from index.searching.question import Filter
-from index.searching.row_set import RowSet
 from index.searching.scope import NO_ROWS, Key, Scope, scope_of
 
 WIDE_SHARE = 0.7  # of the items: what keeps more is searched in the whole index

@@ -23,10 +23,10 @@ from index.ann.probing import (
     effort_for,
     slack,
 )
+from index.ann.rescore import Found, best_by, best_of, best_of_each
 from index.arrays import Floats, Rows
-from index.searching.row_set import RowSet
+from index.bitmap import RowSet
 from index.searching.scope import Scope
-from index.searching.scores import Found, best_by, best_of, best_of_each
 
 MARKS = 1 << 16  # by which excluded rows are told from others, a few of those in error
 DEEPER = (4, math.inf)  # times, where too few were found

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
 from index.deny.deny_list import DenyList
 from index.retriever import Question, Retriever
-from index.searching.row_set import RowSet
 
 WARM_COUNT = 100  # candidates of a question asked to warm up
 WARM_QUESTIONS = 8

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from index.bitmap import RowSet
 from index.bundle.reader import Bundle
 from index.deny.follower import DenyFollower
 from index.errors import FaultsError, NoBundleError
-from index.searching.row_set import RowSet
 from index.shelf import Pointer
 from index.stores.looks import Looks
 from service.live.attempt import Attempt, attempt_at, reasons_of

@@ -11,6 +11,7 @@ from index.ann.probing import (
     effort_for,
     slack,
 )
+from index.ann.rescore import best_by, best_of_each
 from index.ann.tuning import (
     FLAT_LIMIT,
     Benchmark,
@@ -18,8 +19,7 @@ from index.ann.tuning import (
     fit_policy,
     list_count,
 )
-from index.searching.row_set import RowSet
-from index.searching.scores import best_by, best_of_each
+from index.bitmap import RowSet
 from index.searching.search import Ask, Search, known
 from tests.handmade import item_vectors
 

@@ -7,9 +7,9 @@ import pytest
 
 from index.ann.index import ItemIndex
 from index.ann.probing import LIMITS
+from index.bitmap import RowSet
 from index.bundle.reader import open_bundle
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.row_set import RowSet
 from index.searching.scope import Scope
 from index.searching.search import Ask, Search
 from tests.handmade import publish_handmade

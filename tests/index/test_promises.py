@@ -8,10 +8,10 @@ from hypothesis import given, settings, strategies as st
 
 from index.ann.index import ItemIndex
 from index.ann.probing import Limits, ProbingPolicy
+from index.bitmap import RowSet
 from index.bundle.reader import open_bundle
 from index.errors import UnknownAttributeError
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.row_set import RowSet
 from index.searching.search import drop_excluded
 from index.shelf import Shelf
 from tests.handmade import mean_query, publish_handmade

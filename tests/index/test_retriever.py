@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from index.bitmap import RowSet
 from index.errors import UnknownItemError
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.row_set import RowSet
 from tests.handmade import ITEM_COUNT, item_vectors, mean_query
 
 CLOSE = 1e-5  # scores this near may change places

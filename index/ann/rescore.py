@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Floats, Rows
-from index.searching.row_set import RowSet
+from index.bitmap import RowSet
 
 CHUNK = 8_192  # vectors gathered at once
 SLICE = 65_536  # vectors read at once where they stand

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from index.searching.row_set import RowSet
+from index.bitmap import RowSet
 
 COUNTS = st.integers(1, 300)
 
