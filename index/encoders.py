@@ -1,4 +1,4 @@
-"""The two towers, frozen: ONNX graphs in, vectors out. The one door to onnxruntime.
+"""The exported towers: ONNX graphs that encode. The one module that imports onnxruntime.
 
 One thread per session: a query takes microseconds, spinning threads would cost more.
 """
@@ -34,10 +34,11 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 
 
 class UserEncoder:
-    """The user tower: what a history of item vectors asks for.
+    """The user tower: a query vector from a history of item vectors.
 
-    width       of item vectors and of queries
-    max_length  the newest items of a history that it reads
+    Attributes:
+        width: Of item vectors and of queries.
+        max_length: How many of a history's newest items it reads.
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
@@ -51,19 +52,25 @@ class UserEncoder:
     def encode(self, history_vectors: Floats, mask: NDArray[np.bool_]) -> Floats:
         """Encode a padded batch.
 
-        history_vectors  [batch, length, dim]  newest at position 0, padded on the right
-        mask             [batch, length]       True where there is an item
-        returns          [batch, dim]          unit rows
+        Args:
+            history_vectors: [batch, length, dim] newest at position 0, padded on the right.
+            mask: [batch, length] True where there is an item.
+
+        Returns:
+            [batch, dim], unit norm.
         """
         feed = {"history_vectors": history_vectors, "mask": mask}
         return np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
 
     def encode_histories(self, vectors: Floats, histories: Sequence[Rows]) -> Floats:
-        """Encode histories given as item rows, oldest first; the newest `max_length` are read.
+        """Encode histories of item rows, oldest first; the newest `max_length` are read.
 
-        vectors    [items, dim]  item vectors
-        histories  one array of rows per user, none empty
-        returns    [len(histories), dim]
+        Args:
+            vectors: [items, dim] item vectors.
+            histories: One array of rows per user, none empty.
+
+        Returns:
+            [len(histories), dim], unit norm.
         """
         newest_first = [history[::-1][: self.max_length] for history in histories]
         rows, mask = padded(newest_first)
@@ -84,32 +91,34 @@ def padded(arrays: Sequence[Rows]) -> tuple[Rows, NDArray[np.bool_]]:
 class ItemEncoder:
     """The item tower's content path: the vector of an item that training has never seen.
 
-    widths  modality -> numbers per raw row, in the order of the graph
-    width   of item vectors
+    Attributes:
+        widths: modality -> numbers per raw row, in the order of the graph.
+        width: Of item vectors.
     """
 
     def __init__(self, path: Path) -> None:
         self._session = open_session(path)
-        inputs = [one.name for one in self._session.get_inputs()]
-        self.modalities = [
-            name.removeprefix(MODALITY_PREFIX)
-            for name in inputs
-            if name.startswith(MODALITY_PREFIX)
-        ]
-        shapes = {one.name: one.shape for one in self._session.get_inputs()}
         self.widths = {
-            name: int(shapes[MODALITY_PREFIX + name][-1]) for name in self.modalities
+            one.name.removeprefix(MODALITY_PREFIX): int(one.shape[-1])
+            for one in self._session.get_inputs()
+            if one.name.startswith(MODALITY_PREFIX)
         }
+        self.modalities = list(self.widths)
         self.width = int(self._session.get_outputs()[0].shape[-1])
 
     def encode(self, features: Mapping[str, Floats], count: int) -> Floats:
         """Encode new items from their raw features.
 
-        features  name -> [count, width of that modality]; a row of NaN or of zeros, or a
-                  modality left out, counts as missing
-        returns   [count, dim]  unit rows
+        Args:
+            features: name -> [count, width of that modality]; a row of NaN or of zeros, or a
+                modality left out, counts as missing.
+            count: Number of items.
 
-        Raises ValueError if a modality is not one that the tower knows.
+        Returns:
+            [count, dim], unit norm.
+
+        Raises:
+            ValueError: A modality is not one that the tower knows.
         """
         unknown = sorted(set(features) - set(self.modalities))
         if unknown:

@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.arrays import Floats, Rows
-from index.ingest.tables import Findings, Source, encode_ids, open_source, quoted
+from index.ingest.tables import (
+    Findings,
+    Source,
+    encode_ids,
+    is_list,
+    open_source,
+    quoted,
+    table_paths,
+)
 
 PREFIX = "features_"
 
@@ -36,7 +44,7 @@ def read_items(folder: Path, findings: Findings) -> Items | None:
     Without an items table, the rows of features_<modality>.npy are the items "0", "1" ...
     """
     blocks = read_arrays(folder, findings)
-    has_table = any((folder / name).exists() for name in ("items.parquet", "items.csv"))
+    has_table = any(path.exists() for path in table_paths(folder, "items"))
     if blocks and not has_table:
         ids = [str(row) for row in range(len(blocks[0].values))]
         findings.notes.append(f"no items table: item ids are the rows of {blocks[0].place}")
@@ -101,9 +109,8 @@ class Block:
 
 def is_feature(kind: pa.DataType) -> bool:
     """Tell whether a column of this type holds features: a list of floats in each row."""
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    is_list = is_list or pa.types.is_fixed_size_list(kind)
-    return bool(is_list and pa.types.is_floating(kind.value_type))
+    is_any_list = is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(is_any_list and pa.types.is_floating(kind.value_type))
 
 
 def read_arrays(folder: Path, findings: Findings) -> list[Block]:

@@ -100,15 +100,13 @@ def open_source(
 
     A missing column is told too, but the source is returned.
     """
-    paths = [
-        path for path in (folder / f"{stem}.parquet", folder / f"{stem}.csv") if path.exists()
-    ]
+    paths = [path for path in table_paths(folder, stem) if path.exists()]
     if len(paths) != 1:
         findings.faults.append(_not_one(folder, stem, len(paths)))
         return None
     path = paths[0]
     try:
-        source = Source(path, _read(path))
+        source = Source(path, read_table(path))
     except (OSError, ValueError, pa.ArrowException, csv.Error) as error:
         said = " ".join(str(error).split())
         findings.faults.append(
@@ -118,6 +116,11 @@ def open_source(
         return None
     findings.faults.extend(_header_faults(source, columns))
     return source
+
+
+def table_paths(folder: Path, stem: str) -> list[Path]:
+    """Return where a table may be."""
+    return [folder / f"{stem}.parquet", folder / f"{stem}.csv"]
 
 
 def encode_ids(source: Source, column: str, findings: Findings) -> Ids | None:
@@ -159,7 +162,7 @@ def rows_where(mask: Any) -> NDArray[np.int64]:  # noqa: ANN401  pyarrow publish
     return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
 
 
-def _read(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
     """Read a whole file; of a CSV every column is text, "NA" and "007" are what they are."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
@@ -239,21 +242,12 @@ def column_of(values: pa.ChunkedArray) -> Column:
         array = pc.list_flatten(array)
     coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     texts = [_text_of(value) for value in coded.dictionary.to_pylist()]
-    places = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    kept = [place for place, text in enumerate(texts) if text]
-    return _kept(texts, kept, owners.astype(np.int32), places)
-
-
-def _kept(texts: Sequence[str], kept: Sequence[int], owners: Rows, places: Rows) -> Column:
-    """Leave out the values that are none, and put others of equal text together."""
-    values = list(dict.fromkeys(texts[place] for place in kept))
-    new_place = {text: place for place, text in enumerate(values)}
-    moved = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last: of null
-    for place in kept:
-        moved[place] = new_place[texts[place]]
-    places = moved[places]
+    distinct = list(dict.fromkeys(text for text in texts if text))  # two values may read alike
+    place_of = {text: place for place, text in enumerate(distinct)}
+    moved = np.array([*(place_of.get(text, -1) for text in texts), -1], dtype=np.int32)
+    places = moved[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)]
     has_any = places >= 0
-    return Column(values, owners[has_any], places[has_any])
+    return Column(distinct, owners[has_any].astype(np.int32), places[has_any])
 
 
 def is_filterable(kind: pa.DataType) -> bool:
@@ -264,12 +258,10 @@ def is_filterable(kind: pa.DataType) -> bool:
 
 
 def is_tellable(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type can be written as JSON."""
-    return not (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
+    """Return whether a column of this type can be written as JSON."""
+    types = pa.types
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
+    return not any(is_kind(kind) for is_kind in tests)
 
 
 def is_text(kind: pa.DataType) -> bool:

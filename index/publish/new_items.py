@@ -23,6 +23,7 @@ from index.ingest.tables import (
     is_text,
     item_metadata,
     quoted,
+    read_table,
     undictionaried,
 )
 from index.metadata import ItemMetadata
@@ -189,8 +190,7 @@ def _cast(table: pa.Table, field: pa.Field, findings: Findings) -> pa.Table:
 
 def _published(path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
-            return file.read().replace_schema_metadata(None)
+        return read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise FaultyBundleError(
             f"bundle {path.parent}", [f"{path.name}: cannot be read ({error})"]
