@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from index.ann.index import ItemIndex, Neighbours
 from index.ann.probing import (
     LIMITS,
+    MAX_FILTER_DEPTH,
     NEARLY_ALL,
     TUNED_COUNT,
     Limits,
@@ -157,7 +158,10 @@ class Search:
             index = scope.narrow or index
             if share < NEARLY_ALL and not scope.is_filled:  # else dropping is cheaper
                 allowed = scope.allowed
-        return Way(index, self._effort(index, count, share), allowed)
+        effort = self._effort(index, count, share)
+        if index is self.index and allowed is not None:  # how evenly it leaves out is not known
+            effort = effort.times(MAX_FILTER_DEPTH)
+        return Way(index, effort, allowed)
 
     def _effort(self, index: ItemIndex, count: int, share: float) -> SearchEffort:
         return effort_for(count, share, index.rows_per_list, self.limits)
