@@ -290,6 +290,23 @@ def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
     assert np.mean(shares) >= 0.95
 
 
+@pytest.mark.parametrize("kind", ["at random", "whole clumps"])
+def test_an_index_weighted_by_most_rows_finds_the_best_of_them(clustered, approximate, kind):
+    (vectors, queries), (index, _) = clustered, approximate
+    drawn = np.random.default_rng(1).random(CLUSTERED_COUNT if kind == "at random" else CENTRES)
+    kept = drawn if kind == "at random" else drawn[np.arange(CLUSTERED_COUNT) % CENTRES]
+    rows = np.flatnonzero(kept < 0.8).astype(np.int32)
+    weighted = index.reweighted(rows, index.lists_of_rows())
+    eligible = RowSet.from_rows(rows, CLUSTERED_COUNT)
+    effort = effort_for(100, len(rows) / CLUSTERED_COUNT, weighted.rows_per_list)
+    found = weighted.search(queries, 100 + slack(100), effort, eligible).rows
+    assert np.isin(found[found >= 0], rows).all()
+    best = best_of_each(vectors, queries, found, [100] * len(queries))
+    truth = [rows[np.argsort(-(vectors[rows] @ query))[:100]] for query in queries]
+    pairs = zip(truth, best, strict=True)
+    assert np.mean([np.isin(one, own).mean() for one, (own, _) in pairs]) >= 0.95
+
+
 def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, approximate):
     (vectors, _), (index, _) = clustered, approximate
     lists = index.lists_of_rows()
