@@ -65,8 +65,12 @@ class IndexFacts(Closed):
 
     factory: str
     nprobe: int | None = Field(ge=1)
-    reaches: dict[Depth, Reach] = Field(max_length=16, description="see ProbingPolicy")
-    steepnesses: dict[Depth, Steepness] = Field(max_length=16, description="of the same depths")
+    reaches: dict[Depth, Reach] = Field(
+        max_length=16, description="how dense results must be in a list to probe it, by depth"
+    )
+    steepnesses: dict[Depth, Steepness] = Field(
+        max_length=16, description="how fast density grows with the centroid's score, by depth"
+    )
     recall: dict[int, float]
     faiss_version: str
 
