@@ -54,10 +54,12 @@ bench: $(VENV)/demo.stamp  ## what searching and answering cost, 10,000 to a mil
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.serving --work $(WORK)
 
 bench-quality: $(VENV)/demo.stamp  ## compare all methods; hours, in as many sittings as you like: HOURS=, WORKERS=, TEST_DATA=
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m trainer compare --plan benchmarks/plans/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+	$(PIP_INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --plan benchmarks/plans/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 bench-quality-quick: $(VENV)/demo.stamp  ## the same with one seed and few methods, about 20 minutes
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m trainer compare --plan benchmarks/plans/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+	$(PIP_INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --plan benchmarks/plans/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 openapi: $(VENV)/dev.stamp  ## write docs/openapi.json
 	$(VENV)/bin/python -m service.describe > docs/openapi.json

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
+from benchmarks.compare.subset import Subset, load_subset
+from benchmarks.compare.trial import NoCheckpoint, measure_towers
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
-from trainer.comparison.cell import NoCheckpoint, measure_towers
-from trainer.comparison.cut import Cut, load_cut
 from trainer.config import check_config
 from trainer.course import fresh_towers, prepare
 from trainer.esans.clusters import fit_cluster_map
@@ -257,10 +257,10 @@ def _codes_of(context: Context, count: int, code_count: int) -> NDArray[np.int64
     return codes
 
 
-def measure(trial: Trial, cut: Cut, seed: int) -> list[float | str | None]:
+def measure(trial: Trial, subset: Subset, seed: int) -> list[float | str | None]:
     """Train with an idea, everything else at its default; return the figures told."""
     values = {"seed": seed, "clusters": trial.clusters, "training": {"device": "cpu"}}
-    config, data = check_config(values, "the trial"), load_cut(cut)
+    config, data = check_config(values, "the trial"), load_subset(subset)
     course = prepare(data, config)
     clusters = fit_cluster_map(data, config.clusters, seed, datetime.now(UTC))
     trained = train(
@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--ideas", nargs="+", choices=TRIALS, default=list(TRIALS))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    cut = Cut(asked.data, asked.limit, "auto", 0)
+    subset = Subset(asked.data, asked.limit, "auto", 0)
     lines = []
     for name in asked.ideas:
         with (
@@ -292,7 +292,7 @@ def main() -> None:
             contextlib.redirect_stderr(nowhere),
             contextlib.redirect_stdout(nowhere),
         ):
-            lines.append([name, *measure(TRIALS[name], cut, asked.seed)])
+            lines.append([name, *measure(TRIALS[name], subset, asked.seed)])
         print(lines[-1], file=sys.stderr, flush=True)
     titles = ["idea", "best epoch", *(name.replace("_recall", "") for name in TOLD)]
     print(tabulate(lines, titles, floatfmt=".4f", tablefmt="pipe"))

@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from index.errors import ConfigError, EsansError
+from index.errors import EsansError
 from index.shelf import Shelf
-from trainer.comparison.usage import describe as describe_comparison
 from trainer.esans.usage import describe as describe_clusters
 from trainer.options import add_config, add_store, config_of, open_store, url_of
 from trainer.report.usage import describe as describe_report
@@ -45,10 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     mapped = commands.add_parser("clusters", help="make, describe and publish a cluster map")
     describe_clusters(mapped)
     mapped.set_defaults(run=clusters)
-    comparison = commands.add_parser("compare", help="samplers over seeds and datasets")
-    describe_comparison(comparison)
-    comparison.set_defaults(run=compare)
-    drawn = commands.add_parser("report", help="draw a run or a comparison, as one HTML file")
+    drawn = commands.add_parser("report", help="draw a published run, as one HTML file")
     describe_report(drawn)
     drawn.set_defaults(run=report)
     explained = commands.add_parser("config", help="print every setting with its meaning")
@@ -112,13 +108,6 @@ def clusters(parsed: argparse.Namespace) -> None:
     print(make_or_open(parsed))
 
 
-def compare(parsed: argparse.Namespace) -> None:
-    """Run what a plan lacks, write the tables."""
-    from trainer.comparison.command import compare as run_comparison
-
-    print(run_comparison(parsed))
-
-
 def run(parsed: argparse.Namespace) -> None:
     """Train and publish, unless there is nothing to do."""
     if parsed.skip == "if-any" and Shelf(parsed.bundles).pointer():
@@ -149,15 +138,10 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def report(parsed: argparse.Namespace) -> None:
-    """Write the report of a run or of a comparison."""
-    from trainer.report.command import write_comparison_report, write_run_report
+    """Write the report of a run."""
+    from trainer.report.command import write_run_report
 
-    if parsed.comparison is None:
-        write_run_report(parsed.bundles, parsed.version, parsed.out)
-    elif parsed.version is None:
-        write_comparison_report(parsed.comparison, parsed.out)
-    else:
-        raise ConfigError("--version: names a bundle, expected with --bundles; leave it out")
+    write_run_report(parsed.bundles, parsed.version, parsed.out)
     print(f"wrote {parsed.out}; open it in a browser, it needs no network")
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from index.files import write_json
+from index.fsio import write_json
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):

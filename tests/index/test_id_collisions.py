@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from index.id_table import build_id_table
+from index.ids import build_id_table
 
 KNOWN, STRANGER = "familiar", "stranger"  # of one length
 

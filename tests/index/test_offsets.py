@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from index.bundle import open_bundle
+from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
 
 

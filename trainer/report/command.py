@@ -6,7 +6,6 @@ from index.bundle.manifest import MANIFEST
 from index.bundle.reader import open_bundle
 from index.errors import ConfigError
 from index.shelf import Shelf
-from trainer.report.comparison_report import report_of_comparison
 from trainer.report.run_report import report_of_run
 
 
@@ -19,15 +18,6 @@ def write_run_report(bundles: Path, version: str | None, out: Path) -> None:
     shelf = Shelf(bundles)
     folder = shelf.current() if version is None else shelf.path_of(version)
     write(report_of_run(open_bundle(folder)), out)
-
-
-def write_comparison_report(folder: Path, out: Path) -> None:
-    """Write the report of a folder that `compare` made.
-
-    Raises ConfigError if it holds no comparison, or `out` is no place for it.
-    """
-    refuse_unfit_place(out)
-    write(report_of_comparison(folder), out)
 
 
 def refuse_unfit_place(out: Path) -> None:

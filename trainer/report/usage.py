@@ -4,19 +4,17 @@ import argparse
 from pathlib import Path
 
 ABOUT = """\
-Draw a published run, or the folder of a comparison, as one HTML file that needs no network.
+Draw a published run as one HTML file that needs no network.
 
-example: python -m trainer report --bundles bundles/
-example: python -m trainer report --comparison results/ --out results.html"""
+example: python -m trainer report --bundles bundles/"""
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its options."""
     parser.description = ABOUT
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundles", type=Path, metavar="DIR", help="where a run was published")
-    source.add_argument("--comparison", type=Path, metavar="DIR", help="what `compare` made")
+    told = "where a run was published"
+    parser.add_argument("--bundles", type=Path, required=True, metavar="DIR", help=told)
     parser.add_argument("--version", metavar="VERSION", help="of the bundle; default: current")
     parser.add_argument(
         "--out",

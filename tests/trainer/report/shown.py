@@ -1,4 +1,4 @@
-"""A bundle to draw, made by hand, and a comparison's table; nothing is trained."""
+"""A bundle to draw, made by hand; nothing is trained."""
 
 import numpy as np
 import pyarrow as pa
@@ -91,29 +91,3 @@ def publish_whole(bundles):
             "Genre": ["red|old" if row % 2 else "blue" for row in range(COUNT)],
         },
     )
-
-
-def line(method, recall, *, dataset="shop", budget=512.0, seeds=5.0, **further):
-    """One line of a comparison's table."""
-    return {
-        "dataset": dataset,
-        "method": method,
-        "kind": "esans" if method.startswith("esans") else "fixed list",
-        "budget": budget,
-        "temperature": 0.07,
-        "seeds": seeds,
-        "seeds_wanted": 5.0,
-        "recall@50": recall,
-        "recall@200": recall + 0.2,
-        "recall@50_spread": 0.01 if seeds > 1 else None,
-        **further,
-    }
-
-
-def write_table(folder, lines):
-    """Write lines as `compare` does: the columns of all together, null where one has none."""
-    names = list(dict.fromkeys(name for one in lines for name in one))
-    columns = {name: [one.get(name) for one in lines] for name in names}
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), folder / "table.parquet")
-    return folder

@@ -43,11 +43,6 @@ def test_an_unknown_version_is_told_with_those_there_are(bundles, tmp_path, caps
     assert "holds no bundle 'never'" in told
 
 
-def test_a_version_of_a_comparison_is_refused(tmp_path, capsys):
-    told = refused(capsys, "--comparison", tmp_path, "--version", "one")
-    assert "--version: names a bundle" in told
-
-
 def test_a_place_that_cannot_be_written_is_told(bundles, tmp_path, capsys):
     assert "is a folder" in refused(capsys, "--bundles", bundles, "--out", tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")

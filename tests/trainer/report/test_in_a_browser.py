@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.trainer.report.shown import MARKUP, line, publish_whole, write_table
+from tests.trainer.report.shown import MARKUP, publish_whole
 from trainer.__main__ import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -34,17 +34,3 @@ def test_a_browser_draws_every_figure_of_a_run(tmp_path):
     assert dom.count("<script") == 5  # those that draw, and none from a title
     assert MARKUP not in dom
     assert set(re.findall(r'data-title="([^"]*)"', dom)) == BUTTONS
-
-
-def test_a_browser_draws_every_figure_of_a_comparison(tmp_path):
-    folder = write_table(
-        tmp_path / "compared",
-        [
-            line("uniform", 0.3, budget=256.0, negative_score=0.1, seconds_per_step=0.1),
-            line("uniform", 0.35, negative_score=0.2, seconds_per_step=0.1),
-            line("esans", 0.4, negative_score=0.3, seconds_per_step=0.1),
-        ],
-    )
-    out = tmp_path / "report.html"
-    assert main(["report", "--comparison", str(folder), "--out", str(out)]) == 0
-    assert drawn(out, tmp_path / "profile").count('class="plot-container') == 4

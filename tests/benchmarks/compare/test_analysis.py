@@ -1,9 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from trainer.comparison.rivals import best_baseline, compare_all, fixed_list_of
-from trainer.comparison.significance import resampled_means
-from trainer.comparison.summary import Line, average, figures_of
+from benchmarks.compare.analysis import average, best_baseline, compare, fixed_list_of
+from benchmarks.compare.significance import resampled_means
 
 CASES = 400
 
@@ -11,46 +11,60 @@ CASES = 400
 def line(method, validation, *, kind="fixed list", budget=None, found=100, dataset="a"):
     """A finished line whose method finds the item of the first `found` of 400 users."""
     hits = (np.arange(CASES) < found).astype(float)
-    return Line(
-        dataset=dataset,
-        method=method,
-        kind=kind,
-        budget=budget,
-        temperature=0.1,
-        seeds=(0, 1),
-        wanted_count=2,
-        figures={"validation_recall@50": validation, "recall@50": float(hits.mean())},
-        recalls={50: resampled_means(hits), 200: resampled_means(hits)},
-    )
+    return {
+        "dataset": dataset,
+        "method": method,
+        "kind": kind,
+        "budget": budget,
+        "temperature": 0.1,
+        "seeds": 2,
+        "seeds_wanted": 2,
+        "validation_recall@50": validation,
+        "recall@50": float(hits.mean()),
+        "recalls": {50: resampled_means(hits), 200: resampled_means(hits)},
+    }
+
+
+def frame(*lines):
+    return pd.DataFrame(lines).astype({"budget": float})
+
+
+def columns_of(*lines):
+    """What each line is told beside its figures; nothing where a value is left out."""
+    columns = compare(frame(*lines), 512)
+    return [row.dropna().to_dict() for _, row in columns.iterrows()]
 
 
 def test_the_best_baseline_is_chosen_on_validation_and_not_on_test():
     lines = [line("plain", 0.3, found=10), line("lucky", 0.2, found=300)]
-    assert best_baseline(lines, 512).method == "plain"
+    assert best_baseline(frame(*lines), 512).method == "plain"
 
 
 def test_esans_and_its_ablations_are_no_baselines_and_an_unfinished_one_is_none():
     lines = [line("plain", 0.1), line("ours", 0.9, kind="esans")]
     lines.append(line("part", 0.8, kind="ablation"))
-    assert best_baseline(lines, 512).method == "plain"
-    assert best_baseline(lines[1:], 512) is None
+    assert best_baseline(frame(*lines), 512).method == "plain"
+    assert best_baseline(frame(*lines[1:]), 512) is None
 
 
 def test_a_rival_may_not_encode_more_than_the_method_does():
     lines = [line("uniform", 0.3, budget=8), line("uniform", 0.5, budget=512)]
     lines.append(line("in-batch", 0.2))
-    assert best_baseline(lines, 8).budget == 8
-    assert best_baseline(lines, 512).budget == 512
-    assert best_baseline(lines, 1).method == "in-batch"  # it encodes none
+    assert best_baseline(frame(*lines), 8).budget == 8
+    assert best_baseline(frame(*lines), 512).budget == 512
+    assert best_baseline(frame(*lines), 1).method == "in-batch"  # it encodes none
 
 
 def test_the_fixed_list_counts_only_when_all_of_it_is_there():
     lines = [line("in-batch", 0.2), line("uniform", 0.3, budget=8)]
     lines += [line("uniform", 0.3, budget=512), line("mix", 0.9, kind="baseline")]
-    fixed = fixed_list_of(lines, 512)
-    assert [(one.method, one.budget) for one in fixed] == [("in-batch", None), ("uniform", 512)]
-    undone = Line("a", "dynamic", "fixed list", 512, None, (), 2, {}, {})
-    assert fixed_list_of([*lines, undone], 512) == []
+    fixed = fixed_list_of(frame(*lines), 512).fillna({"budget": 0})
+    assert list(zip(fixed.method, fixed.budget, strict=True)) == [
+        ("in-batch", 0),
+        ("uniform", 512),
+    ]
+    undone = line("dynamic", None, budget=512) | {"seeds": 0, "recalls": {}}
+    assert fixed_list_of(frame(*lines, undone), 512).empty
 
 
 def test_each_line_is_compared_with_the_rivals_of_its_own_dataset():
@@ -59,7 +73,7 @@ def test_each_line_is_compared_with_the_rivals_of_its_own_dataset():
         line("in-batch", 0.2, found=200, dataset="b"),
         line("ours", 0.9, kind="esans", found=210, dataset="b"),
     ]
-    columns = compare_all(lines, 512)
+    columns = columns_of(*lines)
     assert columns[1]["best_baseline"] == "in-batch"
     assert columns[1]["recall@50_over_best_baseline"] == pytest.approx(0.2)
     assert columns[3]["recall@50_over_best_baseline"] == pytest.approx(0.05)
@@ -74,7 +88,7 @@ def test_p_is_adjusted_over_the_datasets_of_one_method():
         line("in-batch", 0.2, found=200, dataset="b"),
         line("ours", 0.9, kind="esans", found=205, dataset="b"),
     ]
-    columns = compare_all(lines, 512)
+    columns = columns_of(*lines)
     name = "recall@50_over_best_baseline_p"
     strong, weak = columns[1], columns[3]
     assert strong[name] < weak[name]
@@ -83,20 +97,20 @@ def test_p_is_adjusted_over_the_datasets_of_one_method():
 
 
 def test_without_resamples_there_are_means_and_no_differences():
-    bare = Line("a", "ours", "esans", None, 0.1, (0,), 1, {"recall@50": 0.5}, {})
-    columns = compare_all([line("in-batch", 0.2), bare], 512)
+    bare = line("ours", None, kind="esans") | {"seeds": 1, "recall@50": 0.5, "recalls": {}}
+    columns = columns_of(line("in-batch", 0.2), bare)
     assert columns[1] == {"best_baseline": "in-batch"}
 
 
 def test_a_mean_is_over_all_runs_and_a_spread_needs_two():
     runs = [{"recall@50": 0.2, "health_of": "drawn"}, {"recall@50": 0.4, "health_of": "drawn"}]
-    found = average(runs)
+    found = average(pd.DataFrame(runs))
     assert found["recall@50"] == pytest.approx(0.3)
     assert found["recall@50_spread"] == pytest.approx(0.2 / 2**0.5)
     assert found["health_of"] == "drawn"
-    assert average(runs[:1]) == runs[0]
-    assert average([{"x": 1.0}, {"x": None}])["x"] is None
-    assert average([]) == {}
+    assert average(pd.DataFrame(runs[:1])) == runs[0]
+    assert np.isnan(average(pd.DataFrame([{"x": 1.0}, {"x": None}]))["x"])
+    assert average(pd.DataFrame([])) == {}
 
 
 def test_what_a_method_costs_is_that_of_its_first_seed():
@@ -104,8 +118,7 @@ def test_what_a_method_costs_is_that_of_its_first_seed():
         {"recall@50": 0.2, "seconds_per_step": 0.03, "cpu_seconds": 60.0},
         {"recall@50": 0.4, "seconds_per_step": 0.90, "cpu_seconds": 10.0},
     ]
-    figures = figures_of(runs)
+    figures = average(pd.DataFrame(runs))
     assert figures["recall@50"] == pytest.approx(0.3)
     assert (figures["seconds_per_step"], figures["cpu_seconds"]) == (0.03, 60.0)
     assert not {"seconds_per_step_spread", "cpu_seconds_spread"} & set(figures)
-    assert figures_of([]) == {}

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from benchmarks.compare.monitor import SamplerMonitor
 from tests.trainer.worlds import as_histories, context_for
-from trainer.comparison.health import Watched
 from trainer.known import known_positives
 from trainer.samplers.interface import Negatives
 
@@ -10,9 +10,9 @@ from trainer.samplers.interface import Negatives
 TAKEN, HELD_OUT = [[0], [1]], [[2], [3]]
 
 
-def watched(sampler, every=1, steps_per_epoch=2):
+def monitored(sampler, every=1, steps_per_epoch=2):
     known = known_positives(as_histories(HELD_OUT), 6, torch.device("cpu"))
-    return Watched(sampler, known, steps_per_epoch, every)
+    return SamplerMonitor(sampler, known, steps_per_epoch, every)
 
 
 def context(step=0):
@@ -32,7 +32,7 @@ def shared(*rows):
 
 
 def test_held_out_positives_are_counted_among_the_unmasked_draws():
-    sampler = watched(shared(0, 2, 3, 4))
+    sampler = monitored(shared(0, 2, 3, 4))
     sampler(context())
     # user 0: 0 is known; of 2, 3, 4 the 2 is held out. user 1: of 0, 2, 3, 4 the 3 is.
     figures = sampler.figures()
@@ -43,7 +43,7 @@ def test_held_out_positives_are_counted_among_the_unmasked_draws():
 
 def test_the_score_is_the_mean_over_the_unmasked_draws():
     step = context()
-    sampler = watched(shared(0, 4))
+    sampler = monitored(shared(0, 4))
     drawn = sampler(step)
     scores = step.queries @ drawn.vectors.T
     wanted = (scores[0, 1] + scores[1, 0] + scores[1, 1]) / 3  # user 0 knows item 0
@@ -52,7 +52,7 @@ def test_the_score_is_the_mean_over_the_unmasked_draws():
 
 def test_distinct_items_are_counted_epoch_by_epoch():
     rows = iter([(2, 2, 3), (3, 4), (5, 5), (5,)])
-    sampler = watched(lambda context: shared(*next(rows))(context))
+    sampler = monitored(lambda context: shared(*next(rows))(context))
     for step in range(4):
         sampler(context(step))
     assert sampler.figures()["distinct_per_epoch"] == 2  # 2, 3, 4, then 5 alone
@@ -64,7 +64,7 @@ def test_an_item_masked_for_everyone_was_nobodys_negative():
         masked = torch.tensor([[True, False], [True, False]])
         return Negatives(context.encode(rows), torch.zeros(2), masked, rows=rows)
 
-    sampler = watched(sample)
+    sampler = monitored(sample)
     sampler(context())
     assert sampler.figures()["distinct_per_epoch"] == 1
 
@@ -76,7 +76,7 @@ def test_rows_drawn_for_each_user_are_looked_at_as_theirs():
         vectors = context.encode(rows.flatten()).view(2, 2, -1)
         return Negatives(vectors, torch.zeros(2, 2), masked, rows=rows, encoded_count=4)
 
-    sampler = watched(sample)
+    sampler = monitored(sample)
     sampler(context())
     assert sampler.figures()["false_negative_share"] == 1 / 4  # 2 is held out for user 0 alone
     assert sampler.figures()["distinct_per_epoch"] == 3
@@ -88,7 +88,7 @@ def test_for_virtual_negatives_the_encoded_items_stand():
         mixed = vectors.mean(dim=0, keepdim=True)
         return Negatives(mixed, torch.zeros(1), torch.zeros(2, 1, dtype=torch.bool))
 
-    sampler = watched(sample)
+    sampler = monitored(sample)
     sampler(context())
     figures = sampler.figures()
     assert figures["health_of"] == "encoded"
@@ -100,7 +100,7 @@ def test_where_nothing_is_encoded_and_all_is_virtual_there_is_nothing_to_count()
     def sample(context):
         return Negatives(context.positives, torch.zeros(2), torch.eye(2, dtype=torch.bool))
 
-    sampler = watched(sample)
+    sampler = monitored(sample)
     sampler(context())
     figures = sampler.figures()
     assert figures["false_negative_share"] is None
@@ -110,7 +110,7 @@ def test_where_nothing_is_encoded_and_all_is_virtual_there_is_nothing_to_count()
 
 
 def test_only_some_steps_are_looked_at_closely_but_all_are_counted():
-    sampler = watched(shared(2, 4), every=2)
+    sampler = monitored(shared(2, 4), every=2)
     sampler(context(step=1))
     assert sampler.figures()["false_negative_share"] is None
     assert sampler.figures()["distinct_per_epoch"] == 2
@@ -123,13 +123,13 @@ def test_being_watched_changes_nothing_of_what_is_drawn():
         masked = context.is_known(rows)
         return Negatives(context.encode(rows), torch.zeros(4), masked, rows=rows)
 
-    plain, seen = sample(context()), watched(sample)(context())
+    plain, seen = sample(context()), monitored(sample)(context())
     assert torch.equal(plain.rows, seen.rows)
     assert torch.equal(plain.vectors, seen.vectors)
 
 
 def test_cpu_time_is_counted_from_draw_to_draw_within_an_epoch():
-    sampler = watched(shared(2), steps_per_epoch=2)
+    sampler = monitored(shared(2), steps_per_epoch=2)
     sampler(context(step=0))
     assert sampler.figures()["cpu_seconds_per_step"] is None  # nothing to count from
     sampler(context(step=1))

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.trainer.comparison.plans import (
+from benchmarks.compare.__main__ import main
+from tests.benchmarks.compare.plans import (
     DATASET,
     HEAD,
     IN_BATCH,
@@ -22,7 +23,6 @@ from tests.trainer.comparison.plans import (
     write_plan,
     write_world,
 )
-from trainer.__main__ import main
 from trainer.measures import COUNTS
 
 
@@ -131,10 +131,10 @@ def test_a_second_call_trains_nothing(again, capsys):
     before = rows_of(again)
     assert compare(again) == 0
     assert rows_of(again) == before
-    assert "all cells are done" in capsys.readouterr().out
+    assert "all trials are done" in capsys.readouterr().out
 
 
-def test_a_cell_that_was_killed_is_run_again_and_gives_the_same(again):
+def test_a_trial_that_was_killed_is_run_again_and_gives_the_same(again):
     before, figures = rows_of(again), table_of(again, "rows")
     killed = sorted((again / "out/rows").glob("*.json"))[0]
     killed.rename(
@@ -179,7 +179,7 @@ def test_without_time_nothing_is_run_and_the_table_says_what_is_missing(tmp_path
     write_plan(tmp_path)
     assert compare(tmp_path, "--hours", "0") == 0
     assert rows_of(tmp_path) == {}
-    assert "4 cells missing" in capsys.readouterr().out
+    assert "4 trials missing" in capsys.readouterr().out
     text = (tmp_path / "out/table.md").read_text()
     assert "- planted: uniform 32: 0 of 2 seeds" in text
     assert "The fixed list is not all there yet: no mean." in text
@@ -201,8 +201,10 @@ def test_two_workers_give_what_one_gives(finished, tmp_path):
 def test_workers_end_with_a_command_that_is_killed(tmp_path):
     write_world(tmp_path)
     plan = write_plan(tmp_path, TINY.replace("epochs = 1", "epochs = 1000\npatience = 1000"))
-    words = ["compare", "--plan", plan, "--data", tmp_path, "--out", tmp_path / "out"]
-    running = subprocess.Popen([sys.executable, "-m", "trainer", *words, "--workers", "2"])
+    words = ["run", "--plan", plan, "--data", tmp_path, "--out", tmp_path / "out"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.compare", *words, "--workers", "2"]
+    )
     try:
         wait_until(lambda: sum(is_busy(pid) for pid in children_of(running.pid)) == 2)
         workers = children_of(running.pid)
@@ -257,12 +259,12 @@ def test_a_method_varies_by_budget_and_takes_its_temperature_along(tmp_path):
     assert "### Budgets" in (tmp_path / "out/table.md").read_text()
 
 
-def test_a_cell_that_fails_is_told_and_the_others_are_run(tmp_path, capsys):
+def test_a_trial_that_fails_is_told_and_the_others_are_run(tmp_path, capsys):
     write_world(tmp_path)
     wild = UNIFORM.replace(".uniform", ".wild") + "temperatures = [1e-300]\n"  # scores overflow
     write_plan(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + wild + IN_BATCH)
     assert compare(tmp_path) == 0
-    assert "1 cells missing" in capsys.readouterr().out
+    assert "1 trials missing" in capsys.readouterr().out
     text = (tmp_path / "out/table.md").read_text()
     assert "- planted: wild 32: 0 of 1 seeds" in text
     assert "failed: planted: wild 32, 1e-300, 0: epoch 1, batch 1: the loss is nan" in text
@@ -279,11 +281,11 @@ def test_a_dataset_that_is_nowhere_is_told(tmp_path, capsys):
 
 def test_the_help_shows_a_plan_that_can_be_used(capsys, tmp_path):
     with pytest.raises(SystemExit):
-        main(["compare", "--help"])
+        main(["run", "--help"])
     text = capsys.readouterr().out
     shown = text.split("A plan:\n")[1].split("Further,")[0]
     plan = write_plan(tmp_path, "\n".join(line.strip() for line in shown.splitlines()))
-    assert main(["compare", "--plan", str(plan), "--out", str(tmp_path / "out")]) == 1
+    assert main(["run", "--plan", str(plan), "--out", str(tmp_path / "out")]) == 1
     assert "datasets not found: amazon_instruments" in capsys.readouterr().err
 
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.compare.study import read_study
 from index.errors import ConfigError
-from tests.trainer.comparison.plans import DATASET, HEAD, IN_BATCH, TINY, write_plan
-from trainer.comparison.plan import read_plan
+from tests.benchmarks.compare.plans import DATASET, HEAD, IN_BATCH, TINY, write_plan
 
 PLANS = Path(__file__).parents[3] / "benchmarks" / "plans"
 
@@ -48,21 +48,21 @@ def changed(old, new):
 )
 def test_a_plan_that_cannot_be_is_refused_and_the_place_is_told(tmp_path, text, told):
     with pytest.raises(ConfigError, match=told) as caught:
-        read_plan(write_plan(tmp_path, text))
+        read_study(write_plan(tmp_path, text))
     assert str(tmp_path / "plan.toml") in str(caught.value)
 
 
 def test_all_runs_that_cannot_be_are_told_together(tmp_path):
     text = changed('"uniform" }', '"uniformly" }').replace('"in-batch" }', '"batch" }')
     with pytest.raises(ConfigError, match=r"(?s)methods\.in-batch.*methods\.uniform"):
-        read_plan(write_plan(tmp_path, text))
+        read_study(write_plan(tmp_path, text))
 
 
 def test_a_file_that_is_not_toml_or_not_there_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"plan\.toml: cannot be read as TOML"):
-        read_plan(write_plan(tmp_path, "[datasets"))
+        read_study(write_plan(tmp_path, "[datasets"))
     with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read"):
-        read_plan(tmp_path / "absent.toml")
+        read_study(tmp_path / "absent.toml")
 
 
 def test_a_budget_sets_the_samplers_counts_by_their_shares(tmp_path):
@@ -70,21 +70,21 @@ def test_a_budget_sets_the_samplers_counts_by_their_shares(tmp_path):
     text = changed("budget_shares = { count = 1.0 }", shares).replace(
         '"uniform" }', '"dynamic" }'
     )
-    plan = read_plan(write_plan(tmp_path, text))
+    plan = read_study(write_plan(tmp_path, text))
     sampler = plan.config_of("uniform", 32, 0.1, seed=0).training.sampler
     assert (sampler.count, sampler.kept) == (32, 8)
 
 
 def test_only_a_method_that_says_so_is_run_at_every_budget(tmp_path):
-    plan = read_plan(write_plan(tmp_path))
+    plan = read_study(write_plan(tmp_path))
     assert plan.budgets_of("in-batch") == (None,)
     assert plan.budgets_of("uniform") == (32,)
-    plan = read_plan(write_plan(tmp_path, TINY + "varies_by_budget = true"))
+    plan = read_study(write_plan(tmp_path, TINY + "varies_by_budget = true"))
     assert plan.budgets_of("uniform") == (8, 32)
 
 
 def test_all_methods_share_what_is_common_and_change_what_is_theirs(tmp_path):
-    plan = read_plan(write_plan(tmp_path, TINY + "training.batch_size = 128"))
+    plan = read_study(write_plan(tmp_path, TINY + "training.batch_size = 128"))
     one = plan.config_of("in-batch", None, 0.1, seed=3)
     other = plan.config_of("uniform", 32, 0.2, seed=3)
     assert one.towers == other.towers
@@ -96,6 +96,6 @@ def test_all_methods_share_what_is_common_and_change_what_is_theirs(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(PLANS.glob("*.toml")), ids=lambda path: path.name)
 def test_a_shipped_plan_can_be_read(path):
-    plan = read_plan(path)
+    plan = read_study(path)
     fixed = [name for name, method in plan.methods.items() if method.kind == "fixed list"]
     assert len(fixed) == 6

@@ -1,4 +1,4 @@
-"""A part of a dataset, the same for all methods: whole users, drawn by chance."""
+"""The datasets of a study: found, read, and cut to whole users drawn at random."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from index.errors import DatasetError
+from benchmarks.compare.study import Study
+from index.errors import ConfigError, DatasetError
+from trainer.config import DataConfig
 from trainer.data.dataset import Dataset, fingerprint, load_dataset
 from trainer.data.histories import cases
 from trainer.data.interactions import PART_NAMES, TEST, VALID, Interactions
@@ -15,11 +17,11 @@ from trainer.measures import LEAST_CASES
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Which data: a folder, its split, and how much of it.
+class Subset:
+    """A dataset folder, its split, and how much of it is used.
 
     limit_interactions  None for all
-    seed                of the split and of the draw
+    seed                of the split and of the sampled users
     """
 
     folder: Path
@@ -28,15 +30,56 @@ class Cut:
     seed: int
 
 
+@dataclass(frozen=True)
+class StudyDataset:
+    """A dataset of the study, found and read."""
+
+    subset: Subset
+    fingerprint: str
+    summary: str
+
+
+def find_datasets(study: Study, bases: list[Path]) -> dict[str, StudyDataset]:
+    """Find and read every dataset of the study.
+
+    bases  folders that a dataset's folder is sought in, in this order; none: the current one
+
+    Raises ConfigError naming every folder that is nowhere; DatasetError.
+    """
+    places = {
+        name: [place for base in bases or [Path()] if (place := base / source.folder).is_dir()]
+        for name, source in study.datasets.items()
+    }
+    absent = [study.datasets[name].folder for name, found in places.items() if not found]
+    if absent:
+        sought = ", ".join(str(base) for base in bases) or "the current folder"
+        raise ConfigError(
+            f"datasets not found: {', '.join(absent)}; sought in {sought}; give --data with "
+            "the folder that holds them"
+        )
+    split = DataConfig.model_validate(study.run.data).split
+    datasets = {}
+    for name, found in places.items():
+        limit = study.datasets[name].limit_interactions
+        subset = Subset(found[0], limit, split, study.split_seed)
+        data = load_subset(subset)
+        summary = (
+            f"{len(data.user_ids):,} users, {len(data.item_ids):,} items, "
+            f"{len(data.interactions.parts):,} interactions; split: {data.split}"
+        )
+        datasets[name] = StudyDataset(subset, data.fingerprint, summary)
+    return datasets
+
+
 @lru_cache(maxsize=2)
-def load_cut(cut: Cut) -> Dataset:
-    """Load the data of a cut; a process that runs cell after cell reads it once.
+def load_subset(subset: Subset) -> Dataset:
+    """Load a subset; a process that runs trial after trial reads it once.
 
     Raises DatasetError, also where fewer than LEAST_CASES would be asked: too few to measure.
     """
-    data = load_dataset(cut.folder, cut.split, cut.seed)
-    if cut.limit_interactions is not None:
-        data = keep_some_users(data, cut.limit_interactions, cut.seed)
+    data = load_dataset(subset.folder, subset.split, subset.seed)
+    if subset.limit_interactions is not None:
+        data = keep_some_users(data, subset.limit_interactions, subset.seed)
     faults = []
     for part in (VALID, TEST):
         count = len(cases(data.interactions, part, len(data.user_ids)).user_rows)
@@ -46,7 +89,7 @@ def load_cut(cut: Cut) -> Dataset:
                 "figure is given from fewer; bring more users, or raise limit_interactions"
             )
     if faults:
-        raise DatasetError(str(cut.folder), faults)
+        raise DatasetError(str(subset.folder), faults)
     return data
 
 

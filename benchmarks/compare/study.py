@@ -1,4 +1,4 @@
-"""The plan of a comparison: TOML in, one frozen tree out, every run in it checked at once."""
+"""A study: methods x budgets x seeds x datasets, read from a plan and validated at once."""
 
 import tomllib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Kind = Literal["fixed list", "baseline", "esans", "ablation"]
 Table = dict[str, Any]
 
 
-class SourceConfig(Part):
+class DatasetSource(Part):
     """A dataset: where it is, and how much of it is used."""
 
     folder: str = Field(min_length=1, description="of the dataset, sought under each --data")
@@ -24,7 +24,7 @@ class SourceConfig(Part):
     )
 
 
-class CommonConfig(Part):
+class SharedConfig(Part):
     """What all methods share: tables of the run configuration."""
 
     data: Table = Field(default_factory=dict)
@@ -33,7 +33,7 @@ class CommonConfig(Part):
     training: Table = Field(default_factory=dict)
 
 
-class MethodConfig(Part):
+class Method(Part):
     """One method: what of a run it changes, and how often it is run."""
 
     kind: Kind = Field(
@@ -56,8 +56,8 @@ class MethodConfig(Part):
     )
 
     @model_validator(mode="after")
-    def refuse_what_cannot_be(self) -> Self:
-        """Catch a temperature beside the grid, and a budget that nothing is made from."""
+    def validate_temperatures_and_budget(self) -> Self:
+        """Refuse a temperature beside the grid, and a budget that sets nothing."""
         if "temperature" in self.training:
             raise ValueError("training.temperature is chosen from the grid: set temperatures")
         if self.varies_by_budget and not self.budget_shares:
@@ -67,7 +67,7 @@ class MethodConfig(Part):
         return self
 
 
-class Plan(Part):
+class Study(Part):
     """Methods x budgets x seeds x datasets."""
 
     seeds: int = Field(5, ge=1, le=1000, description="runs of each method: 0, 1, 2 ...")
@@ -79,15 +79,15 @@ class Plan(Part):
     )
     budgets: tuple[int, ...] = Field((), description="for the methods that vary by budget")
     split_seed: int = Field(
-        0, ge=0, description="of split and cut: one world for all methods and seeds"
+        0, ge=0, description="of split and subset: the same data for all methods and seeds"
     )
-    run: CommonConfig = CommonConfig()
-    datasets: dict[str, SourceConfig] = Field(min_length=1)
-    methods: dict[str, MethodConfig] = Field(min_length=1)
+    run: SharedConfig = SharedConfig()
+    datasets: dict[str, DatasetSource] = Field(min_length=1)
+    methods: dict[str, Method] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def refuse_what_does_not_meet(self) -> Self:
-        """Catch a temperature of nobody, and budgets without the one compared at."""
+    def validate_references(self) -> Self:
+        """Refuse a temperature of no method, and budgets without the one compared at."""
         for name, method in self.methods.items():
             source = self.methods.get(method.temperature_of)
             if method.temperature_of and (source is None or source.temperature_of):
@@ -138,24 +138,24 @@ class Plan(Part):
         return check_config(values, f"methods.{name}, budget {budget}")
 
 
-def read_plan(path: Path) -> Plan:
+def read_study(path: Path) -> Study:
     """Read a plan and try the configuration of every run in it.
 
     Raises ConfigError, naming the file and everything at fault.
     """
     try:
-        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        study = Study.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError(
             f"{path}: cannot be used as a plan\n" + "\n".join(_lines_of(error)) + "\n"
-            "see `python -m trainer compare --help` for an example"
+            "see `python -m benchmarks.compare run --help` for an example"
         ) from error
-    faults = list(_faults_of(plan))
+    faults = list(_faults_of(study))
     if faults:
         raise ConfigError(f"{path}: runs that cannot be\n" + "\n".join(faults))
-    return plan
+    return study
 
 
 def _lines_of(error: ValidationError) -> Iterator[str]:
@@ -164,13 +164,13 @@ def _lines_of(error: ValidationError) -> Iterator[str]:
         yield f"  - {place}: {one['msg']}"
 
 
-def _faults_of(plan: Plan) -> Iterator[str]:
+def _faults_of(study: Study) -> Iterator[str]:
     """Try every method at every budget and temperature."""
-    for name in plan.methods:
-        for budget in plan.budgets_of(name):
-            for temperature in plan.grid_of(name) or plan.temperatures:
+    for name in study.methods:
+        for budget in study.budgets_of(name):
+            for temperature in study.grid_of(name) or study.temperatures:
                 try:
-                    plan.config_of(name, budget, temperature, seed=0)
+                    study.config_of(name, budget, temperature, seed=0)
                 except ConfigError as error:
                     yield str(error)
                     break

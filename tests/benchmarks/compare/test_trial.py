@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from benchmarks.compare.runner import _finished, deadline
+from benchmarks.compare.store import TrialStore
+from benchmarks.compare.subset import Subset
+from benchmarks.compare.trial import Trial, rank_all, recalls_of
 from index.errors import TrainingError
 from tests.trainer.worlds import as_histories, tiny_config
-from trainer.comparison.cell import Cell, rank_all, recalls_of
-from trainer.comparison.cut import Cut
-from trainer.comparison.store import Store
-from trainer.comparison.work import _finished, until
 from trainer.course import fresh_towers, prepare
 from trainer.data.histories import Cases, cases
 from trainer.data.interactions import VALID
@@ -18,10 +18,10 @@ from trainer.measures import DEPTH, rank_targets
 from trainer.validation import validation_recall
 
 
-def cell_of(folder, config=None, **changes):
+def trial_of(folder, config=None, **changes):
     facts = {"dataset": "a", "method": "b", "budget": None, "config": config or tiny_config()}
-    facts |= {"cut": Cut(folder, None, "auto", 0), "fingerprint": "f", "reads_map": False}
-    return Cell(**(facts | changes))
+    facts |= {"subset": Subset(folder, None, "auto", 0), "fingerprint": "f", "uses_map": False}
+    return Trial(**(facts | changes))
 
 
 @pytest.fixture(scope="module")
@@ -64,34 +64,34 @@ def test_recalls_are_averaged_case_by_case():
 
 
 def test_kept_recalls_are_what_they_were(tmp_path):
-    store = Store(tmp_path)
+    store = TrialStore(tmp_path)
     store.prepare()
     rng = np.random.default_rng(0)
     recalls = {count: rng.random(11) for count in (50, 200)}
-    cell = cell_of(tmp_path)
-    assert store.figures(cell) is None
-    assert store.recalls(cell) is None
-    store.save(cell, {"recall@50": 0.5}, recalls, datetime(2026, 1, 1, tzinfo=UTC))
-    found = store.recalls(cell)
+    trial = trial_of(tmp_path)
+    assert store.figures(trial) is None
+    assert store.recalls(trial) is None
+    store.save(trial, {"recall@50": 0.5}, recalls, datetime(2026, 1, 1, tzinfo=UTC))
+    found = store.recalls(trial)
     for count in (50, 200):
         np.testing.assert_allclose(found[count], recalls[count], rtol=1e-6)
-    assert store.figures(cell) == {"recall@50": 0.5}
+    assert store.figures(trial) == {"recall@50": 0.5}
     assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".npz", ".json")]
 
 
-def test_a_cell_is_named_by_what_it_is_and_not_by_what_it_is_called(tmp_path):
-    cell = cell_of(tmp_path)
-    assert cell.digest == cell_of(tmp_path / "moved", dataset="other", method="c").digest
-    assert cell.digest == cell_of(tmp_path, tiny_config(threads=2, checkpoint_s=1)).digest
-    assert cell.digest != cell_of(tmp_path, tiny_config({"seed": 1})).digest
-    assert cell.digest != cell_of(tmp_path, tiny_config(temperature=0.2)).digest
-    assert cell.digest != cell_of(tmp_path, fingerprint="g").digest
+def test_a_trial_is_named_by_what_it_is_and_not_by_what_it_is_called(tmp_path):
+    trial = trial_of(tmp_path)
+    assert trial.digest == trial_of(tmp_path / "moved", dataset="other", method="c").digest
+    assert trial.digest == trial_of(tmp_path, tiny_config(threads=2, checkpoint_s=1)).digest
+    assert trial.digest != trial_of(tmp_path, tiny_config({"seed": 1})).digest
+    assert trial.digest != trial_of(tmp_path, tiny_config(temperature=0.2)).digest
+    assert trial.digest != trial_of(tmp_path, fingerprint="g").digest
 
 
-def test_only_a_cell_that_reads_a_cluster_map_depends_on_how_it_is_made(tmp_path):
+def test_only_a_trial_that_uses_a_cluster_map_depends_on_how_it_is_made(tmp_path):
     other = tiny_config({"clusters": {"level_2_codes": 8}})
-    assert cell_of(tmp_path).digest == cell_of(tmp_path, other).digest
-    maps = [cell_of(tmp_path, one, reads_map=True) for one in (tiny_config(), other)]
+    assert trial_of(tmp_path).digest == trial_of(tmp_path, other).digest
+    maps = [trial_of(tmp_path, one, uses_map=True) for one in (tiny_config(), other)]
     assert maps[0].digest != maps[1].digest
 
 
@@ -99,10 +99,10 @@ def test_a_worker_that_was_ended_from_outside_is_told_with_a_remedy(tmp_path):
     future = Future()
     future.set_exception(BrokenProcessPool())
     with pytest.raises(TrainingError, match=r"ended from outside.*fewer --workers"):
-        list(_finished({future: cell_of(tmp_path)}))
+        list(_finished({future: trial_of(tmp_path)}))
 
 
 def test_no_hours_are_all_the_time_there_is():
-    assert until(None)()
-    assert until(1)()
-    assert not until(0)()
+    assert deadline(None)()
+    assert deadline(1)()
+    assert not deadline(0)()

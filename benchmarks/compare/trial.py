@@ -1,4 +1,4 @@
-"""One cell: one method, one budget, one seed on one dataset, trained and measured.
+"""One trial: one method, one budget, one seed on one dataset, trained and measured.
 
 What is measured are the item vectors and queries of the towers themselves, by an exact full
 ranking. No bundle is made: what an index or an exported file loses is measured elsewhere.
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.compare.monitor import EVERY, SamplerMonitor
+from benchmarks.compare.significance import Floats, resampled_means
+from benchmarks.compare.subset import Subset, load_subset
 from trainer.catalogue import training_counts
 from trainer.checkpoint import Checkpoint, Progress
-from trainer.comparison.cut import Cut, load_cut
-from trainer.comparison.health import EVERY, Watched
-from trainer.comparison.significance import Floats, resampled_means
 from trainer.config import RunConfig
 from trainer.course import Course, fresh_towers, prepare
 from trainer.data.dataset import Dataset
@@ -35,7 +35,7 @@ from trainer.towers import UserTower
 from trainer.training import Trained, train
 from trainer.validation import queries_of, validation_recall
 
-MEASURED_AS = 1  # raise it when figures change their meaning: all cells are then run again
+MEASURED_AS = 1  # raise it when figures change their meaning: all trials are then run again
 RECALL_COUNTS = (50, 200)
 CHUNK = 1_000  # cases ranked at once
 NOT_OF_A_RUN = {"checkpoint_s", "device", "threads"}
@@ -45,26 +45,26 @@ Recalls = dict[int, Floats]  # count -> [1 + resamples], see `significance.resam
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is to be run.
+class Trial:
+    """A training to run.
 
     budget       items encoded a step; None where the method has none to set
-    fingerprint  of the data behind the cut
-    reads_map    whether a cluster map has a part in it
+    fingerprint  of the data of the subset
+    uses_map     whether the cluster map's configuration matters
     """
 
     dataset: str
     method: str
     budget: int | None
     config: RunConfig
-    cut: Cut
+    subset: Subset
     fingerprint: str
-    reads_map: bool
+    uses_map: bool
 
     @property
     def digest(self) -> str:
-        """Name the cell by what it is: data and configuration, not by what they are called."""
-        sections = {"seed", "towers", "training"} | ({"clusters"} if self.reads_map else set())
+        """Identify the trial by data and configuration, not by what they are called."""
+        sections = {"seed", "towers", "training"} | ({"clusters"} if self.uses_map else set())
         values = self.config.model_dump(mode="json", include=sections)
         for name in NOT_OF_A_RUN:
             del values["training"][name]
@@ -78,7 +78,7 @@ class Cell:
 
 
 class NoCheckpoint(Checkpoint):
-    """Keeps nothing: a cell that was killed is run anew, so that its figures are of one run."""
+    """Keeps nothing: a killed trial starts again, so that its figures are of one run."""
 
     def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Let it pass."""
@@ -87,39 +87,39 @@ class NoCheckpoint(Checkpoint):
         """Find nothing."""
 
 
-def run_cell(cell: Cell) -> tuple[Figures, Recalls]:
+def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
     """Train as `python -m trainer run` does, and measure.
 
     Raises TrainingError where training cannot go on.
     """
     began, cpu_began = time.monotonic(), time.process_time()
-    config = cell.config
+    config = trial.config
     torch.set_num_threads(config.training.threads)
-    data = load_cut(cell.cut)
+    data = load_subset(trial.subset)
     course = prepare(data, config)
     clusters = clusters_for(data, config, datetime.now(UTC))
     sampler = build_sampler(config.training.sampler, clusters)
-    watched = watched_sampler(sampler, course, data)
+    monitor = monitored(sampler, course, data)
     trained = train(
         fresh_towers(course, data, config),
         course,
-        watched,
+        monitor,
         config.training,
         config.towers.id_dropout,
         NoCheckpoint(Path(os.devnull), ""),
     )
     figures, ranks = measure_towers(course, data, trained)
-    figures |= training_figures(trained, watched)
+    figures |= training_figures(trained, monitor)
     figures["seconds"] = time.monotonic() - began
     figures["cpu_seconds"] = time.process_time() - cpu_began
     return figures, recalls_of(ranks)
 
 
-def watched_sampler(sampler: Sampler, course: Course, data: Dataset) -> Watched:
-    """Put a sampler under observation."""
+def monitored(sampler: Sampler, course: Course, data: Dataset) -> SamplerMonitor:
+    """Wrap a sampler to record its draws."""
     held_out = histories(data.interactions, (VALID, TEST), len(data.user_ids))
     known = known_positives(held_out, len(data.item_ids), course.device)
-    return Watched(sampler, known, course.batches.batches_per_epoch(), EVERY)
+    return SamplerMonitor(sampler, known, course.batches.batches_per_epoch(), EVERY)
 
 
 def measure_towers(course: Course, data: Dataset, trained: Trained) -> tuple[Figures, Ranks]:
@@ -157,15 +157,15 @@ def rank_all(tower: UserTower, vectors: Tensor, asked: Cases) -> Rows:
     return answers
 
 
-def training_figures(trained: Trained, watched: Watched) -> Figures:
-    """Gather how training went; the watching's own time is not part of a step's."""
-    seconds = sum(epoch["seconds"] for epoch in trained.curve) - watched.seconds
+def training_figures(trained: Trained, monitor: SamplerMonitor) -> Figures:
+    """Gather how training went; the monitor's own time is not part of a step's."""
+    seconds = sum(epoch["seconds"] for epoch in trained.curve) - monitor.seconds
     return {
         "steps": trained.steps,
         "epochs": len(trained.curve),
         "best_epoch": trained.best_epoch + 1,
         "seconds_per_step": seconds / trained.steps,
-        **watched.figures(),
+        **monitor.figures(),
     }
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.compare.subset import Subset, keep_some_users, load_subset
 from index.errors import DatasetError
 from tests.tiny_world import write_tiny_world
-from trainer.comparison.cut import Cut, keep_some_users, load_cut
 from trainer.data.dataset import load_dataset
 
 
@@ -46,12 +46,12 @@ def test_data_with_too_few_cases_for_a_figure_is_refused(tmp_path):
     with pytest.raises(
         DatasetError, match="199 cases in test, expected at least 200"
     ) as caught:
-        load_cut(Cut(tmp_path, None, "auto", 0))
+        load_subset(Subset(tmp_path, None, "auto", 0))
     assert len(caught.value.faults) == 2
 
 
 def test_the_split_does_not_change_with_a_runs_seed(tmp_path):
     write_tiny_world(tmp_path, users=220)
-    data = load_cut(Cut(tmp_path, None, "random", 5))
+    data = load_subset(Subset(tmp_path, None, "random", 5))
     same = load_dataset(tmp_path, "random", 5)
     np.testing.assert_array_equal(data.interactions.parts, same.interactions.parts)

@@ -5,11 +5,10 @@ asked about the same cases. So a run keeps its recall over each draw, a thousand
 say nothing of any user, and runs of different sittings and machines can still be paired.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 1_000
 TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
@@ -29,6 +28,18 @@ class Difference:
     relative: float
     relative_interval: tuple[float, float]
     p_value: float
+
+    def columns(self) -> dict[str, float]:
+        """Return it as columns of a table, keyed by the end of their names."""
+        return {
+            "": self.relative,
+            "_low": self.relative_interval[0],
+            "_high": self.relative_interval[1],
+            "_absolute": self.absolute,
+            "_absolute_low": self.interval[0],
+            "_absolute_high": self.interval[1],
+            "_p": self.p_value,
+        }
 
 
 def resampled_means(values: Floats, resamples: int = RESAMPLES) -> Floats:
@@ -71,7 +82,7 @@ def difference_of(ours: Floats, theirs: Floats) -> Difference:
     )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: ArrayLike) -> Floats:
     """Adjust p-values of one family by Holm's step-down method, in the order given.
 
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
@@ -81,7 +92,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     factors = len(values) - np.arange(len(values))
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * factors))
-    return [float(value) for value in adjusted]
+    return adjusted
 
 
 def _interval(values: Floats) -> tuple[float, float]:

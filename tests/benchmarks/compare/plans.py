@@ -1,7 +1,7 @@
-"""What the comparison's tests share: a plan of seconds on the planted world."""
+"""What the tests of the study share: a plan of seconds on the planted world."""
 
+from benchmarks.compare.__main__ import main
 from tests.tiny_world import write_tiny_world
-from trainer.__main__ import main
 
 HEAD = """
 seeds = 2
@@ -45,5 +45,5 @@ def write_world(folder, users=210):
 
 def compare(folder, *more):
     """Give the command; its exit status. The world is sought beside the plan."""
-    words = ["compare", "--plan", str(folder / "plan.toml"), "--data", str(folder)]
+    words = ["run", "--plan", str(folder / "plan.toml"), "--data", str(folder)]
     return main([*words, "--out", str(folder / "out"), *more])

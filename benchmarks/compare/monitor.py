@@ -1,4 +1,4 @@
-"""A sampler's own health: how false, how hard, how varied its negatives are, and how dear."""
+"""Statistics of a sampler's negatives: share of false ones, scores, variety and cost."""
 
 import time
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from trainer.samplers.interface import Context, Negatives, Sampler, sets_of
 EVERY = 10  # steps; scores and false negatives are a sample of the run
 
 
-class Watched:
+class SamplerMonitor:
     """Calls a sampler and counts what it drew; neither the loop nor the sampler notices.
 
     held_out         each user's positives in validation and test
     steps_per_epoch  to tell one epoch's items from the next's
-    every            steps between two looks at scores and false negatives
+    every            steps between two records of scores and false negatives
 
     Virtual negatives beside sets of items are counted by their score alone. Where no set tells
     its rows, those that were encoded for the draw stand for them: every pair of a row of the
     batch and an encoded item not known to its user. `health_of` says which was counted.
     Nothing encoded, nothing to count.
 
-    It keeps no state for a checkpoint: an observed run is run through, or begun anew.
+    It keeps no state for a checkpoint: a monitored run is not resumed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Watched:
         self._cpu_seconds, self._cpu_steps = 0.0, 0
 
     def __call__(self, context: Context) -> Negatives:
-        """Draw, and look at what was drawn."""
+        """Draw, and record what was drawn."""
         encoded: list[Tensor] = []
 
         def encode(rows: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Watched:
         self._count_cpu(context.step)
         began = time.perf_counter()
         with torch.no_grad():
-            self._look(context, drawn, encoded)
+            self._record(context, drawn, encoded)
         self.seconds += time.perf_counter() - began
         self._left = (context.step, time.process_time())
         return drawn
@@ -95,18 +95,18 @@ class Watched:
             return None
         return "encoded" if self._is_virtual else "drawn"
 
-    def _look(self, context: Context, drawn: Negatives, encoded: list[Tensor]) -> None:
+    def _record(self, context: Context, drawn: Negatives, encoded: list[Tensor]) -> None:
         self._steps += 1
         self._encoded += drawn.encoded_count
-        is_looked_at = context.step % self.every == 0
-        if is_looked_at:
+        is_sampled = context.step % self.every == 0
+        if is_sampled:
             for part in sets_of(drawn):
                 scores = scores_of(context.queries, part.vectors)
                 self._score_sum += float(scores.masked_fill(part.is_masked, 0).sum())
                 self._scores += int((~part.is_masked).sum())
         for rows, is_masked in self._items_of(context, drawn, encoded):
             self._count_items(context, rows, is_masked)
-            if is_looked_at:
+            if is_sampled:
                 held_out = self.held_out.of(context.user_rows, rows)
                 self._false += int((held_out & ~is_masked).sum())
                 self._pairs += int((~is_masked).sum())

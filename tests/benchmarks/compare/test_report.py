@@ -2,11 +2,16 @@ import re
 
 import pytest
 
-from tests.trainer.report.shown import line, write_table
-from trainer.__main__ import main
-from trainer.report.comparison_figures import bars_figure, budgets_figure
-from trainer.report.comparison_report import report_of_comparison
-from trainer.report.comparison_table import by_budget, compared_budget, side_by_side
+from benchmarks.compare.__main__ import main
+from benchmarks.compare.figures import bars_figure, budgets_figure
+from benchmarks.compare.report import (
+    by_budget,
+    compared_budget,
+    read_lines,
+    render_report,
+    side_by_side,
+)
+from tests.benchmarks.compare.tables import frame, line, write_table
 
 LINES = [
     line("uniform", 0.3, budget=256.0),
@@ -18,26 +23,26 @@ LINES = [
 
 
 def test_methods_stand_at_the_budget_that_most_share_the_best_last():
-    lines = LINES[:4]
+    lines = frame(LINES[:4])
     assert compared_budget(lines) == 512
     compared = side_by_side(lines, 512)
-    assert [one["method"] for one in compared] == ["in_batch", "uniform", "esans <b>"]
+    assert list(compared.method) == ["in_batch", "uniform", "esans <b>"]
 
 
 def test_the_budget_compared_at_is_that_of_those_compared_with_the_fixed_list():
     lines = [line("uniform", 0.3, budget=8.0, **{"recall@50_over_fixed_list": 0.01}), *LINES]
-    assert compared_budget(lines) == 8
+    assert compared_budget(frame(lines)) == 8
 
 
 def test_bars_and_error_bars_are_the_tables_numbers():
-    ours, fixed = bars_figure(side_by_side(LINES[:4], 512), {"recall@50": "recall"}).data
+    ours, fixed = bars_figure(side_by_side(frame(LINES[:4]), 512), {"recall@50": "recall"}).data
     assert (list(ours.x), ours.error_x.visible) == ([0.4], False)
     assert list(fixed.x) == [0.2, 0.35]
     assert list(fixed.error_x.array) == [0.01, 0.01]
 
 
 def test_a_method_of_several_budgets_is_a_line():
-    groups = by_budget(LINES[:4])
+    groups = by_budget(frame(LINES[:4]))
     (trace,) = budgets_figure(groups, {"recall@200": "recall"}).data
     assert (trace.name, list(trace.x)) == ("uniform", [256, 512])
     assert list(trace.y) == pytest.approx([0.5, 0.55])
@@ -45,7 +50,7 @@ def test_a_method_of_several_budgets_is_a_line():
 
 def test_every_dataset_is_a_section_with_its_figures(tmp_path):
     lines = [*LINES, line("uniform", 0.6, dataset="other <i>")]
-    text = report_of_comparison(write_table(tmp_path, lines))
+    text = render_report(read_lines(write_table(tmp_path, lines)))
     body = text[text.index("<body>") :]
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", body) == ["shop", "other &lt;i&gt;"]
     assert re.findall(r'<div id="figure-([a-z0-9-]+)"', body) == [
@@ -60,11 +65,11 @@ def test_every_dataset_is_a_section_with_its_figures(tmp_path):
 
 def test_a_folder_without_a_comparison_is_refused(tmp_path, capsys):
     out = str(tmp_path / "report.html")
-    assert main(["report", "--comparison", str(tmp_path), "--out", out]) == 1
+    assert main(["report", str(tmp_path), "--out", out]) == 1
     assert "cannot be read as a table" in capsys.readouterr().err
     write_table(tmp_path, [{"dataset": "shop"}])
-    assert main(["report", "--comparison", str(tmp_path), "--out", out]) == 1
+    assert main(["report", str(tmp_path), "--out", out]) == 1
     assert "has no column method, kind, budget, seeds" in capsys.readouterr().err
     write_table(tmp_path, [line("uniform", 0.1, seeds=0.0)])
-    assert main(["report", "--comparison", str(tmp_path), "--out", out]) == 1
-    assert "no finished run" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--out", out]) == 1
+    assert "no finished trial" in capsys.readouterr().err

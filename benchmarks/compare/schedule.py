@@ -1,0 +1,88 @@
+"""Which trials a study has, in which order: temperatures first, by one seed; then all seeds."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from benchmarks.compare.store import TrialStore
+from benchmarks.compare.study import Study
+from benchmarks.compare.subset import StudyDataset
+from benchmarks.compare.trial import Trial
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The trials of a study on the datasets that were found, and what of them is decided."""
+
+    study: Study
+    datasets: Mapping[str, StudyDataset]
+    store: TrialStore
+
+    def tuning_trials(self) -> Iterator[Trial]:
+        """Yield the trials that temperatures are chosen by; none where there is no choice."""
+        for dataset in self.datasets:
+            for name in self.study.methods:
+                if len(self.study.grid_of(name)) > 1:
+                    yield from self._grid_trials(dataset, name)
+
+    def seed_trials(self) -> Iterator[Trial]:
+        """Yield the trials that the tables are made of, as far as temperatures are chosen.
+
+        By seed: after each round, all methods can be compared.
+        """
+        for seed in range(max(len(self.study.seeds_of(name)) for name in self.study.methods)):
+            for dataset, name, budget in self.lines():
+                if seed in self.study.seeds_of(name):
+                    yield from self.trials_of(dataset, name, budget)[seed : seed + 1]
+
+    def lines(self) -> Iterator[tuple[str, str, int | None]]:
+        """Yield every dataset, method and budget: the lines of the tables."""
+        for dataset in self.datasets:
+            for name in self.study.methods:
+                for budget in self.study.budgets_of(name):
+                    yield dataset, name, budget
+
+    def trials_of(self, dataset: str, name: str, budget: int | None) -> list[Trial]:
+        """Return every seed's trial, at the chosen temperature; none before there is one."""
+        temperature = self.temperature_of(dataset, name)
+        if temperature is None:
+            return []
+        return [
+            self._trial(dataset, name, budget, temperature, seed)
+            for seed in self.study.seeds_of(name)
+        ]
+
+    def temperature_of(self, dataset: str, name: str) -> float | None:
+        """Return the temperature of the best validation recall@50; None while trials lack.
+
+        Chosen at the study's budget, and kept for the others.
+        """
+        name = self.study.methods[name].temperature_of or name
+        grid = self.study.grid_of(name)
+        if len(grid) == 1:
+            return grid[0]
+        recalls = []
+        for trial in self._grid_trials(dataset, name):
+            figures = self.store.figures(trial)
+            if figures is None:
+                return None
+            recalls.append(float(figures["validation_recall@50"] or 0))
+        return grid[recalls.index(max(recalls))]
+
+    def _grid_trials(self, dataset: str, name: str) -> list[Trial]:
+        budget = self.study.budget if self.study.methods[name].budget_shares else None
+        grid = self.study.grid_of(name)
+        return [self._trial(dataset, name, budget, temperature, 0) for temperature in grid]
+
+    def _trial(
+        self, dataset: str, name: str, budget: int | None, temperature: float, seed: int
+    ) -> Trial:
+        found = self.datasets[dataset]
+        return Trial(
+            dataset=dataset,
+            method=name,
+            budget=budget,
+            config=self.study.config_of(name, budget, temperature, seed),
+            subset=found.subset,
+            fingerprint=found.fingerprint,
+            uses_map=self.study.methods[name].kind in ("esans", "ablation"),
+        )

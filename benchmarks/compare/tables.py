@@ -1,0 +1,215 @@
+"""The results of a study, for a program (Parquet) and for a person (Markdown)."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks.compare.analysis import (
+    BEST,
+    FIXED_LIST,
+    SPREAD,
+    at_budget,
+    compare,
+    finished_trials,
+    fixed_list_of,
+    name_of,
+    summarize,
+)
+from benchmarks.compare.baselines import baselines_of
+from benchmarks.compare.runner import Failures
+from benchmarks.compare.schedule import Schedule
+from trainer.measures import LEAST_CASES
+
+SHOWN = ["recall@50", "recall@200", "ndcg@50"]
+BUCKETS = ("head", "torso", "tail", "cold")
+
+
+def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple[Path, int]:
+    """Write table.md, table.parquet and rows.parquet; return the first, and trials missing."""
+    folder, budget = schedule.store.folder, schedule.study.budget
+    summary = summarize(schedule)
+    lines = pd.concat([summary.drop(columns="recalls"), compare(summary, budget)], axis=1)
+    write_parquet(lines, folder / "table.parquet")
+    write_parquet(finished_trials(schedule), folder / "rows.parquet")
+    datasets = [
+        {
+            "name": name,
+            "summary": dataset.summary,
+            "baselines": baselines_of(dataset, folder),
+            **dataset_tables(lines[lines.dataset == name], budget),
+        }
+        for name, dataset in schedule.datasets.items()
+    ]
+    text = template("table.md.j2").render(
+        day=f"{now:%Y-%m-%d}",
+        least_cases=LEAST_CASES,
+        budget=budget,
+        datasets=datasets,
+        missing=list(missing_lines(lines, failures)),
+        measures_text=measures_text,
+    )
+    path = folder / "table.md"
+    path.write_text(text, encoding="utf-8")
+    return path, int((lines.seeds_wanted - lines.seeds).sum())
+
+
+def template(name: str, autoescape: bool = False) -> Any:  # noqa: ANN401  # jinja2.Template
+    """Load a template of this package."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
+
+
+def write_parquet(rows: pd.DataFrame, path: Path) -> None:
+    """Write a table in which every number is a float and what is missing is null."""
+    numbers = rows.select_dtypes("number").columns
+    rows.astype(dict.fromkeys(numbers, float)).to_parquet(path, index=False)
+
+
+def dataset_tables(lines: pd.DataFrame, budget: int) -> dict[str, Any]:
+    """Lay out one dataset: methods at one budget, budgets, negatives, popularity."""
+    done = lines[lines.seeds > 0]
+    compared = at_budget(done, budget)
+    varied = lines[lines.budget.notna() & (lines.budget != budget)].method
+    by_budget = done[done.method.isin(varied)]
+    best = column(compared, BEST).dropna()
+    fixed = fixed_list_of(lines, budget)
+    return {
+        "methods": methods_table(compared),
+        "best": best.iloc[0] if len(best) else "-",
+        "fixed_count": len(fixed),
+        "fixed": {name: column(fixed, name).mean() for name in SHOWN},
+        "budgets": "" if by_budget.empty else budget_table(by_budget),
+        "negatives": negatives_table(done),
+        "buckets": bucket_table(compared),
+    }
+
+
+def methods_table(lines: pd.DataFrame) -> str:
+    """Lay out the methods at the budget compared at."""
+    columns = {
+        "method": lines.method,
+        "kind": lines.kind,
+        "budget": formatted(lines.budget, "{:.0f}"),
+        "seeds": lines.seeds.astype(str) + " of " + lines.seeds_wanted.astype(str),
+        "temperature": formatted(lines.temperature, "{:g}"),
+        "validation recall@50": formatted(column(lines, "validation_recall@50")),
+        **{name: with_spread(lines, name) for name in SHOWN},
+        "@50 over the fixed list's mean": differences(lines, f"recall@50_over_{FIXED_LIST}"),
+        **against_best(lines, "the best baseline"),
+        **costs(lines),
+    }
+    return markdown(columns)
+
+
+def budget_table(lines: pd.DataFrame) -> str:
+    """Lay out the methods that vary by budget; each against the best that costs no more."""
+    columns = {
+        "method": lines.method,
+        "budget": formatted(lines.budget, "{:.0f}"),
+        **{name: with_spread(lines, name) for name in SHOWN[:2]},
+        "best baseline": formatted(column(lines, BEST), "{}"),
+        **against_best(lines, "it"),
+        **costs(lines),
+    }
+    return markdown(columns)
+
+
+def negatives_table(lines: pd.DataFrame) -> str:
+    """Lay out how false, how hard and how varied the negatives were."""
+    columns = {
+        "method": lines.method,
+        "budget": formatted(lines.budget, "{:.0f}"),
+        "held-out positives, %": formatted(100 * column(lines, "false_negative_share")),
+        "mean score": formatted(column(lines, "negative_score")),
+        "distinct items an epoch": formatted(column(lines, "distinct_per_epoch"), "{:,.1f}"),
+        "counted of": formatted(column(lines, "health_of"), "{}"),
+        "coverage@50": formatted(column(lines, "coverage@50")),
+        "epochs": formatted(column(lines, "epochs"), "{:,.1f}"),
+    }
+    return markdown(columns)
+
+
+def bucket_table(lines: pd.DataFrame) -> str:
+    """Lay out recall@50 by popularity, each bucket with its count of test items."""
+    columns = {"method": lines.method}
+    for name in BUCKETS:
+        count = column(lines, f"{name}_targets").fillna(0).head(1).sum()
+        columns[f"{name} ({count:,.0f})"] = formatted(column(lines, f"{name}_recall@50"))
+    return markdown(columns)
+
+
+def missing_lines(lines: pd.DataFrame, failures: Failures) -> Iterator[str]:
+    """Say what is not there yet, and what failed in this sitting."""
+    for _, line in lines[lines.seeds < lines.seeds_wanted].iterrows():
+        why = ", its temperature is not chosen yet" if pd.isna(line.temperature) else ""
+        found = f"{line.seeds} of {line.seeds_wanted} seeds"
+        yield f"- {line.dataset}: {name_of(line)}: {found}{why}"
+    for trial, failure in failures.items():
+        yield f"- failed: {trial}: {failure}"
+
+
+def measures_text(measures: Mapping[str, float]) -> str:
+    """Spell the measures shown."""
+    return ", ".join(
+        f"{name} -" if pd.isna(measures[name]) else f"{name} {measures[name]:.4f}"
+        for name in SHOWN
+    )
+
+
+def column(lines: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column; all missing where there is none."""
+    return lines[name] if name in lines else pd.Series(float("nan"), lines.index)
+
+
+def formatted(values: pd.Series, pattern: str = "{:.4f}") -> pd.Series:
+    """Spell values for a person; "-" where one is missing."""
+    return values.map(lambda one: "-" if pd.isna(one) else pattern.format(one)).astype(object)
+
+
+def with_spread(lines: pd.DataFrame, name: str) -> pd.Series:
+    """Spell a mean and its standard deviation over the seeds."""
+    spread = column(lines, name + SPREAD)
+    return formatted(column(lines, name)) + formatted(spread, " ± {:.4f}").replace("-", "")
+
+
+def differences(lines: pd.DataFrame, name: str) -> pd.Series:
+    """Spell relative differences with their intervals, in percent."""
+    value, low, high = (
+        formatted(100 * column(lines, name + end), "{:+.1f}") for end in ("", "_low", "_high")
+    )
+    return (value + " % [" + low + ", " + high + "]").where(value != "-", "-")
+
+
+def against_best(lines: pd.DataFrame, name: str) -> dict[str, pd.Series]:
+    """Return the columns that compare with the best baseline."""
+    return {
+        f"@50 over {name}": differences(lines, f"recall@50_over_{BEST}"),
+        "p": formatted(column(lines, f"recall@50_over_{BEST}_p_holm")),
+        f"@200 over {name}": differences(lines, f"recall@200_over_{BEST}"),
+    }
+
+
+def costs(lines: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the columns of what a step costs."""
+    return {
+        "ms a step": formatted(1_000 * column(lines, "seconds_per_step"), "{:.1f}"),
+        "CPU ms": formatted(1_000 * column(lines, "cpu_seconds_per_step"), "{:.1f}"),
+        "encoded a step": formatted(column(lines, "encoded_per_step"), "{:,.0f}"),
+    }
+
+
+def markdown(columns: Mapping[str, pd.Series]) -> str:
+    """Render columns of text as a Markdown table."""
+    table: str = pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True)
+    return table

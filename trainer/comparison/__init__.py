@@ -1,1 +1,0 @@
-"""Methods compared fairly: samplers x budgets x seeds x datasets, from one plan."""
