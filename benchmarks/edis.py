@@ -7,10 +7,8 @@ mean something on a busy machine too. Generated data, default towers, histories 
 """
 
 import argparse
-import os
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +16,13 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from trainer.checkpoint import Checkpoint
 from trainer.config import check_config
-from trainer.course import Course, fresh_towers, prepare
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
-from trainer.esans.clusters import fit_cluster_map
-from trainer.sampler_choice import build_sampler
-from trainer.training import Loop
+from trainer.esans.build_map import build_cluster_map
+from trainer.sampler_factory import build_sampler
+from trainer.train_loop import TrainLoop
+from trainer.training_data import TrainingData, build_training_data
 
 BATCH, VIRTUAL = 1_024, 1_024
 ITEMS, USERS, TAKEN, WIDTH = 5_000, 2_000, 120, 64
@@ -73,36 +70,31 @@ def imagine(rng: np.random.Generator) -> Dataset:
     )
 
 
-def loops_of(data: Dataset) -> tuple[Course, dict[str, Loop]]:
-    """Set up a training of each variant, on one map and one course."""
+def loops_of(data: Dataset) -> tuple[TrainingData, dict[str, TrainLoop]]:
+    """Set up a training of each variant, on one map and the same data."""
     config = check_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
-    course = prepare(data, config)
-    clusters = fit_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
+    training_data = build_training_data(data, config)
+    clusters = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     loops = {}
     for name, settings in VARIANTS.items():
         training = {"sampler": {"name": "esans", **settings}, "batch_size": BATCH}
-        chosen = check_config({"training": training}, name).training
-        loops[name] = Loop(
-            fresh_towers(course, data, config),
-            course,
-            build_sampler(chosen.sampler, clusters),
-            chosen,
-            config.towers.id_dropout,
-            Checkpoint(Path(os.devnull), ""),
-        )
-    return course, loops
+        chosen = check_config({"training": training}, name)
+        sampler = build_sampler(chosen.training.sampler, clusters)
+        loops[name] = TrainLoop(training_data, sampler, chosen)
+    return training_data, loops
 
 
-def time_steps(course: Course, loops: dict[str, Loop], steps: int) -> dict[str, float]:
+def time_steps(
+    training_data: TrainingData, loops: dict[str, TrainLoop], steps: int
+) -> dict[str, float]:
     """Take the same steps with every variant in turn; return each one's median CPU ms."""
     taken: dict[str, list[float]] = {name: [] for name in loops}
-    batches = course.batches.epoch(0)
+    batches = training_data.loader.epoch(0)
     for step in tqdm(range(WARM_UP + steps), desc="steps", unit=" steps"):
         batch = next(batches)
         for name, loop in loops.items():
             began = time.process_time()
             loop.take_step(batch)
-            loop.progress.step += 1
             if step >= WARM_UP:
                 taken[name].append(1_000 * (time.process_time() - began))
     return {name: float(np.median(values)) for name, values in taken.items()}

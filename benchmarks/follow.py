@@ -23,20 +23,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 from tabulate import tabulate
-from torch import Tensor
 
 from index.cluster_map import ClusterMap
 from index.ids import hash_ids
 from index.stores.address import open_cluster_store
-from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig, check_config
-from trainer.course import prepare
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
 from trainer.esans.following import Following
-from trainer.pipeline import train_towers
-from trainer.sampler_choice import open_sampler
-from trainer.samplers.interface import Context, Negatives
+from trainer.sampler_factory import open_sampler
+from trainer.samplers.base import SampledNegatives, StepContext
+from trainer.train_loop import train
+from trainer.training_data import build_training_data
 
 USERS, TAKEN = 60_000, 12
 WARM_UP, QUIET, AFTER = 50, 100, 20  # steps
@@ -55,13 +53,6 @@ CONFIG = {
 
 class Enough(Exception):  # noqa: N818  # no error: the end of a benchmark
     """All swaps are measured."""
-
-
-class NoCheckpoint(Checkpoint):
-    """Keeps nothing: the disk is not what is measured."""
-
-    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
-        """Let it pass."""
 
 
 @dataclass
@@ -108,7 +99,7 @@ class Watch:
         self.publisher.send("go")
         self.swaps.append(Swap(len(self.begins) - 1, 0))
 
-    def __call__(self, context: Context) -> Negatives:
+    def __call__(self, context: StepContext) -> SampledNegatives:
         """Draw."""
         return self.sampler(context)
 
@@ -192,9 +183,7 @@ def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any
         assert isinstance(sampler, Following)
         watch = Watch(sampler, ours, parsed.swaps)
         try:
-            train_towers(
-                prepare(data, config), data, watch, config, NoCheckpoint(folder / "none", "")
-            )
+            train(build_training_data(data, config), watch, config)
         except Enough:
             return watch
     raise SystemExit("the epoch was over before all swaps were seen: ask for fewer")

@@ -34,7 +34,7 @@ from index.encoders import UserEncoder
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 from index.publish.writer import Contents, write_bundle
 from index.shelf import Shelf
-from trainer.export import export_user_tower
+from trainer.onnx_export import export_user_tower
 from trainer.towers import UserTower
 
 WIDTH, CLUSTERS, HISTORY_LENGTH = 64, 2_000, 50

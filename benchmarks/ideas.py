@@ -23,24 +23,24 @@ from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.compare.subset import Subset, load_subset
-from benchmarks.compare.trial import NoCheckpoint, measure_towers
+from benchmarks.compare.trial import measure_towers
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
 from trainer.config import check_config
-from trainer.course import fresh_towers, prepare
-from trainer.esans.clusters import fit_cluster_map
-from trainer.esans.codebooks import train_centroids
+from trainer.esans.build_map import build_cluster_map
 from trainer.esans.interpolation import draw_share, interpolate_simple, on_sphere
-from trainer.samplers.in_batch import in_batch
-from trainer.samplers.interface import Context, Negatives, Sampler
-from trainer.training import train
+from trainer.esans.residual_kmeans import train_centroids
+from trainer.samplers.base import SampledNegatives, Sampler, StepContext
+from trainer.samplers.simple import sample_in_batch
+from trainer.train_loop import train
+from trainer.training_data import build_training_data
 
 Idea = Callable[[ClusterMap], Sampler]
 TOLD = ("validation_recall@50", "recall@50", "recall@200", "ndcg@50", "tail_recall@50")
 
 
 @dataclass(frozen=True)
-class Trial:
+class IdeaTrial:
     """An idea, and how its map is made."""
 
     idea: Idea
@@ -49,14 +49,14 @@ class Trial:
 
 def plain(_: ClusterMap) -> Sampler:
     """In-batch with logQ: what all ideas start from."""
-    return in_batch
+    return sample_in_batch
 
 
 def protected(clusters: ClusterMap) -> Sampler:
     """Mask the batch's items of the positive's own cell."""
 
-    def sample(context: Context) -> Negatives:
-        return _masked(in_batch(context), clusters.same_cell, context)
+    def sample(context: StepContext) -> SampledNegatives:
+        return _masked(sample_in_batch(context), clusters.same_cell, context)
 
     return sample
 
@@ -67,10 +67,10 @@ def own_vectors(every: int) -> Idea:
     def idea(clusters: ClusterMap) -> Sampler:
         codes: list[NDArray[np.int64]] = []
 
-        def sample(context: Context) -> Negatives:
+        def sample(context: StepContext) -> SampledNegatives:
             if context.step % every == 0 and context.step:
                 codes[:] = [_codes_of(context, len(clusters), len(clusters) // 8)]
-            drawn = in_batch(context)
+            drawn = sample_in_batch(context)
             if not codes:
                 return drawn
             code = codes[0][_rows(context)]
@@ -86,8 +86,8 @@ def routed(weight: float) -> Idea:
     """Weigh the batch's items by the law of easy negatives to some power: nothing is drawn."""
 
     def idea(clusters: ClusterMap) -> Sampler:
-        def sample(context: Context) -> Negatives:
-            drawn, rows = in_batch(context), _rows(context)
+        def sample(context: StepContext) -> SampledNegatives:
+            drawn, rows = sample_in_batch(context), _rows(context)
             lift = len(clusters) * clusters.easy_chance(rows, rows)  # 1: as uniform
             law = torch.from_numpy(np.log(np.maximum(lift, 1e-9)).astype(np.float32))
             return _masked(
@@ -99,9 +99,9 @@ def routed(weight: float) -> Idea:
     return idea
 
 
-def harder_half(context: Context) -> Negatives:
+def harder_half(context: StepContext) -> SampledNegatives:
     """Keep each row's half of the batch that scores highest, log q subtracted."""
-    drawn = in_batch(context)
+    drawn = sample_in_batch(context)
     with torch.no_grad():
         scores = context.queries @ drawn.vectors.T / 0.07 - drawn.log_q
         scores = scores.masked_fill(drawn.is_masked, -torch.inf)
@@ -118,16 +118,16 @@ def prior(clusters: ClusterMap) -> Sampler:
     """
     seen, known = np.ones(3), np.zeros(3)
 
-    def sample(context: Context) -> Negatives:
-        drawn, rows = in_batch(context), _rows(context)
+    def sample(context: StepContext) -> SampledNegatives:
+        drawn, rows = sample_in_batch(context), _rows(context)
         code = clusters.codes1[rows]
         relation = np.where(
             clusters.same_cell(rows, rows), 0, np.where(code[:, None] == code, 1, 2)
         )
         counted = rows[:, None] != rows  # the positive itself tells nothing
-        is_known = drawn.is_masked.numpy()
+        is_seen = drawn.is_masked.numpy()
         seen[:] += np.bincount(relation[counted], minlength=3)
-        known[:] += np.bincount(relation[counted & is_known], minlength=3)
+        known[:] += np.bincount(relation[counted & is_seen], minlength=3)
         offset = np.log(1 - known / seen)[relation].astype(np.float32)
         return replace(drawn, log_q=drawn.log_q - torch.from_numpy(offset))
 
@@ -141,11 +141,11 @@ def smoothed(share: float) -> Idea:
         cells = clusters.layout.cells
         counts = np.maximum(np.bincount(cells), 1)
 
-        def sample(context: Context) -> Negatives:
+        def sample(context: StepContext) -> SampledNegatives:
             own = context.target_share.numpy()
             means = np.bincount(cells, own) / counts
             mixed = ((1 - share) * own + share * means[cells]).astype(np.float32)
-            return in_batch(replace(context, target_share=torch.from_numpy(mixed)))
+            return sample_in_batch(replace(context, target_share=torch.from_numpy(mixed)))
 
         return sample
 
@@ -155,8 +155,8 @@ def smoothed(share: float) -> Idea:
 def simple_in_batch(clusters: ClusterMap) -> Sampler:
     """EDIS, simple, between two batch items of one cluster; the law of both anchors."""
 
-    def sample(context: Context) -> Negatives:
-        drawn, rows = in_batch(context), _rows(context)
+    def sample(context: StepContext) -> SampledNegatives:
+        drawn, rows = sample_in_batch(context), _rows(context)
         others = _partners(_is_near(clusters, rows), context)
         first = torch.nonzero(others >= 0).squeeze(1)
         second = others[first]
@@ -164,7 +164,7 @@ def simple_in_batch(clusters: ClusterMap) -> Sampler:
         mixed = interpolate_simple(context.positives[first], context.positives[second], share)
         law = (drawn.log_q[first] + drawn.log_q[second]) / 2
         is_masked = drawn.is_masked[:, first] | drawn.is_masked[:, second]
-        return replace(drawn, also=Negatives(on_sphere(mixed), law, is_masked))
+        return replace(drawn, also=SampledNegatives(on_sphere(mixed), law, is_masked))
 
     return sample
 
@@ -177,8 +177,8 @@ def hard_in_batch(weight: float, low: float, high: float, growing_steps: int = 0
     """
 
     def idea(clusters: ClusterMap) -> Sampler:
-        def sample(context: Context) -> Negatives:
-            drawn, rows = in_batch(context), _rows(context)
+        def sample(context: StepContext) -> SampledNegatives:
+            drawn, rows = sample_in_batch(context), _rows(context)
             others = _partners(_is_near(clusters, rows) & ~drawn.is_masked, context)
             share = draw_share((len(rows),), low, high, context.rng, others.device)[:, None]
             hard = context.positives[others.clamp(min=0)]
@@ -186,7 +186,7 @@ def hard_in_batch(weight: float, low: float, high: float, growing_steps: int = 0
             now = (
                 weight * max(0.0, 1 - context.step / growing_steps) if growing_steps else weight
             )
-            virtual = Negatives(
+            virtual = SampledNegatives(
                 on_sphere(mixed)[:, None],
                 (drawn.log_q[others.clamp(min=0)] - now)[:, None],
                 (others < 0)[:, None],
@@ -200,36 +200,38 @@ def hard_in_batch(weight: float, low: float, high: float, growing_steps: int = 0
 
 BEHAVIOUR = {"modalities": ["behavioural"]}
 TRIALS = {
-    "in-batch": Trial(plain),
-    "protected": Trial(protected),
-    "protected, K1 = 20": Trial(protected, {"level_1_codes": 20}),
-    "protected, K1 = 400": Trial(protected, {"level_1_codes": 400}),
-    "protected, K2 = 4": Trial(protected, {"level_2_codes": 4}),
-    "protected, behaviour alone": Trial(protected, BEHAVIOUR),
-    "protected, content alone": Trial(protected, {"modalities": ["textual", "visual"]}),
-    "protected by own vectors": Trial(own_vectors(200)),
-    "routed 1.0": Trial(routed(1.0)),
-    "routed 0.3": Trial(routed(0.3)),
-    "routed -0.1": Trial(routed(-0.1)),
-    "harder half": Trial(lambda _: harder_half),
-    "prior": Trial(prior),
-    "smoothed 0.3": Trial(smoothed(0.3)),
-    "smoothed 0.7": Trial(smoothed(0.7)),
-    "simple in batch": Trial(simple_in_batch),
-    "hard in batch, -2": Trial(hard_in_batch(-2, -0.5, 0.5)),
-    "hard in batch, -4": Trial(hard_in_batch(-4, -0.5, 0.5)),
-    "hard in batch, beyond": Trial(hard_in_batch(0, -0.5, 0.0)),
-    "hard in batch, growing": Trial(hard_in_batch(-6, -0.5, 0.5, growing_steps=1_000)),
+    "in-batch": IdeaTrial(plain),
+    "protected": IdeaTrial(protected),
+    "protected, K1 = 20": IdeaTrial(protected, {"level_1_codes": 20}),
+    "protected, K1 = 400": IdeaTrial(protected, {"level_1_codes": 400}),
+    "protected, K2 = 4": IdeaTrial(protected, {"level_2_codes": 4}),
+    "protected, behaviour alone": IdeaTrial(protected, BEHAVIOUR),
+    "protected, content alone": IdeaTrial(protected, {"modalities": ["textual", "visual"]}),
+    "protected by own vectors": IdeaTrial(own_vectors(200)),
+    "routed 1.0": IdeaTrial(routed(1.0)),
+    "routed 0.3": IdeaTrial(routed(0.3)),
+    "routed -0.1": IdeaTrial(routed(-0.1)),
+    "harder half": IdeaTrial(lambda _: harder_half),
+    "prior": IdeaTrial(prior),
+    "smoothed 0.3": IdeaTrial(smoothed(0.3)),
+    "smoothed 0.7": IdeaTrial(smoothed(0.7)),
+    "simple in batch": IdeaTrial(simple_in_batch),
+    "hard in batch, -2": IdeaTrial(hard_in_batch(-2, -0.5, 0.5)),
+    "hard in batch, -4": IdeaTrial(hard_in_batch(-4, -0.5, 0.5)),
+    "hard in batch, beyond": IdeaTrial(hard_in_batch(0, -0.5, 0.0)),
+    "hard in batch, growing": IdeaTrial(hard_in_batch(-6, -0.5, 0.5, growing_steps=1_000)),
 }
 
 
-def _rows(context: Context) -> Rows:
+def _rows(context: StepContext) -> Rows:
     return context.positive_rows.numpy().astype(np.int32)
 
 
 def _masked(
-    drawn: Negatives, same: Callable[[Rows, Rows], NDArray[np.bool_]], context: Context
-) -> Negatives:
+    drawn: SampledNegatives,
+    same: Callable[[Rows, Rows], NDArray[np.bool_]],
+    context: StepContext,
+) -> SampledNegatives:
     rows = _rows(context)
     return replace(drawn, is_masked=drawn.is_masked | torch.from_numpy(same(rows, rows)))
 
@@ -240,7 +242,7 @@ def _is_near(clusters: ClusterMap, rows: Rows) -> Tensor:
     return torch.from_numpy((code[:, None] == code) & ~clusters.same_cell(rows, rows))
 
 
-def _partners(fitting: Tensor, context: Context) -> Tensor:
+def _partners(fitting: Tensor, context: StepContext) -> Tensor:
     """Draw a fitting place of the batch for each row, -1 where none fits; [batch]."""
     has_one = fitting.any(dim=1)
     chances = fitting.float() + (~has_one[:, None]).float()
@@ -248,7 +250,7 @@ def _partners(fitting: Tensor, context: Context) -> Tensor:
     return torch.where(has_one, drawn, -1)
 
 
-def _codes_of(context: Context, count: int, code_count: int) -> NDArray[np.int64]:
+def _codes_of(context: StepContext, count: int, code_count: int) -> NDArray[np.int64]:
     """Cluster all item vectors as the model has them now; [items]."""
     with torch.no_grad():
         vectors = context.encode(torch.arange(count)).numpy()
@@ -257,21 +259,14 @@ def _codes_of(context: Context, count: int, code_count: int) -> NDArray[np.int64
     return codes
 
 
-def measure(trial: Trial, subset: Subset, seed: int) -> list[float | str | None]:
+def measure(trial: IdeaTrial, subset: Subset, seed: int) -> list[float | str | None]:
     """Train with an idea, everything else at its default; return the figures told."""
     values = {"seed": seed, "clusters": trial.clusters, "training": {"device": "cpu"}}
     config, data = check_config(values, "the trial"), load_subset(subset)
-    course = prepare(data, config)
-    clusters = fit_cluster_map(data, config.clusters, seed, datetime.now(UTC))
-    trained = train(
-        fresh_towers(course, data, config),
-        course,
-        trial.idea(clusters),
-        config.training,
-        config.towers.id_dropout,
-        NoCheckpoint(Path(os.devnull), ""),
-    )
-    figures, _ = measure_towers(course, data, trained)
+    training_data = build_training_data(data, config)
+    clusters = build_cluster_map(data, config.clusters, seed, datetime.now(UTC))
+    trained = train(training_data, trial.idea(clusters), config)
+    figures, _ = measure_towers(training_data, data, trained)
     return [trained.best_epoch + 1, *(figures[name] for name in TOLD)]
 
 

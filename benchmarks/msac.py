@@ -18,7 +18,7 @@ from index.arrays import Floats
 from index.cluster_map import ClusterMap
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import align
-from trainer.esans.codebooks import fit_codebooks
+from trainer.esans.residual_kmeans import fit_codebooks
 
 MODALITIES = ("visual", "textual", "behavioural")
 WIDTH, GROUPS = 64, 2_000

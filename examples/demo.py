@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 
 from examples.catalogue import ShopSize, make_catalogue
-from trainer.data.dataset import TEST, TRAIN, VALID, Dataset, load_dataset
-from trainer.data.histories import histories
+from trainer.data.dataset import Dataset, load_dataset
+from trainer.data.interactions import TEST, TRAIN, VALID, histories
 
 HOME = Path(".demo")
 START_LIMIT_S = 120

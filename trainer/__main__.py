@@ -114,7 +114,7 @@ def run(parsed: argparse.Namespace) -> None:
         print(f"{parsed.bundles}: holds a current bundle, nothing to do")
         return
     from trainer.data.dataset import load_dataset  # torch takes seconds to import
-    from trainer.pipeline import is_current, run as run_pipeline
+    from trainer.pipeline import RunOptions, is_current, run as run_pipeline
 
     config = config_of(parsed)
     store = open_store(url_of(parsed), parsed.bundles, parsed)
@@ -123,16 +123,10 @@ def run(parsed: argparse.Namespace) -> None:
         if is_current(config, data, parsed.bundles):
             print(f"{parsed.bundles}: the current bundle is of this data and configuration")
             return
-    published = run_pipeline(
-        config,
-        parsed.data,
-        parsed.bundles,
-        store,
-        force=parsed.force,
-        follows=parsed.follow,
-    )
+    options = RunOptions(parsed.data, parsed.bundles, store, parsed.force, parsed.follow)
+    version = run_pipeline(config, options)
     print(
-        f"\npublished {published.version} and made it current\n"
+        f"\npublished {version} and made it current\n"
         f"serve it: python -m service --bundles {parsed.bundles}"
     )
 
@@ -147,7 +141,7 @@ def report(parsed: argparse.Namespace) -> None:
 
 def explain(_: argparse.Namespace) -> None:
     """Print the whole configuration with its defaults."""
-    from trainer.explain import example
+    from trainer.config_docs import example
 
     print(example(), end="")
 

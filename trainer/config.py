@@ -8,11 +8,10 @@ from pydantic import Field, ValidationError
 
 from index.errors import ConfigError
 from trainer.data.split import SplitName
-from trainer.part import Part
-from trainer.samplers.config import InBatchConfig, SamplerConfig
+from trainer.samplers.config import ConfigSection, InBatchConfig, SamplerConfig
 
 
-class DataConfig(Part):
+class DataConfig(ConfigSection):
     """Which interactions are trained on, and which are held out to measure."""
 
     split: SplitName = Field(
@@ -23,7 +22,7 @@ class DataConfig(Part):
     )
 
 
-class TowersConfig(Part):
+class TowersConfig(ConfigSection):
     """The two towers."""
 
     width: int = Field(64, ge=4, le=1024, description="numbers per vector")
@@ -45,7 +44,7 @@ class TowersConfig(Part):
     )
 
 
-class TrainingConfig(Part):
+class TrainingConfig(ConfigSection):
     """The loop."""
 
     sampler: SamplerConfig = Field(
@@ -83,7 +82,7 @@ class TrainingConfig(Part):
     )
 
 
-class ClustersConfig(Part):
+class ClustersConfig(ConfigSection):
     """The cluster map that negatives are drawn from: what items look like, say and do."""
 
     modalities: tuple[str, ...] = Field(
@@ -121,7 +120,7 @@ class ClustersConfig(Part):
     )
 
 
-class EvaluationConfig(Part):
+class EvaluationConfig(ConfigSection):
     """What is measured before a bundle is made current."""
 
     ease_lambda: float = Field(250.0, gt=0, description="ridge of the EASE reference")
@@ -130,7 +129,7 @@ class EvaluationConfig(Part):
     )
 
 
-class BundleConfig(Part):
+class BundleConfig(ConfigSection):
     """What is published."""
 
     name: str = Field("esans", min_length=1, max_length=80, description="told in the manifest")
@@ -152,7 +151,7 @@ class BundleConfig(Part):
     )
 
 
-class RunConfig(Part):
+class RunConfig(ConfigSection):
     """A whole run. Every field has a default: an empty file is a good configuration."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in the run")

@@ -1,4 +1,4 @@
-"""The run, read aloud: dataset -> towers -> staged bundle -> measured -> published."""
+"""The run: dataset -> towers -> staged bundle -> evaluated -> published."""
 
 import hashlib
 import json
@@ -16,98 +16,85 @@ from index.errors import BundleError, WorseThanPopularityError
 from index.publish.writer import add_measures
 from index.retriever import Retriever
 from index.shelf import Shelf
-from trainer.catalogue import training_counts
+from trainer.bundle_export import FinishedRun, choose_columns, stage_bundle
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
-from trainer.course import Course, fresh_towers, prepare
 from trainer.data.dataset import Dataset, load_dataset
-from trainer.data.histories import cases, histories
-from trainer.data.interactions import TEST, TRAIN
 from trainer.esans.publication import publish_map_of
-from trainer.evaluation import Report, evaluate, table_of
-from trainer.item_columns import choose_columns
-from trainer.publishing import stage_bundle
-from trainer.sampler_choice import clusters_of, open_sampler, refuse_to_follow
-from trainer.samplers.interface import Sampler
-from trainer.training import Trained, train
+from trainer.evaluate import Report, evaluate, table_of
+from trainer.metrics import build_evaluation_set
+from trainer.sampler_factory import cluster_map_of, open_sampler, require_cluster_map_sampler
+from trainer.train_loop import train
+from trainer.training_data import build_training_data
 
 RUN_KEYS = {"seed", "data", "towers", "clusters", "training"}  # what the weights follow from
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a run left behind."""
+class RunOptions:
+    """Where a run reads and writes.
 
-    version: str
-    report: Report
-
-
-def run(
-    config: RunConfig,
-    folder: Path,
-    bundles: Path,
-    store: ClusterStore,
-    *,
-    force: bool,
-    follows: bool,
-) -> Published:
-    """Train on a dataset folder, measure the staged bundle, publish it and make it current.
-
+    folder   the dataset
+    bundles  where bundles are published
     store    where the run's cluster map is published too
-    force    make it current even where popularity measures better
-    follows  draw from the store's current map, swapped while training
+    force    make the bundle current even where popularity measures better
+    follow   draw from the store's current map, swapped while training
+    """
+
+    folder: Path
+    bundles: Path
+    store: ClusterStore
+    force: bool = False
+    follow: bool = False
+
+
+def run(config: RunConfig, options: RunOptions) -> str:
+    """Train on a dataset, evaluate the staged bundle, publish it; return its version.
 
     Raises ConfigError, DatasetError, TrainingError, BundleError; WorseThanPopularityError after
     publishing. A store that is away fails no run.
     """
-    if follows:
-        refuse_to_follow(config)
+    if options.follow:
+        require_cluster_map_sampler(config)
     torch.set_num_threads(config.training.threads)
-    data = load_dataset(folder, config.data.split, config.seed)
+    data = load_dataset(options.folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
-    chosen = choose_columns(data.attributes, config.bundle)
-    shelf = Shelf(bundles)
+    columns = choose_columns(data.attributes, config.bundle)
+    shelf = Shelf(options.bundles)
     shelf.prepare()
-    course = prepare(data, config)
-    checkpoint = checkpoint_of(bundles, data, config, follows=follows)
-    with open_sampler(data, config, store if follows else None) as sampler:
-        trained = train_towers(course, data, sampler, config, checkpoint)
-    clusters = clusters_of(sampler)
-    with shelf.stage() as staged:
-        now = datetime.now(UTC)
-        manifest = stage_bundle(
-            staged,
-            data,
-            course.catalogue,
-            clusters,
-            trained,
-            course.validation,
-            config,
-            chosen,
-            now,
-        )
-        tqdm.write(index_line(manifest.index))
-        report = measure_staged(staged, data, config)
-        version = shelf.publish(staged, now)
+    training_data = build_training_data(data, config)
+    checkpoint = checkpoint_of(options.bundles, data, config, follows=options.follow)
+    with open_sampler(data, config, options.store if options.follow else None) as sampler:
+        trained = train(training_data, sampler, config, checkpoint)
+    clusters = cluster_map_of(sampler)
+    finished = FinishedRun(config, data, training_data, trained, clusters, columns)
+    version, report = publish(shelf, finished)
     tqdm.write(table_of(report))
-    is_refused = not force and is_worse(report)
+    is_refused = not options.force and is_worse(report)
     if not is_refused:
         shelf.make_current(version)
     checkpoint.remove()  # not before: a full disk may yet refuse the pointer
     if is_refused:
-        raise worse_than_popularity(report, bundles, version)
+        raise worse_than_popularity(report, options.bundles, version)
     if clusters is not None:
-        tqdm.write(publish_map_of(clusters, sampler, store, bundles / version))
-    return Published(version, report)
+        tqdm.write(publish_map_of(clusters, sampler, options.store, options.bundles / version))
+    return version
 
 
-def train_towers(
-    course: Course, data: Dataset, sampler: Sampler, config: RunConfig, checkpoint: Checkpoint
-) -> Trained:
-    """Build both towers and train them."""
-    towers = fresh_towers(course, data, config)
-    dropout = config.towers.id_dropout
-    return train(towers, course, sampler, config.training, dropout, checkpoint)
+def publish(shelf: Shelf, finished: FinishedRun) -> tuple[str, Report]:
+    """Stage a bundle, evaluate it as a service would open it, and publish it.
+
+    returns  its version, and the report, which is in its manifest too
+    """
+    with shelf.stage() as staged:
+        now = datetime.now(UTC)
+        manifest = stage_bundle(staged, finished, now)
+        tqdm.write(index_line(manifest.index))
+        evaluation_set = build_evaluation_set(finished.data)
+        retriever = Retriever(open_bundle(staged))
+        report = evaluate(retriever, evaluation_set, finished.config.evaluation)
+        add_measures(staged, {"test": report})
+        return shelf.publish(staged, now), report
 
 
 def checkpoint_of(
@@ -123,20 +110,6 @@ def checkpoint_of(
     text = json.dumps(told, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
-
-
-def measure_staged(staged: Path, data: Dataset, config: RunConfig) -> Report:
-    """Open the staged bundle as a service would, measure it, tell it in its manifest."""
-    report = evaluate(
-        Retriever(open_bundle(staged)),
-        data.item_ids,
-        cases(data.interactions, TEST, len(data.user_ids)),
-        histories(data.interactions, (TRAIN,), len(data.user_ids)),
-        training_counts(data),
-        config.evaluation,
-    )
-    add_measures(staged, {"test": report})
-    return report
 
 
 def is_worse(report: Report) -> bool:

@@ -62,9 +62,9 @@ def _bars_of_kind(lines: pd.DataFrame, name: str, has_legend: bool) -> go.Bar:
 def _error_bars(lines: pd.DataFrame, name: str) -> dict[str, Any]:
     """Return error bars of one standard deviation; none where no line has one."""
     spread = column(lines, name + SPREAD)
-    is_known = bool(spread.notna().any())
+    is_seen = bool(spread.notna().any())
     look = {"type": "data", "thickness": 1.4, "width": 4}
-    return {"array": list(spread), "visible": is_known, **look}
+    return {"array": list(spread), "visible": is_seen, **look}
 
 
 def budgets_figure(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> go.Figure:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.known import KnownPositives
 from trainer.loss import scores_of
-from trainer.samplers.interface import Context, Negatives, Sampler, sets_of
+from trainer.samplers.base import SampledNegatives, Sampler, StepContext
+from trainer.seen_items import SeenItems
 
 EVERY = 10  # steps; scores and false negatives are a sample of the run
 
@@ -30,7 +30,7 @@ class SamplerMonitor:
     """
 
     def __init__(
-        self, sampler: Sampler, held_out: KnownPositives, steps_per_epoch: int, every: int
+        self, sampler: Sampler, held_out: SeenItems, steps_per_epoch: int, every: int
     ) -> None:
         self.sampler, self.held_out = sampler, held_out
         self.steps_per_epoch, self.every = steps_per_epoch, every
@@ -43,7 +43,7 @@ class SamplerMonitor:
         self._left: tuple[int, float] | None = None  # the last step, CPU time when it was left
         self._cpu_seconds, self._cpu_steps = 0.0, 0
 
-    def __call__(self, context: Context) -> Negatives:
+    def __call__(self, context: StepContext) -> SampledNegatives:
         """Draw, and record what was drawn."""
         encoded: list[Tensor] = []
 
@@ -95,12 +95,14 @@ class SamplerMonitor:
             return None
         return "encoded" if self._is_virtual else "drawn"
 
-    def _record(self, context: Context, drawn: Negatives, encoded: list[Tensor]) -> None:
+    def _record(
+        self, context: StepContext, drawn: SampledNegatives, encoded: list[Tensor]
+    ) -> None:
         self._steps += 1
         self._encoded += drawn.encoded_count
         is_sampled = context.step % self.every == 0
         if is_sampled:
-            for part in sets_of(drawn):
+            for part in drawn.sets():
                 scores = scores_of(context.queries, part.vectors)
                 self._score_sum += float(scores.masked_fill(part.is_masked, 0).sum())
                 self._scores += int((~part.is_masked).sum())
@@ -112,10 +114,10 @@ class SamplerMonitor:
                 self._pairs += int((~is_masked).sum())
 
     def _items_of(
-        self, context: Context, drawn: Negatives, encoded: list[Tensor]
+        self, context: StepContext, drawn: SampledNegatives, encoded: list[Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rows of each set of items and whom they are masked for."""
-        known = [one for one in sets_of(drawn) if one.rows is not None]
+        known = [one for one in drawn.sets() if one.rows is not None]
         for one in known:
             assert one.rows is not None
             yield one.rows, one.is_masked
@@ -123,9 +125,9 @@ class SamplerMonitor:
             self._is_virtual = True
         if not known and encoded:
             rows = torch.unique(torch.cat(encoded))
-            yield rows, context.is_known(rows)
+            yield rows, context.is_seen(rows)
 
-    def _count_items(self, context: Context, rows: Tensor, is_masked: Tensor) -> None:
+    def _count_items(self, context: StepContext, rows: Tensor, is_masked: Tensor) -> None:
         """Mark the items that are a negative of anyone."""
         epoch = context.step // self.steps_per_epoch
         if epoch not in self._distinct:

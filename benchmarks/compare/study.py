@@ -9,13 +9,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from index.errors import ConfigError
 from trainer.config import RunConfig, check_config
-from trainer.part import Part
+from trainer.samplers.config import ConfigSection
 
 Kind = Literal["fixed list", "baseline", "esans", "ablation"]
 Table = dict[str, Any]
 
 
-class DatasetSource(Part):
+class DatasetSource(ConfigSection):
     """A dataset: where it is, and how much of it is used."""
 
     folder: str = Field(min_length=1, description="of the dataset, sought under each --data")
@@ -24,7 +24,7 @@ class DatasetSource(Part):
     )
 
 
-class SharedConfig(Part):
+class SharedConfig(ConfigSection):
     """What all methods share: tables of the run configuration."""
 
     data: Table = Field(default_factory=dict)
@@ -33,7 +33,7 @@ class SharedConfig(Part):
     training: Table = Field(default_factory=dict)
 
 
-class Method(Part):
+class Method(ConfigSection):
     """One method: what of a run it changes, and how often it is run."""
 
     kind: Kind = Field(
@@ -67,7 +67,7 @@ class Method(Part):
         return self
 
 
-class Study(Part):
+class Study(ConfigSection):
     """Methods x budgets x seeds x datasets."""
 
     seeds: int = Field(5, ge=1, le=1000, description="runs of each method: 0, 1, 2 ...")

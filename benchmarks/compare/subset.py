@@ -10,10 +10,9 @@ from benchmarks.compare.study import Study
 from index.errors import ConfigError, DatasetError
 from trainer.config import DataConfig
 from trainer.data.dataset import Dataset, fingerprint, load_dataset
-from trainer.data.histories import cases
-from trainer.data.interactions import PART_NAMES, TEST, VALID, Interactions
+from trainer.data.interactions import PART_NAMES, TEST, VALID, Interactions, cases
 from trainer.data.split import SplitName
-from trainer.measures import LEAST_CASES
+from trainer.metrics import MIN_CASES
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def find_datasets(study: Study, bases: list[Path]) -> dict[str, StudyDataset]:
 def load_subset(subset: Subset) -> Dataset:
     """Load a subset; a process that runs trial after trial reads it once.
 
-    Raises DatasetError, also where fewer than LEAST_CASES would be asked: too few to measure.
+    Raises DatasetError, also where fewer than MIN_CASES would be asked: too few to measure.
     """
     data = load_dataset(subset.folder, subset.split, subset.seed)
     if subset.limit_interactions is not None:
@@ -83,9 +82,9 @@ def load_subset(subset: Subset) -> Dataset:
     faults = []
     for part in (VALID, TEST):
         count = len(cases(data.interactions, part, len(data.user_ids)).user_rows)
-        if count < LEAST_CASES:
+        if count < MIN_CASES:
             faults.append(
-                f"{count} cases in {PART_NAMES[part]}, expected at least {LEAST_CASES}: no "
+                f"{count} cases in {PART_NAMES[part]}, expected at least {MIN_CASES}: no "
                 "figure is given from fewer; bring more users, or raise limit_interactions"
             )
     if faults:

@@ -22,7 +22,7 @@ from benchmarks.compare.analysis import (
 from benchmarks.compare.baselines import baselines_of
 from benchmarks.compare.runner import Failures
 from benchmarks.compare.schedule import Schedule
-from trainer.measures import LEAST_CASES
+from trainer.metrics import MIN_CASES
 
 SHOWN = ["recall@50", "recall@200", "ndcg@50"]
 BUCKETS = ("head", "torso", "tail", "cold")
@@ -46,11 +46,11 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
     ]
     text = template("table.md.j2").render(
         day=f"{now:%Y-%m-%d}",
-        least_cases=LEAST_CASES,
+        least_cases=MIN_CASES,
         budget=budget,
         datasets=datasets,
         missing=list(missing_lines(lines, failures)),
-        measures_text=measures_text,
+        metrics_text=metrics_text,
     )
     path = folder / "table.md"
     path.write_text(text, encoding="utf-8")
@@ -159,10 +159,10 @@ def missing_lines(lines: pd.DataFrame, failures: Failures) -> Iterator[str]:
         yield f"- failed: {trial}: {failure}"
 
 
-def measures_text(measures: Mapping[str, float]) -> str:
-    """Spell the measures shown."""
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Spell the metrics shown."""
     return ", ".join(
-        f"{name} -" if pd.isna(measures[name]) else f"{name} {measures[name]:.4f}"
+        f"{name} -" if pd.isna(metrics[name]) else f"{name} {metrics[name]:.4f}"
         for name in SHOWN
     )
 

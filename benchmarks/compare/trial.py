@@ -6,12 +6,10 @@ ranking. No bundle is made: what an index or an exported file loses is measured 
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,20 +18,30 @@ from torch import Tensor
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
 from benchmarks.compare.significance import Floats, resampled_means
 from benchmarks.compare.subset import Subset, load_subset
-from trainer.catalogue import training_counts
-from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import RunConfig
-from trainer.course import Course, fresh_towers, prepare
 from trainer.data.dataset import Dataset
-from trainer.data.histories import Cases, cases, histories
-from trainer.data.interactions import TEST, VALID, Rows
-from trainer.known import known_positives
-from trainer.measures import DEPTH, Ranks, measure, measure_buckets, rank_targets
-from trainer.sampler_choice import build_sampler, clusters_for
-from trainer.samplers.interface import Sampler
+from trainer.data.interactions import (
+    TEST,
+    VALID,
+    Cases,
+    Rows,
+    cases,
+    histories,
+    training_counts,
+)
+from trainer.metrics import (
+    DEPTH,
+    TargetRanks,
+    bucket_metrics,
+    compute_metrics,
+    rank_targets,
+)
+from trainer.sampler_factory import build_sampler, clusters_for
+from trainer.samplers.base import Sampler
+from trainer.seen_items import build_seen_items
 from trainer.towers import UserTower
-from trainer.training import Trained, train
-from trainer.validation import queries_of, validation_recall
+from trainer.train_loop import TrainedTowers, score_unseen, train, validation_recall
+from trainer.training_data import TrainingData, build_training_data
 
 MEASURED_AS = 1  # raise it when figures change their meaning: all trials are then run again
 RECALL_COUNTS = (50, 200)
@@ -77,16 +85,6 @@ class Trial:
         return f"{self.dataset}: {self.method}{budget}, {temperature:g}, {self.config.seed}"
 
 
-class NoCheckpoint(Checkpoint):
-    """Keeps nothing: a killed trial starts again, so that its figures are of one run."""
-
-    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
-        """Let it pass."""
-
-    def load(self) -> None:
-        """Find nothing."""
-
-
 def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
     """Train as `python -m trainer run` does, and measure.
 
@@ -96,68 +94,60 @@ def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
     config = trial.config
     torch.set_num_threads(config.training.threads)
     data = load_subset(trial.subset)
-    course = prepare(data, config)
+    training_data = build_training_data(data, config)
     clusters = clusters_for(data, config, datetime.now(UTC))
-    sampler = build_sampler(config.training.sampler, clusters)
-    monitor = monitored(sampler, course, data)
-    trained = train(
-        fresh_towers(course, data, config),
-        course,
-        monitor,
-        config.training,
-        config.towers.id_dropout,
-        NoCheckpoint(Path(os.devnull), ""),
-    )
-    figures, ranks = measure_towers(course, data, trained)
-    figures |= training_figures(trained, monitor)
+    sampler = monitored(build_sampler(config.training.sampler, clusters), training_data, data)
+    trained = train(training_data, sampler, config)
+    figures, ranks = measure_towers(training_data, data, trained)
+    figures |= training_figures(trained, sampler)
     figures["seconds"] = time.monotonic() - began
     figures["cpu_seconds"] = time.process_time() - cpu_began
     return figures, recalls_of(ranks)
 
 
-def monitored(sampler: Sampler, course: Course, data: Dataset) -> SamplerMonitor:
+def monitored(sampler: Sampler, training_data: TrainingData, data: Dataset) -> SamplerMonitor:
     """Wrap a sampler to record its draws."""
     held_out = histories(data.interactions, (VALID, TEST), len(data.user_ids))
-    known = known_positives(held_out, len(data.item_ids), course.device)
-    return SamplerMonitor(sampler, known, course.batches.batches_per_epoch(), EVERY)
+    positives = build_seen_items(held_out, len(data.item_ids), training_data.device)
+    return SamplerMonitor(sampler, positives, training_data.loader.batches_per_epoch(), EVERY)
 
 
-def measure_towers(course: Course, data: Dataset, trained: Trained) -> tuple[Figures, Ranks]:
-    """Measure validation and test; all validation cases, not the sample that training asks."""
-    tower, vectors = trained.towers.user, course.catalogue.encode_all(trained.towers.item)
-    user_count = len(data.user_ids)
-    valid = cases(data.interactions, VALID, user_count)
-    test = cases(data.interactions, TEST, user_count)
-    answers = rank_all(tower, vectors, test)
-    ranks = rank_targets(answers, test)
+def measure_towers(
+    training_data: TrainingData, data: Dataset, trained: TrainedTowers
+) -> tuple[Figures, TargetRanks]:
+    """Measure validation and test; all validation cases, not the loop's sample."""
+    tower, item_tower = trained.towers.user, trained.towers.item
+    vectors = training_data.features.encode_all(item_tower)
+    num_users, num_items = len(data.user_ids), len(data.item_ids)
+    valid = cases(data.interactions, VALID, num_users)
+    test = cases(data.interactions, TEST, num_users)
+    ranked = rank_all(tower, vectors, test)
+    ranks = rank_targets(ranked, test)
     figures: Figures = {
         "cases": len(test.user_rows),
         "validation_recall@50": validation_recall(tower, vectors, valid),
-        **measure(answers, ranks, len(vectors)),
+        **compute_metrics(ranked, ranks, num_items),
     }
-    for name, found in measure_buckets(ranks, training_counts(data)).items():
-        figures |= {f"{name}_{measured}": value for measured, value in found.items()}
+    buckets = bucket_metrics(ranks, training_counts(data.interactions, num_items))
+    for name, found in buckets.items():
+        figures |= {f"{name}_{metric}": value for metric, value in found.items()}
     return figures, ranks
 
 
 @torch.no_grad()
 def rank_all(tower: UserTower, vectors: Tensor, asked: Cases) -> Rows:
-    """Answer every case exactly; [cases, DEPTH], -1 where fewer items are eligible."""
-    answers = np.full((len(asked.user_rows), DEPTH), -1, dtype=np.int32)
+    """Rank exactly for every case; [cases, DEPTH], -1 where fewer items are eligible."""
+    ranked = np.full((len(asked.user_rows), DEPTH), -1, dtype=np.int32)
     depth = min(DEPTH, len(vectors))
-    for first in range(0, len(answers), CHUNK):
-        chosen = range(first, min(first + CHUNK, len(answers)))
-        scores = queries_of(tower, vectors, asked.histories, chosen) @ vectors.T
-        for place, case in enumerate(chosen):
-            seen = torch.from_numpy(asked.histories.of(case)).long()
-            scores[place, seen] = -torch.inf
-        best = scores.topk(depth, dim=1)
+    for first in range(0, len(ranked), CHUNK):
+        chosen = range(first, min(first + CHUNK, len(ranked)))
+        best = score_unseen(tower, vectors, asked.histories, chosen).topk(depth, dim=1)
         rows = best.indices.masked_fill(torch.isneginf(best.values), -1)
-        answers[chosen.start : chosen.stop, :depth] = rows.cpu().numpy()
-    return answers
+        ranked[chosen.start : chosen.stop, :depth] = rows.cpu().numpy()
+    return ranked
 
 
-def training_figures(trained: Trained, monitor: SamplerMonitor) -> Figures:
+def training_figures(trained: TrainedTowers, monitor: SamplerMonitor) -> Figures:
     """Gather how training went; the monitor's own time is not part of a step's."""
     seconds = sum(epoch["seconds"] for epoch in trained.curve) - monitor.seconds
     return {
@@ -169,7 +159,7 @@ def training_figures(trained: Trained, monitor: SamplerMonitor) -> Figures:
     }
 
 
-def recalls_of(ranks: Ranks, counts: Collection[int] = RECALL_COUNTS) -> Recalls:
+def recalls_of(ranks: TargetRanks, counts: Collection[int] = RECALL_COUNTS) -> Recalls:
     """Keep of the ranks what the significance of a difference is judged by."""
     target_counts = np.bincount(ranks.case_of)
     return {

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from trainer.config import RunConfig, read_config
-from trainer.explain import example
+from trainer.config_docs import example
 
 FILE = Path(__file__).parents[2] / "examples" / "config.toml"
 

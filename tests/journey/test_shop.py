@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -15,10 +16,10 @@ from index.bundle.reader import open_bundle
 from index.retriever import Retriever
 from index.shelf import Shelf
 from tests.conftest import ROOT
-from trainer.data.dataset import TEST, load_dataset
-from trainer.data.histories import cases, some_cases
-from trainer.evaluation import answers_of
-from trainer.measures import DEPTH
+from trainer.data.dataset import load_dataset
+from trainer.data.interactions import some_cases
+from trainer.evaluate import rank_by_retriever
+from trainer.metrics import DEPTH, build_evaluation_set
 
 ASKED, CANDIDATES = 60, 10
 
@@ -106,11 +107,10 @@ def test_one_click_of_a_new_user_is_answered_mostly_from_its_shelf(url, shelf_of
 
 def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
     data = load_dataset(shop)
-    asked = some_cases(
-        cases(data.interactions, TEST, len(data.user_ids)), ASKED, np.random.default_rng(0)
-    )
+    whole = build_evaluation_set(data)
+    asked = some_cases(whole.cases, ASKED, np.random.default_rng(0))
     bundle = open_bundle(Shelf(bundles).current())
-    offline = answers_of(Retriever(bundle), asked, data.item_ids)
+    offline = rank_by_retriever(Retriever(bundle), replace(whole, cases=asked))
     for case, expected in enumerate(offline):
         history = [data.item_ids[row] for row in asked.histories.of(case)]
         answer = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH}).json()

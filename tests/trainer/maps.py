@@ -8,10 +8,9 @@ from index.ids import hash_ids
 from tests.redis_server import wait_until
 from tests.trainer.worlds import tiny_config
 from trainer.checkpoint import Checkpoint
-from trainer.course import prepare
-from trainer.pipeline import train_towers
-from trainer.sampler_choice import open_sampler
-from trainer.samplers.interface import sets_of
+from trainer.sampler_factory import open_sampler
+from trainer.train_loop import train
+from trainer.training_data import build_training_data
 
 QUICK = {"clusters": {"alignment_epochs": 1}, "training": {"epochs": 1, "learning_rate": 0.01}}
 SAMPLER = {"name": "esans", "easy": 0, "hard": 20, "virtual": False}
@@ -52,7 +51,7 @@ class Watched:
         self.before.get(context.step, lambda _: None)(self.sampler)
         found = self.sampler(context)
         self.versions.append(self.sampler.clusters.version)
-        rows = next(sets_of(found)).rows
+        rows = next(found.sets()).rows
         self.drawn.append((context.positive_rows.numpy(), rows.numpy()))
         return found
 
@@ -77,7 +76,7 @@ def follow(data, store, folder, before=None, **training):
     checkpoint = Checkpoint(folder / "run.safetensors", "this run")
     with open_sampler(data, config, store, poll_s=0.05) as sampler:
         watched = Watched(sampler, before)
-        trained = train_towers(prepare(data, config), data, watched, config, checkpoint)
+        trained = train(build_training_data(data, config), watched, config, checkpoint)
     return trained, watched
 
 

@@ -17,7 +17,7 @@ from tests.trainer.maps import (
     publishing,
     wait_for_arrival,
 )
-from trainer.esans.clusters import fit_cluster_map
+from trainer.esans.build_map import build_cluster_map
 
 
 @pytest.fixture(params=["folder", "redis"])
@@ -73,7 +73,7 @@ def test_a_run_begins_with_its_own_map_where_the_stores_does_not_fit(
         store.publish(found)
     fitting = map_of(world_data, 1)
     trained, _ = follow(world_data, store, tmp_path, {5: publishing(store, fitting)})
-    made = fit_cluster_map(world_data, config_of().clusters, 0, datetime.now(UTC))
+    made = build_cluster_map(world_data, config_of().clusters, 0, datetime.now(UTC))
     assert lineage_of(trained) == [(0, made.version), (6, fitting.version)]
     assert trained.cluster_maps[0]["sequence"] is None
     told = capsys.readouterr().out

@@ -6,7 +6,7 @@ import torch
 
 from tests.trainer.worlds import unit
 from trainer.loss import sampled_softmax, scores_of
-from trainer.samplers.interface import Negatives
+from trainer.samplers.base import SampledNegatives
 
 QUERY = torch.tensor([[1.0, 0.0]])
 POSITIVE = torch.tensor([[0.6, 0.8]])  # score 0.6
@@ -18,7 +18,9 @@ def negatives(vectors, log_q=0.0, masked=(), positive_log_q=None, batch=1):
     count = vectors.shape[-2]
     is_masked = torch.zeros(batch, count, dtype=torch.bool)
     is_masked[:, list(masked)] = True
-    return Negatives(vectors, torch.as_tensor(log_q).expand(count), is_masked, positive_log_q)
+    return SampledNegatives(
+        vectors, torch.as_tensor(log_q).expand(count), is_masked, positive_log_q
+    )
 
 
 def test_scores_are_divided_by_the_temperature_first_and_corrected_second():
@@ -98,8 +100,8 @@ def test_shared_negatives_equal_copies_of_them_in_every_row():
     queries, positives, shared = unit(3, seed=1), unit(3, seed=2), unit(6)
     log_q = torch.linspace(-1, 1, 6)
     is_masked = torch.rand(3, 6, generator=torch.Generator().manual_seed(0)) < 0.3
-    one = Negatives(shared, log_q, is_masked)
-    own = Negatives(shared.expand(3, 6, -1), log_q.expand(3, 6), is_masked)
+    one = SampledNegatives(shared, log_q, is_masked)
+    own = SampledNegatives(shared.expand(3, 6, -1), log_q.expand(3, 6), is_masked)
     assert torch.allclose(scores_of(queries, one.vectors), scores_of(queries, own.vectors))
     losses = [sampled_softmax(queries, positives, drawn, 0.1, 1).item() for drawn in (one, own)]
     assert losses[0] == pytest.approx(losses[1])

@@ -11,9 +11,9 @@ from index.shelf import Shelf
 from tests.tiny_world import write_tiny_world
 from tests.trainer.runs import run, write_config
 from trainer.config import read_config
-from trainer.data.dataset import TEST, load_dataset
-from trainer.data.histories import cases
-from trainer.evaluation import answers_of
+from trainer.data.dataset import load_dataset
+from trainer.evaluate import rank_by_retriever
+from trainer.metrics import build_evaluation_set
 
 CLOSE = 1e-5
 
@@ -54,11 +54,11 @@ def data(shop):
 
 
 def test_online_answers_are_those_that_were_measured_offline(retriever, data):
-    asked = cases(data.interactions, TEST, len(data.user_ids))
+    asked = build_evaluation_set(data)
     vectors = retriever.bundle.vectors
-    assert len(asked.user_rows) == 120
-    for case, offline in enumerate(answers_of(retriever, asked, data.item_ids)):
-        history = asked.histories.of(case)
+    assert len(asked.cases.user_rows) == 120
+    for case, offline in enumerate(rank_by_retriever(retriever, asked)):
+        history = asked.cases.histories.of(case)
         answer = retriever.find(Question(50, history=[data.item_ids[row] for row in history]))
         assert answer.fallback is None
         assert len(answer.item_ids) == 50

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.trainer.worlds import LENGTH, WIDTH, tiny_config, unit
-from trainer.catalogue import build_catalogue
+from trainer.item_features import build_item_features
 from trainer.towers import build_towers
 
 RAW = {"sound": 3, "sight": 5}
@@ -25,7 +25,7 @@ def towers(item_count=10, is_ordered=True, seed=0, raw=RAW):
 def catalogue(counts, count=10):
     rows = {name: values.numpy() for name, values in features(count).items()}
     rows["sight"][3] = float("nan")
-    return build_catalogue(rows, torch.tensor(counts).numpy(), torch.device("cpu"))
+    return build_item_features(rows, torch.tensor(counts).numpy(), torch.device("cpu"))
 
 
 def padded(history, length):
@@ -116,7 +116,7 @@ def test_gradient_reaches_every_weight_of_both_towers():
 
 def test_a_tower_without_modalities_knows_items_by_id():
     made = towers(raw={}).item
-    items = build_catalogue({}, torch.tensor([1, 1, 0]).numpy(), torch.device("cpu"))
+    items = build_item_features({}, torch.tensor([1, 1, 0]).numpy(), torch.device("cpu"))
     assert items.encode_all(towers(3, raw={}).item).shape == (3, WIDTH)
     assert items.presence.shape == (3, 0)
     assert made.names == []

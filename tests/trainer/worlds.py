@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from trainer.config import check_config
-from trainer.data.histories import Histories
-from trainer.known import known_positives
-from trainer.samplers.interface import Context
+from trainer.data.interactions import ItemLists
+from trainer.samplers.base import StepContext
+from trainer.seen_items import build_seen_items
 
 WIDTH, LENGTH = 16, 8
 
@@ -37,7 +37,7 @@ def tiny_config(sections=None, **training):
 def as_histories(lists):
     """Lists of item rows, oldest first, as the trainer holds them."""
     offsets = np.cumsum([0, *map(len, lists)]).astype(np.int64)
-    return Histories(offsets, np.array([row for one in lists for row in one], np.int32))
+    return ItemLists(offsets, np.array([row for one in lists for row in one], np.int32))
 
 
 def unit(rows, seed=0, width=WIDTH):
@@ -49,17 +49,17 @@ def unit(rows, seed=0, width=WIDTH):
 def context_for(taken, user_rows, positive_rows, item_count, target_share=None, seed=0):
     """A step's context over a table of unit item vectors; `taken` lists each user's items."""
     table = unit(item_count)
-    known = known_positives(as_histories(taken), item_count, torch.device("cpu"))
+    known = build_seen_items(as_histories(taken), item_count, torch.device("cpu"))
     users, positives = torch.tensor(user_rows), torch.tensor(positive_rows)
     share = torch.full((item_count,), 1 / item_count) if target_share is None else target_share
-    return Context(
+    return StepContext(
         user_rows=users,
         positive_rows=positives,
         positives=table[positives],
         queries=unit(len(user_rows), seed=1),
         target_share=share,
         encode=lambda rows: table[rows],
-        is_known=lambda rows: known.of(users, rows),
+        is_seen=lambda rows: known.of(users, rows),
         step=seed,
         rng=torch.Generator().manual_seed(seed),
     )

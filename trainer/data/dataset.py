@@ -12,20 +12,8 @@ from index.errors import DatasetError
 from index.ingest.items import Items, read_items
 from index.ingest.tables import Findings, open_source
 from trainer.data.events import put_in_order, read_events
-from trainer.data.histories import cases
-from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, Rows
+from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, cases
 from trainer.data.split import SplitName, split_events, unfit
-
-__all__ = [
-    "TEST",
-    "TRAIN",
-    "VALID",
-    "Dataset",
-    "Floats",
-    "Interactions",
-    "Rows",
-    "load_dataset",
-]
 
 
 @dataclass(frozen=True)

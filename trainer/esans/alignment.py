@@ -1,10 +1,7 @@
-"""Bring the modalities of the items into one space: what goes together comes close together.
-
-It knows rows of numbers; what they show, say or do is all the same to it.
-"""
+"""Align the modalities of the items in one space, by a contrastive loss over items."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,14 +13,15 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from index.arrays import Floats
+from index.ids import hash_ids
 from trainer.config import ClustersConfig
-from trainer.esans.modality import Modality, prepare
 
 LEARNING_RATE = 1e-3  # of Adam
+CHUNK = 65_536  # items prepared or encoded at once
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedItems:
     """Items in one space.
 
     blocks    name -> [items, width]  unit rows; 0 where the item lacks the modality
@@ -55,8 +53,45 @@ class Aligned:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def align(modalities: Mapping[str, Floats], config: ClustersConfig, seed: int) -> Aligned:
-    """Bring modalities into one space; one alone is only centred and scaled, at its own width.
+@dataclass(frozen=True)
+class Modality:
+    """One modality, as the alignment reads it.
+
+    values   [items, width]  raw, NaN where missing
+    mean     [width]         over the items that have it
+    looks    [items]         items of equal rows have equal numbers
+    is_here  [items]
+    """
+
+    values: Floats
+    mean: Floats
+    looks: NDArray[np.int64]
+    is_here: NDArray[np.bool_]
+
+    def unit_rows(self, rows: NDArray[np.int64]) -> Floats:
+        """Return rows centred over the catalogue, then put on the unit sphere; [n, width]."""
+        return unit_rows(self.values[rows] - self.mean)
+
+    def spread(self, encode: Callable[[NDArray[np.int64]], Floats], width: int) -> Floats:
+        """Encode each different row once, in chunks, for all items of that look.
+
+        So that equal raw rows are equal to the last bit, whatever chunk they fall in.
+        returns  [items, width]  0 where missing
+        """
+        block = np.zeros((len(self.values), width), dtype=np.float32)
+        rows = np.flatnonzero(self.is_here)
+        firsts = rows[np.unique(self.looks[rows], return_index=True)[1]]
+        for start in range(0, len(firsts), CHUNK):
+            some = firsts[start : start + CHUNK]
+            block[some] = encode(some)
+        models = firsts[self.looks[rows]]
+        is_copy = models != rows
+        block[rows[is_copy]] = block[models[is_copy]]
+        return block
+
+
+def align(modalities: Mapping[str, Floats], config: ClustersConfig, seed: int) -> AlignedItems:
+    """Align modalities in one space; one alone is only centred and scaled, at its own width.
 
     modalities  name -> [items, raw width]  all-NaN rows where missing
     Source: the ESANS paper, MSAC. The encoders are ours.
@@ -64,20 +99,20 @@ def align(modalities: Mapping[str, Floats], config: ClustersConfig, seed: int) -
     """
     if not modalities:
         raise ValueError("no modality to align")
-    every = {name: prepare(values) for name, values in modalities.items()}
+    every = {name: prepare_modality(values) for name, values in modalities.items()}
     parts = {name: part for name, part in every.items() if part.is_here.any()} or every
     presence = np.stack([part.is_here for part in parts.values()], axis=1)
     if len(parts) == 1:
         (alone,) = parts.values()
         raw_width = alone.values.shape[1]
         blocks = {name: alone.spread(alone.unit_rows, raw_width) for name in parts}
-        return Aligned(blocks, presence, None)
+        return AlignedItems(blocks, presence, None)
     encoders, loss = _train(list(parts.values()), presence, config, seed)
     blocks = {
         name: _encode_all(encoder, part, config.width)
         for encoder, (name, part) in zip(encoders, parts.items(), strict=True)
     }
-    return Aligned(blocks, presence, loss)
+    return AlignedItems(blocks, presence, loss)
 
 
 def contrastive_loss(
@@ -202,3 +237,29 @@ def _batches(
         for start in range(0, len(order), config.alignment_batch)[:left]:
             yield order[start : start + config.alignment_batch]
             left -= 1
+
+
+def prepare_modality(values: Floats) -> Modality:
+    """Look a modality through: who has it, what is its mean, which rows are equal."""
+    is_here = np.asarray(~np.isnan(values).any(axis=1))
+    rows = np.flatnonzero(is_here)
+    mean = np.zeros(values.shape[1], dtype=np.float64)
+    looks = np.full(len(values), -1, dtype=np.int64)
+    hashes = []
+    for start in range(0, len(rows), CHUNK):
+        some = values[rows[start : start + CHUNK]] + np.float32(
+            0
+        )  # -0 turns 0, so that equal rows are equal bytes
+        mean += some.sum(axis=0, dtype=np.float64)
+        hashes.append(hash_ids(row.tobytes() for row in some))
+    if hashes:
+        looks[rows] = np.unique(np.concatenate(hashes), return_inverse=True)[1]
+    mean /= max(1, len(rows))
+    return Modality(values, mean.astype(np.float32), looks, is_here)
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """Put rows on the unit sphere; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units: Floats = (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return units

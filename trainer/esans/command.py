@@ -14,10 +14,9 @@ from index.errors import ConfigError
 from index.stores.address import URL_VARIABLE
 from trainer.config import RunConfig
 from trainer.data.dataset import load_dataset
-from trainer.esans.clusters import fit_cluster_map
-from trainer.esans.columns import category_column
-from trainer.esans.description import describe
+from trainer.esans.build_map import build_cluster_map
 from trainer.esans.publication import publish_map
+from trainer.esans.stats import category_column, describe_map
 from trainer.options import config_of, open_store, url_of
 
 
@@ -80,5 +79,5 @@ def make_and_describe(
     category_column(
         data.attributes, category
     )  # a misspelt one is told before the work, not after
-    found = fit_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
-    return found, describe(found, data, category, np.random.default_rng(config.seed))
+    found = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
+    return found, describe_map(found, data, category, np.random.default_rng(config.seed))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from index.cluster_map import ClusterMap
 from index.clusters.files import card_of
-from trainer.samplers.interface import Context, Negatives, Sampler
+from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 
 OWN = "made by this run"
 
@@ -65,7 +65,7 @@ class Following:
         self.arrived: InForce | None = None
         self.now: InForce | None = None
 
-    def __call__(self, context: Context) -> Negatives:
+    def __call__(self, context: StepContext) -> SampledNegatives:
         """Draw from the map in force."""
         return self._current().sampler(context)
 
@@ -80,7 +80,7 @@ class Following:
         return self._current().told["sequence"] is None
 
     def swap(self, step: int) -> dict[str, Any] | None:
-        """Draw from the newest map, from this step on; see `Swapping`."""
+        """Draw from the newest map, from this step on; see `HotSwapSampler`."""
         before, newest = self.now, self.arrived or self.now or self.own
         self.now = newest
         if newest is None or newest is before or _is_same(newest, before):

@@ -6,7 +6,7 @@ from index.cluster_map import ClusterMap
 from index.clusters.store import ClusterStore
 from index.errors import ClusterStoreError, EsansError, FaultyClusterMapError
 from trainer.esans.following import Following
-from trainer.samplers.interface import Sampler
+from trainer.samplers.base import Sampler
 
 
 def publish_map(store: ClusterStore, found: ClusterMap) -> str:

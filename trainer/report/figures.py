@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trainer.measures import COUNTS
+from trainer.metrics import COUNTS
 
 COLOURS = {"model": "#1f5fbf", "popularity": "#9aa5b1", "ease": "#e0802a"}
 NAMES = {"model": "this model", "popularity": "popularity", "ease": "EASE"}

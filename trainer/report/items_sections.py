@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index.bundle.reader import Bundle
 from index.cluster_map import ClusterMap
 from index.clusters.files import joined
-from trainer.esans.columns import title_column
+from trainer.esans.stats import title_column
 from trainer.report.figures import sizes_figure
 from trainer.report.item_map import lay_out, map_figure
 from trainer.report.page import Section, drawing, missing, paragraph, table

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from index.bundle.manifest import IndexFacts, Manifest
 from index.bundle.reader import Bundle
-from trainer.esans.columns import category_column, first_labels
-from trainer.measures import COUNTS, COVERAGE_COUNT, LEAST_CASES
+from trainer.esans.stats import category_column, first_labels
+from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
 from trainer.report.figures import (
     NAMES,
     buckets_figure,
@@ -123,7 +123,7 @@ def by_popularity(report: Found) -> Section:
     if "model" not in buckets:
         return Section(title, [missing("The manifest holds no measures by popularity.")])
     names = [name for name in BUCKETS if name in buckets["model"]]
-    few = [name for name in names if int(buckets["model"][name]["targets"]) < LEAST_CASES]
+    few = [name for name in names if int(buckets["model"][name]["targets"]) < MIN_CASES]
     caption = (
         "Recall@50 by the training count of the held-out item: head is the most taken 10 % of "
         "the items, torso the next 40 %, tail the rest, cold those nobody took in training. "
@@ -131,7 +131,7 @@ def by_popularity(report: Found) -> Section:
     )
     parts = [drawing(buckets_figure(buckets, names), "buckets", caption)]
     if few:
-        told = f"No figure for {', '.join(few)}: fewer than {LEAST_CASES} test items."
+        told = f"No figure for {', '.join(few)}: fewer than {MIN_CASES} test items."
         parts.append(missing(told))
     return Section(title, parts)
 

@@ -1,1 +1,1 @@
-"""Where negatives come from: one small file per sampler, all behind one interface."""
+"""Where negatives come from: samplers behind one interface, and their configuration."""

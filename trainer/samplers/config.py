@@ -2,39 +2,43 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-
-from trainer.part import Part
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 COUNT_LIMIT = 100_000  # vectors a step
 
 
-class InBatchConfig(Part):
+class ConfigSection(BaseModel):
+    """A table of the configuration: frozen, and closed, so that an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InBatchConfig(ConfigSection):
     """The other positives of the batch as negatives; nothing more is encoded."""
 
     name: Literal["in-batch"] = "in-batch"
 
 
-class InBatchUncorrectedConfig(Part):
+class InBatchUncorrectedConfig(ConfigSection):
     """As in-batch, without log q: shows what the correction is worth."""
 
     name: Literal["in-batch-uncorrected"]
 
 
-class UniformConfig(Part):
+class UniformConfig(ConfigSection):
     """Negatives drawn from the whole catalogue, each item alike."""
 
     name: Literal["uniform"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
 
 
-class FullConfig(Part):
+class FullConfig(ConfigSection):
     """Every item of the catalogue: the softmax that samplers estimate, for small catalogues."""
 
     name: Literal["full"]
 
 
-class PopularityConfig(Part):
+class PopularityConfig(ConfigSection):
     """Negatives drawn by a power of their share of the training targets."""
 
     name: Literal["popularity"]
@@ -44,7 +48,7 @@ class PopularityConfig(Part):
     )
 
 
-class MixedConfig(Part):
+class MixedConfig(ConfigSection):
     """The other positives of the batch together with uniform draws."""
 
     name: Literal["mixed"]
@@ -53,7 +57,7 @@ class MixedConfig(Part):
     )
 
 
-class CrossBatchConfig(Part):
+class CrossBatchConfig(ConfigSection):
     """The other positives of the batch together with a bank of past ones; none encoded."""
 
     name: Literal["cross-batch"]
@@ -68,7 +72,7 @@ class CrossBatchConfig(Part):
     )
 
 
-class DynamicConfig(Part):
+class DynamicConfig(ConfigSection):
     """Of a uniform pool, those that the model scores highest for each row."""
 
     name: Literal["dynamic"]
@@ -78,14 +82,14 @@ class DynamicConfig(Part):
     )
 
     @model_validator(mode="after")
-    def refuse_more_than_there_are(self) -> Self:
-        """Catch a `kept` that would keep everything and choose nothing."""
+    def validate_kept(self) -> Self:
+        """Refuse to keep more than there are."""
         if self.kept > self.count:
             raise ValueError(f"kept ({self.kept}) must be at most count ({self.count})")
         return self
 
 
-class BatchMixConfig(Part):
+class BatchMixConfig(ConfigSection):
     """The other positives of the batch together with mixtures of them; none encoded."""
 
     name: Literal["batch-mix"]
@@ -101,7 +105,7 @@ class BatchMixConfig(Part):
     )
 
 
-class PositiveMixConfig(Part):
+class PositiveMixConfig(ConfigSection):
     """Per row, hard items of a uniform pool moved towards the row's positive."""
 
     name: Literal["positive-mix"]
@@ -112,7 +116,7 @@ class PositiveMixConfig(Part):
     kept: int = Field(32, ge=1, le=10_000, description="negatives per row")
 
 
-class EsansConfig(Part):
+class EsansConfig(ConfigSection):
     """Negatives from the semantic map of the items, and virtual ones made between them."""
 
     name: Literal["esans"]
@@ -160,8 +164,8 @@ class EsansConfig(Part):
     )
 
     @model_validator(mode="after")
-    def refuse_an_empty_draw(self) -> Self:
-        """Catch a range the wrong way round, and a sampler without negatives."""
+    def validate_shares_and_counts(self) -> Self:
+        """Refuse a reversed range, and a sampler without negatives."""
         if self.share_low > self.share_high:
             raise ValueError(
                 f"share_low ({self.share_low}) must be at most share_high ({self.share_high})"

@@ -3,15 +3,15 @@ import torch
 
 from benchmarks.compare.monitor import SamplerMonitor
 from tests.trainer.worlds import as_histories, context_for
-from trainer.known import known_positives
-from trainer.samplers.interface import Negatives
+from trainer.samplers.base import SampledNegatives
+from trainer.seen_items import build_seen_items
 
 # user 0 knows item 0 and holds out 2; user 1 knows 1 and holds out 3; 6 items
 TAKEN, HELD_OUT = [[0], [1]], [[2], [3]]
 
 
 def monitored(sampler, every=1, steps_per_epoch=2):
-    known = known_positives(as_histories(HELD_OUT), 6, torch.device("cpu"))
+    known = build_seen_items(as_histories(HELD_OUT), 6, torch.device("cpu"))
     return SamplerMonitor(sampler, known, steps_per_epoch, every)
 
 
@@ -24,9 +24,11 @@ def shared(*rows):
 
     def sample(context):
         chosen = torch.tensor(rows)
-        masked = context.is_known(chosen)
+        masked = context.is_seen(chosen)
         vectors = context.encode(chosen)
-        return Negatives(vectors, torch.zeros(len(rows)), masked, rows=chosen, encoded_count=9)
+        return SampledNegatives(
+            vectors, torch.zeros(len(rows)), masked, rows=chosen, encoded_count=9
+        )
 
     return sample
 
@@ -62,7 +64,7 @@ def test_an_item_masked_for_everyone_was_nobodys_negative():
     def sample(context):
         rows = torch.tensor([2, 3])
         masked = torch.tensor([[True, False], [True, False]])
-        return Negatives(context.encode(rows), torch.zeros(2), masked, rows=rows)
+        return SampledNegatives(context.encode(rows), torch.zeros(2), masked, rows=rows)
 
     sampler = monitored(sample)
     sampler(context())
@@ -74,7 +76,7 @@ def test_rows_drawn_for_each_user_are_looked_at_as_theirs():
         rows = torch.tensor([[2, 4], [2, 5]])
         masked = torch.zeros(2, 2, dtype=torch.bool)
         vectors = context.encode(rows.flatten()).view(2, 2, -1)
-        return Negatives(vectors, torch.zeros(2, 2), masked, rows=rows, encoded_count=4)
+        return SampledNegatives(vectors, torch.zeros(2, 2), masked, rows=rows, encoded_count=4)
 
     sampler = monitored(sample)
     sampler(context())
@@ -86,7 +88,7 @@ def test_for_virtual_negatives_the_encoded_items_stand():
     def sample(context):
         vectors = context.encode(torch.tensor([0, 2, 2]))
         mixed = vectors.mean(dim=0, keepdim=True)
-        return Negatives(mixed, torch.zeros(1), torch.zeros(2, 1, dtype=torch.bool))
+        return SampledNegatives(mixed, torch.zeros(1), torch.zeros(2, 1, dtype=torch.bool))
 
     sampler = monitored(sample)
     sampler(context())
@@ -98,7 +100,9 @@ def test_for_virtual_negatives_the_encoded_items_stand():
 
 def test_where_nothing_is_encoded_and_all_is_virtual_there_is_nothing_to_count():
     def sample(context):
-        return Negatives(context.positives, torch.zeros(2), torch.eye(2, dtype=torch.bool))
+        return SampledNegatives(
+            context.positives, torch.zeros(2), torch.eye(2, dtype=torch.bool)
+        )
 
     sampler = monitored(sample)
     sampler(context())
@@ -120,8 +124,8 @@ def test_only_some_steps_are_looked_at_closely_but_all_are_counted():
 def test_being_watched_changes_nothing_of_what_is_drawn():
     def sample(context):
         rows = torch.randint(6, (4,), generator=context.rng)
-        masked = context.is_known(rows)
-        return Negatives(context.encode(rows), torch.zeros(4), masked, rows=rows)
+        masked = context.is_seen(rows)
+        return SampledNegatives(context.encode(rows), torch.zeros(4), masked, rows=rows)
 
     plain, seen = sample(context()), monitored(sample)(context())
     assert torch.equal(plain.rows, seen.rows)

@@ -23,7 +23,7 @@ from tests.benchmarks.compare.plans import (
     write_plan,
     write_world,
 )
-from trainer.measures import COUNTS
+from trainer.metrics import COUNTS
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from benchmarks.compare.subset import Subset
 from benchmarks.compare.trial import Trial, rank_all, recalls_of
 from index.errors import TrainingError
 from tests.trainer.worlds import as_histories, tiny_config
-from trainer.course import fresh_towers, prepare
-from trainer.data.histories import Cases, cases
-from trainer.data.interactions import VALID
-from trainer.measures import DEPTH, rank_targets
-from trainer.validation import validation_recall
+from trainer.data.interactions import VALID, Cases, cases
+from trainer.metrics import DEPTH, rank_targets
+from trainer.train_loop import build_run_towers, validation_recall
+from trainer.training_data import build_training_data
 
 
 def trial_of(folder, config=None, **changes):
@@ -27,9 +26,9 @@ def trial_of(folder, config=None, **changes):
 @pytest.fixture(scope="module")
 def towers_and_vectors(world_data):
     config = tiny_config()
-    course = prepare(world_data, config)
-    towers = fresh_towers(course, world_data, config)
-    return towers, course.catalogue.encode_all(towers.item)
+    training_data = build_training_data(world_data, config)
+    towers = build_run_towers(training_data, config)
+    return towers, training_data.features.encode_all(towers.item)
 
 
 def test_the_ranking_agrees_with_what_training_validates_by(world_data, towers_and_vectors):

@@ -3,7 +3,7 @@ import pytest
 
 from tests.trainer.shops import interactions, items, write_shop
 from trainer.data.dataset import TEST, TRAIN, VALID, Interactions, load_dataset
-from trainer.data.histories import Histories, cases, histories
+from trainer.data.interactions import ItemLists, cases, histories
 
 
 def taken_by(**items_of_users):
@@ -197,7 +197,7 @@ def test_there_are_no_cases_of_train(three_users):
 @pytest.mark.parametrize("offsets", [[1, 2], [0, 3], [0, 2, 1, 2]])
 def test_histories_check_their_offsets(offsets):
     with pytest.raises(ValueError, match="offsets must"):
-        Histories(np.array(offsets, dtype=np.int64), np.array([0, 1], dtype=np.int32))
+        ItemLists(np.array(offsets, dtype=np.int64), np.array([0, 1], dtype=np.int32))
 
 
 def test_an_unordered_set_is_marked_in_its_interactions(tmp_path):

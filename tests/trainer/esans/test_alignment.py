@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from tests.trainer.esans.planted import QUICK, grouped_rows, groups_of
-from trainer.esans.alignment import align, contrastive_loss
-from trainer.esans.modality import prepare
+from trainer.esans.alignment import align, contrastive_loss, prepare_modality
 
 GROUPS = groups_of(200, 8)
 
@@ -116,7 +115,7 @@ def test_all_rows_equal_can_be_aligned():
 
 def test_equal_looks_are_told_whatever_the_sign_of_a_zero():
     values = np.array([[0.0, 1], [-0.0, 1], [2, 1], [np.nan, np.nan]], dtype=np.float32)
-    looks = prepare(values).looks
+    looks = prepare_modality(values).looks
     assert looks[0] == looks[1] != looks[2]
     assert looks[3] == -1
 

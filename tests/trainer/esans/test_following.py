@@ -8,8 +8,8 @@ from scipy.stats import chisquare
 from index.cluster_map import ClusterMap
 from tests.trainer.samplers.contexts import config_of, context_for, train_tiny
 from trainer.esans.following import Following, in_force
-from trainer.esans.negatives import Esans
-from trainer.samplers.interface import Stateful, Swapping, sets_of
+from trainer.esans.sampler import EsansSampler
+from trainer.samplers.base import HotSwapSampler, StatefulSampler
 
 SAMPLER = {"name": "esans", "easy": 0, "hard": 40, "virtual": False}
 CONFIG = config_of(SAMPLER)
@@ -32,7 +32,7 @@ PARITIES = ClusterMap(
 
 
 def build(clusters):
-    return Esans(clusters, CONFIG.training.sampler)
+    return EsansSampler(clusters, CONFIG.training.sampler)
 
 
 def published(clusters, sequence=1):
@@ -48,7 +48,7 @@ def hard_counts(sampler, steps):
     counts = np.zeros(12)
     for step in steps:
         drawn = sampler(context_for([[0], [1]], [0, 1], [0, 1], SHARE, step=step))
-        counts += np.bincount(next(sets_of(drawn)).rows[0], minlength=12)
+        counts += np.bincount(next(drawn.sets()).rows[0], minlength=12)
     return counts
 
 
@@ -144,8 +144,8 @@ def map_of_40(seed):
 def test_the_loop_swaps_between_two_steps_and_keeps_the_lineage(tmp_path, capsys):
     first, second = map_of_40(0), map_of_40(1)
     sampler = Scripted({0: first, 3: second})
-    assert isinstance(sampler, Swapping)
-    assert isinstance(sampler, Stateful)
+    assert isinstance(sampler, HotSwapSampler)
+    assert isinstance(sampler, StatefulSampler)
     done = train_tiny(tmp_path, sampler, config_of(SAMPLER, epochs=1))
     drawn_from = [first.version] * 3 + [second.version] * (done.steps - 3)
     assert sampler.steps_seen == list(enumerate(drawn_from))

@@ -7,14 +7,13 @@ from torch.nn.functional import normalize
 from tests.tiny_world import write_tiny_world
 from trainer.checkpoint import Checkpoint
 from trainer.config import check_config
-from trainer.course import prepare
 from trainer.data.dataset import load_dataset
-from trainer.data.histories import Histories
-from trainer.known import known_positives
+from trainer.data.interactions import ItemLists
 from trainer.loss import sampled_softmax
-from trainer.samplers.interface import Context
-from trainer.towers import build_towers
-from trainer.training import train
+from trainer.samplers.base import StepContext
+from trainer.seen_items import build_seen_items
+from trainer.train_loop import train
+from trainer.training_data import build_training_data
 
 
 def unit(count, width=8, seed=0):
@@ -31,17 +30,17 @@ def context_for(taken, user_rows, positive_rows, share, *, table=None, queries=N
     """
     table = unit(len(share)) if table is None else table
     offsets = np.cumsum([0, *map(len, taken)]).astype(np.int64)
-    histories = Histories(offsets, np.array([row for one in taken for row in one], np.int32))
-    known = known_positives(histories, len(share), torch.device("cpu"))
+    histories = ItemLists(offsets, np.array([row for one in taken for row in one], np.int32))
+    known = build_seen_items(histories, len(share), torch.device("cpu"))
     users, positives = torch.tensor(user_rows), torch.tensor(positive_rows)
-    return Context(
+    return StepContext(
         user_rows=users,
         positive_rows=positives,
         positives=table[positives],
         queries=unit(len(user_rows), seed=1) if queries is None else queries,
         target_share=torch.tensor(share),
         encode=lambda rows: table[rows],
-        is_known=lambda rows: known.of(users, rows),
+        is_seen=lambda rows: known.of(users, rows),
         step=step,
         rng=torch.Generator().manual_seed(step),
     )
@@ -83,8 +82,5 @@ def train_tiny(folder, sampler, config):
     if not (folder / "world").exists():
         write_tiny_world(folder / "world")
     data = load_dataset(folder / "world", "auto", config.seed)
-    course = prepare(data, config)
-    means = course.catalogue.means()
-    towers = build_towers(len(course.catalogue), means, config.towers, True, config.seed)
     checkpoint = Checkpoint(folder / "checkpoint.safetensors", "a test")
-    return train(towers, course, sampler, config.training, config.towers.id_dropout, checkpoint)
+    return train(build_training_data(data, config), sampler, config, checkpoint)

@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
-from trainer.samplers.batch_mix import BatchMix, mixing_weights
-from trainer.samplers.in_batch import in_batch
+from trainer.samplers.literature import BatchMixSampler, mixing_weights
+from trainer.samplers.simple import sample_in_batch
 
 SHARE = [0.4, 0.3, 0.2, 0.1]
 TAKEN = [[0, 3], [1], [2]]
@@ -40,7 +40,7 @@ def test_a_lower_temperature_makes_a_mixture_of_fewer_items():
 
 
 def test_mixtures_are_unit_rows_between_the_batch_and_differ():
-    drawn = BatchMix(6, 0.2, 1.0)(step())
+    drawn = BatchMixSampler(6, 0.2, 1.0)(step())
     mixtures = drawn.vectors[3:]
     assert mixtures.shape == (6, 8)
     assert mixtures.norm(dim=1).tolist() == pytest.approx([1] * 6)
@@ -49,13 +49,13 @@ def test_mixtures_are_unit_rows_between_the_batch_and_differ():
 
 def test_with_one_item_in_the_batch_every_mixture_is_that_item():
     context = context_for(TAKEN, [0], [0], SHARE)
-    drawn = BatchMix(2, 0.2, 1.0)(context)
+    drawn = BatchMixSampler(2, 0.2, 1.0)(context)
     torch.testing.assert_close(drawn.vectors[1:], normalize(context.positives).expand(2, -1))
 
 
 def test_the_batch_is_masked_as_ever_and_a_mixture_cannot_be():
-    drawn = BatchMix(2, 0.2, 1.0)(step())
-    assert torch.equal(drawn.is_masked[:, :3], in_batch(step()).is_masked)
+    drawn = BatchMixSampler(2, 0.2, 1.0)(step())
+    assert torch.equal(drawn.is_masked[:, :3], sample_in_batch(step()).is_masked)
     assert not drawn.is_masked[:, 3:].any()
     assert drawn.rows is None
     assert drawn.encoded_count == 0
@@ -64,7 +64,7 @@ def test_the_batch_is_masked_as_ever_and_a_mixture_cannot_be():
 @pytest.mark.parametrize("batch_part", [0.2, 0.7])
 def test_both_sums_of_exponentials_have_their_weight(batch_part):
     context = step()
-    drawn = BatchMix(5, batch_part, 1.0)(context)
+    drawn = BatchMixSampler(5, batch_part, 1.0)(context)
     scores = context.queries @ drawn.vectors.T / 0.1
     law = torch.tensor([3 * share for share in SHARE[:3]])
     own = (context.queries * context.positives).sum(dim=1) / 0.1 - torch.log(law)
@@ -76,11 +76,11 @@ def test_both_sums_of_exponentials_have_their_weight(batch_part):
 
 def test_gradient_flows_through_a_mixture_into_the_batch():
     context = step()
-    mixtures = BatchMix(2, 0.2, 1.0)(context).vectors[3:]
+    mixtures = BatchMixSampler(2, 0.2, 1.0)(context).vectors[3:]
     (gradient,) = torch.autograd.grad(mixtures[:, 0].sum(), context.positives)
     assert (gradient.abs().sum(dim=1) > 0).all()
 
 
 def test_a_row_that_knows_the_whole_batch_gives_a_finite_loss():
     context = knows_all(SHARE)
-    assert torch.isfinite(loss_of(context, BatchMix(3, 0.2, 1.0)(context)))
+    assert torch.isfinite(loss_of(context, BatchMixSampler(3, 0.2, 1.0)(context)))

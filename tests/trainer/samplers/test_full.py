@@ -1,19 +1,19 @@
 import torch
 
 from tests.trainer.samplers.contexts import context_for, loss_of
-from trainer.samplers.full import full
+from trainer.samplers.simple import sample_full
 
 SHARE = [0.4, 0.3, 0.2, 0.1, 0.0]
 
 
 def test_every_item_is_there_once_and_counts_as_encoded():
-    drawn = full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
+    drawn = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
     assert drawn.rows.tolist() == [0, 1, 2, 3, 4]
     assert drawn.encoded_count == 5
 
 
 def test_known_positives_are_masked_and_nothing_else():
-    drawn = full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
+    drawn = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
     assert drawn.is_masked.tolist() == [
         [True, False, False, False, False],
         [False, True, True, False, False],
@@ -25,4 +25,4 @@ def test_the_loss_is_the_softmax_over_the_catalogue():
     vectors = context.encode(torch.arange(5))
     scores = context.queries @ vectors.T / 0.1
     expected = torch.nn.functional.cross_entropy(scores, context.positive_rows)
-    assert torch.allclose(loss_of(context, full(context)), expected)
+    assert torch.allclose(loss_of(context, sample_full(context)), expected)

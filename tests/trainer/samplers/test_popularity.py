@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
-from trainer.samplers.popularity import Popularity
+from trainer.samplers.simple import PopularitySampler
 
 SHARE = [0.0, 0.5, 0.25, 0.0, 0.2, 0.05, 0.0]  # first, last and one between are never targets
 TAKEN = [[1, 4], [2]]
@@ -18,7 +18,7 @@ def step(number=0):
 
 @pytest.mark.parametrize("exponent", [0.0, 0.75, 1.0])
 def test_items_are_drawn_as_often_as_log_q_says(exponent):
-    sampler, counts, steps = Popularity(40, exponent), np.zeros(7), 500
+    sampler, counts, steps = PopularitySampler(40, exponent), np.zeros(7), 500
     told = np.zeros(7)
     for number in range(steps):
         drawn = sampler(step(number))
@@ -29,12 +29,12 @@ def test_items_are_drawn_as_often_as_log_q_says(exponent):
 
 @pytest.mark.parametrize("exponent", [0.0, 0.75, 2.0])
 def test_an_item_that_never_is_a_target_is_never_drawn(exponent):
-    rows = Popularity(10_000, exponent)(step()).rows
+    rows = PopularitySampler(10_000, exponent)(step()).rows
     assert set(rows.tolist()) == {1, 2, 4, 5}
 
 
 def test_the_power_is_taken_of_the_share_and_the_positive_has_the_same_law():
-    drawn = Popularity(8, 0.75)(step())
+    drawn = PopularitySampler(8, 0.75)(step())
     powers = [share**0.75 for share in SHARE]
     law = [8 * power / sum(powers) for power in powers]
     assert drawn.log_q.exp().tolist() == pytest.approx([law[row] for row in drawn.rows])
@@ -42,20 +42,20 @@ def test_the_power_is_taken_of_the_share_and_the_positive_has_the_same_law():
 
 
 def test_a_popular_negative_weighs_less_than_a_rare_one_of_the_same_score():
-    drawn = Popularity(200, 1.0)(step())
+    drawn = PopularitySampler(200, 1.0)(step())
     of_row = dict(zip(drawn.rows.tolist(), drawn.log_q.tolist(), strict=True))
     assert of_row[1] > of_row[2] > of_row[5]  # log q is subtracted
 
 
 def test_known_positives_are_masked_and_not_redrawn():
-    drawn = Popularity(500, 0.75)(step())
+    drawn = PopularitySampler(500, 0.75)(step())
     for place, taken in enumerate(TAKEN):
         assert drawn.is_masked[place].tolist() == [row in taken for row in drawn.rows]
         assert drawn.is_masked[place].any()
 
 
 def test_other_shares_give_another_law():
-    sampler = Popularity(50, 1.0)
+    sampler = PopularitySampler(50, 1.0)
     sampler(step())
     rows = sampler(context_for([[0]], [0], [0], [0.5, 0.5, 0.0])).rows
     assert set(rows.tolist()) == {0, 1}
@@ -63,6 +63,6 @@ def test_other_shares_give_another_law():
 
 def test_a_row_without_any_negative_gives_a_finite_loss():
     context = knows_all([0.5, 0.5])
-    drawn = Popularity(4, 0.75)(context)
+    drawn = PopularitySampler(4, 0.75)(context)
     assert torch.isfinite(loss_of(context, drawn))
     assert drawn.encoded_count == 4

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
-from trainer.samplers.positive_mix import PositiveMix, best_of
+from trainer.samplers.literature import PositiveMixingSampler, best_of
 
 ITEMS = 30
 SHARE = [1 / ITEMS] * ITEMS
@@ -20,7 +20,7 @@ def test_the_highest_scoring_candidate_of_each_group_is_chosen():
 
 
 def test_every_row_has_its_own_unit_vectors():
-    drawn = PositiveMix(count=50, candidates=4, kept=6)(step())
+    drawn = PositiveMixingSampler(count=50, candidates=4, kept=6)(step())
     assert drawn.vectors.shape == (3, 6, 8)
     assert drawn.vectors.norm(dim=-1).flatten().tolist() == pytest.approx([1] * 18)
     assert drawn.rows is None
@@ -30,7 +30,7 @@ def test_a_negative_lies_between_the_positive_and_an_item_that_is_not_known():
     # each item has an axis to itself, so that a vector tells its parts
     context = context_for(TAKEN, [0, 1, 2], [0, 25, 26], SHARE, table=torch.eye(ITEMS))
     context.queries.data = torch.ones(3, ITEMS)
-    drawn = PositiveMix(count=50, candidates=4, kept=6)(context)
+    drawn = PositiveMixingSampler(count=50, candidates=4, kept=6)(context)
     for place, (own, taken) in enumerate(zip((0, 25, 26), TAKEN, strict=True)):
         for vector in drawn.vectors[place][~drawn.is_masked[place]]:
             others = [row for row in vector.nonzero().flatten().tolist() if row != own]
@@ -41,7 +41,7 @@ def test_a_negative_lies_between_the_positive_and_an_item_that_is_not_known():
 
 def test_a_group_of_known_positives_alone_is_masked_and_its_loss_finite():
     context = knows_all(SHARE)
-    drawn = PositiveMix(count=12, candidates=3, kept=4)(context)
+    drawn = PositiveMixingSampler(count=12, candidates=3, kept=4)(context)
     assert drawn.is_masked[0].all()
     assert not drawn.is_masked[1].all()
     assert torch.isfinite(loss_of(context, drawn))
@@ -49,20 +49,20 @@ def test_a_group_of_known_positives_alone_is_masked_and_its_loss_finite():
 
 def test_a_known_positive_never_wins_where_another_candidate_is_left():
     context = context_for([[row for row in range(ITEMS) if row != 5]], [0], [0], SHARE)
-    assert not PositiveMix(count=200, candidates=190, kept=4)(context).is_masked.any()
+    assert not PositiveMixingSampler(count=200, candidates=190, kept=4)(context).is_masked.any()
 
 
 def test_gradient_flows_into_the_positive_and_into_the_candidate():
     table = torch.eye(ITEMS).requires_grad_()
     context = context_for([[0]], [0], [0], SHARE, table=table, queries=torch.ones(1, ITEMS))
-    PositiveMix(20, 2, 1)(context).vectors[0, 0, 0].backward()
+    PositiveMixingSampler(20, 2, 1)(context).vectors[0, 0, 0].backward()
     touched = table.grad.abs().sum(dim=1).nonzero().flatten().tolist()
     assert touched[0] == 0
     assert len(touched) == 2
 
 
 def test_nothing_is_corrected_and_the_whole_pool_is_paid_for():
-    drawn = PositiveMix(count=50, candidates=4, kept=6)(step())
+    drawn = PositiveMixingSampler(count=50, candidates=4, kept=6)(step())
     assert not drawn.log_q.any()
     assert drawn.positive_log_q is None
     assert drawn.encoded_count == 50

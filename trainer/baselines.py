@@ -1,0 +1,79 @@
+"""Baselines that need no training loop: popularity, and EASE."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from trainer.config import EvaluationConfig
+from trainer.data.interactions import Cases, ItemLists, Rows
+from trainer.metrics import DEPTH, EvaluationSet
+
+CHUNK = 512  # cases scored at once
+
+
+def rank_baselines(asked: EvaluationSet, config: EvaluationConfig) -> dict[str, Rows]:
+    """Rank by popularity, and by EASE where its items x items matrix is within the limit."""
+    ranked = {"popularity": rank_by_popularity(asked.counts, asked.cases)}
+    num_items = len(asked.counts)
+    if num_items <= config.ease_items_limit:
+        ranked["ease"] = rank_by_ease(asked.train, asked.cases, num_items, config.ease_lambda)
+    return ranked
+
+
+def rank_by_popularity(counts: NDArray[np.int64], cases: Cases) -> Rows:
+    """Rank the items of most training positives for every case; [cases, DEPTH]."""
+    order = np.argsort(-counts, kind="stable").astype(np.int32)
+    ranked = np.full((len(cases.user_rows), DEPTH), -1, dtype=np.int32)
+    for case in range(len(cases.user_rows)):
+        seen = cases.histories.of(case)
+        head = order[: DEPTH + len(seen)]
+        kept = head[~np.isin(head, seen)][:DEPTH]
+        ranked[case, : len(kept)] = kept
+    return ranked
+
+
+def rank_by_ease(train: ItemLists, cases: Cases, num_items: int, ridge: float) -> Rows:
+    """Rank for every case by EASE, fitted on the training histories; [cases, DEPTH].
+
+    ridge  lambda, added to the diagonal of the items x items Gram matrix
+
+    Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
+    """
+    took = _matrix(train, num_items)
+    gram = (took.T @ took).toarray() + ridge * np.eye(num_items, dtype=np.float32)
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    ranked = np.full((len(cases.user_rows), DEPTH), -1, dtype=np.int32)
+    for rows, known in _chunks(_matrix(cases.histories, num_items)):
+        scores = known @ weights
+        scores[known.nonzero()] = -np.inf
+        best = _best(scores)
+        ranked[rows, : best.shape[1]] = best
+    return ranked
+
+
+def _matrix(histories: ItemLists, num_items: int) -> csr_array:
+    """Lay histories out as a sparse 0/1 matrix [users, items]."""
+    ones = np.ones(len(histories.item_rows), dtype=np.float32)
+    shape = (len(histories.offsets) - 1, num_items)
+    return csr_array((ones, histories.item_rows, histories.offsets), shape=shape)
+
+
+def _chunks(matrix: csr_array) -> Iterator[tuple[slice, csr_array]]:
+    for first in range(0, matrix.shape[0], CHUNK):
+        rows = slice(first, min(first + CHUNK, matrix.shape[0]))
+        yield rows, matrix[rows]
+
+
+def _best(scores: NDArray[np.float32]) -> Rows:
+    """Return the best rows per line, best first, -1 where a line has no more."""
+    count = min(DEPTH, scores.shape[1])
+    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    values = np.take_along_axis(scores, best, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
+    is_seen = np.isneginf(np.take_along_axis(values, order, axis=1))
+    return np.where(is_seen, -1, best).astype(np.int32)

@@ -1,0 +1,250 @@
+"""The training loop: batches in, trained towers out. It knows no sampler by name."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from index.encoders import padded
+from index.errors import TrainingError
+from trainer.checkpoint import Checkpoint, Progress, group_of, pack, unpack
+from trainer.config import RunConfig
+from trainer.data.interactions import Cases, ItemLists
+from trainer.loss import BatchLoss
+from trainer.samplers.base import HotSwapSampler, Sampler, StatefulSampler
+from trainer.towers import Towers, UserTower, build_towers
+from trainer.training_data import TrainingBatch, TrainingData
+
+VALIDATION_COUNT = 50
+CHUNK_SCORES = 20_000_000  # numbers per score matrix of validation: 80 MB
+
+
+@dataclass(frozen=True)
+class TrainedTowers:
+    """The best towers of a run by validation recall@50, and how training went.
+
+    cluster_maps  those that the sampler swapped to, in order; see `HotSwapSampler`
+    """
+
+    towers: Towers
+    curve: list[dict[str, float]]
+    best_epoch: int
+    best_recall: float
+    steps: int
+    cluster_maps: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    data: TrainingData,
+    sampler: Sampler,
+    config: RunConfig,
+    checkpoint: Checkpoint | None = None,
+) -> TrainedTowers:
+    """Train new towers until validation recall@50 has not risen for `patience` epochs.
+
+    checkpoint  to go on from where there is one of this run; None keeps none
+
+    Raises TrainingError where the loss is not finite, or exactly 0.
+    """
+    loop = TrainLoop(data, sampler, config, checkpoint)
+    loop.resume()
+    progress, limits = loop.progress, config.training
+    while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
+        loop.run_epoch()
+    loop.towers.load_state_dict(loop.best)
+    return TrainedTowers(
+        loop.towers,
+        progress.curve,
+        progress.best_epoch,
+        progress.best_recall,
+        progress.step,
+        progress.cluster_maps,
+    )
+
+
+class TrainLoop:
+    """The state that training changes: weights, optimizer, progress, best weights so far."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        sampler: Sampler,
+        config: RunConfig,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.data, self.sampler, self.checkpoint = data, sampler, checkpoint
+        self.config = config.training
+        self.towers = build_run_towers(data, config)
+        self.loss = BatchLoss(self.towers, data, sampler, config)
+        self.optimizer = torch.optim.AdamW(
+            self.towers.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+        self.progress = Progress()
+        self.best = self._weights()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one of this run."""
+        saved = self.checkpoint.load() if self.checkpoint else None
+        if saved is None:
+            return
+        flat, self.progress = saved
+        self.towers.load_state_dict(group_of(flat, "now"))
+        self.best = group_of(flat, "best")
+        unpack(flat, self.optimizer)
+        if isinstance(self.sampler, StatefulSampler):
+            self.sampler.load_state(group_of(flat, "sampler"))
+        progress = self.progress
+        tqdm.write(f"going on from epoch {progress.epoch + 1}, batch {progress.batch}")
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        if self.checkpoint is None:
+            return
+        groups = {"now": dict(self.towers.state_dict()), "best": self.best}
+        if isinstance(self.sampler, StatefulSampler):
+            groups["sampler"] = self.sampler.state()
+        self.checkpoint.save(pack(self.optimizer, groups), self.progress)
+
+    def run_epoch(self) -> None:
+        """Take the epoch's remaining batches, then validate."""
+        progress, loader = self.progress, self.data.loader
+        began = saved_at = time.monotonic()
+        bar = tqdm(
+            total=len(loader.target_positions()),
+            initial=progress.batch * loader.batch_size,
+            desc=f"epoch {progress.epoch + 1}",
+            unit=" examples",
+            unit_scale=True,
+            mininterval=0.5,
+        )
+        with bar:
+            for batch in loader.epoch(progress.epoch, progress.batch):
+                self.swap_map()
+                progress.loss_sum += self.take_step(batch)
+                progress.batch += 1
+                bar.update(len(batch.user_rows))
+                bar.set_postfix(loss=f"{progress.loss_sum / progress.batch:.4f}", refresh=False)
+                if time.monotonic() - saved_at >= self.config.checkpoint_s:
+                    self.save()
+                    saved_at = time.monotonic()
+        self.finish_epoch(time.monotonic() - began)
+
+    def swap_map(self) -> None:
+        """Let a sampler that follows a map take the newest: here, and nowhere within a step."""
+        if not isinstance(self.sampler, HotSwapSampler):
+            return
+        swapped = self.sampler.swap(self.progress.step)
+        if swapped is not None:
+            self.progress.cluster_maps.append(swapped)
+            tqdm.write(
+                f"step {swapped['from_step']}: negatives come from cluster map "
+                f"{swapped['published_version']} ({swapped['source']})"
+            )
+
+    def take_step(self, batch: TrainingBatch) -> float:
+        """Descend by one batch; return its loss.
+
+        Raises TrainingError if the loss is not finite; the weights are as before the step.
+        """
+        loss = self.loss(batch, self.progress.step)
+        value = float(loss.item())
+        if not math.isfinite(value):
+            number = self.progress.batch + 1
+            raise self._diverged(
+                f", batch {number}: the loss is {value}, expected a finite number"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.optimizer.step()
+        self.progress.step += 1
+        return value
+
+    def finish_epoch(self, seconds: float) -> None:
+        """Validate, keep the weights if they are the best, and move on."""
+        progress = self.progress
+        loss = progress.loss_sum / max(1, progress.batch)
+        if loss == 0:
+            raise TrainingError(
+                f"epoch {progress.epoch + 1}: the loss is exactly 0, expected above; every "
+                "negative was masked, or batches hold one item only: use a larger batch_size"
+            )
+        vectors = self.data.features.encode_all(self.towers.item)
+        if not torch.isfinite(vectors).all():
+            raise self._diverged(": its last step left item vectors that are not finite")
+        recall = validation_recall(self.towers.user, vectors, self.data.validation)
+        progress.curve.append({"loss": loss, "recall@50": recall, "seconds": seconds})
+        if recall > progress.best_recall:
+            progress.best_recall, progress.best_epoch = recall, progress.epoch
+            self.best = self._weights()
+        tqdm.write(
+            f"epoch {progress.epoch + 1}: loss {loss:.4f}, validation recall@50 {recall:.4f}"
+            + (" (best so far)" if progress.best_epoch == progress.epoch else "")
+        )
+        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        self.save()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copy the weights as they are."""
+        return {name: one.clone() for name, one in self.towers.state_dict().items()}
+
+    def _diverged(self, found: str) -> TrainingError:
+        return TrainingError(
+            f"epoch {self.progress.epoch + 1}{found}; lower learning_rate (now "
+            f"{self.config.learning_rate}) or raise temperature (now {self.config.temperature})"
+        )
+
+
+def build_run_towers(data: TrainingData, config: RunConfig) -> Towers:
+    """Build both towers of a run, seeded, where its tensors are."""
+    means = {name: mean.cpu() for name, mean in data.features.means().items()}
+    is_ordered = data.loader.is_ordered
+    towers = build_towers(len(data.features), means, config.towers, is_ordered, config.seed)
+    return towers.to(data.device)
+
+
+@torch.no_grad()
+def validation_recall(tower: UserTower, vectors: Tensor, cases: Cases) -> float:
+    """Return recall@50 over all items, seen items removed: fast and exact, to stop early by.
+
+    vectors  [items, dim]  item vectors
+    """
+    chunk = max(1, CHUNK_SCORES // len(vectors))
+    recalls = []
+    for first in range(0, len(cases.user_rows), chunk):
+        chosen = range(first, min(first + chunk, len(cases.user_rows)))
+        scores = score_unseen(tower, vectors, cases.histories, chosen)
+        count = min(VALIDATION_COUNT, len(vectors))
+        best = scores.topk(count, dim=1).indices.cpu().numpy()
+        recalls += [
+            float(np.isin(cases.targets.of(case), best[place]).mean())
+            for place, case in enumerate(chosen)
+        ]
+    return float(np.mean(recalls))
+
+
+def score_unseen(
+    tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range
+) -> Tensor:
+    """Score all items for chosen histories, -inf where an item was seen; [chosen, items]."""
+    scores = encode_histories(tower, vectors, histories, chosen) @ vectors.T
+    for place, case in enumerate(chosen):
+        scores[place, torch.from_numpy(histories.of(case)).long()] = -torch.inf
+    return scores
+
+
+def encode_histories(
+    tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range
+) -> Tensor:
+    """Encode chosen histories, the newest items of each, to queries; [chosen, dim]."""
+    length = len(tower.positions.weight)
+    rows, mask = padded([histories.of(case)[::-1][:length] for case in chosen])
+    device = vectors.device
+    history = vectors[torch.from_numpy(rows).long().to(device)]
+    return tower(history, torch.from_numpy(mask).to(device))  # type: ignore[no-any-return]

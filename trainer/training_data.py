@@ -1,0 +1,178 @@
+"""The dataset laid out for the training loop: batches, item features, seen items, validation.
+
+Ordered data: the history of a target is what came before it; a user's first item is no target.
+Unordered data: the history is a seeded sample of the user's other items, drawn in each epoch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from index.errors import TrainingError
+from trainer.config import RunConfig, TrainingConfig
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import (
+    TRAIN,
+    VALID,
+    Cases,
+    ItemLists,
+    Rows,
+    cases,
+    histories,
+    some_cases,
+    training_counts,
+)
+from trainer.item_features import ItemFeatures, build_item_features
+from trainer.seen_items import SeenItems, build_seen_items
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One step's work.
+
+    user_rows      [batch]
+    positive_rows  [batch]          the targets
+    history_rows   [batch, length]  newest at position 0, row 0 where masked
+    mask           [batch, length]  True where there is an item
+    """
+
+    user_rows: Rows
+    positive_rows: Rows
+    history_rows: Rows
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BatchLoader:
+    """All targets of the training histories, in seeded order per epoch."""
+
+    histories: ItemLists
+    is_ordered: bool
+    batch_size: int
+    history_length: int
+    seed: int
+
+    def target_positions(self) -> NDArray[np.int64]:
+        """Return which places of `histories.item_rows` are targets."""
+        offsets = self.histories.offsets
+        lengths = np.diff(offsets)
+        is_target = np.repeat(lengths > 1, lengths)
+        if self.is_ordered:
+            is_target[offsets[:-1][lengths > 0]] = False
+        return np.flatnonzero(is_target)
+
+    def target_counts(self, num_items: int) -> NDArray[np.int64]:
+        """Count how often each item is a target in one epoch; [items]."""
+        targets = self.histories.item_rows[self.target_positions()]
+        return np.bincount(targets, minlength=num_items).astype(np.int64)
+
+    def batches_per_epoch(self) -> int:
+        """Return how many batches an epoch has; a last one of a single target is left out."""
+        count = len(self.target_positions())
+        return count // self.batch_size + (count % self.batch_size > 1)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
+        """Yield an epoch's batches from the one numbered `first`; the same for a seed."""
+        rng = np.random.default_rng([self.seed, epoch])
+        histories = self.histories if self.is_ordered else _shuffled(self.histories, rng)
+        order = rng.permutation(self.target_positions())
+        for number in range(first, self.batches_per_epoch()):
+            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield self._batch(histories, chosen)
+
+    def _batch(self, histories: ItemLists, positions: NDArray[np.int64]) -> TrainingBatch:
+        users = np.searchsorted(histories.offsets, positions, side="right") - 1
+        starts, ends = histories.offsets[users], histories.offsets[users + 1]
+        steps = np.arange(self.history_length)
+        if self.is_ordered:
+            places = positions[:, None] - 1 - steps  # [batch, length]
+            mask = places >= starts[:, None]
+        else:
+            lengths = (ends - starts)[:, None]
+            places = starts[:, None] + (positions - starts)[:, None] + 1 + steps
+            places = starts[:, None] + (places - starts[:, None]) % lengths
+            mask = steps < lengths - 1
+        length = max(1, int(mask.sum(axis=1).max()))
+        places, mask = places[:, :length], mask[:, :length]
+        rows = histories.item_rows[np.where(mask, places, 0)]
+        return TrainingBatch(
+            user_rows=users.astype(np.int32),
+            positive_rows=histories.item_rows[positions],
+            history_rows=np.where(mask, rows, 0).astype(np.int32),
+            mask=mask,
+        )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on, and what it validates with.
+
+    target_share  [items]  float32, each item's share of all training targets
+    """
+
+    features: ItemFeatures
+    loader: BatchLoader
+    seen: SeenItems
+    target_share: Tensor
+    validation: Cases
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the tensors are."""
+        return self.features.id_rows.device
+
+
+def build_training_data(data: Dataset, config: RunConfig) -> TrainingData:
+    """Lay the dataset out for training.
+
+    Raises TrainingError if there are fewer than two targets, or no such device.
+    """
+    device = choose_device(config.training)
+    num_users, num_items = len(data.user_ids), len(data.item_ids)
+    train_histories = histories(data.interactions, (TRAIN,), num_users)
+    loader = BatchLoader(
+        train_histories,
+        data.interactions.is_ordered,
+        config.training.batch_size,
+        config.towers.history_length,
+        config.seed,
+    )
+    targets = loader.target_counts(num_items)
+    if targets.sum() < 2:
+        raise TrainingError(
+            f"the training part has {targets.sum()} targets, expected at least 2; a target "
+            "needs a user with two training interactions: bring more, or another split"
+        )
+    rng = np.random.default_rng([config.seed, VALID])
+    validation = cases(data.interactions, VALID, num_users)
+    counts = training_counts(data.interactions, num_items)
+    return TrainingData(
+        features=build_item_features(data.modalities, counts, device),
+        loader=loader,
+        seen=build_seen_items(train_histories, num_items, device),
+        target_share=torch.from_numpy((targets / targets.sum()).astype(np.float32)).to(device),
+        validation=some_cases(validation, config.training.validation_cases, rng),
+    )
+
+
+def choose_device(config: TrainingConfig) -> torch.device:
+    """Return the device to train on; raises TrainingError for a CUDA that is not there."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            "training.device is cuda, but torch sees no CUDA device; install a CUDA build of "
+            "torch (see README), or set device to auto"
+        )
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def _shuffled(histories: ItemLists, rng: np.random.Generator) -> ItemLists:
+    """Return the same histories, each in a random order."""
+    users = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
+    order = np.lexsort((rng.random(len(users)), users))
+    return ItemLists(histories.offsets, histories.item_rows[order])
