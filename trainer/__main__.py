@@ -2,13 +2,17 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from index.errors import EsansError
 from index.shelf import Shelf
-from trainer.esans.usage import describe as describe_clusters
-from trainer.options import add_config, add_store, config_of, open_store, url_of
-from trainer.report.usage import describe as describe_report
+from trainer.options import (
+    add_clusters,
+    add_report,
+    add_run,
+    config_of,
+    open_store,
+    url_of,
+)
 
 REMEDY = (
     "what was current still is; see whether the disk is full or may not be written to, then "
@@ -40,65 +44,18 @@ def build_parser() -> argparse.ArgumentParser:
         description="Learn two towers from interactions, and publish them as a bundle.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_run(commands.add_parser("run", help="train, measure, publish"))
+    trained = commands.add_parser("run", help="train, measure, publish")
+    add_run(trained)
+    trained.set_defaults(run=run)
     mapped = commands.add_parser("clusters", help="make, describe and publish a cluster map")
-    describe_clusters(mapped)
+    add_clusters(mapped)
     mapped.set_defaults(run=clusters)
     drawn = commands.add_parser("report", help="draw a published run, as one HTML file")
-    describe_report(drawn)
+    add_report(drawn)
     drawn.set_defaults(run=report)
     explained = commands.add_parser("config", help="print every setting with its meaning")
     explained.set_defaults(run=explain)
     return parser
-
-
-ABOUT_RUN = """\
-Train on a dataset folder, measure what was trained, publish it and make it current.
-
-DIR holds interactions.parquet or .csv (user_id, item_id, and timestamp or seq_pos where known)
-and items.parquet (item_id, any attributes, features as list columns) with features_NAME.npy
-beside it, one row per item. See the README for the whole list.
-
-A killed run goes on where it was: give the same command again.
-
-A run whose sampler draws from a cluster map publishes it to the store, too. With --follow it
-draws from the map that is current there, and swaps to a new one between two steps; the manifest
-tells every map and its first step. Trouble with the store is told, and stops nothing.
-
-examples:
-  python -m trainer run --data shop/ --bundles bundles/
-  ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
-      --config esans.toml --follow"""
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Describe `run`."""
-    parser.description = ABOUT_RUN
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(run=run)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
-    add_config(parser)
-    parser.add_argument(
-        "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="make it current even where popularity measures better",
-    )
-    parser.add_argument(
-        "--skip",
-        choices=("never", "if-any", "if-same"),
-        default="never",
-        help="do nothing where a bundle is current (if-any), or one made from the same data "
-        "and configuration (if-same); default: never",
-    )
-    parser.add_argument(
-        "--follow",
-        action="store_true",
-        help="draw negatives from the store's current cluster map, swapped between two steps",
-    )
-    add_store(parser)
 
 
 def clusters(parsed: argparse.Namespace) -> None:
@@ -133,7 +90,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 def report(parsed: argparse.Namespace) -> None:
     """Write the report of a run."""
-    from trainer.report.command import write_run_report
+    from trainer.report.run_report import write_run_report
 
     write_run_report(parsed.bundles, parsed.version, parsed.out)
     print(f"wrote {parsed.out}; open it in a browser, it needs no network")
@@ -141,9 +98,9 @@ def report(parsed: argparse.Namespace) -> None:
 
 def explain(_: argparse.Namespace) -> None:
     """Print the whole configuration with its defaults."""
-    from trainer.config_docs import example
+    from trainer.config_docs import example_config
 
-    print(example(), end="")
+    print(example_config(), end="")
 
 
 if __name__ == "__main__":

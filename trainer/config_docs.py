@@ -18,7 +18,7 @@ HEAD = """\
 """
 
 
-def example() -> str:
+def example_config() -> str:
     """Return the whole configuration with its defaults as commented TOML."""
     return "\n".join([HEAD, *_table(RunConfig(), "")]).rstrip() + "\n"
 

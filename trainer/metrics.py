@@ -23,7 +23,7 @@ COVERAGE_COUNT = 50
 MIN_CASES = 200  # no figure for fewer: it would be noise
 HEAD_SHARE, TORSO_SHARE = 0.1, 0.5  # of the items, by popularity
 
-Metrics = dict[str, float]
+MetricValues = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ def rank_targets(ranked: Rows, cases: Cases) -> TargetRanks:
     return TargetRanks(case_of, targets, ranks)
 
 
-def compute_metrics(ranked: Rows, ranks: TargetRanks, item_count: int) -> Metrics:
+def compute_metrics(ranked: Rows, ranks: TargetRanks, item_count: int) -> MetricValues:
     """Average over the cases: recall and NDCG at COUNTS, and coverage of the catalogue.
 
     Recall is the share of a case's targets found; NDCG's ideal puts all of them first.
     Coverage is the share of all items that stand in anyone's first 50.
     """
-    metrics: Metrics = {}
+    metrics: MetricValues = {}
     target_counts = np.bincount(ranks.case_of, minlength=len(ranked))
     for count in COUNTS:
         is_hit = ranks.ranks < count
@@ -120,9 +120,9 @@ def buckets_of(counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def bucket_metrics(ranks: TargetRanks, counts: NDArray[np.int64]) -> dict[str, Metrics]:
+def bucket_metrics(ranks: TargetRanks, counts: NDArray[np.int64]) -> dict[str, MetricValues]:
     """Recall over targets by their popularity; below 200 targets the count alone."""
-    measured: dict[str, Metrics] = {}
+    measured: dict[str, MetricValues] = {}
     for name, is_in in buckets_of(counts).items():
         chosen = ranks.ranks[is_in[ranks.targets]]
         measured[name] = {"targets": len(chosen)}

@@ -7,12 +7,12 @@ from benchmarks.compare.subset import StudyDataset, load_subset
 from index.fsio import write_json
 from trainer.baselines import rank_baselines
 from trainer.config import EvaluationConfig
-from trainer.metrics import Metrics, build_evaluation_set, compute_metrics, rank_targets
+from trainer.metrics import MetricValues, build_evaluation_set, compute_metrics, rank_targets
 
 NAMES = {"popularity": "popularity", "ease": "EASE"}
 
 
-def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, Metrics]:
+def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, MetricValues]:
     """Measure popularity and EASE on a dataset's test part, or load what was measured.
 
     folder  where it is kept, once a dataset
@@ -21,7 +21,7 @@ def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, Metrics]:
     """
     path = folder / "baselines" / f"{dataset.fingerprint[:24]}.json"
     if path.exists():
-        found: dict[str, Metrics] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, MetricValues] = json.loads(path.read_text(encoding="utf-8"))
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = build_evaluation_set(load_subset(dataset.subset))

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from benchmarks.compare.analysis import FIXED_LIST, at_budget
 from benchmarks.compare.figures import bars_figure, budgets_figure
-from benchmarks.compare.tables import column, formatted, template, with_spread
+from benchmarks.compare.tables import column, formatted, with_spread
 from index.errors import ConfigError
-from trainer.report.command import refuse_unfit_place, write
-from trainer.report.page import CONFIG, POLICY, STYLE
+from trainer.report.page import render_page, validate_place, write_page
 
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 TABLE = "table.parquet"
 NEEDED = ("dataset", "method", "kind", "budget", "seeds")
 RECALLS = {"recall@50": "recall@50", "recall@200": "recall@200"}
@@ -36,8 +34,8 @@ def write_report(folder: Path, out: Path) -> Path:
 
     Raises ConfigError if it holds no tables, or `out` is no place for a report.
     """
-    refuse_unfit_place(out)
-    write(render_report(read_lines(folder)), out)
+    validate_place(out)
+    write_page(render_report(read_lines(folder)), out)
     return out
 
 
@@ -68,19 +66,9 @@ def read_lines(folder: Path) -> pd.DataFrame:
 
 def render_report(lines: pd.DataFrame) -> str:
     """Return the page."""
-    datasets = [
-        {"name": name, **dataset_section(of_dataset)}
-        for name, of_dataset in lines.groupby("dataset", sort=False)
-    ]
-    page: str = template("report.html.j2", autoescape=True).render(
-        datasets=datasets,
-        table=TABLE,
-        policy=POLICY,
-        style=STYLE,
-        script=get_plotlyjs(),
-        html_of=html_of,
-    )
-    return page
+    groups = dict(list(lines.groupby("dataset", sort=False)))
+    datasets = [{"name": name, **dataset_section(one)} for name, one in groups.items()]
+    return render_page(TEMPLATE, titles=list(groups), datasets=datasets, source=TABLE)
 
 
 def dataset_section(lines: pd.DataFrame) -> dict[str, Any]:
@@ -91,7 +79,7 @@ def dataset_section(lines: pd.DataFrame) -> dict[str, Any]:
     return {
         "at": "" if budget is None else f", at {budget:,.0f} items encoded a step",
         "recalls": bars(compared, RECALLS),
-        "methods": methods_table(compared),
+        "methods": methods_frame(compared),
         "budgets": budgets_figure(groups, RECALLS) if groups else None,
         "negatives": bars(compared, NEGATIVES),
         "virtual": list(compared[column(compared, "health_of") == "encoded"].method),
@@ -130,7 +118,7 @@ def bars(lines: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:
     return {"figure": bars_figure(lines, known) if known else None, "absent": absent}
 
 
-def methods_table(lines: pd.DataFrame) -> pd.DataFrame:
+def methods_frame(lines: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the methods that are drawn, the best first."""
     columns = {
         "method": lines.method,
@@ -141,11 +129,3 @@ def methods_table(lines: pd.DataFrame) -> pd.DataFrame:
         **{name: with_spread(lines, name) for name in RECALLS},
     }
     return pd.DataFrame(columns).iloc[::-1]
-
-
-def html_of(figure: go.Figure, name: str) -> str:
-    """Render a figure; its name is unique within the page."""
-    html: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config=dict(CONFIG), div_id=f"figure-{name}"
-    )
-    return html

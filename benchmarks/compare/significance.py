@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 RESAMPLES = 1_000
 TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
 
-Floats = NDArray[np.float64]
+Draws = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Difference:
         }
 
 
-def resampled_means(values: Floats, resamples: int = RESAMPLES) -> Floats:
+def resampled_means(values: Draws, resamples: int = RESAMPLES) -> Draws:
     """Average over the cases, and over draws of as many cases with replacement.
 
     values   [cases]          what each case found of its items
@@ -58,7 +58,7 @@ def resampled_means(values: Floats, resamples: int = RESAMPLES) -> Floats:
     return np.array(means)
 
 
-def difference_of(ours: Floats, theirs: Floats) -> Difference:
+def difference_of(ours: Draws, theirs: Draws) -> Difference:
     """Compare two methods by their means over the same draws of the same cases.
 
     ours, theirs  [1 + resamples]  from `resampled_means`, or averages of such
@@ -82,7 +82,7 @@ def difference_of(ours: Floats, theirs: Floats) -> Difference:
     )
 
 
-def holm(p_values: ArrayLike) -> Floats:
+def holm(p_values: ArrayLike) -> Draws:
     """Adjust p-values of one family by Holm's step-down method, in the order given.
 
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
@@ -95,12 +95,12 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-def _interval(values: Floats) -> tuple[float, float]:
+def _interval(values: Draws) -> tuple[float, float]:
     low, high = np.percentile(values, TAILS)
     return float(low), float(high)
 
 
-def _p_value(differences: Floats) -> float:
+def _p_value(differences: Draws) -> float:
     """Double the smaller share of resamples on a side of 0, the sample itself counted."""
     least = min((differences <= 0).sum(), (differences >= 0).sum())
     return float(min(1.0, 2 * (least + 1) / (len(differences) + 1)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 from benchmarks.compare.analysis import (
     BEST,
@@ -24,6 +24,13 @@ from benchmarks.compare.runner import Failures
 from benchmarks.compare.schedule import Schedule
 from trainer.metrics import MIN_CASES
 
+TEMPLATE = Path(__file__).with_name("table.md.j2")
+LAYOUT: dict[str, Any] = {
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "keep_trailing_newline": True,
+}
 SHOWN = ["recall@50", "recall@200", "ndcg@50"]
 BUCKETS = ("head", "torso", "tail", "cold")
 
@@ -44,7 +51,8 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
         }
         for name, dataset in schedule.datasets.items()
     ]
-    text = template("table.md.j2").render(
+    template = Template(TEMPLATE.read_text(encoding="utf-8"), **LAYOUT)
+    text = template.render(
         day=f"{now:%Y-%m-%d}",
         least_cases=MIN_CASES,
         budget=budget,
@@ -55,19 +63,6 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
     path = folder / "table.md"
     path.write_text(text, encoding="utf-8")
     return path, int((lines.seeds_wanted - lines.seeds).sum())
-
-
-def template(name: str, autoescape: bool = False) -> Any:  # noqa: ANN401  # jinja2.Template
-    """Load a template of this package."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
 
 
 def write_parquet(rows: pd.DataFrame, path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
-from benchmarks.compare.significance import Floats, resampled_means
+from benchmarks.compare.significance import Draws, resampled_means
 from benchmarks.compare.subset import Subset, load_subset
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
@@ -49,7 +49,7 @@ CHUNK = 1_000  # cases ranked at once
 NOT_OF_A_RUN = {"checkpoint_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
-Recalls = dict[int, Floats]  # count -> [1 + resamples], see `significance.resampled_means`
+Recalls = dict[int, Draws]  # count -> [1 + resamples], see `significance.resampled_means`
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from index.arrays import Floats
 from index.errors import DatasetError
 from index.ingest.items import Items, read_items
 from index.ingest.tables import Findings, open_source
-from trainer.data.events import put_in_order, read_events
+from trainer.data.events import order_events, read_events
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, cases
 from trainer.data.split import SplitName, split_events, unfit
 
@@ -70,11 +70,11 @@ def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Data
         findings.faults += unfit(split, source)
     if findings.faults or items is None or events is None:
         raise DatasetError(str(folder), findings.faults)
-    events = put_in_order(events, findings)
+    events = order_events(events, findings)
     done = split_events(events, split, np.random.default_rng(seed))
     findings.notes += done.notes
     interactions = Interactions(
-        events.user_rows, events.item_rows, done.parts, is_ordered=events.moments is not None
+        events.user_rows, events.item_rows, done.parts, is_ordered=events.timestamps is not None
     )
     _check_cases(interactions, done.words, len(events.user_ids), findings)
     _note_rest(folder, items, interactions, findings)

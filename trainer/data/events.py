@@ -32,8 +32,8 @@ class Events:
 
     user_rows, item_rows  [count]
     file_rows             [count]  which row of the file it was
-    moments               [count]  time or place in the user's sequence; None if unknown
-    clock                 the column that moments are from; "" if unknown
+    timestamps               [count]  time or place in the user's sequence; None if unknown
+    clock                 the column that timestamps are from; "" if unknown
     given_parts           [count]  from the split column; None if there is none
     """
 
@@ -41,7 +41,7 @@ class Events:
     user_rows: Rows
     item_rows: Rows
     file_rows: NDArray[np.int64]
-    moments: NDArray[Any] | None
+    timestamps: NDArray[Any] | None
     clock: str
     given_parts: Parts | None
 
@@ -62,7 +62,7 @@ def read_events(
     clock = next((name for name in CLOCKS if names.count(name) == 1), "")
     if all(name in names for name in CLOCKS):
         findings.notes.append("ordered by timestamp, seq_pos not used")
-    moments = _read_moments(source, clock, findings) if clock else None
+    timestamps = _read_timestamps(source, clock, findings) if clock else None
     given_parts = _read_parts(source, findings) if names.count("split") == 1 else None
     users, items = columns.get("user_id"), columns.get("item_id")
     if items is None or item_ids is None:
@@ -71,36 +71,36 @@ def read_events(
     if users is None:
         return None
     file_rows = np.arange(len(item_rows))
-    return Events(users.texts, users.rows, item_rows, file_rows, moments, clock, given_parts)
+    return Events(users.texts, users.rows, item_rows, file_rows, timestamps, clock, given_parts)
 
 
-def put_in_order(events: Events, findings: Findings) -> Events:
+def order_events(events: Events, findings: Findings) -> Events:
     """Sort by user, then time, ties by row of the file; keep the first of repeated pairs."""
     notes = findings.notes
-    if events.moments is None:
+    if events.timestamps is None:
         notes.append("no order known: neither timestamp nor seq_pos, histories are unordered")
         order = np.argsort(events.user_rows, kind="stable")
     else:
-        order = np.lexsort((events.moments, events.user_rows))
+        order = np.lexsort((events.timestamps, events.user_rows))
     is_first = first_of_pairs(events.user_rows[order], events.item_rows[order])
     if repeat_count := int((~is_first).sum()):
         notes.append(f"repeated (user, item) rows dropped, first kept: {repeat_count:,}")
     kept = _take(events, order[is_first])
-    if kept.moments is not None:
-        is_tie = (np.diff(kept.user_rows) == 0) & (kept.moments[1:] == kept.moments[:-1])
+    if kept.timestamps is not None:
+        is_tie = (np.diff(kept.user_rows) == 0) & (kept.timestamps[1:] == kept.timestamps[:-1])
         if tie_count := int(is_tie.sum()):
             notes.append(f"ties in {kept.clock}, broken by row of the file: {tie_count:,}")
     return kept
 
 
 def _take(events: Events, rows: NDArray[np.int64]) -> Events:
-    moments, parts = events.moments, events.given_parts
+    timestamps, parts = events.timestamps, events.given_parts
     return replace(
         events,
         user_rows=events.user_rows[rows],
         item_rows=events.item_rows[rows],
         file_rows=events.file_rows[rows],
-        moments=None if moments is None else moments[rows],
+        timestamps=None if timestamps is None else timestamps[rows],
         given_parts=None if parts is None else parts[rows],
     )
 
@@ -138,11 +138,11 @@ def _read_parts(source: Source, findings: Findings) -> Parts | None:
     return parts
 
 
-def _read_moments(source: Source, clock: str, findings: Findings) -> NDArray[Any] | None:
+def _read_timestamps(source: Source, clock: str, findings: Findings) -> NDArray[Any] | None:
     """Read when each interaction was, as integers or finite floats."""
     column = source.table[clock].combine_chunks()
     if source.is_csv:
-        column = _parse_moments(column)
+        column = _parse_timestamps(column)
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     elif pa.types.is_floating(column.type):
@@ -160,11 +160,11 @@ def _read_moments(source: Source, clock: str, findings: Findings) -> NDArray[Any
         expected = "a finite number or an ISO time, of one kind in all rows"
         findings.faults.append(source.fault(clock, faulty, found, expected, REMEDY))
         return None
-    moments: NDArray[Any] = column.to_numpy()
-    return moments
+    timestamps: NDArray[Any] = column.to_numpy()
+    return timestamps
 
 
-def _parse_moments(column: pa.Array) -> pa.Array:
+def _parse_timestamps(column: pa.Array) -> pa.Array:
     """Read text as integers, else floats, else ISO times; null where the kind does not fit."""
     try:
         return column.cast(pa.int64())

@@ -70,11 +70,11 @@ def _split_by(events: Events, name: SplitName, rng: np.random.Generator) -> Spli
         return _random(events, rng)
     if name == "cold":
         return _cold(events, rng)
-    if events.moments is None:
+    if events.timestamps is None:
         raise ValueError(f"these events cannot be split by {name}")
     if name == "last-fifth":
         return Split(
-            _last_fifth(events.moments, events.file_rows),
+            _last_fifth(events.timestamps, events.file_rows),
             "last fifth of all interactions, by timestamp",
         )
     parts = leave_two_out(events.user_rows, np.arange(len(events.user_rows)))
@@ -101,7 +101,7 @@ def leave_two_out(user_rows: Rows, keys: NDArray[Any]) -> Parts:
 def _chosen(events: Events) -> SplitName:
     if events.given_parts is not None:
         return "column"
-    return "random" if events.moments is None else "leave-last-two"
+    return "random" if events.timestamps is None else "leave-last-two"
 
 
 def _random(events: Events, rng: np.random.Generator) -> Split:
@@ -110,9 +110,9 @@ def _random(events: Events, rng: np.random.Generator) -> Split:
     return Split(parts, words, _short_users(events.user_rows))
 
 
-def _last_fifth(moments: NDArray[Any], file_rows: NDArray[np.int64]) -> Parts:
+def _last_fifth(timestamps: NDArray[Any], file_rows: NDArray[np.int64]) -> Parts:
     """Make the last tenth of all interactions test, the tenth before valid."""
-    order = np.lexsort((file_rows, moments))
+    order = np.lexsort((file_rows, timestamps))
     count = len(order) // 10
     parts = np.full(len(order), TRAIN, dtype=np.int8)
     parts[order[len(order) - 2 * count :]] = VALID
@@ -127,7 +127,7 @@ def _cold(events: Events, rng: np.random.Generator) -> Split:
     parts = np.where(np.isin(events.item_rows, cold), TEST, TRAIN).astype(np.int8)
     warm = np.flatnonzero(parts == TRAIN)
     user_rows = events.user_rows[warm]
-    is_ordered = events.moments is not None
+    is_ordered = events.timestamps is not None
     keys = np.arange(len(warm)) if is_ordered else rng.random(len(warm))
     has_enough = np.bincount(user_rows)[user_rows] >= 2
     parts[warm[has_enough & (_from_end(user_rows, keys) == 0)]] = VALID

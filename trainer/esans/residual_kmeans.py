@@ -20,7 +20,7 @@ POINTS_PER_CODE = 256
 FEWEST_POINTS = 262_144  # 16 codes at 256 points each would see but 4,096 items
 CHUNK = 65_536  # items assigned at once
 
-Read = Callable[[NDArray[np.int64]], Floats]  # rows of a stretch or a sample of items
+ReadRows = Callable[[NDArray[np.int64]], Floats]  # rows of a stretch or a sample of items
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def automatic_count(item_count: int) -> int:
 
 
 def _fit_level(
-    items: NDArray[np.int64], read: Read, code_count: int, seed: int, name: str
+    items: NDArray[np.int64], read: ReadRows, code_count: int, seed: int, name: str
 ) -> tuple[Codes, Floats]:
     """Train k-means on a sample, assign all in a stream; codes nobody uses are closed up.
 

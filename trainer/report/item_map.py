@@ -12,12 +12,12 @@ from sklearn.manifold import TSNE
 
 from trainer.report.figures import OTHER, PALETTE, by_size, cluster_colour, framed, plain
 
-MOST_ITEMS = 4_000  # t-SNE takes some ten seconds for as many
+MAX_ITEMS_SHOWN = 4_000  # t-SNE takes some ten seconds for as many
 FEWEST_ITEMS = 50  # below, t-SNE has no neighbourhoods to keep: the two main axes serve
 PERPLEXITY = 30
 SHOWN_LABELS = len(PALETTE)
 
-Places = NDArray[np.float32]
+Points = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class ItemMap:
     """
 
     rows: NDArray[np.int64]
-    places: Places
+    places: Points
     how: str
 
 
-def lay_out(vectors: Places, seed: int, most_count: int = MOST_ITEMS) -> ItemMap:
+def lay_out(vectors: Points, seed: int, most_count: int = MAX_ITEMS_SHOWN) -> ItemMap:
     """Lay at most so many items out so that neighbours stay neighbours.
 
     vectors  [items, width]  unit rows
@@ -50,7 +50,7 @@ def lay_out(vectors: Places, seed: int, most_count: int = MOST_ITEMS) -> ItemMap
     return ItemMap(rows, tsne.fit_transform(chosen).astype(np.float32), "t-SNE")
 
 
-def _main_axes(vectors: Places, seed: int) -> Places:
+def _main_axes(vectors: Points, seed: int) -> Points:
     """Return the two directions of most variance; zeros for those that are not there."""
     places = np.zeros((len(vectors), 2), dtype=np.float32)
     width = min(2, *vectors.shape)

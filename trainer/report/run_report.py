@@ -1,60 +1,84 @@
 """The report of one published run, all of it read from its bundle."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from index.bundle.manifest import IndexFacts, Manifest
-from index.bundle.reader import Bundle
-from trainer.esans.stats import category_column, first_labels
+from index.bundle.manifest import Manifest
+from index.bundle.reader import Bundle, open_bundle
+from index.cluster_map import ClusterMap
+from index.clusters.files import joined
+from index.shelf import Shelf
+from trainer.esans.stats import category_column, first_labels, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
 from trainer.report.figures import (
     NAMES,
     buckets_figure,
     curve_figure,
     methods_figure,
+    sizes_figure,
 )
-from trainer.report.items_sections import clusters, item_vectors
-from trainer.report.page import Section, drawing, heading, missing, page, paragraph, table
+from trainer.report.item_map import lay_out, map_figure
+from trainer.report.page import render_page, validate_place, write_page
 
+TEMPLATE = Path(__file__).with_name("run.html.j2")
 BUCKETS = ("head", "torso", "tail", "cold")
-Found = Mapping[str, Any]
+
+Labels = Sequence[str | None]  # the category of each item, by row
 
 
-def report_of_run(bundle: Bundle) -> str:
+def write_run_report(bundles: Path, version: str | None, out: Path) -> None:
+    """Write the report of a published run; of the current one where no version is named.
+
+    Raises NoBundleError, FaultyBundleError; ConfigError if `out` is no place for it.
+    """
+    validate_place(out)
+    shelf = Shelf(bundles)
+    folder = shelf.current() if version is None else shelf.path_of(version)
+    write_page(render_run_report(open_bundle(folder)), out)
+
+
+def render_run_report(bundle: Bundle) -> str:
     """Return the page of a published run."""
     manifest = bundle.manifest
     attributes = pq.read_table(bundle.folder / "items.parquet")
-    column = category_column(attributes, None)
-    labels = None if column is None else first_labels(attributes, column)
-    sections = [
-        about(manifest, bundle.version),
-        training(manifest.run.get("training", {})),
-        beside_references(manifest.measures.get("test", {})),
-        by_popularity(manifest.measures.get("test", {})),
-        item_vectors(bundle, attributes, column, labels),
-        clusters(bundle, labels),
-        index_recall(manifest.index),
-        configuration(manifest),
-    ]
-    lead = (
-        f"One published run of {manifest.dataset.users:,} users and {manifest.items:,} items, "
-        f"made at {moment(manifest.made_at)}. Every number is read from the bundle's "
-        "manifest.json or its files; figures say which. Hover over a figure for values, drag "
-        "to zoom, double-click to go back."
+    category = category_column(attributes, None)
+    labels = None if category is None else first_labels(attributes, category)
+    training = manifest.run.get("training", {})
+    has_curve = bool(training.get("curve"))
+    return render_page(
+        TEMPLATE,
+        manifest=manifest,
+        version=bundle.version,
+        made_at=format_time(manifest.made_at),
+        about=about_rows(manifest, bundle.version),
+        training=training,
+        curve=curve_figure(training["curve"], int(training["best_epoch"]))
+        if has_curve
+        else None,
+        category=None if category is None else repr(category),
+        index_rows=[(f"@{count}", one) for count, one in sorted(manifest.index.recall.items())],
+        settings=flattened(manifest.run.get("config", {})),
+        **metric_values(manifest.measures.get("test", {})),
+        **item_values(bundle, attributes, labels),
+        **cluster_values(map_of_all(bundle), labels),
     )
-    return page(f"{manifest.name}: run {bundle.version}", lead, sections)
 
 
-def about(manifest: Manifest, version: str) -> Section:
-    """Tell what the run is."""
+def about_rows(manifest: Manifest, version: str) -> list[tuple[str, object]]:
+    """Describe the run in short."""
     data = manifest.dataset
     sampler = manifest.run.get("config", {}).get("training", {}).get("sampler", {})
     kinds = ", ".join(f"{name} [{width}]" for name, width in manifest.modalities.items())
-    rows: list[tuple[str, object]] = [
+    return [
         ("version", version),
-        ("made at", moment(manifest.made_at)),
+        ("made at", format_time(manifest.made_at)),
         ("sampler of negatives", sampler.get("name", "not told")),
         ("dataset", f"fingerprint {data.fingerprint[:16]}"),
         ("split", data.split),
@@ -66,116 +90,100 @@ def about(manifest: Manifest, version: str) -> Section:
         ("history read", f"the newest {manifest.history_length} items of a user"),
         ("notes on the data", "; ".join(data.notes) or "none"),
     ]
-    return Section("What it is", [table(("", ""), rows)])
 
 
-def moment(made_at: str) -> str:
-    """Spell the manifest's time for a person."""
+def format_time(made_at: str) -> str:
+    """Format the manifest's time for a person."""
     return f"{made_at[:19].replace('T', ' ')} UTC"
 
 
-def training(found: Found) -> Section:
-    """Draw the curves, and tell which epoch was published."""
-    title = "Training"
-    if not found.get("curve"):
-        return Section(title, [missing("The manifest holds no training curve.")])
-    curve, best = found["curve"], int(found["best_epoch"])
-    seconds = sum(float(epoch["seconds"]) for epoch in curve)
-    told = (
-        f"{len(curve)} epochs, {found['steps']:,} steps, {seconds:,.0f} s. Published are the "
-        f"weights of epoch {best}, the best by validation recall@50 "
-        f"({found['validation_recall@50']:.4f})."
-    )
-    caption = (
-        "Loss on the training part and recall@50 on the validation part after each epoch; the "
-        "star marks the best epoch. From manifest.json, run.training.curve."
-    )
-    shown = drawing(curve_figure(curve, best), "curve", caption)
-    return Section(title, [paragraph(told), shown])
+def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather the metrics of the model beside its baselines, also by popularity."""
+    found = {name: report[name] for name in NAMES if "model" in report and name in report}
+    names = [f"{kind}@{count}" for kind in ("recall", "ndcg") for count in COUNTS]
+    names.append(f"coverage@{COVERAGE_COUNT}")
+    in_buckets = report.get("buckets", {})
+    buckets = {name: in_buckets[name] for name in NAMES if name in in_buckets}
+    model = buckets.get("model", {})
+    bucket_names = [name for name in BUCKETS if name in model]
+    return {
+        "report": report,
+        "methods": methods_figure(found) if found else None,
+        "metric_names": names,
+        "metric_rows": [
+            [NAMES[name], *(metrics.get(one) for one in names)]
+            for name, metrics in found.items()
+        ],
+        "buckets": buckets_figure(buckets, bucket_names) if model else None,
+        "small_buckets": [n for n in bucket_names if int(model[n]["targets"]) < MIN_CASES],
+        "min_cases": MIN_CASES,
+    }
 
 
-def beside_references(report: Found) -> Section:
-    """Draw and tabulate the model beside popularity and EASE."""
-    title = "Beside popularity and EASE"
-    measures = {name: report[name] for name in NAMES if name in report}
-    if "model" not in measures:
-        return Section(title, [missing("The manifest holds no measures of the test part.")])
-    columns = [f"{kind}@{count}" for kind in ("recall", "ndcg") for count in COUNTS]
-    columns.append(f"coverage@{COVERAGE_COUNT}")
-    rows = [
-        [NAMES[name], *(found.get(column) for column in columns)]
-        for name, found in measures.items()
+def item_values(bundle: Bundle, attributes: pa.Table, labels: Labels | None) -> dict[str, Any]:
+    """Draw the item vectors in the plane."""
+    drawn = lay_out(bundle.vectors, seed=0)
+    column = attributes[title_column(attributes)]
+    titles = [str(one) for one in column.take(drawn.rows).to_pylist()]
+    found = map_of_all(bundle)
+    codes = found.codes1[drawn.rows].tolist() if found else None
+    chosen = None if labels is None else [labels[row] for row in drawn.rows]
+    return {
+        "item_map": map_figure(drawn, titles, codes, chosen),
+        "shown_count": len(drawn.rows),
+        "method": drawn.how,
+    }
+
+
+def cluster_values(found: ClusterMap | None, labels: Labels | None) -> dict[str, Any]:
+    """Draw and count the clusters that negatives were drawn from."""
+    if found is None:
+        return {"sizes": None}
+    sizes = found.layout.cluster_sizes
+    cells = np.unique(found.layout.cells, return_counts=True)[1]
+    counted = {"level-1 clusters": sizes[sizes > 0], "cells (both levels)": cells}
+    return {
+        "sizes": sizes_figure(sizes.tolist(), _commonest(found.codes1, len(sizes), labels)),
+        "cluster_rows": [
+            (name, len(one), int(one.min()), int(np.median(one)), int(one.max()))
+            for name, one in counted.items()
+        ],
+        "alone_share": float((cells == 1).sum() / len(found)),
+    }
+
+
+def _commonest(codes: NDArray[np.int32], count: int, labels: Labels | None) -> list[str]:
+    """Describe each cluster by the most frequent category in it."""
+    counters: list[Counter[str]] = [Counter() for _ in range(count)]
+    for code, label in zip(codes.tolist(), labels or (), strict=labels is not None):
+        counters[code][label or "no category"] += 1
+    return [
+        f"{found[0][1] / one.total():.0%} {found[0][0]}"
+        if (found := one.most_common(1))
+        else ""
+        for one in counters
     ]
-    caption = (
-        f"Recall (share of a user's held-out items found) and NDCG (the same, early places "
-        f"counting more) over {report['cases']:,} test cases; all items ranked through the "
-        "published index, seen ones removed. From manifest.json, measures.test."
-    )
-    parts = [drawing(methods_figure(measures), "methods", caption), table(["", *columns], rows)]
-    return Section(title, parts + [missing(note) for note in report.get("notes", [])])
 
 
-def by_popularity(report: Found) -> Section:
-    """Draw recall@50 by popularity of the item that was to be found."""
-    title = "By popularity of the item"
-    found = report.get("buckets", {})
-    buckets = {name: found[name] for name in NAMES if name in found}
-    if "model" not in buckets:
-        return Section(title, [missing("The manifest holds no measures by popularity.")])
-    names = [name for name in BUCKETS if name in buckets["model"]]
-    few = [name for name in names if int(buckets["model"][name]["targets"]) < MIN_CASES]
-    caption = (
-        "Recall@50 by the training count of the held-out item: head is the most taken 10 % of "
-        "the items, torso the next 40 %, tail the rest, cold those nobody took in training. "
-        "From manifest.json, measures.test.buckets."
-    )
-    parts = [drawing(buckets_figure(buckets, names), "buckets", caption)]
-    if few:
-        told = f"No figure for {', '.join(few)}: fewer than {MIN_CASES} test items."
-        parts.append(missing(told))
-    return Section(title, parts)
+def map_of_all(bundle: Bundle) -> ClusterMap | None:
+    """Return the bundle's map, in the order of its items.
+
+    Those that were added since the training are a cluster of their own.
+    """
+    found, by_row = bundle.clusters, bundle.items.hashes_by_row()
+    if found is None or np.array_equal(found.id_hashes, by_row):
+        return found
+    return joined(found, by_row)
 
 
-def index_recall(facts: IndexFacts) -> Section:
-    """Tell what the index finds of what an exact search finds."""
-    probes = f", {facts.nprobe} lists looked at per query" if facts.nprobe else ""
-    told = f"Index {facts.factory}{probes}, faiss {facts.faiss_version}."
-    title = "Index against exact search"
-    if not facts.recall:
-        return Section(title, [paragraph(told), missing("Its recall was not measured.")])
-    rows = [[f"@{count}", share] for count, share in sorted(facts.recall.items())]
-    words = "Share of the exact best that the index finds. From manifest.json, index.recall."
-    if facts.factory == "Flat":
-        words += " A Flat index searches exactly, so that nothing is lost."
-    return Section(title, [paragraph(f"{told} {words}"), table(("candidates", "found"), rows)])
-
-
-def configuration(manifest: Manifest) -> Section:
-    """List every setting of the run, and the libraries it ran with."""
-    settings = flattened(manifest.run.get("config", {}))
-    parts = [paragraph("What the run was told. From manifest.json, run.config.")]
-    if settings:
-        parts.append(table(("setting", "value"), list(settings.items())))
-    else:
-        parts.append(missing("The manifest holds no configuration."))
-    libraries = sorted(manifest.libraries.items())
-    if libraries:
-        parts += [heading("Libraries"), table(("library", "version"), libraries)]
-    return Section("Configuration", parts)
-
-
-def flattened(values: Found, prefix: str = "") -> dict[str, str]:
-    """Spell nested settings as dotted names, as one would write them in the file."""
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten nested settings to dotted names, as one would write them in the file."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, bool):
+            flat[f"{prefix}{name}"] = str(value).lower()
         else:
-            flat[f"{prefix}{name}"] = _as_written(value)
+            flat[f"{prefix}{name}"] = str(value) if value not in ("", [], None) else "(empty)"
     return flat
-
-
-def _as_written(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if value not in ("", [], None) else "(empty)"

@@ -200,7 +200,7 @@ class PositiveMixingSampler:
         groups = torch.randint(self.count, shape, generator=rng).to(device)
         with torch.no_grad():
             scores = (context.queries @ vectors.T).masked_fill(is_seen, -torch.inf)
-            chosen = best_of(groups, scores)  # [batch, kept]
+            chosen = best_candidates(groups, scores)  # [batch, kept]
         part = torch.rand(batch, self.kept, 1, generator=rng).to(device)
         mixed = part * context.positives[:, None] + (1 - part) * vectors[chosen]
         return SampledNegatives(
@@ -227,7 +227,7 @@ def mixing_weights(share: Tensor, count: int, temperature: float, rng: Generator
     return torch.softmax((noise - torch.log(share)) / temperature, dim=1)
 
 
-def best_of(groups: Tensor, scores: Tensor) -> Tensor:
+def best_candidates(groups: Tensor, scores: Tensor) -> Tensor:
     """Choose the highest-scoring place of every group.
 
     groups   [batch, kept, candidates]  places in the pool

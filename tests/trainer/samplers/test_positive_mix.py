@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
-from trainer.samplers.literature import PositiveMixingSampler, best_of
+from trainer.samplers.literature import PositiveMixingSampler, best_candidates
 
 ITEMS = 30
 SHARE = [1 / ITEMS] * ITEMS
@@ -16,7 +16,7 @@ def step(**changes):
 def test_the_highest_scoring_candidate_of_each_group_is_chosen():
     groups = torch.tensor([[[0, 1], [2, 2]], [[3, 0], [1, 2]]])
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.0], [0.1, 0.9, 0.5, -torch.inf]])
-    assert best_of(groups, scores).tolist() == [[1, 2], [0, 1]]
+    assert best_candidates(groups, scores).tolist() == [[1, 2], [0, 1]]
 
 
 def test_every_row_has_its_own_unit_vectors():

@@ -8,7 +8,7 @@ import pytest
 from index.cluster_map import ClusterMap
 from tests.trainer.samplers.contexts import config_of, train_tiny
 from trainer.config import check_config
-from trainer.config_docs import example
+from trainer.config_docs import example_config
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.config import SamplerConfig
 
@@ -46,7 +46,7 @@ def test_every_field_of_every_sampler_says_what_it_does():
 
 
 def test_what_is_explained_of_each_sampler_can_be_used_as_it_stands():
-    section = example().split("[training.sampler]")[1].split("\n\n")[0]
+    section = example_config().split("[training.sampler]")[1].split("\n\n")[0]
     blocks = [block.replace("# name", "name") for block in section.split("\n#\n")]
     found = []
     for block in blocks:
