@@ -41,11 +41,13 @@ class BatchLoss:
             torch.from_numpy(places).to(device).tensor_split([len(history_rows)])
         )
         mask = torch.from_numpy(batch.mask).to(device)
+        positives = vectors[positive_places]
+        queries = towers.user.read(vectors, history_places, mask)
         context = StepContext(
             user_rows=users,
             positive_rows=torch.from_numpy(batch.positive_rows).long().to(device),
-            positives=vectors[positive_places],
-            queries=towers.user.read(vectors, history_places, mask),
+            positives=positives,
+            queries=queries,
             target_share=data.target_share,
             encode=encode,
             is_seen=lambda rows: data.seen.of(users, rows),
@@ -54,14 +56,10 @@ class BatchLoss:
         )
         # Negatives: false ones (seen by the user, of the positive's cell) come masked.
         negatives = self.sampler(context)
+        # Softmax of the positive among them: scores / temperature - log q.
         training = self.config.training
-        return sampled_softmax(
-            context.queries,
-            context.positives,
-            negatives,
-            training.temperature,
-            training.log_q_share,
-        )
+        temperature, log_q_share = training.temperature, training.log_q_share
+        return sampled_softmax(queries, positives, negatives, temperature, log_q_share)
 
 
 def sampled_softmax(

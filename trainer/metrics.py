@@ -81,7 +81,7 @@ def rank_targets(ranked: Rows, cases: Cases) -> TargetRanks:
     return TargetRanks(case_of, targets, ranks)
 
 
-def compute_metrics(ranked: Rows, ranks: TargetRanks, item_count: int) -> MetricValues:
+def compute_metrics(ranked: Rows, ranks: TargetRanks, num_items: int) -> MetricValues:
     """Average over the cases: recall and NDCG at COUNTS, and coverage of the catalogue.
 
     Recall is the share of a case's targets found; NDCG's ideal puts all of them first.
@@ -98,7 +98,7 @@ def compute_metrics(ranked: Rows, ranks: TargetRanks, item_count: int) -> Metric
         metrics[f"recall@{count}"] = float((hits / target_counts).mean())
         metrics[f"ndcg@{count}"] = float((gains / best).mean())
     shown = np.unique(ranked[:, :COVERAGE_COUNT])
-    metrics[f"coverage@{COVERAGE_COUNT}"] = float((shown >= 0).sum() / item_count)
+    metrics[f"coverage@{COVERAGE_COUNT}"] = float((shown >= 0).sum() / num_items)
     return metrics
 
 

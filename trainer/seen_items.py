@@ -18,14 +18,14 @@ class SeenItems:
     item_rows   [count]         int64, each user's
     pairs       [count]         int64, user * items + item, ascending
     table       [users, items]  bool, the same once more; None where it would be large
-    item_count  of the catalogue
+    num_items  of the catalogue
     """
 
     offsets: Tensor
     item_rows: Tensor
     pairs: Tensor
     table: Tensor | None
-    item_count: int
+    num_items: int
 
     def of(self, user_rows: Tensor, rows: Tensor) -> Tensor:
         """Return which rows each user has seen in training.
@@ -36,16 +36,16 @@ class SeenItems:
         """
         if rows.ndim == 1:
             return self._of_shared(user_rows, rows)
-        wanted = user_rows[:, None] * self.item_count + rows
+        wanted = user_rows[:, None] * self.num_items + rows
         places = torch.searchsorted(self.pairs, wanted).clamp(max=len(self.pairs) - 1)
         return self.pairs[places] == wanted
 
     def _of_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
         """Read the table; without one, walk the users' few positives, not [batch, n] pairs."""
-        if self.table is not None and len(user_rows) * self.item_count <= MAX_TABLE_CELLS:
+        if self.table is not None and len(user_rows) * self.num_items <= MAX_TABLE_CELLS:
             return self.table.index_select(0, user_rows).index_select(1, rows)
         columns = torch.arange(len(rows), device=rows.device)
-        column_of = torch.full((self.item_count,), -1, device=rows.device)
+        column_of = torch.full((self.num_items,), -1, device=rows.device)
         column_of[rows] = columns
         owners, items = self._positives_of(user_rows)
         found = column_of[items]
@@ -68,7 +68,7 @@ class SeenItems:
 
 def build_seen_items(
     histories: ItemLists,
-    item_count: int,
+    num_items: int,
     device: torch.device,
     max_cells: int = MAX_TABLE_CELLS,
 ) -> SeenItems:
@@ -76,12 +76,12 @@ def build_seen_items(
     offsets = torch.from_numpy(histories.offsets)
     item_rows = torch.from_numpy(histories.item_rows).long()
     users = torch.repeat_interleave(torch.arange(len(offsets) - 1), torch.diff(offsets))
-    pairs = torch.sort(users * item_count + item_rows).values
+    pairs = torch.sort(users * num_items + item_rows).values
     table = None
-    if (len(offsets) - 1) * item_count <= max_cells:
-        table = torch.zeros(len(offsets) - 1, item_count, dtype=torch.bool)
+    if (len(offsets) - 1) * num_items <= max_cells:
+        table = torch.zeros(len(offsets) - 1, num_items, dtype=torch.bool)
         table[users, item_rows] = True
         table = table.to(device)
     return SeenItems(
-        offsets.to(device), item_rows.to(device), pairs.to(device), table, item_count
+        offsets.to(device), item_rows.to(device), pairs.to(device), table, num_items
     )

@@ -25,7 +25,7 @@ class ItemTower(nn.Module):
     """Items, given by id row and raw content, to unit vectors."""
 
     def __init__(
-        self, item_count: int, means: Mapping[str, Tensor], config: TowersConfig
+        self, num_items: int, means: Mapping[str, Tensor], config: TowersConfig
     ) -> None:
         """Prepare for a catalogue.
 
@@ -33,9 +33,9 @@ class ItemTower(nn.Module):
         """
         super().__init__()
         width = config.width
-        self.unknown_row = item_count
+        self.unknown_row = num_items
         self.names = list(means)
-        self.ids = nn.Embedding(item_count + 1, width)
+        self.ids = nn.Embedding(num_items + 1, width)
         nn.init.normal_(self.ids.weight, std=config.id_scale)
         for place, mean in enumerate(means.values()):  # by place: torch takes no dot in a name
             self.register_buffer(f"mean_{place}", mean.clone())
@@ -148,7 +148,7 @@ class Towers(nn.Module):
 
 
 def build_towers(
-    item_count: int,
+    num_items: int,
     means: Mapping[str, Tensor],
     config: TowersConfig,
     is_ordered: bool,
@@ -161,6 +161,6 @@ def build_towers(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        item = ItemTower(item_count, means, config)
+        item = ItemTower(num_items, means, config)
         user = UserTower(config.width, config.history_length, is_ordered)
     return Towers(item, user)

@@ -12,9 +12,7 @@ NEWEST = 200  # items of a user that are paired: the pairs grow with the square
 PAIRS_LIMIT = 100_000_000  # above it, users are sampled: it bounds memory and time
 
 
-def behavioural_features(
-    histories: ItemLists, item_count: int, width: int, seed: int
-) -> Floats:
+def behavioural_features(histories: ItemLists, num_items: int, width: int, seed: int) -> Floats:
     """Learn a row per item from the histories (of training, nothing else).
 
     returns  [items, width or fewer]  all NaN for an item that is never taken with another
@@ -22,9 +20,9 @@ def behavioural_features(
     Truncated SVD of the positive PMI of items within histories, U sqrt(S). Source: the ESANS
     paper, MSAC, names behaviour as a modality; this way of making it is ours.
     """
-    together = count_cooccurrences(histories, item_count, seed)
+    together = count_cooccurrences(histories, num_items, seed)
     association = positive_pmi(together)
-    components = min(width, item_count)
+    components = min(width, num_items)
     left, strengths, _ = randomized_svd(association, components, random_state=seed)
     rows: Floats = (left * np.sqrt(strengths)).astype(np.float32)
     rows[np.diff(association.indptr) == 0] = np.nan
@@ -32,7 +30,7 @@ def behavioural_features(
 
 
 def count_cooccurrences(
-    histories: ItemLists, item_count: int, seed: int, pairs_limit: int = PAIRS_LIMIT
+    histories: ItemLists, num_items: int, seed: int, pairs_limit: int = PAIRS_LIMIT
 ) -> sparse.csr_array:
     """Count the users who took both of two items; [items, items], 0 on the diagonal.
 
@@ -49,7 +47,7 @@ def count_cooccurrences(
             np.ones(int(is_kept.sum()), dtype=np.float32),
             (users[is_kept], histories.item_rows[is_kept]),
         ),
-        shape=(len(lengths), item_count),
+        shape=(len(lengths), num_items),
     )
     together = (taken.T @ taken).tocsr()
     together.setdiag(0)

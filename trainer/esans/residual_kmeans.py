@@ -63,9 +63,9 @@ def fit_codebooks(aligned: AlignedItems, config: ClustersConfig, seed: int) -> C
     return Codebooks(codes1, codes2, centroids)
 
 
-def automatic_count(item_count: int) -> int:
+def automatic_count(num_items: int) -> int:
     """Return K1 for a catalogue: round(sqrt(items)) within 8..4096 (ours)."""
-    return int(np.clip(round(np.sqrt(item_count)), 8, 4_096))
+    return int(np.clip(round(np.sqrt(num_items)), 8, 4_096))
 
 
 def _fit_level(
