@@ -37,7 +37,7 @@ class Method(ConfigSection):
     """One method: what of a run it changes, and how often it is run."""
 
     kind: Kind = Field(
-        description="fixed list: one of those whose mean is the yardstick; baseline: a further "
+        description="fixed list: one of those whose mean is a reference; baseline: a further "
         "row; esans; ablation"
     )
     training: Table = Field(

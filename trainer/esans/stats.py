@@ -121,27 +121,17 @@ def _togetherness_table(
     for name in ("cluster", "cell"):
         found = togetherness(codes[name], data, rng)
         chance = found.random_takes or np.nan
-        rows.append(
-            [
-                name,
-                f"{found.one_history:.4f}",
-                f"{found.held_out:.4f}",
-                f"{found.random_takes:.4f}",
-                f"{found.random_items:.4f}",
-                f"{found.one_history / chance:.1f}",
-                f"{found.held_out / chance:.1f}",
-            ]
-        )
-    head = [
-        "two items share a",
-        "one history",
-        "history and held out",
-        "random takes",
-        "random items",
-        "history / takes",
-        "held out / takes",
-    ]
-    return tabulate(rows, head, disable_numparse=True)
+        columns = {
+            "two items share a": name,
+            "one history": f"{found.one_history:.4f}",
+            "history and held out": f"{found.held_out:.4f}",
+            "random takes": f"{found.random_takes:.4f}",
+            "random items": f"{found.random_items:.4f}",
+            "history / takes": f"{found.one_history / chance:.1f}",
+            "held out / takes": f"{found.held_out / chance:.1f}",
+        }
+        rows.append(columns)
+    return tabulate(rows, headers="keys", disable_numparse=True)
 
 
 def _examples(found: ClusterMap, data: Dataset, rng: np.random.Generator) -> list[str]:

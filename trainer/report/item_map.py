@@ -70,21 +70,17 @@ def map_figure(
     titles, clusters, labels  [shown]
     """
     texts = _texts(titles, clusters, labels)
-    panels = {
-        "by level-1 cluster": clusters is not None,
-        "by category": labels is not None,
-        "items": clusters is None and labels is None,
-    }
-    names = [name for name, is_there in panels.items() if is_there]
-    figure = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.03)
-    traces: dict[str, list[go.Scatter]] = {"items": [_dots(drawn, texts, None, "", PALETTE[0])]}
+    panels: dict[str, list[go.Scatter]] = {}
     if clusters is not None:
         colours = [cluster_colour(one) for one in clusters]
-        traces["by level-1 cluster"] = [_dots(drawn, texts, None, "", colours)]
+        panels["by level-1 cluster"] = [_dots(drawn, texts, None, "", colours)]
     if labels is not None:
-        traces["by category"] = _labelled(drawn, texts, labels)
-    for place, name in enumerate(names, 1):
-        figure.add_traces(traces[name], rows=1, cols=place)
+        panels["by category"] = _labelled(drawn, texts, labels)
+    panels = panels or {"items": [_dots(drawn, texts, None, "", PALETTE[0])]}
+    names = list(panels)
+    figure = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.03)
+    for place, traces in enumerate(panels.values(), 1):
+        figure.add_traces(traces, rows=1, cols=place)
     return _without_axes(figure)
 
 
@@ -150,12 +146,7 @@ def _without_axes(figure: go.Figure) -> go.Figure:
         margin={"l": 10, "r": 45, "t": 40, "b": 10},
         hovermode="closest",
     )
-    figure.update_xaxes(
-        matches="x", showticklabels=False, showgrid=False, zeroline=False, showline=True,
-        mirror=True, linecolor="#d9e0e7",
-    )  # fmt: skip
-    figure.update_yaxes(
-        matches="y", showticklabels=False, showgrid=False, zeroline=False, showline=True,
-        mirror=True, linecolor="#d9e0e7",
-    )  # fmt: skip
-    return figure
+    hidden = dict.fromkeys(("showticklabels", "showgrid", "zeroline"), False)
+    frame = {"showline": True, "mirror": True, "linecolor": "#d9e0e7"}
+    figure.update_xaxes(matches="x", **hidden, **frame)
+    return figure.update_yaxes(matches="y", **hidden, **frame)
