@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -54,17 +55,19 @@ class Checkpoint:
 
     def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Replace the file in one atomic step; raises OSError if the disk refuses."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(f".{os.getpid()}")
+        folder = self.path.with_suffix(f".{os.getpid()}")  # safetensors adds a file of its own
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / self.path.name
         about = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
         try:
             save_file({name: one.contiguous() for name, one in tensors.items()}, beside, about)
         except SafetensorError as error:  # how it tells of a full disk
-            beside.unlink(missing_ok=True)
+            rmtree(folder)
             raise OSError(f"{self.path}: cannot be written ({error})") from error
         with beside.open("rb") as stream:
             os.fsync(stream.fileno())
         beside.replace(self.path)
+        rmtree(folder)
         sync_folder(self.path.parent)
 
     def load(self) -> tuple[dict[str, Tensor], Progress] | None:
@@ -88,9 +91,10 @@ class Checkpoint:
             ) from error
 
     def remove(self) -> None:
-        """Forget the run: it is finished. What a killed save left beside it goes too."""
-        for path in self.path.parent.glob(f"{self.path.stem}.*"):
-            path.unlink(missing_ok=True)
+        """Forget the run: it is finished. What killed saves left goes too."""
+        self.path.unlink(missing_ok=True)
+        for folder in self.path.parent.glob(f"{self.path.stem}.*"):
+            rmtree(folder)
 
 
 def pack(

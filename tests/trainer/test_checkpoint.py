@@ -80,8 +80,13 @@ def test_a_truncated_checkpoint_is_refused_by_name_with_the_remedy(checkpoint, k
 def test_removing_a_checkpoint_takes_what_a_killed_save_left_and_no_other_runs(checkpoint):
     checkpoint.save({"now/a": torch.ones(1)}, PROGRESS)
     half = checkpoint.path.with_name("run.4711")
+    half.mkdir()
     other = checkpoint.path.with_name("other.safetensors")
-    for path in (half, other):
+    for path in (
+        half / "run.safetensors",
+        half / ".tmp4711",
+        other,
+    ):  # the second is safetensors'
         path.write_bytes(b"half")
     checkpoint.remove()
     checkpoint.remove()
