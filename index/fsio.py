@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -16,10 +17,15 @@ class Closed(BaseModel):
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file in one atomic step: a reader sees the old one or the new one, whole."""
+    content = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    write_atomic(path, [f"{content}\n".encode()])
+
+
+def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Replace a file in one step; a writer that is killed leaves `.{name}.{pid}` beside it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False)
-        stream.write("\n")
+    with beside.open("wb") as stream:
+        stream.writelines(chunks)
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
