@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap, Hashes
-from index.clusters.follower import ClusterFollower
-from index.clusters.redis_store import RedisClusters
+from index.cluster_map_registry import ClusterMapRegistry, open_cluster_maps
+from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
 from index.errors import StoreUnreachableError
 
 CLUSTERS, CODES, WIDTH = 1_000, 16, 64
@@ -51,7 +51,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        store = RedisClusters(self.url)
+        store = open_cluster_maps(self.url, Path())
         wait_until(lambda: answers(store))
 
     def kill(self) -> None:
@@ -73,7 +73,7 @@ def running() -> Iterator[Server]:
             server.kill()
 
 
-def answers(store: RedisClusters) -> bool:
+def answers(store: ClusterMapRegistry) -> bool:
     """Return whether Redis is there."""
     try:
         store.pointer()
@@ -108,7 +108,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def time_store(server: Server, maps: list[ClusterMap]) -> list[Row]:
     """Time writing and reading whole maps."""
-    store = RedisClusters(server.url)
+    store = open_cluster_maps(server.url, Path())
     for one in maps:
         one.version  # noqa: B018  # whoever made a map has described it
     written = [seconds(partial(store.publish, one)) for one in maps]
@@ -118,8 +118,8 @@ def time_store(server: Server, maps: list[ClusterMap]) -> list[Row]:
 
 def time_following(server: Server, maps: list[ClusterMap], known: Hashes) -> list[Row]:
     """Time from the call of publish to a follower that holds the map, prepared."""
-    store = RedisClusters(server.url)
-    follower = ClusterFollower(RedisClusters(server.url), known, own=None)
+    store = open_cluster_maps(server.url, Path())
+    follower = ClusterMapWatcher(open_cluster_maps(server.url, Path()), Catalogue(known, None))
     follower.start()
     wait_until(lambda: follower.state.status == "following")
     taken = []
@@ -132,9 +132,9 @@ def time_following(server: Server, maps: list[ClusterMap], known: Hashes) -> lis
     return [("from publish to held", told_ms(taken))]
 
 
-def holds(follower: ClusterFollower, version: str) -> bool:
+def holds(follower: ClusterMapWatcher, version: str) -> bool:
     """Return whether a follower holds a map."""
-    return follower.held is not None and follower.held.source.version == version
+    return follower.value is not None and follower.value.source.version == version
 
 
 def steps_until(is_over: Callable[[], bool]) -> Floats:
@@ -181,7 +181,7 @@ def beside_a_process(url: str, known: Hashes, one: ClusterMap) -> Floats:
 
 def beside_a_thread(url: str, known: Hashes, one: ClusterMap) -> Floats:
     """Take steps while a thread of this process reads, joins and prepares a map."""
-    follower = ClusterFollower(RedisClusters(url), known, own=None)
+    follower = ClusterMapWatcher(open_cluster_maps(url, Path()), Catalogue(known, None))
     follower.start()
     steps = steps_until(lambda: holds(follower, one.version))
     follower.stop()
@@ -190,7 +190,7 @@ def beside_a_thread(url: str, known: Hashes, one: ClusterMap) -> Floats:
 
 def follow_once(url: str, known: Hashes, version: str, begun: Event, ended: Event) -> None:
     """Follow until a map is held."""
-    follower = ClusterFollower(RedisClusters(url), known, own=None)
+    follower = ClusterMapWatcher(open_cluster_maps(url, Path()), Catalogue(known, None))
     begun.set()
     follower.start()
     wait_until(lambda: holds(follower, version))
@@ -200,7 +200,7 @@ def follow_once(url: str, known: Hashes, version: str, begun: Event, ended: Even
 
 def time_pauses(server: Server, maps: list[ClusterMap], known: Hashes) -> list[Row]:
     """Tell the longest step alone, beside a process that follows, and beside a thread."""
-    store = RedisClusters(server.url)
+    store = open_cluster_maps(server.url, Path())
     ways = {
         "nobody follows": alone,
         "another process follows": beside_a_process,
@@ -222,8 +222,8 @@ def time_pauses(server: Server, maps: list[ClusterMap], known: Hashes) -> list[R
 
 def time_recovery(server: Server, known: Hashes) -> list[Row]:
     """Time from the return of a Redis that lost everything to what the follower makes of it."""
-    store = RedisClusters(server.url)
-    follower = ClusterFollower(RedisClusters(server.url), known, own=None)
+    store = open_cluster_maps(server.url, Path())
+    follower = ClusterMapWatcher(open_cluster_maps(server.url, Path()), Catalogue(known, None))
     follower.start()
     wait_until(lambda: follower.state.status == "following")
     taken = []
@@ -236,7 +236,7 @@ def time_recovery(server: Server, known: Hashes) -> list[Row]:
     return [("from Redis' return to followed and seeded", told_ms(taken))]
 
 
-def is_mended(store: RedisClusters, follower: ClusterFollower) -> bool:
+def is_mended(store: ClusterMapRegistry, follower: ClusterMapWatcher) -> bool:
     """Return whether all is as before: the map back in Redis, the follower content."""
     return follower.state.status == "following" and store.pointer() is not None
 

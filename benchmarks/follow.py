@@ -25,12 +25,12 @@ import torch
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
+from index.cluster_map_registry import open_cluster_maps
 from index.ids import hash_ids
-from index.stores.address import open_cluster_store
 from trainer.config import RunConfig, check_config
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
-from trainer.esans.following import Following
+from trainer.esans.hot_swap import HotSwapSampler
 from trainer.sampler_factory import open_sampler
 from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.train_loop import train
@@ -69,7 +69,7 @@ class Swap:
 class Watch:
     """Stands between the loop and its sampler, asks for a map now and then, keeps the times."""
 
-    sampler: Following
+    sampler: HotSwapSampler
     publisher: "Connection[Any, Any]"
     count: int
     begins: list[float] = field(default_factory=list)
@@ -167,7 +167,7 @@ def publish_when_asked(
     count: int,
 ) -> None:
     """Publish a first map, then one whenever asked; the other process runs this."""
-    store = open_cluster_store(url, folder, "esans-benchmark")
+    store = open_cluster_maps(url, folder, "esans-benchmark")
     for found in maps_by_chance(ids, clusters, count):
         store.publish(found)
         asked.send("done")
@@ -177,10 +177,10 @@ def publish_when_asked(
 def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any]") -> Watch:
     """Train until every swap was seen."""
     data, config = imagine(parsed.items, np.random.default_rng(0)), config_of()
-    store = open_cluster_store(parsed.redis, folder, "esans-benchmark")
+    store = open_cluster_maps(parsed.redis, folder, "esans-benchmark")
     ours.recv()
     with open_sampler(data, config, store) as sampler:
-        assert isinstance(sampler, Following)
+        assert isinstance(sampler, HotSwapSampler)
         watch = Watch(sampler, ours, parsed.swaps)
         try:
             train(build_training_data(data, config), watch, config)

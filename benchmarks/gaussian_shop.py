@@ -30,10 +30,10 @@ import torch
 from index.ann.tuning import TUNING_QUERIES, build_item_index
 from index.arrays import Floats, Rows
 from index.bundle.manifest import DatasetFacts, RunFacts
+from index.bundle_registry import BundleRegistry
 from index.encoders import UserEncoder
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 from index.publish.writer import Contents, write_bundle
-from index.shelf import Shelf
 from trainer.onnx_export import export_user_tower
 from trainer.towers import UserTower
 
@@ -113,7 +113,7 @@ def make_bundle(items: int, folder: Path, seed: int) -> Path:
     Made once: where `folder` holds it already, it is used again.
     """
     bundles = folder / f"gaussian-{items}-{seed}"
-    shelf = Shelf(bundles)
+    shelf = BundleRegistry(bundles)
     if shelf.pointer() is None:
         with shelf.stage() as staged:
             stage(staged, make_shop(items, seed), seed)

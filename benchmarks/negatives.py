@@ -22,14 +22,13 @@ import numpy as np
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
-from index.clusters.held import Held
-from index.clusters.negatives import Counts, draw_negatives
-from index.clusters.redis_store import RedisClusters
-from index.clusters.store import ClusterPointer
+from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_cluster_maps
+from index.cluster_map_watcher import HeldMap
+from index.cluster_negatives import Counts, draw_negatives
 from index.ids import IdTable, build_id_table
-from service.live.live_clusters import Catalogue, Joined
 from service.routes.clusters import draw
 from service.schemas.clusters import NegativesRequest
+from service.state.cluster_watcher import BundleCatalogue, Joined
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer, wait_until
 
@@ -71,11 +70,8 @@ def time_drawing(items: IdTable, clusters: int, rng: np.random.Generator) -> lis
     found = by_chance(items, clusters, rng)
     found.nearness  # noqa: B018  # made by the follower's thread, once a map
     pointer = ClusterPointer(sequence=1, version=found.version, previous=None)
-    joined = Joined(
-        Catalogue("by hand", items, found.id_hashes),
-        Held(found, found, pointer, time.time()),
-        "redis",
-    )
+    catalogue = BundleCatalogue(found.id_hashes, None, "by hand", items)
+    joined = Joined(catalogue, HeldMap(catalogue, found, found, pointer), "redis")
     counts = Counts(EASY, HARD)
 
     def rows() -> np.ndarray:
@@ -113,7 +109,7 @@ def time_retrieving(found: ClusterMap) -> list[Row]:
     """Time questions before and during each trouble, again and again."""
     redis = RedisServer()
     try:
-        store = RedisClusters(redis.start().url)
+        store = open_cluster_maps(redis.start().url, Path())
         store.publish(found)
         with served(redis.url) as client:
             return [
@@ -126,7 +122,7 @@ def time_retrieving(found: ClusterMap) -> list[Row]:
 
 
 def swaps(
-    store: RedisClusters, found: ClusterMap
+    store: ClusterMapRegistry, found: ClusterMap
 ) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return what publishes the map with codes moved on by one, and what does nothing."""
     turns = iter(range(1, TURNS + 1))

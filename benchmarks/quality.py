@@ -15,7 +15,7 @@ from typing import Any
 from tabulate import tabulate
 
 from index.bundle.manifest import read_manifest
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 
 SHOWN = ("recall@50", "recall@200", "ndcg@50")
 
@@ -41,7 +41,7 @@ def train_once(data: Path, config: Path | None, seed: int) -> dict[str, Any]:
         began = time.monotonic()
         subprocess.run(command, check=True)
         seconds = time.monotonic() - began
-        report = read_manifest(Shelf(Path(folder)).current()).measures["test"]
+        report = read_manifest(BundleRegistry(Path(folder)).current()).measures["test"]
     return report | {"seconds": seconds}
 
 

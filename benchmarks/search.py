@@ -25,9 +25,9 @@ from index.ann.probing import slack
 from index.arrays import Floats, Rows
 from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Prepared, Question, Retriever
 from index.searching.question import Filter
-from index.shelf import Shelf
 
 COUNT = 100
 CASES, HALF = 400, 200  # histories; plain questions between are half of them further on
@@ -184,7 +184,9 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100, help="questions of each recall")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), metavar="DIR")
     asked = parser.parse_args()
-    bundle = open_bundle(Shelf(make_bundle(asked.items, asked.work, asked.seed)).current())
+    bundle = open_bundle(
+        BundleRegistry(make_bundle(asked.items, asked.work, asked.seed)).current()
+    )
     shop = make_shop(asked.items, asked.seed)
     retriever = Retriever(bundle)
     kinds = kinds_of(shop, make_histories(shop, CASES, asked.seed + 1))

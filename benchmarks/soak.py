@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 
 from benchmarks.gaussian_shop import id_of, make_shop, stage
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 
 TOKEN = "soak"
 SWAP_S, SAMPLE_S, PRINT_S, WARM_S = 3.0, 2.0, 30.0, 60.0
@@ -161,7 +161,7 @@ async def keep_asking(traffic: Traffic, client: httpx.AsyncClient, seed: int) ->
             traffic.outcomes["failed"] += 1
 
 
-async def keep_swapping(traffic: Traffic, shelf: Shelf) -> None:
+async def keep_swapping(traffic: Traffic, shelf: BundleRegistry) -> None:
     """Make one bundle current, then the other."""
     while True:
         for version in traffic.versions:
@@ -234,10 +234,10 @@ def verdict(samples: list[Sample]) -> bool:
     return is_level
 
 
-def publish_two(items: int, folder: Path) -> tuple[Shelf, list[str]]:
+def publish_two(items: int, folder: Path) -> tuple[BundleRegistry, list[str]]:
     """Make the bundles that are swapped."""
     folder.mkdir(parents=True, exist_ok=True)
-    shelf, versions = Shelf(folder), []
+    shelf, versions = BundleRegistry(folder), []
     for seed in SEEDS:
         with shelf.stage() as staged:
             stage(staged, make_shop(items, seed), seed)
@@ -274,7 +274,11 @@ def address_of(log: Path) -> str:
 
 
 async def soak(
-    traffic: Traffic, samples: list[Sample], shelf: Shelf, pid: int, asked: argparse.Namespace
+    traffic: Traffic,
+    samples: list[Sample],
+    shelf: BundleRegistry,
+    pid: int,
+    asked: argparse.Namespace,
 ) -> None:
     """Ask, swap, deny and measure for so many minutes."""
     limits = httpx.Limits(max_keepalive_connections=asked.clients)

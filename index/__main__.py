@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from index.bundle.manifest import read_manifest
-from index.clusters.commands import add_cluster_commands, run_cluster_command
-from index.deny.commands import add_deny_commands, run_deny_command
+from index.bundle_registry import BundleRegistry
 from index.errors import ConfigError, EsansError, FaultyBundleError
-from index.shelf import Shelf
+from index.store_commands import (
+    add_cluster_commands,
+    add_deny_commands,
+    run_cluster_command,
+    run_deny_command,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif "items" in parsed:
             print(run_add_items(parsed))
         else:
-            parsed.run(Shelf(parsed.bundles), parsed)
+            parsed.run(BundleRegistry(parsed.bundles), parsed)
     except EsansError as error:
         print(error, file=sys.stderr)
         return 1
@@ -90,7 +94,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def show(shelf: Shelf, _: argparse.Namespace) -> None:
+def show(shelf: BundleRegistry, _: argparse.Namespace) -> None:
     """Print a line per bundle, oldest first."""
     pointer = shelf.pointer()
     versions = shelf.versions()
@@ -115,13 +119,13 @@ def summary_of(folder: Path) -> str:
     )
 
 
-def roll_back(shelf: Shelf, parsed: argparse.Namespace) -> None:
+def roll_back(shelf: BundleRegistry, parsed: argparse.Namespace) -> None:
     """Make an older bundle current and say so."""
     pointer = shelf.roll_back(parsed.version)
     print(f"current is now {pointer.version}; before it {pointer.previous}")
 
 
-def prune(shelf: Shelf, parsed: argparse.Namespace) -> None:
+def prune(shelf: BundleRegistry, parsed: argparse.Namespace) -> None:
     """Remove old bundles and name them."""
     doomed = shelf.prune(parsed.keep)
     print("\n".join(f"removed {name}" for name in doomed) or "nothing to remove")
@@ -173,7 +177,7 @@ def run_add_items(parsed: argparse.Namespace) -> str:
             f"add-items: found no {error.name}, expected it to be installed; "
             "`pip install 'esans[tables]'`"
         ) from error
-    shelf = Shelf(parsed.bundles)
+    shelf = BundleRegistry(parsed.bundles)
     before = shelf.pointer()
     skip = Skip(known=parsed.skip_known, empty=parsed.skip_empty)
     now = datetime.now(UTC)

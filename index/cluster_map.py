@@ -1,7 +1,7 @@
 """The map that negatives are drawn from: each item's cluster and cell, and what is near.
 
 Made offline by the trainer, sampled by both sides, replaced while they run. It knows rows and
-codes; how codes come about is the trainer's, how a map is kept is `cluster_files`'.
+codes; how codes come about is the trainer's, how a map is kept is `cluster_map_io`'.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Rows
-from index.clusters.layout import (
+from index.cluster_layout import (
     Codes,
     Doubles,
     Floats,

@@ -13,11 +13,11 @@ from index.retriever import Answer, Prepared, Question, SimilarQuestion
 from service.bodies import json_bytes
 from service.composing import compose, spoken
 from service.filtering import filter_of
-from service.live.live_bundle import Live
-from service.live.live_clusters import Joined
 from service.metrics import Metrics
 from service.schemas.retrieval import Candidate, Include, RetrieveAnswer, RetrieveRequest
 from service.schemas.similar import SimilarRequest
+from service.state.bundle_watcher import Live
+from service.state.cluster_watcher import Joined
 
 One = TypeVar("One", RetrieveRequest, SimilarRequest)
 Prepare = Callable[[Live, Sequence[One]], Sequence[Prepared]]

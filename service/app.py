@@ -7,19 +7,14 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from index.deny.follower import DenyFollower
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
+from index.denylist import DenylistWatcher
 from service.admission import Admission
 from service.bodies import BodyLimits
 from service.cluster_metrics import ClusterCollector
 from service.finding import Finder
 from service.lifespan import lifespan_of
 from service.lifetime import Lifetime
-from service.live.deny_state import DenyCollector
-from service.live.live_bundle import LiveBundle
-from service.live.live_clusters import LiveClusters
-from service.live.readiness import readiness_of
-from service.live.stores import deny_follower, open_clusters, open_deny
 from service.metrics import Metrics
 from service.middleware import RequestObserver
 from service.openapi import complete_openapi
@@ -34,6 +29,11 @@ from service.routes.similar import similar_routes
 from service.routes.state import state_routes
 from service.settings import Settings, secrets_of
 from service.side_work import SideWork
+from service.state.bundle_watcher import LiveBundle
+from service.state.cluster_watcher import LiveClusters
+from service.state.denylist import DenyCollector
+from service.state.status import readiness_of
+from service.state.stores import deny_watcher, open_clusters, open_deny
 
 
 def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
@@ -45,9 +45,13 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         "redis" if secrets.redis_url else "folder",
         settings.poll_s,
     )
-    deny = deny_follower(settings, secrets)
+    deny = deny_watcher(settings, secrets)
     live_bundle = LiveBundle(
-        Shelf(settings.bundles), settings.poll_s, metrics, on_live=live_clusters.take, deny=deny
+        BundleRegistry(settings.bundles),
+        settings.poll_s,
+        metrics,
+        on_live=live_clusters.take,
+        deny=deny,
     )
     metrics.registry.register(ClusterCollector(live_clusters))
     metrics.registry.register(DenyCollector(deny))
@@ -98,19 +102,19 @@ def add_admin_calls(
     app: FastAPI,
     settings: Settings,
     live_bundle: LiveBundle,
-    deny: DenyFollower,
+    deny: DenylistWatcher,
     side: SideWork,
 ) -> None:
     """Add the operator's calls, if there is a token.
 
-    Their stores have clients of their own: a follower's may be in the middle of a look.
+    Their stores have clients of their own: a watcher's may be in the middle of a poll.
     """
     secrets = secrets_of(settings)
     token = secrets.admin_token
     if not token:
         return
     maps, denied = open_clusters(settings, secrets), open_deny(settings, secrets)
-    shelf = Shelf(settings.bundles)
+    shelf = BundleRegistry(settings.bundles)
     limits = BodyLimits(settings.body_limit_bytes, settings.request_timeout_s)
     app.include_router(admin_routes(maps, token, side, limits))
     app.include_router(bundle_admin_routes(live_bundle, shelf, token, side, limits))

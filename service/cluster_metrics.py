@@ -6,8 +6,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from index.clusters.follower_state import FollowerState
-from service.live.live_clusters import Joined, LiveClusters
+from index.storage.watcher import WatchState
+from service.state.cluster_watcher import Joined, LiveClusters
 
 
 class ClusterCollector(Collector):
@@ -31,19 +31,19 @@ class ClusterCollector(Collector):
             yield from map_of(joined)
 
 
-def swaps_of(state: FollowerState) -> Metric:
+def swaps_of(state: WatchState) -> Metric:
     """Count maps taken and turned down."""
     swaps = CounterMetricFamily(
         "esans_cluster_map_swaps",
         "Cluster maps taken (live) or turned down (refused).",
         labels=["result"],
     )
-    swaps.add_metric(["live"], state.swaps)
+    swaps.add_metric(["live"], state.changes)
     swaps.add_metric(["refused"], state.refusals)
     return swaps
 
 
-def redis_of(state: FollowerState) -> Iterator[Metric]:
+def redis_of(state: WatchState) -> Iterator[Metric]:
     """Tell whether Redis answered the last look, and how often it did not."""
     yield GaugeMetricFamily(
         "esans_redis_up",

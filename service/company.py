@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.answering import Given
-from service.live.live_bundle import Live
 from service.schemas.retrieval import RetrieveRequest
+from service.state.bundle_watcher import Live
 
 log = logging.getLogger("service")
 

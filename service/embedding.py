@@ -12,9 +12,9 @@ from index.errors import RequestError
 from index.retriever import Fallback, Question
 from service.bodies import InvalidBodyError
 from service.finding import at_once
-from service.live.live_bundle import Live
 from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
 from service.schemas.shared import Fault
+from service.state.bundle_watcher import Live
 
 One = TypeVar("One")
 

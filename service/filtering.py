@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from service.bodies import InvalidRequestError
-from service.live.live import Live
 from service.schemas.shared import Fault
+from service.state.bundle_watcher import Live
 
 
 class UnknownFilterError(InvalidRequestError):

@@ -12,12 +12,12 @@ from index.bitmap import RowSet
 from service.admission import Admission
 from service.answering import Given, One, Prepare, give, prepare_users, written
 from service.company import Company, Waiting
-from service.live.live_bundle import Live, LiveBundle
-from service.live.live_clusters import Joined, LiveClusters
 from service.metrics import Metrics
 from service.schemas.retrieval import RetrieveRequest
 from service.schemas.similar import SimilarRequest
 from service.side_work import SideWork
+from service.state.bundle_watcher import Live, LiveBundle
+from service.state.cluster_watcher import Joined, LiveClusters
 
 AT_ONCE = 32  # questions of a batch answered in one turn, 4 to 8 ms: more would hold up others
 MUCH_WORK = 5_000  # ids and values looked up, candidates wanted, and the like, in as long

@@ -8,9 +8,9 @@ from fastapi import FastAPI
 
 from service.admission import Admission
 from service.hangup import on_hangup
-from service.live.live_bundle import LiveBundle
-from service.live.live_clusters import LiveClusters
 from service.side_work import SideWork
+from service.state.bundle_watcher import LiveBundle
+from service.state.cluster_watcher import LiveClusters
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -28,7 +28,7 @@ def lifespan_of(
         live_bundle.start()
         consumer = asyncio.create_task(admission.consume(), name="consumer")
         try:
-            with on_hangup(live_bundle.look):
+            with on_hangup(live_bundle.request_poll):
                 yield
         finally:
             consumer.cancel()

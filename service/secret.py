@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from index.errors import ConfigError
-from index.stores.secret_file import secret_in
+from index.storage.address import read_secret_file
 
 
 def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
@@ -22,4 +22,4 @@ def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
         raise ConfigError(
             f"{name} and {name}_FILE: both are set, expected one; remove the other"
         )
-    return secret_in(file, f"{name}_FILE")
+    return read_secret_file(file, f"{name}_FILE")

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from index.ann.tuning import build_item_index
 from index.bundle.manifest import DatasetFacts, RunFacts
 from index.bundle.reader import StoredHistories
+from index.bundle_registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.clusters.files import card_of, save_cluster_map
+from index.cluster_map_io import card_of, save_cluster_map
 from index.ids import build_id_table, hash_ids
 from index.metadata import NO_METADATA, Column, ItemMetadata, build_attributes, build_filters
 from index.publish.writer import Contents, write_bundle
-from index.shelf import Shelf
 from tests.handmade_towers import DIM, MODALITIES, write_content_encoder, write_mean_encoder
 
 NOW = datetime(2026, 1, 31, 10, 15, tzinfo=UTC)
@@ -144,7 +144,7 @@ def write_handmade(
 
 def publish_handmade(bundles: Path, now=NOW, **options):
     """Publish a hand-made bundle and make it current; returns its version."""
-    shelf = Shelf(bundles)
+    shelf = BundleRegistry(bundles)
     with shelf.stage() as staged:
         write_handmade(staged, **options)
         version = shelf.publish(staged, now)

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from index.bundle_registry import BundleRegistry
 from index.errors import EsansError
-from index.shelf import Shelf
 from trainer.options import (
     add_clusters,
     add_report,
@@ -67,7 +67,7 @@ def clusters(parsed: argparse.Namespace) -> None:
 
 def run(parsed: argparse.Namespace) -> None:
     """Train and publish, unless there is nothing to do."""
-    if parsed.skip == "if-any" and Shelf(parsed.bundles).pointer():
+    if parsed.skip == "if-any" and BundleRegistry(parsed.bundles).pointer():
         print(f"{parsed.bundles}: holds a current bundle, nothing to do")
         return
     from trainer.data.dataset import load_dataset  # torch takes seconds to import

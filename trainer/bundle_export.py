@@ -18,7 +18,7 @@ from index.ann.tuning import TUNING_QUERIES, build_item_index
 from index.bundle.manifest import DatasetFacts, Manifest, RunFacts
 from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
-from index.clusters.files import card_of, save_cluster_map
+from index.cluster_map_io import card_of, save_cluster_map
 from index.errors import ConfigError
 from index.ids import build_id_table
 from index.ingest.tables import (

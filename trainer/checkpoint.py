@@ -28,7 +28,7 @@ class Progress:
     step          batches taken so far, over all epochs
     loss_sum      over the epoch's batches so far
     curve         one row per finished epoch: loss, validation recall@50, seconds
-    cluster_maps  those that a sampler swapped to, in order; see `HotSwapSampler`
+    cluster_maps  those that a sampler swapped to, in order; see `SwappableSampler`
     """
 
     epoch: int = 0

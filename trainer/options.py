@@ -5,15 +5,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.clusters.store import ClusterStore
-from index.stores.address import (
+from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
+from index.storage.address import (
     FILE_VARIABLE,
-    FOLDER,
     NAMESPACE_VARIABLE,
     URL_VARIABLE,
     address_from,
     namespace_from,
-    open_cluster_store,
 )
 
 if TYPE_CHECKING:
@@ -169,9 +167,11 @@ def url_of(parsed: argparse.Namespace) -> str | None:
     return parsed.redis or address_from(os.environ)
 
 
-def open_store(url: str | None, bundles: Path, parsed: argparse.Namespace) -> ClusterStore:
+def open_store(
+    url: str | None, bundles: Path, parsed: argparse.Namespace
+) -> ClusterMapRegistry:
     """Return the store in Redis where there is an address, else the one among the bundles.
 
     Nothing is connected yet. Raises ConfigError if the address is none.
     """
-    return open_cluster_store(url, bundles / FOLDER, parsed.namespace)
+    return open_cluster_maps(url, bundles / FOLDER, parsed.namespace)

@@ -11,16 +11,16 @@ from tqdm import tqdm
 
 from index.bundle.manifest import IndexFacts, read_manifest
 from index.bundle.reader import open_bundle
-from index.clusters.store import ClusterStore
+from index.bundle_registry import BundleRegistry
+from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, WorseThanPopularityError
 from index.publish.writer import add_measures
 from index.retriever import Retriever
-from index.shelf import Shelf
 from trainer.bundle_export import FinishedRun, choose_columns, stage_bundle
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
-from trainer.esans.publication import publish_map_of
+from trainer.esans.publish import publish_map_of
 from trainer.evaluate import Report, evaluate, table_of
 from trainer.metrics import build_evaluation_set
 from trainer.sampler_factory import cluster_map_of, open_sampler, require_cluster_map_sampler
@@ -43,7 +43,7 @@ class RunOptions:
 
     folder: Path
     bundles: Path
-    store: ClusterStore
+    store: ClusterMapRegistry
     force: bool = False
     follow: bool = False
 
@@ -60,7 +60,7 @@ def run(config: RunConfig, options: RunOptions) -> str:
     data = load_dataset(options.folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
     columns = choose_columns(data.attributes, config.bundle)
-    shelf = Shelf(options.bundles)
+    shelf = BundleRegistry(options.bundles)
     shelf.prepare()
     training_data = build_training_data(data, config)
     checkpoint = checkpoint_of(options.bundles, data, config, follows=options.follow)
@@ -81,7 +81,7 @@ def run(config: RunConfig, options: RunOptions) -> str:
     return version
 
 
-def publish(shelf: Shelf, finished: FinishedRun) -> tuple[str, Report]:
+def publish(shelf: BundleRegistry, finished: FinishedRun) -> tuple[str, Report]:
     """Stage a bundle, evaluate it as a service would open it, and publish it.
 
     returns  its version, and the report, which is in its manifest too
@@ -139,7 +139,7 @@ def index_line(card: IndexFacts) -> str:
 def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:
     """Tell whether the current bundle was made from this dataset by this configuration."""
     try:
-        manifest = read_manifest(Shelf(bundles).current())
+        manifest = read_manifest(BundleRegistry(bundles).current())
     except BundleError:
         return False
     same_config = manifest.run.get("config") == config.model_dump(mode="json")

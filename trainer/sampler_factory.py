@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from index.cluster_map import ClusterMap
-from index.clusters.store import ClusterStore
+from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import ConfigError
 from index.ids import hash_ids
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.esans.arrivals import following
 from trainer.esans.build_map import build_cluster_map
-from trainer.esans.following import Following, in_force
+from trainer.esans.hot_swap import HotSwapSampler, own_map_sampler, watch_cluster_maps
 from trainer.esans.sampler import EsansSampler
 from trainer.samplers.base import Sampler
 from trainer.samplers.config import EsansConfig, SamplerConfig
@@ -69,7 +68,7 @@ def clusters_for(data: Dataset, config: RunConfig, now: datetime) -> ClusterMap 
 
 @contextmanager
 def open_sampler(
-    data: Dataset, config: RunConfig, followed: ClusterStore | None, poll_s: float = 2.0
+    data: Dataset, config: RunConfig, followed: ClusterMapRegistry | None, poll_s: float = 2.0
 ) -> Iterator[Sampler]:
     """Open the sampler of a run, with the map that it needs; a thread ends with the block.
 
@@ -86,10 +85,10 @@ def open_sampler(
         return build_sampler(config.training.sampler, clusters)
 
     known = hash_ids(one.encode() for one in data.item_ids)
-    with following(followed, known, build, poll_s) as sampler:
+    with watch_cluster_maps(followed, known, build, poll_s) as sampler:
         if sampler.arrived is None:
             own = build_cluster_map(data, config.clusters, config.seed, now)
-            sampler.own = in_force(own, build, own.version)
+            sampler.own = own_map_sampler(own, build)
         yield sampler
 
 
@@ -106,4 +105,4 @@ def require_cluster_map_sampler(config: RunConfig) -> None:
 
 def cluster_map_of(sampler: Sampler) -> ClusterMap | None:
     """Return the map that a sampler draws from now, None where it draws from none."""
-    return sampler.clusters if isinstance(sampler, EsansSampler | Following) else None
+    return sampler.clusters if isinstance(sampler, EsansSampler | HotSwapSampler) else None

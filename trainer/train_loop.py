@@ -16,7 +16,7 @@ from trainer.checkpoint import Checkpoint, Progress, group_of, pack, unpack
 from trainer.config import RunConfig
 from trainer.data.interactions import Cases, ItemLists
 from trainer.loss import BatchLoss
-from trainer.samplers.base import HotSwapSampler, Sampler, StatefulSampler
+from trainer.samplers.base import Sampler, StatefulSampler, SwappableSampler
 from trainer.towers import Towers, UserTower, build_towers
 from trainer.training_data import TrainingBatch, TrainingData
 
@@ -28,7 +28,7 @@ CHUNK_SCORES = 20_000_000  # numbers per score matrix of validation: 80 MB
 class TrainedTowers:
     """The best towers of a run by validation recall@50, and how training went.
 
-    cluster_maps  those that the sampler swapped to, in order; see `HotSwapSampler`
+    cluster_maps  those that the sampler swapped to, in order; see `SwappableSampler`
     """
 
     towers: Towers
@@ -138,7 +138,7 @@ class TrainLoop:
 
     def swap_map(self) -> None:
         """Let a sampler that follows a map take the newest: here, and nowhere within a step."""
-        if not isinstance(self.sampler, HotSwapSampler):
+        if not isinstance(self.sampler, SwappableSampler):
             return
         swapped = self.sampler.swap(self.progress.step)
         if swapped is not None:

@@ -15,8 +15,8 @@ from benchmarks.serving.turns import CONNECTIONS, SERVER_CORE, compare, told
 from index.ann.index import exact_neighbours
 from index.arrays import Rows
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Question, Retriever
-from index.shelf import Shelf
 
 PEER = "benchmarks.serving.peer"
 COUNT, TRIED = 100, 1_000
@@ -59,7 +59,7 @@ def show(plan: Plan) -> None:
 
 def tune(shop: Shop) -> Tuned:
     """Lengthen HNSW's list until it finds as much as we do."""
-    bundle = open_bundle(Shelf(shop.bundles).current())
+    bundle = open_bundle(BundleRegistry(shop.bundles).current())
     retriever, graph = Retriever(bundle), peer.open_graph(bundle, shop.bundles)
     lines = shop.bodies.read_bytes().splitlines()[:TRIED]
     histories = [bundle.items.rows_of(orjson.loads(line)["history"]) for line in lines]

@@ -18,8 +18,8 @@ import service.app
 from service.__main__ import main
 from service.bodies import NO_STORE
 from service.finding import Finder
-from service.live.live_bundle import LiveBundle
 from service.metrics import Metrics
+from service.state.bundle_watcher import LiveBundle
 
 
 def floor_routes(

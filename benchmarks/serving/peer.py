@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from index.arrays import Floats
 from index.bundle.reader import Bundle, open_bundle
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 
 LINKS, EF_CONSTRUCTION = 32, 200
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ef", type=int, required=True, help="length of HNSW's list")
     asked = parser.parse_args()
-    bundle = open_bundle(Shelf(asked.bundles).current())
+    bundle = open_bundle(BundleRegistry(asked.bundles).current())
     app = create_app(bundle, open_graph(bundle, asked.bundles), asked.ef)
     listener = socket.create_server(("127.0.0.1", asked.port), backlog=2048)
     print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)

@@ -8,7 +8,7 @@ from benchmarks.serving.memory import drop_from_memory, loading_s, memory_of
 from benchmarks.serving.plan import Plan, Shop
 from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import SERVER_CORE, take_turn
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 
 OPENINGS = 5
 
@@ -17,8 +17,10 @@ def show(plan: Plan) -> None:
     """Tell disk, memory of one and of two processes, opening, answers per core."""
     rows = []
     for shop in plan.shops:
-        disk = sum(one.stat().st_size for one in Shelf(shop.bundles).current().iterdir())
-        index = (Shelf(shop.bundles).current() / "items.faiss").stat().st_size
+        disk = sum(
+            one.stat().st_size for one in BundleRegistry(shop.bundles).current().iterdir()
+        )
+        index = (BundleRegistry(shop.bundles).current() / "items.faiss").stat().st_size
         warm = [opening(shop, is_cold=False) for _ in range(OPENINGS)]
         cold = [opening(shop, is_cold=True) for _ in range(OPENINGS)]
         with serving("service", shop.bundles, SERVER_CORE) as one:

@@ -14,7 +14,7 @@ from benchmarks.serving.plan import Plan
 from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import CLIENT_CORE
 from index.bundle.manifest import read_manifest, write_manifest
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 
 QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0
 
@@ -22,7 +22,7 @@ QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0
 class Swapper(threading.Thread):
     """Makes the other bundle current, every few seconds, until stopped."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: BundleRegistry) -> None:
         super().__init__(daemon=True)
         self.count = 0
         self._shelf = shelf
@@ -41,7 +41,7 @@ class Swapper(threading.Thread):
 
 
 @contextmanager
-def swapping(shelf: Shelf) -> Iterator[Swapper]:
+def swapping(shelf: BundleRegistry) -> Iterator[Swapper]:
     """Swap as long as the block lasts."""
     swapper = Swapper(shelf)
     swapper.start()
@@ -51,7 +51,7 @@ def swapping(shelf: Shelf) -> Iterator[Swapper]:
         swapper.stop()
 
 
-def publish_twin(shelf: Shelf) -> None:
+def publish_twin(shelf: BundleRegistry) -> None:
     """Publish the current bundle once more under another version, unless that was done."""
     if len(shelf.versions()) > 1:
         return
@@ -67,7 +67,7 @@ def show(plan: Plan) -> None:
     """Ask over 16 connections, first in peace, then while bundles change."""
     rows = []
     for shop in plan.shops:
-        shelf = Shelf(shop.bundles)
+        shelf = BundleRegistry(shop.bundles)
         publish_twin(shelf)
         with serving("service", shop.bundles, None, ESANS_POLL_S="0.1") as server:
             with swapping(shelf):  # two bundles have been held at once: the level to return to

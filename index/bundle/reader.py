@@ -27,7 +27,7 @@ from index.bundle.validation import (
     id_faults,
 )
 from index.cluster_map import ClusterMap
-from index.clusters.files import open_cluster_map
+from index.cluster_map_io import open_cluster_map
 from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.ids import IdTable, open_id_table

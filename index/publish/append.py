@@ -17,13 +17,18 @@ from index.arrays import Floats, Rows
 from index.bundle.manifest import AddedFacts, IndexFacts
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle.self_test import open_self_test
+from index.bundle_registry import BundleRegistry
 from index.cluster_map import CLUSTER_FILES
 from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError
 from index.metadata import ItemMetadata
-from index.publish.new_items import NewItems, Skip, extend_items_table, read_new_items
+from index.publish.new_items import (
+    NewItems,
+    Skip,
+    extend_items_table,
+    read_new_items,
+)
 from index.publish.writer import Contents, add_measures, write_bundle
-from index.shelf import Shelf
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTER_FILES)
 CHUNK = 4_096  # items encoded at once
@@ -42,7 +47,7 @@ class Added:
 
 
 def add_items(
-    shelf: Shelf,
+    shelf: BundleRegistry,
     folder: Path,
     now: datetime,
     *,

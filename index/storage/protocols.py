@@ -27,6 +27,42 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class VersionPointer(FrozenModel):
+    """A pointer's value that names a version. Versions may go back, the sequence only grows."""
+
+    sequence: int = Field(ge=1)
+    version: str
+    previous: str | None
+
+    @property
+    def kept(self) -> set[str]:
+        """Return the versions that stay."""
+        return {self.version} | ({self.previous} if self.previous else set())
+
+    def is_newer_than(self, other: "VersionPointer | None") -> bool:
+        """Tell whether a store that holds the other one has lost this one."""
+        return other is None or other.sequence < self.sequence
+
+
+def moved(before: VersionPointer | None, version: str, least: int) -> dict[str, Any]:
+    """Return the values of a pointer to a version, which remembers the one before.
+
+    least  the smallest sequence
+    """
+    if before is None:
+        return {"sequence": least, "version": version, "previous": None}
+    return {
+        "sequence": max(before.sequence + 1, least),
+        "version": version,
+        "previous": before.previous if before.version == version else before.version,
+    }
+
+
+def newest(versions: Sequence[str], count: int) -> set[str]:
+    """Return the last of the versions, which are in order."""
+    return {*versions[-count:]} if count else set()
+
+
 class Notifications(Protocol):
     """A hint that a pointer may have moved; one may be missed, the pointer is the truth."""
 

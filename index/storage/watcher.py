@@ -77,11 +77,12 @@ class Watcher(ABC, Generic[Value]):
         self._log = log
         self._label = label
         self._is_undelivered = False
+        self._random = random.Random()  # a run's seeds neither set it nor are changed by it
         self._failures = 0  # polls in a row that found the store unreachable
         self._polled = threading.Condition()
         self._begun = self._done = 0
         self._is_over = False
-        self._wanted = threading.Event()
+        self._requested = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -102,14 +103,14 @@ class Watcher(ABC, Generic[Value]):
     def stop(self) -> None:
         """End the thread; a poll that has begun is waited for, but not for ever."""
         self._stopping.set()
-        self._wanted.set()
+        self._requested.set()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
         self.state = replace(self.state, status="stopped", reasons=(), since=time.time())
 
     def request_poll(self) -> None:
         """Ask for a poll soon; returns at once."""
-        self._wanted.set()
+        self._requested.set()
 
     def poll_now(self, timeout_s: float) -> bool:
         """Wait for a poll that begins after this call; return whether it ended in time."""
@@ -144,11 +145,18 @@ class Watcher(ABC, Generic[Value]):
         """Change the state; log it once where it is news."""
         state, (status, reasons, error) = self.state, outcome
         is_news = (status, reasons) != (state.status, state.reasons)
-        if is_news and self._label:
+        if is_news and (self._label or status == "stopped"):
             level = logging.INFO if status in ("following", "empty") else logging.WARNING
             text = "".join(f"; {reason}" for reason in reasons)
             trouble = None if isinstance(error, EsansError) else error
-            self._log.log(level, "%s: %s%s", self._label, status, text, exc_info=trouble)
+            self._log.log(
+                level,
+                "%s: %s%s",
+                self._label or self._thread.name,
+                status,
+                text,
+                exc_info=trouble,
+            )
         self.state = replace(
             state,
             status=status,
@@ -197,13 +205,13 @@ class Watcher(ABC, Generic[Value]):
         """Wait for the next poll, or for a reason to poll at once."""
         pause_s = self._poll_s * min(2**self._failures, BACK_OFF)
         pause_s = min(pause_s, max(self._poll_s, BACK_OFF_S))
-        end = time.monotonic() + pause_s * random.uniform(1 - JITTER, 1)
-        while not self._wanted.is_set() and (left_s := end - time.monotonic()) > 0:
+        end = time.monotonic() + pause_s * self._random.uniform(1 - JITTER, 1)
+        while not self._requested.is_set() and (left_s := end - time.monotonic()) > 0:
             if notifications is None:
-                self._wanted.wait(left_s)
+                self._requested.wait(left_s)
             elif notifications.wait(min(left_s, SLICE_S)):
                 break
-        self._wanted.clear()
+        self._requested.clear()
 
 
 def outcome_of(step: Callable[[], Outcome]) -> Outcome:

@@ -7,20 +7,33 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.shelf import Shelf
+from index.bundle.reader import open_bundle
+from index.bundle_registry import BundlePointer, BundleRegistry
+from index.errors import (
+    BundleError,
+    FaultyBundleError,
+    NoBundleError,
+    ReadOnlyBundlesError,
+    RefusedBundleError,
+)
+from index.storage.local import READ_ONLY
 from service.bearer import check_token
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body
-from service.live.bundle_moves import reload, roll_back
-from service.live.live_bundle import LiveBundle
 from service.openapi import BEARER, answers, reads
 from service.schemas.bundle import ReloadAnswer, RollbackAnswer, RollbackRequest
 from service.side_work import SideWork
+from service.state.bundle_watcher import LiveBundle
 
+RELOAD_S = 60.0  # a bundle of a million items opens in two; a slow volume may take longer
 SECURED: dict[str, Any] = {"security": [{BEARER: []}]}
 
 
 def bundle_admin_routes(
-    live_bundle: LiveBundle, shelf: Shelf, token: str, side: SideWork, limits: BodyLimits
+    live_bundle: LiveBundle,
+    shelf: BundleRegistry,
+    token: str,
+    side: SideWork,
+    limits: BodyLimits,
 ) -> APIRouter:
     """Return the routes; opening and moving happen beside the event loop."""
     router = APIRouter(tags=["admin"], prefix="/admin")
@@ -51,3 +64,71 @@ def bundle_admin_routes(
         return json_response(told, headers=NO_STORE)
 
     return router
+
+
+def reload(live_bundle: LiveBundle, place: str, timeout_s: float = RELOAD_S) -> ReloadAnswer:
+    """Look at `current` now, open what it names, and tell what is live then.
+
+    It may take seconds, so it is called beside the event loop, as `roll_back` is.
+
+    Raises RefusedBundleError with the reasons if an older bundle serves on, NoBundleError if
+    none does, BundleError if the time was too short.
+    """
+    if not live_bundle.poll_now(timeout_s):
+        raise BundleError(
+            f"{place}: what is current was not opened within {timeout_s:g} s, but may still "
+            "be; see what GET /readyz tells, then try again"
+        )
+    told = live_bundle.readiness()
+    reasons = told.get("reasons", [])
+    version = told.get("bundle")
+    if version is None:
+        raise NoBundleError(f"{place}: no bundle is live: {'; '.join(reasons)}")
+    if reasons:
+        raise RefusedBundleError(f"{place}, where {version} serves on", reasons)
+    return {"status": "ready", "bundle": version}
+
+
+def roll_back(
+    live_bundle: LiveBundle, bundles: BundleRegistry, version: str | None
+) -> RollbackAnswer:
+    """Make an older bundle current, and return once it answers here.
+
+    One that cannot be opened is not made current: replicas that start would have nothing.
+
+    Raises UnknownVersionError, RefusedBundleError, ReadOnlyBundlesError, BundleError.
+    """
+    wanted = version or bundles.before()
+    try:
+        open_bundle(bundles.path_of(wanted))
+    except FaultyBundleError as error:
+        told = f"{error.place}, which was not made current"
+        raise RefusedBundleError(told, error.faults) from error
+    pointer = move_pointer(bundles, wanted)
+    live = reload(live_bundle, str(bundles.folder))
+    return {
+        "status": "ready",
+        "bundle": live["bundle"],
+        "previous": pointer.previous,
+        "sequence": pointer.sequence,
+    }
+
+
+def move_pointer(bundles: BundleRegistry, version: str) -> BundlePointer:
+    """Roll back to a version.
+
+    Raises ReadOnlyBundlesError with the command to use elsewhere, else BundleError.
+    """
+    try:
+        return bundles.roll_back(version)
+    except OSError as error:
+        told = f"{bundles.folder}: {error.strerror or error} ({error.filename or 'no file'})"
+        if error.errno in READ_ONLY:
+            raise ReadOnlyBundlesError(
+                f"{told}; expected the right to write there; where the folder may be written, "
+                f"run `python -m index rollback {bundles.folder} {version}`: this service "
+                "follows"
+            ) from error
+        raise BundleError(
+            f"{told}; expected to write `current`; make room, try again"
+        ) from error

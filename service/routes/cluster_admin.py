@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.clusters.store import ClusterPointer, ClusterStore
+from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer
 from index.errors import StoreUnreachableError
 from service.bearer import check_token
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body
@@ -21,7 +21,7 @@ STORE_S = 5.0  # the store's own limits are shorter; this one holds whatever it 
 
 
 def admin_routes(
-    store: ClusterStore, token: str, side: SideWork, limits: BodyLimits
+    store: ClusterMapRegistry, token: str, side: SideWork, limits: BodyLimits
 ) -> APIRouter:
     """Return the routes; the store is asked beside the event loop, within a time."""
     router = APIRouter(tags=["admin"], prefix="/admin")
@@ -49,7 +49,7 @@ def admin_routes(
     return router
 
 
-def move(store: ClusterStore, asked: PointerRequest) -> ClusterPointer:
+def move(store: ClusterMapRegistry, asked: PointerRequest) -> ClusterPointer:
     """Do what was asked for."""
     if asked.action == "pin":
         return store.pin(asked.version)

@@ -8,10 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.clusters.negatives import Counts, Negatives, negatives_for
+from index.cluster_negatives import Counts, Negatives, negatives_for
 from service.bodies import NO_STORE, BodyLimits, json_in_parts, json_response, read_body
-from service.live.live_bundle import LiveBundle
-from service.live.live_clusters import Joined, LiveClusters
 from service.openapi import answers, reads
 from service.schemas.clusters import (
     ClustersAnswer,
@@ -19,6 +17,8 @@ from service.schemas.clusters import (
     NegativesRequest,
 )
 from service.side_work import SideWork
+from service.state.bundle_watcher import LiveBundle
+from service.state.cluster_watcher import Joined, LiveClusters
 
 IDS_IN_PART = 20_000  # written in one go, about 2 ms
 INLINE_IDS = (

@@ -8,16 +8,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.deny.deny_list import DenyList
-from index.deny.follower import DenyFollower
-from index.deny.store import DenyStore, alter, put_back, replace_all
+from index.denylist import Denylist, DenylistStore, DenylistWatcher
 from index.errors import StoreUnreachableError
 from service.bearer import check_token
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body
-from service.live.live_bundle import LiveBundle
 from service.openapi import BEARER, answers, reads
 from service.schemas.deny import DenyChangeAnswer, DenyRequest
 from service.side_work import SideWork
+from service.state.bundle_watcher import LiveBundle
 
 BODY_BYTES = 1 << 24  # a list is longer than what others may send
 IN_FORCE_S = 30.0  # a store answers within a second
@@ -25,15 +23,15 @@ IN_FORCE_S = 30.0  # a store answers within a second
 
 def deny_admin_routes(
     live_bundle: LiveBundle,
-    deny: DenyFollower,
-    store: DenyStore,
+    deny: DenylistWatcher,
+    store: DenylistStore,
     token: str,
     side: SideWork,
     limits: BodyLimits,
 ) -> APIRouter:
     """Return the route; the store is written beside the event loop.
 
-    store  the follower's, with a client of its own: the other may be in the middle of a look
+    store  the watcher's, with a client of its own: the other may be in the middle of a poll
     """
     wide = limits._replace(size_bytes=max(limits.size_bytes, BODY_BYTES))
     router = APIRouter(tags=["admin"], prefix="/admin")
@@ -56,14 +54,14 @@ def deny_admin_routes(
 
 
 def change(
-    live_bundle: LiveBundle, deny: DenyFollower, store: DenyStore, asked: DenyRequest
+    live_bundle: LiveBundle, deny: DenylistWatcher, store: DenylistStore, asked: DenyRequest
 ) -> DenyChangeAnswer:
     """Write the list, and wait until it is in force in this process.
 
     Raises what the store raises; StoreUnreachableError if it is stored, but not in force yet.
     """
-    changed = written(deny.held, store, asked)
-    deny.wait_for_a_look(IN_FORCE_S)
+    changed = written(deny.value, store, asked)
+    deny.poll_now(IN_FORCE_S)
     if not deny.is_in_force(changed.sequence):
         raise StoreUnreachableError(
             f"{store.place}: the list {changed.sequence} is stored, but not in force here "
@@ -77,11 +75,11 @@ def change(
     }
 
 
-def written(held: DenyList | None, store: DenyStore, asked: DenyRequest) -> DenyList:
+def written(held: Denylist | None, store: DenylistStore, asked: DenyRequest) -> Denylist:
     """Write what was asked for into the store, which may have lost the list that is held."""
     now_s = max(time.time(), (held.sequence + 1) / 1_000 if held else 0)
     if asked.items is not None:
-        return replace_all(store, asked.items, now_s)
+        return store.replace(asked.items, now_s)
     if held:
-        put_back(store, held)
-    return alter(store, asked.add, asked.remove, now_s)
+        store.repopulate(held)
+    return store.change(asked.add, asked.remove, now_s)

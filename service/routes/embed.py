@@ -9,9 +9,9 @@ from starlette.responses import Response
 from service.admission import Admission
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body
 from service.embedding import answer_of, works_of
-from service.live.live_bundle import LiveBundle
 from service.openapi import answers, reads
 from service.schemas.embed import EmbedAnswer, EmbedRequest
+from service.state.bundle_watcher import LiveBundle
 
 
 def embed_routes(

@@ -9,7 +9,6 @@ from service.answering import prepare_users
 from service.bodies import NO_STORE, BodyLimits, json_response, read_body, written_response
 from service.filtering import refuse_unknown
 from service.finding import Finder
-from service.live.live_bundle import LiveBundle
 from service.metrics import Metrics
 from service.openapi import answers, reads
 from service.schemas.retrieval import (
@@ -18,6 +17,7 @@ from service.schemas.retrieval import (
     RetrieveAnswer,
     RetrieveRequest,
 )
+from service.state.bundle_watcher import LiveBundle
 
 
 def retrieval_routes(

@@ -9,12 +9,12 @@ from service.answering import prepare_similar
 from service.bodies import NO_STORE, written_response
 from service.filtering import filter_of, refuse_unknown
 from service.finding import Finder
-from service.live.live_bundle import LiveBundle
 from service.metrics import Metrics
 from service.openapi import answers, asks
 from service.queries import read_query
 from service.schemas.retrieval import RetrieveAnswer
 from service.schemas.similar import SimilarRequest
+from service.state.bundle_watcher import LiveBundle
 
 
 class AnyText(Convertor[str]):

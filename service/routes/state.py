@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.bodies import NO_STORE, json_response
-from service.live.live_bundle import LiveBundle
-from service.live.live_clusters import LiveClusters
 from service.metrics import Metrics
 from service.openapi import answers
 from service.schemas.state import Alive, BundleAnswer, Readiness
+from service.state.bundle_watcher import LiveBundle
+from service.state.cluster_watcher import LiveClusters
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

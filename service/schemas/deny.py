@@ -6,10 +6,10 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from index.deny.deny_list import MOST_ITEMS
+from index.denylist import MAX_ITEMS
 from service.schemas.shared import Asked, Id, example
 
-DeniedIds = Annotated[list[Id], Field(max_length=MOST_ITEMS, fail_fast=True)]
+DeniedIds = Annotated[list[Id], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
 
 class DenyRequest(Asked):

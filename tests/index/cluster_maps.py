@@ -7,10 +7,28 @@ import numpy as np
 from redis import Redis
 
 from index.cluster_map import ClusterMap
-from index.clusters.folder_store import FolderClusters
+from index.cluster_map_registry import ClusterMapRegistry, local_map_blobs, redis_map_blobs
+from index.storage.local import LocalBlobStore
+from index.storage.redis import STAGED_S
+from index.storage.redis_client import TIMEOUT_S
 from tests.redis_server import wait_until
 
 COUNT, CLUSTERS, CODES, WIDTH = 200, 6, 4, 3
+
+
+def local_maps(folder, **options):
+    """A registry of cluster maps in a folder."""
+    return ClusterMapRegistry(local_map_blobs(folder), **options)
+
+
+def redis_maps(url, namespace="esans", timeout_s=TIMEOUT_S, staged_s=STAGED_S, **options):
+    """A registry of cluster maps in Redis."""
+    blobs = redis_map_blobs(url, namespace, timeout_s=timeout_s, staged_s=staged_s)
+    return ClusterMapRegistry(blobs, **options)
+
+
+def is_local(store):
+    return isinstance(store.blobs, LocalBlobStore)
 
 
 def hashes(count=COUNT, first=0):
@@ -37,8 +55,8 @@ def of_known(found, id_hashes):
 
 def emptied(store):
     """Make a store forget everything, as a flush or a lost folder does."""
-    if isinstance(store, FolderClusters):
-        shutil.rmtree(store.folder, ignore_errors=True)
+    if is_local(store):
+        shutil.rmtree(store.blobs.folder, ignore_errors=True)
     else:
         client = Redis.from_url(store.place.split(",")[0])
         client.flushall()
@@ -48,8 +66,8 @@ def emptied(store):
 
 def with_broken_pointer(store):
     """Spoil the pointer of a store that is not empty."""
-    if isinstance(store, FolderClusters):
-        (store.folder / "current").write_text("{")
+    if is_local(store):
+        (store.blobs.folder / "current").write_text("{")
     else:
         client = Redis.from_url(store.place.split(",")[0])
         client.set("esans:clusters:current", "{")
@@ -78,7 +96,7 @@ class Counted:
 
 def wait_for(follower, status, version):
     wait_until(lambda: follower.state.status == status)
-    wait_until(lambda: follower.state.version == version)
+    wait_until(lambda: follower.value.source.version == version)
 
 
 def names(server):

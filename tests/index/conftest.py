@@ -3,12 +3,10 @@ import shutil
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.clusters.folder_store import FolderClusters
-from index.clusters.follower import ClusterFollower
-from index.clusters.redis_store import RedisClusters
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
+from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
 from tests.handmade import publish_handmade
-from tests.index.cluster_maps import numbered
+from tests.index.cluster_maps import local_maps, numbered, redis_maps
 from tests.redis_server import RedisServer
 
 
@@ -17,7 +15,7 @@ def published(tmp_path_factory):
     """The folder of a published bundle; look, but do not touch."""
     bundles = tmp_path_factory.mktemp("bundles")
     publish_handmade(bundles)
-    return Shelf(bundles).current()
+    return BundleRegistry(bundles).current()
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +64,7 @@ def start_redis():
 def server(start_redis):
     """A server of the test's own that holds the map numbered 0."""
     server = start_redis()
-    RedisClusters(server.url).publish(numbered(0))
+    redis_maps(server.url).publish(numbered(0))
     return server
 
 
@@ -74,9 +72,9 @@ def server(start_redis):
 def open_store(request, tmp_path):
     """Open the store of this test, once more each time; over a folder, then over Redis."""
     if request.param == "folder":
-        return lambda **options: FolderClusters(tmp_path / "clusters", **options)
+        return lambda **options: local_maps(tmp_path / "clusters", **options)
     redis = request.getfixturevalue("redis")
-    return lambda **options: RedisClusters(redis.url, **options)
+    return lambda **options: redis_maps(redis.url, **options)
 
 
 @pytest.fixture
@@ -90,7 +88,9 @@ def following():
     followers = []
 
     def follow(store, known, own=None, poll_s=0.1, **options):
-        followers.append(ClusterFollower(store, known, own=own, poll_s=poll_s, **options))
+        followers.append(
+            ClusterMapWatcher(store, Catalogue(known, own), poll_s=poll_s, **options)
+        )
         followers[-1].start()
         return followers[-1]
 

@@ -19,8 +19,8 @@ import numpy as np
 from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
 from index.retriever import Question, Retriever, SimilarQuestion
-from service.live.live import Live, warm
 from service.moments import unix_time
+from service.state.bundle_watcher import Live, warm
 from tests.handmade import handmade_map, write_handmade
 from tests.index.spoiling import Case
 

@@ -15,9 +15,9 @@ from index.__main__ import main
 from index.ann.tuning import FLAT_LIMIT
 from index.bundle.manifest import HISTORIES, facts_of, write_manifest
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.cluster_map import CLUSTER_FILES
 from index.retriever import Question, Retriever, SimilarQuestion
-from index.shelf import Shelf
 from tests.conftest import ROOT
 from tests.handmade import (
     ITEM_COUNT,
@@ -66,14 +66,16 @@ def add(capsys, bundles, items, *options):
 
 
 def current(bundles):
-    return open_bundle(Shelf(bundles).current())
+    return open_bundle(BundleRegistry(bundles).current())
 
 
 def test_new_items_are_found_like_any_other(bundles, items, capsys):
-    before = Shelf(bundles).current().name
+    before = BundleRegistry(bundles).current().name
     status, said, _ = add(capsys, bundles, items)
     assert status == 0
-    assert f"6 items added to {before}; published {Shelf(bundles).current().name}" in said
+    assert (
+        f"6 items added to {before}; published {BundleRegistry(bundles).current().name}" in said
+    )
     assert "modalities that all of them lack: words" in said
     bundle = current(bundles)
     np.testing.assert_allclose(bundle.vectors[ITEM_COUNT:], NEW, atol=1e-6)
@@ -112,18 +114,18 @@ def test_everything_else_is_carried_over_unchanged(bundles, items, capsys):
 
 
 def test_the_manifest_tells_what_was_added_to_what(bundles, items, tmp_path, capsys):
-    first = Shelf(bundles).current().name
+    first = BundleRegistry(bundles).current().name
     add(capsys, bundles, items)
-    second = Shelf(bundles).current().name
+    second = BundleRegistry(bundles).current().name
     wait_a_second()  # a version's name tells seconds
     more = write_items(tmp_path / "more", ["later"], NEW[:1])
     add(capsys, bundles, more)
     told = current(bundles).manifest.added
     assert [(one.to, one.count) for one in told] == [(first, 6), (second, 1)]
     assert len(current(bundles).items) == ITEM_COUNT + 7
-    pointer = Shelf(bundles).pointer()
+    pointer = BundleRegistry(bundles).pointer()
     assert pointer.previous == second
-    Shelf(bundles).roll_back()
+    BundleRegistry(bundles).roll_back()
     assert len(current(bundles).items) == ITEM_COUNT + 6
 
 
@@ -201,7 +203,7 @@ def test_known_items_are_one_error_or_left_out(bundles, tmp_path, capsys):
     status, said, _ = add(capsys, bundles, items, "--skip-known")
     assert status == 0
     assert f"nothing to add: {version} stays as it is" in said
-    assert Shelf(bundles).current().name == version
+    assert BundleRegistry(bundles).current().name == version
 
 
 def test_all_faults_of_a_folder_are_told_at_once(bundles, tmp_path, capsys):
@@ -223,7 +225,7 @@ def test_all_faults_of_a_folder_are_told_at_once(bundles, tmp_path, capsys):
         "found 1 that bundle",
     ):
         assert told in complaint
-    assert len(Shelf(bundles).versions()) == 1
+    assert len(BundleRegistry(bundles).versions()) == 1
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_a_folder_without_items_is_told(bundles, tmp_path, capsys, content, told
 
 def publish_with_years(bundles):
     """Publish a bundle whose table has a column of integers; returns its version."""
-    shelf = Shelf(bundles)
+    shelf = BundleRegistry(bundles)
     with shelf.stage() as staged:
         manifest = write_handmade(staged, with_content=True)
         years = {"item_id": [f"item-{row}" for row in range(40)], "year": list(range(40))}
@@ -287,21 +289,21 @@ def test_a_bundle_that_cannot_encode_items_says_so(tmp_path, items, capsys):
 
 
 def test_one_may_extend_another_version_and_leave_current_alone(bundles, items, capsys):
-    first = Shelf(bundles).current().name
+    first = BundleRegistry(bundles).current().name
     second = publish_handmade(bundles, now=NOW + timedelta(days=1), with_content=True, count=20)
-    pointer = Shelf(bundles).pointer()
+    pointer = BundleRegistry(bundles).pointer()
     status, said, _ = add(capsys, bundles, items, "--from", first, "--no-current")
     assert (status, "not made current, as asked" in said) == (0, True)
-    assert Shelf(bundles).pointer() == pointer
-    assert Shelf(bundles).current().name == second
-    extended = open_bundle(bundles / Shelf(bundles).versions()[-1])
+    assert BundleRegistry(bundles).pointer() == pointer
+    assert BundleRegistry(bundles).current().name == second
+    extended = open_bundle(bundles / BundleRegistry(bundles).versions()[-1])
     assert len(extended.items) == 46
     status, _, complaint = add(capsys, bundles, items, "--from", "20200101T000000Z-0000")
     assert (status, "holds no bundle" in complaint) == (1, True)
 
 
 def test_a_bundle_that_became_current_meanwhile_is_not_undone(bundles):
-    shelf = Shelf(bundles)
+    shelf = BundleRegistry(bundles)
     before = shelf.pointer()
     later = publish_handmade(bundles, now=NOW + timedelta(days=1))
     with pytest.raises(Exception, match=f"meanwhile {later} was") as refused:
@@ -331,7 +333,7 @@ def test_a_catalogue_that_outgrows_the_exact_index_gets_another(tmp_path, capsys
 
 
 def test_a_disk_that_is_full_publishes_nothing(bundles, items):
-    before = Shelf(bundles).pointer()
+    before = BundleRegistry(bundles).pointer()
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "from index.__main__ import main; import index.publish.append;"
@@ -343,8 +345,8 @@ def test_a_disk_that_is_full_publishes_nothing(bundles, items):
     assert done.returncode == 1
     assert "stopped by the system" in done.stderr
     assert "Traceback" not in done.stderr
-    assert Shelf(bundles).pointer() == before
-    assert len(Shelf(bundles).versions()) == 1
+    assert BundleRegistry(bundles).pointer() == before
+    assert len(BundleRegistry(bundles).versions()) == 1
     assert not list(bundles.glob(".staging-*"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
@@ -371,19 +373,21 @@ sys.exit(main())
 
 
 def test_a_kill_in_the_middle_loses_nothing_and_the_same_command_goes_through(bundles, items):
-    before, killed = Shelf(bundles).pointer(), 0
-    while Shelf(bundles).pointer() == before:
+    before, killed = BundleRegistry(bundles).pointer(), 0
+    while BundleRegistry(bundles).pointer() == before:
         wait_a_second()  # a version is named by it
         command = [sys.executable, "-c", KILLED_AT, str(killed)]
         adding = [*command, "add-items", str(bundles), "--items", str(items)]
         done = subprocess.run(adding, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        assert done.returncode or Shelf(bundles).pointer() != before
+        assert done.returncode or BundleRegistry(bundles).pointer() != before
         killed += done.returncode != 0
-        for version in Shelf(bundles).versions():
+        for version in BundleRegistry(bundles).versions():
             open_bundle(bundles / version)
     assert killed >= 5
-    assert len(Shelf(bundles).versions()) >= 3  # one was complete, and had not become current
+    assert (
+        len(BundleRegistry(bundles).versions()) >= 3
+    )  # one was complete, and had not become current
     assert len(current(bundles).items) == ITEM_COUNT + 6
 
 

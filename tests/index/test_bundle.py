@@ -5,11 +5,15 @@ import shutil
 import numpy as np
 import pytest
 
-from index.bundle.manifest import HISTORIES, REQUIRED, facts_of
+from index.bundle.manifest import (
+    HISTORIES,
+    REQUIRED,
+    facts_of,
+)
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.errors import FaultyBundleError
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
-from index.shelf import Shelf
 from tests.handmade import publish_handmade, write_mean_encoder
 
 FILES = [*REQUIRED, *HISTORIES, *ATTRIBUTE_FILES, *FILTER_FILES]
@@ -22,7 +26,7 @@ def other(tmp_path_factory):
     """A bundle of another run: other vectors, other ids, two items more."""
     bundles = tmp_path_factory.mktemp("other")
     publish_handmade(bundles, seed=1, prefix="thing", count=42)
-    return Shelf(bundles).current()
+    return BundleRegistry(bundles).current()
 
 
 def sign_again(folder):
@@ -123,7 +127,7 @@ def test_vectors_that_the_probe_was_not_asked_with_are_refused(copied):
 def test_an_index_of_other_vectors_is_refused_by_the_probe(tmp_path):
     for seed in (1, 2):  # with more items than the probe asks for
         publish_handmade(tmp_path / str(seed), seed=seed, count=200)
-    spoilt, other = (Shelf(tmp_path / str(seed)).current() for seed in (1, 2))
+    spoilt, other = (BundleRegistry(tmp_path / str(seed)).current() for seed in (1, 2))
     shutil.copy(other / "items.faiss", spoilt / "items.faiss")
     sign_again(spoilt)
     with pytest.raises(FaultyBundleError, match=r"items.faiss: scores of probe 0 are .* off"):
@@ -208,4 +212,4 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
 
 def test_a_bundle_may_come_without_histories(tmp_path):
     publish_handmade(tmp_path, with_histories=False)
-    assert open_bundle(Shelf(tmp_path).current()).histories is None
+    assert open_bundle(BundleRegistry(tmp_path).current()).histories is None

@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from index.__main__ import main
-from index.shelf import Shelf
-from index.stores.address import open_cluster_store
+from index.bundle_registry import BundleRegistry
+from index.cluster_map_registry import open_cluster_maps
 from tests.handmade import publish_handmade
 from tests.index.cluster_maps import numbered, with_broken_pointer
 
@@ -28,7 +28,7 @@ def options(request, tmp_path):
 @pytest.fixture
 def three(options, tmp_path):
     url = options[1] if options[0] == "--redis" else None
-    store = open_cluster_store(url, tmp_path / "clusters")
+    store = open_cluster_maps(url, tmp_path / "clusters")
     for one in (A, B, C):
         store.publish(one)
     return store
@@ -121,7 +121,7 @@ def test_a_count_that_is_none_is_told(count, capsys):
 
 
 def test_the_address_may_stand_in_the_environment(redis, monkeypatch, capsys):
-    open_cluster_store(redis.url, None, "shop").publish(A)
+    open_cluster_maps(redis.url, None, "shop").publish(A)
     monkeypatch.setenv("ESANS_REDIS_URL", redis.url)
     assert A.version in say(capsys, "list", "--namespace", "shop")
 
@@ -129,8 +129,8 @@ def test_the_address_may_stand_in_the_environment(redis, monkeypatch, capsys):
 def test_the_environment_means_one_store_by_file_and_namespace_too(
     redis, tmp_path, monkeypatch, capsys
 ):
-    open_cluster_store(redis.url, None, "shop").publish(A)
-    open_cluster_store(redis.url, None).publish(B)
+    open_cluster_maps(redis.url, None, "shop").publish(A)
+    open_cluster_maps(redis.url, None).publish(B)
     (tmp_path / "url").write_text(redis.url)
     monkeypatch.setenv("ESANS_REDIS_URL_FILE", str(tmp_path / "url"))
     monkeypatch.setenv("ESANS_NAMESPACE", "shop")
@@ -151,9 +151,9 @@ def test_a_redis_that_does_not_answer_is_told(redis, tmp_path, capsys):
 
 def test_maps_among_the_bundles_are_no_bundles_and_stay_when_those_are_pruned(tmp_path):
     version = publish_handmade(tmp_path)
-    open_cluster_store(None, tmp_path / "clusters").publish(A)
-    assert Shelf(tmp_path).versions() == [version]
-    assert Shelf(tmp_path).prune(0) == []
-    assert open_cluster_store(None, tmp_path / "clusters").read(A.version).version == A.version
+    open_cluster_maps(None, tmp_path / "clusters").publish(A)
+    assert BundleRegistry(tmp_path).versions() == [version]
+    assert BundleRegistry(tmp_path).prune(0) == []
+    assert open_cluster_maps(None, tmp_path / "clusters").read(A.version).version == A.version
     shutil.rmtree(tmp_path / "clusters")
-    assert Shelf(tmp_path).current().name == version
+    assert BundleRegistry(tmp_path).current().name == version

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chisquare
 
 from index.cluster_map import ClusterMap
-from index.clusters.files import joined, open_cluster_map, save_cluster_map
+from index.cluster_map_io import join, open_cluster_map, save_cluster_map
 from index.errors import FaultyClusterMapError
 from index.ids import hash_ids
 
@@ -280,7 +280,7 @@ def test_a_map_without_items_is_a_mistake():
 
 
 def test_joining_takes_codes_by_id_in_any_order_and_may_leave_a_cluster_empty():
-    found = joined(by_hand(), hashes(["item-9", "item-7", "item-2"]))
+    found = join(by_hand(), hashes(["item-9", "item-7", "item-2"]))
     assert found.codes1.tolist() == [0, 2, 0]
     assert found.codes2.tolist() == [0, 3, 1]
     assert (found.centroids == by_hand().centroids).all()
@@ -289,7 +289,7 @@ def test_joining_takes_codes_by_id_in_any_order_and_may_leave_a_cluster_empty():
 
 
 def test_joining_puts_items_that_the_map_does_not_know_into_a_cluster_at_the_origin():
-    found = joined(by_hand(line=[1, 2, 4]), hashes(["new", "item-0", "item-4", "newer"]))
+    found = join(by_hand(line=[1, 2, 4]), hashes(["new", "item-0", "item-4", "newer"]))
     assert found.codes1.tolist() == [3, 0, 1, 3]
     assert found.centroids[3].tolist() == [0]
     assert found.hard_chance(rows(0), everyone(found))[0][[0, 3]].tolist() == [0, 0]
@@ -301,4 +301,4 @@ def test_a_map_with_two_items_of_one_hash_is_not_joined():
     twins = by_hand()
     twins.id_hashes[4] = twins.id_hashes[1]
     with pytest.raises(FaultyClusterMapError, match="rows 1 and 4 share an id hash"):
-        joined(twins, twins.id_hashes)
+        join(twins, twins.id_hashes)

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 from index.cluster_map import ARRAYS
-from index.clusters.folder_store import FolderClusters
-from index.clusters.redis_store import RedisClusters
+from index.cluster_map_registry import open_cluster_maps
 from index.errors import ConfigError, FaultyClusterMapError, NoClusterMapError
-from index.stores.address import open_cluster_store
-from tests.index.cluster_maps import emptied, numbered, versions_of, with_broken_pointer
+from tests.index.cluster_maps import (
+    emptied,
+    is_local,
+    numbered,
+    versions_of,
+    with_broken_pointer,
+)
 from tests.redis_server import wait_until
 
 A, B, C, D = (numbered(number) for number in range(4))
@@ -211,16 +215,16 @@ def test_an_empty_store_is_seeded_with_map_pointer_and_pin_as_they_were(store, o
     store.publish(B)
     pointer = store.pin()
     store = emptied(store)
-    assert store.seed(B, pointer)
+    assert store.repopulate(B, pointer)
     assert store.pointer() == pointer
     assert store.read(B.version).version == B.version
-    assert not store.seed(B, pointer)
+    assert not store.repopulate(B, pointer)
 
 
 def test_a_store_that_moved_on_is_not_seeded(store):
     old = store.publish(A)
     new = store.publish(B)
-    assert not store.seed(A, old)
+    assert not store.repopulate(A, old)
     assert store.pointer() == new
 
 
@@ -228,8 +232,8 @@ def test_a_store_put_back_to_an_older_state_is_brought_forward(store):
     old = store.publish(A)
     new = store.publish(B)
     store = emptied(store)
-    assert store.seed(A, old)
-    assert store.seed(B, new)
+    assert store.repopulate(A, old)
+    assert store.repopulate(B, new)
     assert store.pointer() == new
     assert store.listed()[-1].is_current
 
@@ -247,9 +251,9 @@ def test_the_sequence_grows_where_the_clock_was_put_back(open_store):
 
 
 def test_an_address_means_redis_and_none_a_folder(tmp_path):
-    assert isinstance(open_cluster_store(None, tmp_path), FolderClusters)
-    store = open_cluster_store("redis://user:secret@h.example:7000/3", tmp_path, "shop")
-    assert isinstance(store, RedisClusters)
+    assert is_local(open_cluster_maps(None, tmp_path))
+    store = open_cluster_maps("redis://user:secret@h.example:7000/3", tmp_path, "shop")
+    assert not is_local(store)
     assert store.place == "redis://h.example:7000/3, namespace shop"
 
 
@@ -258,10 +262,10 @@ def test_an_address_means_redis_and_none_a_folder(tmp_path):
 )
 def test_an_address_that_is_none_is_refused_without_telling_it(url, tmp_path):
     with pytest.raises(ConfigError, match=r"expected redis://") as refused:
-        open_cluster_store(url.replace("//", "//user:secret@"), tmp_path)
+        open_cluster_maps(url.replace("//", "//user:secret@"), tmp_path)
     assert "secret" not in str(refused.value)
 
 
 def test_a_namespace_that_could_match_other_keys_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"found the namespace 'a\*', expected 1 to 64"):
-        open_cluster_store("redis://h", tmp_path, "a*")
+        open_cluster_maps("redis://h", tmp_path, "a*")

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from index.clusters.folder_store import FolderClusters
-from index.clusters.redis_store import RedisClusters
+from index.cluster_map_registry import open_cluster_maps
 from index.errors import NoClusterMapError
-from index.stores.address import open_cluster_store
 from tests.conftest import ROOT
-from tests.index.cluster_maps import emptied, numbered, versions_of
+from tests.index.cluster_maps import (
+    emptied,
+    is_local,
+    local_maps,
+    numbered,
+    redis_maps,
+    versions_of,
+)
 
 SWAPS, READERS = 1_000, 4
 MAPS = [numbered(number) for number in range(5)]
@@ -48,7 +53,7 @@ def swap(store, step):
 def test_through_1000_swaps_every_map_read_is_whole_and_no_sequence_goes_back(open_store):
     store = open_store(keep_s=0.05)
     store.publish(MAPS[0])
-    swaps = SWAPS if isinstance(store, RedisClusters) else SWAPS // 40  # a disk is slow
+    swaps = SWAPS if not is_local(store) else SWAPS // 40  # a disk is slow
     is_over = threading.Event()
     with ThreadPoolExecutor(READERS) as pool:
         readers = [pool.submit(watch, open_store(), is_over) for _ in range(READERS)]
@@ -107,11 +112,11 @@ RACER = """
 import sys
 from pathlib import Path
 
-from index.stores.address import open_cluster_store
+from index.cluster_map_registry import open_cluster_maps
 from tests.index.cluster_maps import numbered
 
 url, folder, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-store = open_cluster_store(url, folder)
+store = open_cluster_maps(url, folder)
 for step in range(20):
     print(store.publish(numbered((number + step) % 5)).sequence)
 """
@@ -129,7 +134,7 @@ def test_processes_that_publish_at_once_do_not_undo_each_other(kind, redis, tmp_
     assert [racer.returncode for racer in racers] == [0, 0, 0]
     sequences = [int(sequence) for mine in told for sequence in mine]
     assert len(set(sequences)) == 60
-    assert open_cluster_store(url, tmp_path).pointer().sequence == max(sequences)
+    assert open_cluster_maps(url, tmp_path).pointer().sequence == max(sequences)
 
 
 CALLS = st.one_of(
@@ -166,8 +171,8 @@ def outcome(store, call, argument):
 )
 @given(calls=st.lists(CALLS, max_size=12))
 def test_whatever_is_called_folder_and_redis_do_the_same(calls, redis, tmp_path):
-    folder = emptied(FolderClusters(tmp_path / "clusters"))
-    in_redis = emptied(RedisClusters(redis.url))
+    folder = emptied(local_maps(tmp_path / "clusters"))
+    in_redis = emptied(redis_maps(redis.url))
     sequence = 0
     for call, argument in calls:
         assert outcome(folder, call, argument) == outcome(in_redis, call, argument)

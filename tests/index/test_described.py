@@ -5,9 +5,9 @@ import pytest
 
 from index.bundle.reader import open_bundle
 from index.bundle.validation import attribute_faults, filter_faults
+from index.bundle_registry import BundleRegistry
 from index.errors import FaultyBundleError
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
-from index.shelf import Shelf
 from tests.handmade import ITEM_COUNT, publish_handmade
 from tests.index.test_bundle import sign_again
 
@@ -46,7 +46,7 @@ def test_a_value_of_one_attribute_is_none_of_another(tiny_bundle):
 
 def test_a_bundle_may_come_without_attributes_and_filters(tmp_path):
     publish_handmade(tmp_path, with_described=False)
-    bundle = open_bundle(Shelf(tmp_path).current())
+    bundle = open_bundle(BundleRegistry(tmp_path).current())
     assert (bundle.attributes, bundle.filters) == (None, None)
     assert (bundle.manifest.attributes, bundle.manifest.filters) == ([], {})
 

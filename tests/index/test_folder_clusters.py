@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from index.__main__ import main
-from index.clusters.folder_store import FolderClusters
-from index.clusters.follower_state import status_of
+from index.cluster_map_registry import LOCAL_REMEDIES
 from index.errors import (
     NoClusterMapError,
     ReadOnlyStoreError,
     StoreFullError,
     StoreUnreachableError,
 )
-from index.stores.folder_faults import reading_fault, writing_fault
+from index.storage.local import storage_error
+from index.storage.watcher import status_of
 from tests.conftest import ROOT
-from tests.index.cluster_maps import numbered
+from tests.index.cluster_maps import local_maps, numbered
 
 A, B = (numbered(number) for number in range(2))
 
@@ -31,13 +31,13 @@ def folder(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(folder):
-    store = FolderClusters(folder)
+    store = local_maps(folder)
     store.publish(A)
-    left = [f".staged-{A.version}", f".removed-{B.version}", ".current.4711"]
+    left = [f".{A.version}.4711", f".{B.version}.1", ".current.4711"]
     theirs = [".git", ".snapshot", ".staged-by-hand", ".nfs0001", ".current.swp", "notes"]
-    for name in (*left[:2], *theirs[:3]):
+    for name in theirs[:3]:
         (folder / name / "deep").mkdir(parents=True)
-    for name in (left[2], *theirs[3:]):
+    for name in (*left, *theirs[3:]):
         (folder / name).write_text("something")
     store.publish(B)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -58,14 +58,15 @@ def refused(number):
     ],
 )
 def test_a_folder_that_cannot_be_written_is_told_by_its_cause(number, kind):
-    fault = writing_fault("/maps", refused(number))
+    fault = storage_error("/maps", refused(number), LOCAL_REMEDIES, is_writing=True)
     assert type(fault) is kind
     assert f"/maps: {os.strerror(number)} (/maps/.lock); expected " in str(fault)
-    assert type(reading_fault("/maps", refused(number))) is StoreUnreachableError
+    fault = storage_error("/maps", refused(number), LOCAL_REMEDIES, is_writing=False)
+    assert type(fault) is StoreUnreachableError
 
 
 def test_a_folder_that_may_not_be_written_names_the_command_to_run_elsewhere():
-    fault = writing_fault("/maps", refused(errno.EROFS))
+    fault = storage_error("/maps", refused(errno.EROFS), LOCAL_REMEDIES, is_writing=True)
     assert "run `python -m index clusters pin | unpin | rollback" in str(fault)
     assert "where the folder may be written" in str(fault)
     assert status_of(fault) == "empty"  # met where a lost map cannot be put back
@@ -75,10 +76,10 @@ BOUND = """
 import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyStoreError
-from index.clusters.folder_store import FolderClusters
+from tests.index.cluster_maps import local_maps
 from tests.index.cluster_maps import numbered
 
-store = FolderClusters(Path(sys.argv[1]))
+store = local_maps(Path(sys.argv[1]))
 version = store.pointer().version
 store.read(version)  # what is imported late may be root's alone
 if os.geteuid() == 0:  # who may write anywhere
@@ -97,7 +98,7 @@ for name, call in calls.items():
 def test_who_may_only_read_a_folder_reads_it_and_is_told_so_on_writing():
     with tempfile.TemporaryDirectory(prefix="maps-") as above:  # pytest's own are private
         folder = Path(above) / "clusters"
-        FolderClusters(folder).publish(A)
+        local_maps(folder).publish(A)
         for path, mode in ((folder / ".lock", 0o444), (folder, 0o555), (Path(above), 0o755)):
             path.chmod(mode)
         command = [sys.executable, "-c", BOUND, str(folder)]
@@ -113,5 +114,5 @@ def test_a_folder_that_is_misspelt_is_not_made_by_looking_or_tending(tmp_path):
         assert main(["clusters", *words, "--bundles", str(bundles)]) == 1
     assert main(["clusters", "prune", "--bundles", str(bundles)]) == 0
     with pytest.raises(NoClusterMapError, match="holds none"):
-        FolderClusters(bundles).roll_back(A.version)
+        local_maps(bundles).roll_back(A.version)
     assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from index.__main__ import main
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.handmade import NOW, publish_handmade
 
 
@@ -38,13 +38,13 @@ def test_rollback_goes_back_and_forth(tmp_path, three, capsys):
     assert main(["rollback", str(tmp_path)]) == 0
     assert f"current is now {three[1]}; before it {three[2]}" in capsys.readouterr().out
     assert main(["rollback", str(tmp_path)]) == 0
-    assert Shelf(tmp_path).current().name == three[2]
+    assert BundleRegistry(tmp_path).current().name == three[2]
 
 
 def test_rollback_to_a_version_that_is_not_there_changes_nothing(tmp_path, three, capsys):
     assert main(["rollback", str(tmp_path), "20200101T000000Z-0000"]) == 1
     assert "holds no bundle" in capsys.readouterr().err
-    assert Shelf(tmp_path).current().name == three[2]
+    assert BundleRegistry(tmp_path).current().name == three[2]
 
 
 def test_prune_names_what_it_removed(tmp_path, three, capsys):

@@ -10,10 +10,10 @@ from index.ann.index import ItemIndex
 from index.ann.probing import Limits, ProbingPolicy
 from index.bitmap import RowSet
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.errors import UnknownAttributeError
 from index.retriever import Question, Retriever, SimilarQuestion
 from index.searching.search import drop_excluded
-from index.shelf import Shelf
 from tests.handmade import mean_query, publish_handmade
 
 COUNT, CLOSE = 600, 1e-5
@@ -57,7 +57,7 @@ DENIED = st.none() | st.lists(ROWS, max_size=300)
 def bundle(tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
     publish_handmade(bundles, count=COUNT)
-    return open_bundle(Shelf(bundles).current())
+    return open_bundle(BundleRegistry(bundles).current())
 
 
 def poor(bundle, *policies):

@@ -4,10 +4,10 @@ import traceback
 
 import pytest
 
-from index.clusters.redis_store import RedisClusters
 from index.errors import ConfigError
-from index.stores.redis_address import OPTIONS, place_of
+from index.storage.address import OPTIONS, place_of
 from tests.conftest import ROOT
+from tests.index.cluster_maps import redis_maps
 
 SECRET = "s3cr"
 
@@ -28,13 +28,13 @@ SECRET = "s3cr"
 )
 def test_an_address_is_told_without_user_password_and_options(url, place):
     assert place_of(url) == place
-    assert RedisClusters(url).place == f"{place}, namespace esans"
+    assert redis_maps(url).place == f"{place}, namespace esans"
 
 
 def told_of(url):
     """What is told of an address that is refused, with all causes."""
     with pytest.raises(ConfigError) as refused:
-        RedisClusters(url)
+        redis_maps(url)
     return str(refused.value), "".join(traceback.format_exception(refused.value))
 
 

@@ -6,13 +6,11 @@ import re
 import pytest
 from redis import Redis
 
-from index.clusters.redis_store import RedisClusters
-from index.deny.redis_store import RedisDeny
-from index.deny.store import alter, put_back, replace_all
+from index.cluster_map_registry import open_cluster_maps
+from index.denylist import redis_denylist
 from index.errors import FaultyClusterMapError, NoClusterMapError, StoreUnreachableError
-from index.stores.address import open_cluster_store
 from tests.conftest import ROOT
-from tests.index.cluster_maps import numbered, versions_of
+from tests.index.cluster_maps import numbered, redis_maps, versions_of
 from tests.redis_server import free_port, wait_until
 
 A, B, C = (numbered(number) for number in range(3))
@@ -22,7 +20,7 @@ PUBLISHES = 1_000
 
 @pytest.fixture
 def store(redis):
-    return RedisClusters(redis.url)
+    return redis_maps(redis.url)
 
 
 def names(redis):
@@ -40,13 +38,13 @@ def test_a_map_lies_under_its_version_and_the_namespace(redis, store):
     assert redis.client.get(f"{prefix}:0") == A.codes1.astype("<i4").tobytes()
     assert redis.client.get(f"{prefix}:3") == A.id_hashes.astype("<u8").tobytes()
     about = json.loads(redis.client.get(f"{prefix}:meta"))
-    assert about["piece_count"] == 4
-    assert about["card"]["items"] == len(A)
+    assert about["num_chunks"] == 4
+    assert about["meta"]["card"]["items"] == len(A)
     assert len(about["sha256"]) == 64
 
 
 def test_namespaces_do_not_see_each_other(redis, store):
-    other = RedisClusters(redis.url, "another")
+    other = redis_maps(redis.url, "another")
     store.publish(A)
     assert other.pointer() is None
     other.publish(B)
@@ -55,9 +53,9 @@ def test_namespaces_do_not_see_each_other(redis, store):
 
 
 def test_a_database_number_in_the_address_is_used(redis):
-    third = RedisClusters(f"{redis.url}?db=3")
+    third = redis_maps(f"{redis.url}?db=3")
     third.publish(A)
-    assert RedisClusters(redis.url).pointer() is None
+    assert redis_maps(redis.url).pointer() is None
     client = Redis(unix_socket_path=str(redis.socket), db=3)
     assert client.dbsize() == 6
     client.close()
@@ -94,9 +92,9 @@ def change_a_byte(piece):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (cut_short, r"piece 3 has 524,287 bytes, expected 524,288"),
-        (change_a_byte, r"the pieces have sha256 .*; they were changed: publish"),
-        (None, r"piece 3 is missing, expected 524,288"),
+        (cut_short, r"chunk 3 has 524,287 bytes, expected 524,288"),
+        (change_a_byte, r"the chunks have sha256 .*; they were changed: publish"),
+        (None, r"chunk 3 is missing, expected 524,288"),
     ],
 )
 def test_a_damaged_piece_is_told_and_mended_by_publishing_anew(redis, store, spoil, told):
@@ -114,18 +112,20 @@ def test_a_damaged_piece_is_told_and_mended_by_publishing_anew(redis, store, spo
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("sha256", "0" * 64, "the pieces have sha256"),
-        ("piece_count", 3, "tells of 3 pieces, its sizes of 4"),
+        ("sha256", "0" * 64, "the chunks have sha256"),
+        ("num_chunks", 3, "tells of 3 chunks, its sizes of 4"),
         ("width", 0, "its description cannot be read"),
-        ("width", 2**31, r"tells of 4 pieces, its sizes of 98307"),
-        ("piece_count", 2**16 + 1, "its description cannot be read"),
+        ("width", 2**31, r"tells of 4 chunks, its sizes of 98307"),
+        ("num_chunks", 2**16 + 1, "its description cannot be read"),
         ("card", {}, "its description cannot be read"),
     ],
 )
 def test_a_damaged_description_is_told(redis, store, field, value, told):
     store.publish(A)
     key = f"esans:clusters:{A.version}:meta"
-    about = json.loads(redis.client.get(key)) | {field: value}
+    about = json.loads(redis.client.get(key))
+    part = about if field in about else about["meta"]
+    part[field] = value
     redis.client.set(key, json.dumps(about))
     with pytest.raises(FaultyClusterMapError, match=told):
         store.read(A.version)
@@ -136,9 +136,9 @@ def test_a_description_of_absurd_numbers_asks_for_no_memory(redis, store, field)
     store.publish(A)
     key = f"esans:clusters:{A.version}:meta"
     about = json.loads(redis.client.get(key))
-    about["card"][field] = 2**31
-    redis.client.set(key, json.dumps(about | {"width": 2**31}))
-    with pytest.raises(FaultyClusterMapError, match="tells of 4 pieces, its sizes of"):
+    about["meta"]["card"][field] = about["meta"]["width"] = 2**31
+    redis.client.set(key, json.dumps(about))
+    with pytest.raises(FaultyClusterMapError, match="tells of 4 chunks, its sizes of"):
         store.read(A.version)
 
 
@@ -146,9 +146,9 @@ def test_a_description_of_another_temperature_is_told(redis, store):
     store.publish(A)
     key = f"esans:clusters:{A.version}:meta"
     about = json.loads(redis.client.get(key))
-    about["card"]["temperature_share"] = 0.3
+    about["meta"]["card"]["temperature_share"] = 0.3
     redis.client.set(key, json.dumps(about))
-    with pytest.raises(FaultyClusterMapError, match=f"expected {A.version} as described"):
+    with pytest.raises(FaultyClusterMapError, match=f"described as version {A.version}"):
         store.read(A.version)
 
 
@@ -177,11 +177,11 @@ def test_a_database_that_redis_does_not_have_is_told_by_number(redis):
     with pytest.raises(
         StoreUnreachableError, match="out of range; expected to have database 99; correct"
     ):
-        RedisClusters(f"{redis.url}?db=99").pointer()
+        redis_maps(f"{redis.url}?db=99").pointer()
 
 
 def test_over_1000_publishes_keys_and_memory_stay_bounded(redis):
-    store = RedisClusters(redis.url, keep_count=4)
+    store = redis_maps(redis.url, keep_count=4)
     maps = [numbered(number) for number in range(20)]
     used = []
     for step in range(PUBLISHES):
@@ -193,7 +193,7 @@ def test_over_1000_publishes_keys_and_memory_stay_bounded(redis):
 
 
 def test_maps_go_without_anyone_pruning_them(redis):
-    store = RedisClusters(redis.url, keep_s=0.05, keep_count=1_000)
+    store = redis_maps(redis.url, keep_s=0.05, keep_count=1_000)
     for number in range(50):
         store.publish(numbered(number))
     wait_until(lambda: len(versions_of(store)) == 2)
@@ -204,7 +204,7 @@ def test_maps_go_without_anyone_pruning_them(redis):
 @pytest.mark.parametrize("password", ["wr0ng", ""])
 def test_a_refused_password_is_told_and_not_written_down(start_redis, password):
     server = start_redis("--requirepass", "correct horse")
-    store = RedisClusters(f"unix://:{password}@{server.socket}")
+    store = redis_maps(f"unix://:{password}@{server.socket}")
     with pytest.raises(StoreUnreachableError, match="correct user and password") as refused:
         store.publish(A)
     assert "horse" not in str(refused.value)
@@ -215,14 +215,14 @@ def test_the_right_password_over_tcp_is_let_in(start_redis):
     port = free_port()
     start_redis("--requirepass", "correct horse", "--port", str(port))
     url = f"redis://default:correct%20horse@127.0.0.1:{port}/1"
-    store = open_cluster_store(url, None)
+    store = open_cluster_maps(url, None)
     store.publish(A)
     assert store.read(A.version).version == A.version
     assert store.place == f"redis://127.0.0.1:{port}/1, namespace esans"
 
 
 def test_where_nobody_listens_that_is_told_with_the_place():
-    store = RedisClusters(f"redis://:secret@127.0.0.1:{free_port()}/2")
+    store = redis_maps(f"redis://:secret@127.0.0.1:{free_port()}/2")
     with pytest.raises(
         StoreUnreachableError,
         match=r"127.0.0.1:\d+/2: .*nothing listens there, expected .*; start Redis",
@@ -239,8 +239,8 @@ def test_a_user_with_the_rights_that_the_operations_page_names_can_do_all(start_
     keys = ["~esans:clusters:*", "~esans:deny:*"]
     keys += ["resetchannels", "&esans:clusters:announce"]  # Redis 6.2 allows all at first
     server.client.execute_command("ACL", "SETUSER", "shop", "on", ">word", *keys, *rights)
-    store = RedisClusters(f"unix://shop:word@{server.socket}")
-    heard = store.announcements()
+    store = redis_maps(f"unix://shop:word@{server.socket}")
+    heard = store.subscribe()
     heard.wait(0.01)
     pointer = store.publish(A)
     assert store.read(pointer.version).version == A.version
@@ -251,10 +251,10 @@ def test_a_user_with_the_rights_that_the_operations_page_names_can_do_all(start_
     assert len(store.listed()) == 3
     assert store.prune(0) == [B.version]
     server.client.flushall()
-    assert store.seed(A, pointer)
-    deny = RedisDeny(f"unix://shop:word@{server.socket}")
-    held = replace_all(deny, ["item-1"], 1.0)
-    assert alter(deny, ["item-2"], ["item-1"], 2.0).ids == deny.read().ids == ("item-2",)
-    assert not put_back(deny, held)
+    assert store.repopulate(A, pointer)
+    deny = redis_denylist(f"unix://shop:word@{server.socket}")
+    held = deny.replace(["item-1"], 1.0)
+    assert deny.change(["item-2"], ["item-1"], 2.0).ids == deny.read().ids == ("item-2",)
+    assert not deny.repopulate(held)
     server.client.flushall()
-    assert put_back(deny, held)
+    assert deny.repopulate(held)

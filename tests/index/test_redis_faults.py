@@ -4,9 +4,8 @@ import time
 
 import pytest
 
-from index.clusters.redis_store import RedisClusters
 from index.errors import StoreFullError, StoreUnreachableError
-from tests.index.cluster_maps import hashes, names, numbered, wait_for
+from tests.index.cluster_maps import hashes, names, numbered, redis_maps, wait_for
 from tests.redis_server import wait_until
 
 A, B, C = (numbered(number) for number in range(3))  # A is in `server` already
@@ -17,15 +16,15 @@ SOON_S = 0.2  # of an answer: long enough for a busy machine, short enough for a
 
 
 def test_killed_and_started_empty_it_is_seeded_by_who_followed_it(server, following):
-    store = RedisClusters(server.url)
+    store = redis_maps(server.url)
     pointer = store.pointer()
-    follower = following(RedisClusters(server.url), KNOWN)
+    follower = following(redis_maps(server.url), KNOWN)
     wait_for(follower, "following", A.version)
-    held = follower.held
+    held = follower.value
     server.kill()
     wait_for(follower, "unreachable", A.version)
     assert "start Redis, or correct its address" in follower.state.reasons[0]
-    assert follower.held is held
+    assert follower.value is held
     server.start()
     wait_for(follower, "following", A.version)
     assert store.pointer() == pointer
@@ -35,8 +34,8 @@ def test_killed_and_started_empty_it_is_seeded_by_who_followed_it(server, follow
 
 
 def test_of_two_followers_of_a_flushed_server_either_may_seed_it(server, following):
-    store = RedisClusters(server.url)
-    followers = [following(RedisClusters(server.url), KNOWN) for _ in range(2)]
+    store = redis_maps(server.url)
+    followers = [following(redis_maps(server.url), KNOWN) for _ in range(2)]
     pointer = store.publish(B)
     for follower in followers:
         wait_for(follower, "following", B.version)
@@ -48,15 +47,15 @@ def test_of_two_followers_of_a_flushed_server_either_may_seed_it(server, followi
 
 
 def test_frozen_it_is_given_up_on_soon_and_followed_again_once_it_thaws(server, following):
-    follower = following(RedisClusters(server.url, timeout_s=SOON_S), KNOWN)
+    follower = following(redis_maps(server.url, timeout_s=SOON_S), KNOWN)
     wait_for(follower, "following", A.version)
     server.freeze()
     wait_for(follower, "unreachable", A.version)
     with pytest.raises(StoreUnreachableError, match=r"expected an answer within 0\.2 s"):
-        RedisClusters(server.url, timeout_s=SOON_S).publish(B)
+        redis_maps(server.url, timeout_s=SOON_S).publish(B)
     server.thaw()
     wait_for(follower, "following", A.version)
-    RedisClusters(server.url).publish(B)
+    redis_maps(server.url).publish(B)
     wait_for(follower, "following", B.version)
 
 
@@ -67,22 +66,22 @@ def test_frozen_it_is_given_up_on_soon_and_followed_again_once_it_thaws(server, 
 def test_away_for_long_it_is_followed_again_within_seconds(
     server, following, harm, heal, for_s
 ):
-    follower = following(RedisClusters(server.url), KNOWN, poll_s=2.0)
+    follower = following(redis_maps(server.url), KNOWN, poll_s=2.0)
     wait_for(follower, "following", A.version)
     getattr(server, harm)()
     wait_for(follower, "unreachable", A.version)
     time.sleep(for_s)
-    assert follower.held.source.version == A.version
+    assert follower.value.source.version == A.version
     getattr(server, heal)()
     wait_for(follower, "following", A.version)
 
 
 def test_a_damaged_piece_is_refused_and_followed_once_it_is_mended(server, following):
-    store = RedisClusters(server.url)
-    follower = following(RedisClusters(server.url), KNOWN)
+    store = redis_maps(server.url)
+    follower = following(redis_maps(server.url), KNOWN)
     wait_for(follower, "following", A.version)
     server.client.setrange(f"esans:clusters:{A.version}:0", 0, b"\xff")
-    late = following(RedisClusters(server.url), KNOWN, own=B)
+    late = following(redis_maps(server.url), KNOWN, own=B)
     wait_for(late, "refused", B.version)
     assert "they were changed: publish the map anew" in late.state.reasons[0]
     assert follower.state.status == "following"  # it has read the map long ago
@@ -92,9 +91,9 @@ def test_a_damaged_piece_is_refused_and_followed_once_it_is_mended(server, follo
 
 def test_a_changed_password_is_told_and_followed_once_it_is_right_again(start_redis, following):
     server = start_redis("--requirepass", "first")
-    store = RedisClusters(f"unix://:first@{server.socket}")
+    store = redis_maps(f"unix://:first@{server.socket}")
     store.publish(A)
-    follower = following(RedisClusters(f"unix://:first@{server.socket}"), KNOWN)
+    follower = following(redis_maps(f"unix://:first@{server.socket}"), KNOWN)
     wait_for(follower, "following", A.version)
     server.kill()
     server.options = ("--requirepass", "second")
@@ -105,14 +104,14 @@ def test_a_changed_password_is_told_and_followed_once_it_is_right_again(start_re
     server.options = ("--requirepass", "first")
     server.start()
     wait_for(follower, "following", A.version)
-    assert store.pointer() == follower.held.pointer
+    assert store.pointer() == follower.value.pointer
 
 
 def test_without_room_nothing_is_changed_and_readers_read_on(start_redis, following):
     server = start_redis(*FULL)
-    store = RedisClusters(server.url)
+    store = redis_maps(server.url)
     pointer = store.publish(A)
-    follower = following(RedisClusters(server.url), KNOWN)
+    follower = following(redis_maps(server.url), KNOWN)
     wait_for(follower, "following", A.version)
     before = names(server)
     with pytest.raises(StoreFullError, match=r"expected room for a map; raise maxmemory"):
@@ -127,7 +126,7 @@ def test_without_room_nothing_is_changed_and_readers_read_on(start_redis, follow
 
 def test_full_to_the_brim_it_is_still_read_and_pruned(start_redis):
     server = start_redis(*FULL)
-    store = RedisClusters(server.url)
+    store = redis_maps(server.url)
     for one in (A, B, C):
         store.publish(one)
     server.client.config_set("maxmemory", 1)
@@ -141,9 +140,9 @@ def test_full_to_the_brim_it_is_still_read_and_pruned(start_redis):
 
 def test_a_server_without_room_is_seeded_once_it_has_some(start_redis, following):
     server = start_redis(*FULL)
-    store = RedisClusters(server.url)
+    store = redis_maps(server.url)
     pointer = store.publish(A)
-    follower = following(RedisClusters(server.url), KNOWN)
+    follower = following(redis_maps(server.url), KNOWN)
     wait_for(follower, "following", A.version)
     server.client.config_set("maxmemory", 1)
     server.client.flushall()
@@ -155,16 +154,16 @@ def test_a_server_without_room_is_seeded_once_it_has_some(start_redis, following
 
 
 def test_an_announcement_wakes_a_follower_long_before_its_poll(server, following):
-    follower = following(RedisClusters(server.url), KNOWN, poll_s=3_600.0)
+    follower = following(redis_maps(server.url), KNOWN, poll_s=3_600.0)
     wait_for(follower, "following", A.version)
     wait_until(lambda: server.client.pubsub_numsub("esans:clusters:announce")[0][1] == 1)
-    RedisClusters(server.url).publish(B)
+    redis_maps(server.url).publish(B)
     wait_for(follower, "following", B.version)
 
 
 def test_announcements_are_heard_again_after_the_server_was_away(server):
-    store = RedisClusters(server.url)
-    heard = store.announcements()
+    store = redis_maps(server.url)
+    heard = store.subscribe()
     server.kill()
     assert not heard.wait(0.01)
     server.start()

@@ -2,9 +2,8 @@
 
 import pytest
 
-from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
-from tests.index.cluster_maps import hashes, numbered, wait_for
+from tests.index.cluster_maps import hashes, numbered, redis_maps, wait_for
 from tests.index.garbling import NONSENSE, garbling
 from tests.redis_server import wait_until
 
@@ -21,7 +20,7 @@ def garbler(server):
 
 @pytest.mark.parametrize("kind", NONSENSE)
 def test_a_garbled_answer_is_told_and_the_next_call_is_clean(garbler, kind):
-    store = RedisClusters(f"redis://127.0.0.1:{garbler.port}/0", timeout_s=SOON_S)
+    store = redis_maps(f"redis://127.0.0.1:{garbler.port}/0", timeout_s=SOON_S)
     pointer = store.pointer()
     calls = {
         "pointer": store.pointer,
@@ -45,26 +44,26 @@ def test_who_follows_a_redis_that_garbles_says_so_and_follows_on(
     server, garbler, following, kind
 ):
     url = f"redis://127.0.0.1:{garbler.port}/0"
-    follower = following(RedisClusters(url, timeout_s=SOON_S), KNOWN)
+    follower = following(redis_maps(url, timeout_s=SOON_S), KNOWN)
     wait_for(follower, "following", A.version)
-    held = follower.held
+    held = follower.value
     garbler.nonsense = NONSENSE[kind]
     wait_for(follower, "unreachable", A.version)
     errors = follower.state.errors
     wait_until(lambda: follower.state.errors > errors + 2)  # it looks on
-    assert follower.held is held
+    assert follower.value is held
     assert f"{garbler.port}/0" in follower.state.reasons[0]
     garbler.nonsense = None
     wait_for(follower, "following", A.version)
-    RedisClusters(server.url).publish(B)
+    redis_maps(server.url).publish(B)
     wait_for(follower, "following", B.version)
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
 def test_a_garbled_announcement_is_none_and_the_next_one_is_heard(server, garbler, kind):
     url = f"redis://127.0.0.1:{garbler.port}/0"
-    heard = RedisClusters(url, timeout_s=SOON_S).announcements()
-    store = RedisClusters(server.url)
+    heard = redis_maps(url, timeout_s=SOON_S).subscribe()
+    store = redis_maps(server.url)
 
     def hears():
         store.publish(B)

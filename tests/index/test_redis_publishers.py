@@ -8,10 +8,9 @@ import threading
 
 import pytest
 
-from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
 from tests.conftest import ROOT
-from tests.index.cluster_maps import hashes, names, numbered, staged, wait_for
+from tests.index.cluster_maps import hashes, names, numbered, redis_maps, staged, wait_for
 from tests.redis_server import wait_until
 
 A, B = (numbered(number) for number in range(2))  # A is in `server` already
@@ -20,10 +19,10 @@ LARGE = numbered(7, count=1_000_000)  # 16 MB
 
 PUBLISHER = """
 import sys
-from index.clusters.redis_store import RedisClusters
+from tests.index.cluster_maps import redis_maps
 from tests.index.cluster_maps import numbered
 
-store = RedisClusters(sys.argv[1], staged_s=1.0)
+store = redis_maps(sys.argv[1], staged_s=1.0)
 large = numbered(5, count=1_000_000)
 while True:
     store.publish(large)
@@ -42,9 +41,9 @@ def kill_in_mid_publish(server):
 
 
 def test_a_publisher_killed_in_mid_publish_leaves_nothing_and_touches_nothing(server):
-    store = RedisClusters(server.url)
+    store = redis_maps(server.url)
     wait_until(lambda: kill_in_mid_publish(server), deadline_s=120)
-    left = RedisClusters(server.url)
+    left = redis_maps(server.url)
     assert left.read(left.pointer().version).version == left.pointer().version
     wait_until(lambda: not staged(server))
     store.pin(A.version)
@@ -54,12 +53,12 @@ def test_a_publisher_killed_in_mid_publish_leaves_nothing_and_touches_nothing(se
 
 
 def test_a_server_killed_in_mid_publish_is_told_and_published_into_again(server, following):
-    follower = following(RedisClusters(server.url), KNOWN)
+    follower = following(redis_maps(server.url), KNOWN)
     wait_for(follower, "following", A.version)
     failed = []
 
     def publish_on_and_on():
-        store = RedisClusters(server.url)
+        store = redis_maps(server.url)
         try:
             while True:
                 store.publish(LARGE)
@@ -74,13 +73,13 @@ def test_a_server_killed_in_mid_publish_is_told_and_published_into_again(server,
     assert failed
     wait_for(follower, "unreachable", A.version)
     server.start()
-    RedisClusters(server.url).publish(B)
+    redis_maps(server.url).publish(B)
     wait_for(follower, "following", B.version)
 
 
 def test_writing_that_takes_longer_than_pieces_stay_is_told(server):
-    store = RedisClusters(server.url, staged_s=0.001)
-    before = RedisClusters(server.url).pointer()
+    store = redis_maps(server.url, staged_s=0.001)
+    before = redis_maps(server.url).pointer()
     with pytest.raises(StoreUnreachableError, match=r"took longer than the 0\.001 s"):
         store.publish(LARGE)
     assert store.pointer() == before

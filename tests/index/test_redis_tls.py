@@ -5,9 +5,8 @@ import subprocess
 
 import pytest
 
-from index.clusters.redis_store import RedisClusters
 from index.errors import StoreUnreachableError
-from tests.index.cluster_maps import numbered
+from tests.index.cluster_maps import numbered, redis_maps
 from tests.redis_server import free_port, speaks_tls
 
 A = numbered(0)
@@ -42,7 +41,7 @@ def tls_port(start_redis, certificate):
 
 def test_a_map_goes_over_tls_to_a_server_whose_certificate_is_seen(tls_port, certificate):
     url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate[0]}"
-    store = RedisClusters(url)
+    store = redis_maps(url)
     store.publish(A)
     assert store.read(A.version).version == A.version
     assert store.place == f"rediss://127.0.0.1:{tls_port}/0, namespace esans"
@@ -50,4 +49,4 @@ def test_a_map_goes_over_tls_to_a_server_whose_certificate_is_seen(tls_port, cer
 
 def test_a_server_whose_certificate_is_unknown_is_not_spoken_to(tls_port):
     with pytest.raises(StoreUnreachableError, match="certificate verify failed"):
-        RedisClusters(f"rediss://127.0.0.1:{tls_port}/0").publish(A)
+        redis_maps(f"rediss://127.0.0.1:{tls_port}/0").publish(A)

@@ -1,7 +1,7 @@
 import pytest
 
 from index.errors import ConfigError
-from index.stores.address import address_from, namespace_from
+from index.storage.address import address_from, namespace_from
 
 URL = "redis://:s3cret@h/0"
 

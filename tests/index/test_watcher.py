@@ -37,7 +37,7 @@ def test_whoever_waits_for_a_poll_gets_one_that_began_after_the_asking():
     asker = threading.Thread(target=wait)
     asker.start()
     asking.wait()
-    wait_until(lambda: watcher._wanted.is_set())
+    wait_until(lambda: watcher._requested.is_set())
     watcher.gate.release()
     watcher.begun.acquire()
     assert seen == []
@@ -51,7 +51,7 @@ def test_nobody_waits_for_a_poll_that_will_not_be_taken():
     watcher = Gated()
     assert not watcher.poll_now(0.01)
     watcher.start()
-    watcher.gate.release()
+    watcher.gate.release(2)  # the poll that was asked for, too
     watcher.wait_for_first_poll(60)
     watcher.stop()
     assert not watcher.poll_now(3_600)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.__main__ import main
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.service.asking import running
 from tests.trainer.runs import run
 
@@ -44,10 +44,10 @@ def test_items_held_out_of_a_real_set_are_added_and_found(test_data, tmp_path, n
     bundles = tmp_path / "bundles"
     assert run(old, bundles, tmp_path / "run.toml") == 0
     with running(bundles) as caller:
-        caller.wait_for("ready", Shelf(bundles).current().name)
+        caller.wait_for("ready", BundleRegistry(bundles).current().name)
         assert main(["add-items", str(bundles), "--items", str(new)]) == 0
         assert f"{HELD_OUT} items added" in capsys.readouterr().out
-        caller.wait_for("ready", Shelf(bundles).current().name)
+        caller.wait_for("ready", BundleRegistry(bundles).current().name)
         new_ids = [
             str(one) for one in pq.read_table(new / "items.parquet")["item_id"].to_pylist()
         ]

@@ -13,8 +13,8 @@ import pytest
 
 from examples.catalogue import ShopSize, make_catalogue
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Retriever
-from index.shelf import Shelf
 from tests.conftest import ROOT
 from trainer.data.dataset import load_dataset
 from trainer.data.interactions import some_cases
@@ -109,7 +109,7 @@ def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
     data = load_dataset(shop)
     whole = build_evaluation_set(data)
     asked = some_cases(whole.cases, ASKED, np.random.default_rng(0))
-    bundle = open_bundle(Shelf(bundles).current())
+    bundle = open_bundle(BundleRegistry(bundles).current())
     offline = rank_by_retriever(Retriever(bundle), replace(whole, cases=asked))
     for case, expected in enumerate(offline):
         history = [data.item_ids[row] for row in asked.histories.of(case)]
@@ -132,7 +132,7 @@ def test_items_like_another_are_mostly_of_its_shelf(url, shelf_of):
 
 
 def test_vectors_over_http_are_those_that_the_bundle_answers_with(shop, bundles, url):
-    bundle, data = open_bundle(Shelf(bundles).current()), load_dataset(shop)
+    bundle, data = open_bundle(BundleRegistry(bundles).current()), load_dataset(shop)
     everything = bundle.item_encoder.encode(data.modalities, len(data.item_ids))
     features = {name: rows[:ASKED] for name, rows in data.modalities.items()}
     items = [

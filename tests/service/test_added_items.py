@@ -3,7 +3,7 @@
 import numpy as np
 
 from index.__main__ import main
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.handmade import ITEM_COUNT, handmade_map, item_vectors, publish_handmade
 from tests.handmade_towers import look_of
 from tests.service.asking import running, until
@@ -26,7 +26,7 @@ def test_added_items_are_followed_found_and_of_no_cluster(tmp_path):
         caller.wait_for("ready")
         caller.wait_for_clusters("empty", own.version)
         assert main(["add-items", str(bundles), "--items", str(items)]) == 0
-        version = Shelf(bundles).current().name
+        version = BundleRegistry(bundles).current().name
         caller.wait_for("ready", version)
         until(lambda: caller.get("/clusters").json()["bundle"] == version)
         card = caller.get("/clusters").json()

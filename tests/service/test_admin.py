@@ -1,9 +1,9 @@
 import pytest
 
-from index.clusters.folder_store import FolderClusters
-from index.clusters.store import ClusterPointer
+from index.cluster_map_registry import ClusterPointer
 from service.logs import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
+from tests.index.cluster_maps import local_maps
 from tests.service.asking import logged_lines, running
 from tests.service.test_problems import problem
 
@@ -19,7 +19,7 @@ def put(caller, token=TOKEN, scheme="Bearer", **body):
 
 @pytest.fixture
 def store(tmp_path):
-    return FolderClusters(tmp_path / "clusters")
+    return local_maps(tmp_path / "clusters")
 
 
 @pytest.fixture

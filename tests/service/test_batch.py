@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from service.answering import prepare_users
 from service.finding import Turns
-from service.live.live import open_live
 from service.metrics import Metrics
 from service.schemas.retrieval import BatchAnswer, RetrieveRequest
+from service.state.bundle_watcher import open_live
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 from tests.service.test_problems import problem
@@ -109,7 +109,7 @@ def test_a_question_with_very_many_ids_is_answered_beside_the_others_and_alike(c
 
 
 def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(shelf_folder):
-    live = open_live(Shelf(shelf_folder).current())
+    live = open_live(BundleRegistry(shelf_folder).current())
     lengths, prepared = [10, 2_001, 1_990, 1_990, 11, *[1] * 40], []
 
     def prepare(live, asked):

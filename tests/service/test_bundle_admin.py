@@ -3,15 +3,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
 
-from index.shelf import Shelf
-from index.stores.looks import Looks
-from service.live.live_bundle import LiveBundle
+from index.bundle_registry import BundleRegistry
 from service.metrics import Metrics
+from service.state.bundle_watcher import LiveBundle
 from tests.conftest import ROOT
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running, until
@@ -76,12 +74,12 @@ def test_a_reload_where_nothing_is_published_says_so(tmp_path):
 
 
 def test_a_rollback_is_live_when_it_is_answered_and_a_second_one_returns(admin, tmp_path):
-    first = Shelf(tmp_path).current().name
+    first = BundleRegistry(tmp_path).current().name
     second = publish_handmade(tmp_path, now=day(1), prefix="new")
     post(admin, "reload")
     told = post(admin, "rollback", json={}).json()
     assert (told["bundle"], told["previous"]) == (first, second)
-    assert told["sequence"] == Shelf(tmp_path).pointer().sequence
+    assert told["sequence"] == BundleRegistry(tmp_path).pointer().sequence
     assert admin.found(k=1) == ["old-0"]
     assert post(admin, "rollback", json={}).json()["bundle"] == second
     assert admin.found(k=1) == ["new-0"]
@@ -89,24 +87,24 @@ def test_a_rollback_is_live_when_it_is_answered_and_a_second_one_returns(admin, 
 
 
 def test_a_rollback_to_what_is_not_there_is_a_404(admin, tmp_path):
-    before = Shelf(tmp_path).pointer()
+    before = BundleRegistry(tmp_path).pointer()
     assert "before the current one" in problem(post(admin, "rollback", json={}), 404)["detail"]
     wanted = {"version": "20200101T000000Z-0000"}
     assert "holds no bundle" in problem(post(admin, "rollback", json=wanted), 404)["detail"]
-    assert Shelf(tmp_path).pointer() == before
+    assert BundleRegistry(tmp_path).pointer() == before
 
 
 def test_a_rollback_to_a_spoilt_bundle_leaves_the_pointer_alone(admin, tmp_path):
-    first = Shelf(tmp_path).current().name
+    first = BundleRegistry(tmp_path).current().name
     publish_handmade(tmp_path, now=day(1))
     flip_a_byte(tmp_path / first / "items.faiss")
-    before = Shelf(tmp_path).pointer()
+    before = BundleRegistry(tmp_path).pointer()
     told = problem(post(admin, "rollback", json={}), 409)
     assert told["reasons"] == [
         "items.faiss: its content is not what was published (sha256 differs)"
     ]
     assert "was not made current" in told["detail"]
-    assert Shelf(tmp_path).pointer() == before
+    assert BundleRegistry(tmp_path).pointer() == before
 
 
 @pytest.mark.parametrize(
@@ -120,15 +118,14 @@ BOUND = """
 import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyBundlesError
-from index.shelf import Shelf
-from service.live.bundle_moves import naming_faults
+from index.bundle_registry import BundleRegistry
+from service.routes.bundle_admin import move_pointer
 
-shelf = Shelf(Path(sys.argv[1]))
+shelf = BundleRegistry(Path(sys.argv[1]))
 if os.geteuid() == 0:  # who may write anywhere
     os.setresuid(65534, 65534, 65534)
 try:
-    with naming_faults(shelf, sys.argv[2]):
-        shelf.roll_back(sys.argv[2])
+    move_pointer(shelf, sys.argv[2])
 except ReadOnlyBundlesError as error:
     print(error)
 """
@@ -194,41 +191,15 @@ def test_a_bundle_that_was_replaced_gives_its_memory_back(tmp_path, maps):
 
 def test_a_request_keeps_the_bundle_that_it_began_with(tmp_path):
     old = publish_handmade(tmp_path, now=day(0))
-    live_bundle = LiveBundle(Shelf(tmp_path), NEVER_S, Metrics())
+    live_bundle = LiveBundle(BundleRegistry(tmp_path), NEVER_S, Metrics())
     live_bundle.start()
     until(lambda: live_bundle.readiness()["status"] == "ready")
     held = live_bundle.get()
     publish_handmade(tmp_path, now=day(1))
-    assert live_bundle.wait_for_a_look(60)
+    assert live_bundle.poll_now(60)
     assert held.bundle.version == old != live_bundle.get().bundle.version
     assert mapped(tmp_path / old)
     del held
     gc.collect()
     assert not mapped(tmp_path / old)
     live_bundle.stop()
-
-
-def test_whoever_waits_for_a_look_gets_one_that_began_after_the_asking():
-    looks, seen, waiting = Looks(), [], threading.Event()
-
-    def wait():
-        waiting.set()
-        seen.append(looks.wait_for_one(60))
-
-    asker = threading.Thread(target=wait)
-    with looks.one():  # has begun already: not for the asker
-        asker.start()
-        waiting.wait()
-        until(lambda: looks._wanted.is_set())
-    assert seen == []
-    with looks.one():
-        pass
-    asker.join()
-    assert seen == [True]
-
-
-def test_nobody_waits_for_a_look_that_will_not_be_taken():
-    looks = Looks()
-    assert not looks.wait_for_one(0.01)
-    looks.end()
-    assert not looks.wait_for_one(3_600)

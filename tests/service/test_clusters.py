@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
+from index.bundle_registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.clusters.folder_store import FolderClusters
-from index.shelf import Shelf
 from service.logs import JsonFormatter
 from service.schemas.clusters import ClustersAnswer
 from tests.handmade import NOW, handmade_map, publish_handmade
+from tests.index.cluster_maps import local_maps
 from tests.service.asking import logged_lines, running, until
 from tests.service.test_problems import problem
 
@@ -101,7 +101,7 @@ def test_before_a_bundle_is_live_the_calls_may_come_again(empty):
 
 def test_a_published_map_is_followed_and_seen_everywhere(tmp_path):
     publish_handmade(tmp_path)
-    store = FolderClusters(tmp_path / "clusters")
+    store = local_maps(tmp_path / "clusters")
     with running(tmp_path) as caller, logged_lines(JsonFormatter()) as lines:
         caller.wait_for_clusters("empty")
         for turn in (1, 2):
@@ -126,7 +126,7 @@ def test_a_published_map_is_followed_and_seen_everywhere(tmp_path):
 
 def test_a_map_of_other_items_is_refused_and_the_old_one_stays(tmp_path):
     publish_handmade(tmp_path)
-    store = FolderClusters(tmp_path / "clusters")
+    store = local_maps(tmp_path / "clusters")
     store.publish(handmade_map())
     with running(tmp_path) as caller, logged_lines(JsonFormatter(), "clusters") as lines:
         caller.wait_for_clusters("following", handmade_map().version)
@@ -144,7 +144,7 @@ def test_items_that_the_map_does_not_know_have_no_cluster(tmp_path):
     publish_handmade(tmp_path)
     whole = handmade_map()
     rows = np.arange(39)  # item-39 came later
-    FolderClusters(tmp_path / "clusters").publish(
+    local_maps(tmp_path / "clusters").publish(
         ClusterMap(
             whole.codes1[rows], whole.codes2[rows], whole.centroids, whole.id_hashes[rows]
         )
@@ -161,21 +161,21 @@ def test_items_that_the_map_does_not_know_have_no_cluster(tmp_path):
 def test_when_another_bundle_becomes_live_the_map_is_joined_with_its_items(tmp_path):
     publish_handmade(tmp_path, count=40)
     found = handmade_map(count=41)
-    FolderClusters(tmp_path / "clusters").publish(found)
+    local_maps(tmp_path / "clusters").publish(found)
     with running(tmp_path) as caller:
         caller.wait_for_clusters("following", found.version)
         second = publish_handmade(tmp_path, NOW + timedelta(days=1), count=41)
         caller.wait_for("ready", second)
         until(lambda: caller.get("/clusters").json()["bundle"] == second, 30)
         assert codes_found(caller, history=["item-0"], k=41)["item-40"] == [0, 1]
-        Shelf(tmp_path).roll_back()
+        BundleRegistry(tmp_path).roll_back()
         until(lambda: caller.get("/clusters").json()["bundle"] != second, 30)
         assert caller.get("/clusters").json()["version"] == found.version
 
 
 def test_a_bundle_of_other_items_brings_its_own_map_back_into_use(tmp_path):
     publish_handmade(tmp_path)
-    FolderClusters(tmp_path / "clusters").publish(handmade_map())
+    local_maps(tmp_path / "clusters").publish(handmade_map())
     with running(tmp_path) as caller:
         caller.wait_for_clusters("following", handmade_map().version)
         own = handmade_map(prefix="other", turn=1)

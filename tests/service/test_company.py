@@ -2,13 +2,13 @@ from contextlib import ExitStack
 
 import pytest
 
+from index.bundle_registry import BundleRegistry
 from index.errors import EsansError
-from index.shelf import Shelf
 from service.answering import give, prepare_users, question_of
 from service.company import Company, Waiting
-from service.live.live import open_live
 from service.metrics import Metrics
 from service.schemas.retrieval import RetrieveRequest
+from service.state.bundle_watcher import open_live
 from tests.handmade import publish_handmade
 
 
@@ -16,7 +16,7 @@ from tests.handmade import publish_handmade
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     publish_handmade(folder)
-    return open_live(Shelf(folder).current())
+    return open_live(BundleRegistry(folder).current())
 
 
 def waiting(live, *history, **more):

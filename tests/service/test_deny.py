@@ -2,18 +2,14 @@ from functools import partial
 
 import pytest
 
-from index.deny.deny_list import MOST_ITEMS
-from index.deny.folder_store import FolderDeny
-from index.deny.follower import DenyFollower
-from index.deny.redis_store import RedisDeny
-from index.deny.store import replace_all
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
+from index.denylist import MAX_ITEMS, DenylistWatcher, local_denylist, redis_denylist
 from service.answering import prepare_users
 from service.finding import Turns
-from service.live.live_bundle import LiveBundle
 from service.logs import JsonFormatter
 from service.metrics import Metrics
 from service.schemas.retrieval import RetrieveRequest
+from service.state.bundle_watcher import LiveBundle
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer
 from tests.service.asking import logged_lines, running, until
@@ -100,8 +96,8 @@ def test_a_denied_item_is_gone_from_every_answer_once_it_is_answered(admin):
 
 def test_a_list_that_others_change_is_followed(admin, tmp_path, store_options):
     url = store_options.get("redis_url")
-    store = RedisDeny(url) if url else FolderDeny(tmp_path / "deny")
-    changed = replace_all(store, ["item-4"], 1.0)
+    store = redis_denylist(url) if url else local_denylist(tmp_path / "deny")
+    changed = store.replace(["item-4"], 1.0)
     until(lambda: told(admin).get("sequence") == changed.sequence)
     until(lambda: is_gone(admin, "item-4"))
 
@@ -136,9 +132,9 @@ def test_a_denied_item_stays_gone_across_bundles_and_restarts(admin, tmp_path, s
 
 def test_what_is_denied_while_a_question_waits_is_not_in_its_answer(tmp_path):
     publish_handmade(tmp_path, now=day(0))
-    store, metrics = FolderDeny(tmp_path / "deny"), Metrics()
-    follower = DenyFollower(store, poll_s=0.02)
-    live_bundle = LiveBundle(Shelf(tmp_path), 0.02, metrics, deny=follower)
+    store, metrics = local_denylist(tmp_path / "deny"), Metrics()
+    follower = DenylistWatcher(store, poll_s=0.02)
+    live_bundle = LiveBundle(BundleRegistry(tmp_path), 0.02, metrics, deny=follower)
     live_bundle.start()
     try:
         live = until(lambda: live_bundle.readiness().get("bundle") and live_bundle.get())
@@ -146,7 +142,7 @@ def test_what_is_denied_while_a_question_waits_is_not_in_its_answer(tmp_path):
         asked = [RetrieveRequest(history=["item-2"], k=40)] * 3
         turns = Turns(live, None, prepare_users, asked, metrics, denied)
         assert b'"item-4"' in turns.take(0)
-        sequence = replace_all(store, ["item-4"], 1.0).sequence
+        sequence = store.replace(["item-4"], 1.0).sequence
         until(lambda: follower.is_in_force(sequence))
         assert b'"item-4"' not in turns.take(1)
         assert b'"item-4"' not in turns.take_long(2)
@@ -189,7 +185,7 @@ def test_the_call_wants_the_token(admin, caller, token):
         ({"items": ["x" * 513]}, "items.0", "an id is text"),
         ({"items": [1.5]}, "items.0", "an id is text"),
         ({"item": []}, "item", "no such key here"),
-        ({"items": ["a"] * (MOST_ITEMS + 1)}, "items", "at most 100000"),
+        ({"items": ["a"] * (MAX_ITEMS + 1)}, "items", "at most 100000"),
     ],
 )
 def test_a_body_that_breaks_a_rule_is_refused_by_place(admin, body, place, expected):
@@ -198,8 +194,8 @@ def test_a_body_that_breaks_a_rule_is_refused_by_place(admin, body, place, expec
 
 
 def test_the_longest_list_is_taken_and_one_more_is_not(admin):
-    ids = [f"an item with the number {number}" for number in range(MOST_ITEMS)]
-    assert put(admin, items=ids).json()["count"] == MOST_ITEMS
+    ids = [f"an item with the number {number}" for number in range(MAX_ITEMS)]
+    assert put(admin, items=ids).json()["count"] == MAX_ITEMS
     assert "expected at most 100,000" in problem(put(admin, add=["more"]), 422)["detail"]
     assert put(admin, items=["item-4", 7]).json()["unknown_items"] == ["7"]
     assert is_gone(admin, "item-4")
@@ -240,8 +236,8 @@ def test_a_denied_item_never_comes_back_whatever_becomes_of_redis(with_redis):
     assert caller.metric("esans_deny_list_up") == 0
     assert is_gone(caller, "item-4", "item-5")
     server.start()
-    until(lambda: RedisDeny(server.url).read() is not None)
-    assert RedisDeny(server.url).read().ids == ("item-4", "item-5")
+    until(lambda: redis_denylist(server.url).read() is not None)
+    assert redis_denylist(server.url).read().ids == ("item-4", "item-5")
     assert told(caller)["sequence"] > sequence
 
 
@@ -266,8 +262,8 @@ def test_a_copy_of_its_own_serves_where_the_bundles_hold_none(with_redis, tmp_pa
     with running(tmp_path, redis_url=server.url, deny_copy=copy) as first:
         first.wait_for("ready")
         put(caller, items=["item-4"])
-        until(lambda: FolderDeny(copy).read() is not None)
-    until(lambda: FolderDeny(tmp_path / "deny").read() is not None)
+        until(lambda: local_denylist(copy).read() is not None)
+    until(lambda: local_denylist(tmp_path / "deny").read() is not None)
     (tmp_path / "deny").unlink()
     server.kill()
     with running(tmp_path, redis_url=server.url, deny_copy=copy) as second:

@@ -5,8 +5,8 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.ann.tuning import FLAT_LIMIT
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Question, Retriever
-from index.shelf import Shelf
 from service.schemas.retrieval import RetrieveAnswer
 from tests.handmade import publish_handmade
 from tests.service.asking import running
@@ -120,7 +120,7 @@ def test_a_filtered_answer_is_what_the_schema_says(caller):
 
 def test_a_wide_filter_of_a_large_catalogue_is_answered_from_the_first_time_on(tmp_path):
     publish_handmade(tmp_path, count=FLAT_LIMIT + 1)
-    bundle = open_bundle(Shelf(tmp_path).current())
+    bundle = open_bundle(BundleRegistry(tmp_path).current())
     assert bundle.index.can_narrow
     question = Question(50, history=EVEN, filter={"parity": ["odd"]})
     assert Retriever(bundle).find_quickly(question) is None  # so the service finds it beside

@@ -5,13 +5,13 @@ from pathlib import Path
 import anyio
 import httpx
 
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from service.app import create_app
 from service.lifetime import Lifetime
-from service.live.live_bundle import LiveBundle
 from service.logs import JsonFormatter
 from service.metrics import Metrics
 from service.settings import Settings
+from service.state.bundle_watcher import LiveBundle
 from tests.handmade import NOW, publish_handmade
 from tests.service.asking import logged_lines, running, until
 
@@ -30,12 +30,12 @@ def flip_a_byte(path):
 
 def publish_spoilt(bundles, now, name="item_vectors.npy"):
     """Publish a bundle with a flipped byte, unseen by those who follow until it is so."""
-    before = Shelf(bundles).pointer()
-    with Shelf(bundles).stage() as aside:
+    before = BundleRegistry(bundles).pointer()
+    with BundleRegistry(bundles).stage() as aside:
         version = publish_handmade(aside, now=now)
         flip_a_byte(aside / version / name)
         (aside / version).rename(bundles / version)
-    Shelf(bundles).make_current(version)
+    BundleRegistry(bundles).make_current(version)
     return before.version if before else None, version
 
 
@@ -100,7 +100,7 @@ def test_a_new_current_bundle_is_followed_and_so_is_going_back(tmp_path):
         second = publish_handmade(tmp_path, now=day(1), prefix="new")
         caller.wait_for("ready", second)
         assert caller.found(k=1) == ["new-0"]
-        Shelf(tmp_path).roll_back()
+        BundleRegistry(tmp_path).roll_back()
         caller.wait_for("ready", first)
         assert caller.found(k=1) == ["old-0"]
         assert caller.metric('esans_bundle_reloads_total{result="live"}') == 3
@@ -125,7 +125,7 @@ def test_going_back_from_a_refused_bundle_ends_the_complaint(tmp_path):
         caller.wait_for("ready")
         old, _ = publish_spoilt(tmp_path, day(1))
         caller.wait_for("ready", reason="item_vectors.npy")
-        Shelf(tmp_path).roll_back()
+        BundleRegistry(tmp_path).roll_back()
         caller.wait_for("ready", old)
         assert caller.metric('esans_bundle_reloads_total{result="live"}') == 1
 
@@ -140,7 +140,7 @@ def test_where_the_only_bundle_is_spoilt_nothing_is_ready(empty, tmp_path):
 def test_a_refused_bundle_is_not_opened_again_at_each_look(tmp_path):
     looks, metrics = [], Metrics()
 
-    class CountingShelf(Shelf):
+    class CountingShelf(BundleRegistry):
         def pointer(self):
             looks.append(1)
             return super().pointer()
@@ -154,11 +154,11 @@ def test_a_refused_bundle_is_not_opened_again_at_each_look(tmp_path):
 
 
 def test_a_file_that_shows_up_late_is_reason_to_try_again(empty, tmp_path):
-    with Shelf(tmp_path).stage() as aside:
+    with BundleRegistry(tmp_path).stage() as aside:
         version = publish_handmade(aside)
         shutil.move(aside / version, tmp_path / version)
     hidden = shutil.move(tmp_path / version / "items.faiss", tmp_path / "hidden")
-    Shelf(tmp_path).make_current(version)
+    BundleRegistry(tmp_path).make_current(version)
     empty.wait_for("refused", reason="items.faiss: missing")
     shutil.move(hidden, tmp_path / version / "items.faiss")
     empty.wait_for("ready", version)
@@ -167,7 +167,7 @@ def test_a_file_that_shows_up_late_is_reason_to_try_again(empty, tmp_path):
 def test_a_file_system_that_fails_is_tried_again_at_each_look(tmp_path):
     version = publish_handmade(tmp_path)
 
-    class FlakyShelf(Shelf):
+    class FlakyShelf(BundleRegistry):
         looks = 0
 
         def path_of(self, version):
@@ -188,27 +188,27 @@ def test_a_broken_pointer_does_not_end_the_service(tmp_path):
         caller.wait_for("ready")
         (tmp_path / "current").write_text("{")
         caller.wait_for("ready", version, reason="cannot be read as a pointer")
-        Shelf(tmp_path).make_current(version)
+        BundleRegistry(tmp_path).make_current(version)
         caller.wait_for("ready", version)
 
 
 def test_when_the_follower_dies_it_is_not_ready_any_more_but_answers_on(tmp_path):
     publish_handmade(tmp_path)
 
-    class DyingShelf(Shelf):
+    class DyingShelf(BundleRegistry):
         looks = 0
 
         def pointer(self):
             self.looks += 1
             if self.looks > 1:
-                raise RuntimeError("no more")
+                raise KeyboardInterrupt("no more")  # what no poll survives
             return super().pointer()
 
     live_bundle = LiveBundle(DyingShelf(tmp_path), 0.01, Metrics())
     live_bundle.start()
     until(lambda: live_bundle.readiness()["status"] == "stopped")
     assert "restart" in live_bundle.readiness()["reasons"][0]
-    assert live_bundle.get().bundle.version == Shelf(tmp_path).current().name
+    assert live_bundle.get().bundle.version == BundleRegistry(tmp_path).current().name
     live_bundle.stop()
 
 
@@ -269,7 +269,7 @@ def test_a_bundle_answers_whatever_becomes_of_what_goes_with_it(tmp_path):
         raise MemoryError("no room for its map")
 
     version = publish_handmade(tmp_path)
-    live = LiveBundle(Shelf(tmp_path), 0.02, Metrics(), on_live=fail)
+    live = LiveBundle(BundleRegistry(tmp_path), 0.02, Metrics(), on_live=fail)
     live.start()
     try:
         until(lambda: live.readiness()["status"] == "ready")

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from index.clusters.folder_store import FolderClusters
 from tests.handmade import handmade_map, publish_handmade
+from tests.index.cluster_maps import local_maps
 from tests.service.asking import running
 from tests.service.process import ROOT
 
@@ -150,7 +150,7 @@ def offered(described):
 
 def test_what_the_page_offers_to_send_is_answered(tmp_path):
     ids = [f"sku-{row:05}" for row in range(50)]
-    store = FolderClusters(tmp_path / "clusters")
+    store = local_maps(tmp_path / "clusters")
     for turn in (0, 1):
         publish_handmade(tmp_path, ids=ids, seed=turn)
         store.publish(handmade_map(ids=ids, turn=turn))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.clusters.folder_store import FolderClusters
 from index.metadata import Column
 from tests.handmade import handmade_map, publish_handmade
+from tests.index.cluster_maps import local_maps
 from tests.service.asking import until
 from tests.service.process import served
 
@@ -26,7 +26,7 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
     old, new = (
         publish_handmade(tmp_path, ids=IDS, seed=seed, more_columns=COLOURS) for seed in (0, 1)
     )
-    store = FolderClusters(tmp_path / "clusters")
+    store = local_maps(tmp_path / "clusters")
     for turn in (0, 1):
         store.publish(handmade_map(ids=IDS, turn=turn))
     with served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from index.cluster_map import ClusterMap
-from index.clusters.redis_store import RedisClusters
 from index.errors import StoreFullError, StoreUnreachableError
 from service.logs import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
+from tests.index.cluster_maps import redis_maps
 from tests.redis_server import RedisServer
 from tests.service.asking import logged_lines, running, until
 from tests.service.process import served
@@ -24,7 +24,7 @@ LIMIT_S = 60
 
 @pytest.fixture
 def store(redis):
-    return RedisClusters(redis.url)
+    return redis_maps(redis.url)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_retrieve_answers_on_while_redis_is_killed_in_mid_publish(caller, redis,
 
 def publish_until_it_fails(url):
     """Publish a map that is on its way most of the time, and under a pin never current."""
-    store, large = RedisClusters(url), large_map()
+    store, large = redis_maps(url), large_map()
     store.pin()
     with suppress(StoreUnreachableError):
         while True:
@@ -321,8 +321,8 @@ class _Over:
 
 
 def test_two_namespaces_do_not_meet(bundles, redis):
-    RedisClusters(redis.url, "theirs").publish(FIRST)
+    redis_maps(redis.url, "theirs").publish(FIRST)
     with running(bundles, redis_url=redis.url, namespace="ours") as caller:
         caller.wait_for_clusters("empty")
-        RedisClusters(redis.url, "ours").publish(SECOND)
+        redis_maps(redis.url, "ours").publish(SECOND)
         caller.wait_for_clusters("following", SECOND.version)

@@ -3,8 +3,8 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Question, Retriever
-from index.shelf import Shelf
 from service.schemas.retrieval import RetrieveAnswer
 from tests.handmade import ITEM_COUNT, publish_handmade
 from tests.service.asking import running
@@ -89,7 +89,7 @@ def test_what_there_is_nothing_to_say_about_is_absent(caller):
     ],
 )
 def test_the_answer_is_the_retrievers_own(caller, shelf_folder, question):
-    own = Retriever(open_bundle(Shelf(shelf_folder).current())).find(
+    own = Retriever(open_bundle(BundleRegistry(shelf_folder).current())).find(
         Question(question["k"], **{key: question[key] for key in question if key != "k"})
     )
     told = caller.retrieve(**question).json()["candidates"]

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Question, Retriever
-from index.shelf import Shelf
 from tests.handmade import NOW, handmade_map, publish_handmade
 from tests.service.asking import until
 from tests.service.process import served
@@ -75,7 +75,7 @@ async def ask_until(over, client, answers):
 async def swap_under_load(client, bundles, count):
     """Swap so many bundles while all connections ask; return answers, truths and memory."""
     over, answers, truths, sizes = asyncio.Event(), [], {}, []
-    current = Shelf(bundles).current()
+    current = BundleRegistry(bundles).current()
     truths[current.name] = truth_of(current)
     asking = [asyncio.create_task(ask_until(over, client, answers)) for _ in range(CONNECTIONS)]
     for number in range(1, count + 1):
@@ -106,7 +106,7 @@ def pss_bytes(pid):
 def test_swaps_under_load_fail_mix_and_keep_nothing(tmp_path, count):
     publish(tmp_path, 0)
     with served(tmp_path, ESANS_ACCESS_LOG="false") as (client, _):
-        wait_for(client, Shelf(tmp_path).current().name)
+        wait_for(client, BundleRegistry(tmp_path).current().name)
         answers, truths, sizes = asyncio.run(swap_under_load(client, tmp_path, count))
     for place, status, body in answers:
         assert status == b"200", body

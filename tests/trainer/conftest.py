@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from index.stores.address import VARIABLES
+from index.storage.address import VARIABLES
 from tests.tiny_world import write_tiny_world
 from trainer.data.dataset import load_dataset
 

@@ -96,5 +96,8 @@ def publishing(store, found):
 
 def wait_for_arrival(sampler, found):
     wait_until(
-        lambda: sampler.arrived and sampler.arrived.told["published_version"] == found.version
+        lambda: (
+            sampler.arrived
+            and sampler.arrived.description["published_version"] == found.version
+        )
     )

@@ -1,8 +1,8 @@
 import pytest
 
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.errors import FaultyBundleError
-from index.shelf import Shelf
 from tests.trainer.runs import run, write_config
 
 SAMPLER = {"name": "esans", "easy": 16, "hard": 1}
@@ -17,7 +17,7 @@ def bundles(world, tmp_path_factory):
 
 
 def test_the_map_that_was_trained_with_is_published(bundles, world_data):
-    bundle = open_bundle(Shelf(bundles).current())
+    bundle = open_bundle(BundleRegistry(bundles).current())
     assert len(bundle.clusters) == len(world_data.item_ids)
     assert [card["version"] for card in bundle.manifest.cluster_maps] == [
         bundle.clusters.version
@@ -25,7 +25,7 @@ def test_the_map_that_was_trained_with_is_published(bundles, world_data):
 
 
 def test_a_map_changed_since_is_refused(bundles):
-    path = Shelf(bundles).current() / "cluster_map.codes1.npy"
+    path = BundleRegistry(bundles).current() / "cluster_map.codes1.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(FaultyBundleError, match=r"cluster_map\.codes1\.npy"):
@@ -36,6 +36,6 @@ def test_a_map_changed_since_is_refused(bundles):
 def test_a_run_of_another_sampler_publishes_no_map(world, tmp_path):
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     assert run(world, tmp_path / "bundles", config, "--force") == 0
-    folder = Shelf(tmp_path / "bundles").current()
+    folder = BundleRegistry(tmp_path / "bundles").current()
     assert open_bundle(folder).clusters is None
     assert not list(folder.glob("cluster_map*"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from index.stores.address import open_cluster_store
+from index.cluster_map_registry import open_cluster_maps
 from tests.redis_server import wait_until
 from tests.trainer.maps import (
     config_of,
@@ -23,7 +23,7 @@ from trainer.esans.build_map import build_cluster_map
 @pytest.fixture(params=["folder", "redis"])
 def store(request, tmp_path):
     url = request.getfixturevalue("redis").url if request.param == "redis" else None
-    return open_cluster_store(url, tmp_path / "clusters")
+    return open_cluster_maps(url, tmp_path / "clusters")
 
 
 def chance_of(clusters, watched, steps):

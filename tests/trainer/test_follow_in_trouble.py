@@ -8,9 +8,12 @@ import pytest
 from redis import Redis
 
 from index.cluster_map import ClusterMap
-from index.clusters.folder_store import FolderClusters
+from index.cluster_map_registry import (
+    ClusterMapRegistry,
+    local_map_blobs,
+    open_cluster_maps,
+)
 from index.errors import StoreFullError, StoreUnreachableError
-from index.stores.address import open_cluster_store
 from tests.redis_server import wait_until
 from tests.trainer.maps import follow, lineage_of, map_of, publishing
 
@@ -19,7 +22,7 @@ BROKEN_AT, REPAIRED_AT = 3, 9
 
 @pytest.fixture
 def store(redis, tmp_path):
-    return open_cluster_store(redis.url, tmp_path / "unused")
+    return open_cluster_maps(redis.url, tmp_path / "unused")
 
 
 def change_password(redis, old, new):
@@ -145,7 +148,7 @@ def test_training_goes_on_while_redis_is_killed_in_mid_publish(
 
 def publish_until_it_fails(url, folder):
     """Publish a map so large that it is on its way most of the time."""
-    store = open_cluster_store(url, folder)
+    store = open_cluster_maps(url, folder)
     codes, hashes = np.zeros(1_000_000, np.int32), np.arange(1_000_000, dtype=np.uint64)
     large = ClusterMap(codes, codes, np.ones((1, 4), np.float32), hashes)
     with suppress(StoreUnreachableError):
@@ -154,14 +157,14 @@ def publish_until_it_fails(url, folder):
 
 
 def test_a_map_that_is_gone_at_once_is_not_waited_for(world_data, tmp_path, capsys):
-    store = Forgetful(tmp_path / "clusters")
+    store = Forgetful(local_map_blobs(tmp_path / "clusters"))
     store.publish(map_of(world_data, 1))
     trained, _ = follow(world_data, store, tmp_path)
     assert [one["source"] for one in trained.cluster_maps] == ["made by this run"]
     assert "nothing is published" in capsys.readouterr().out
 
 
-class Forgetful(FolderClusters):
+class Forgetful(ClusterMapRegistry):
     """Has a map for who asks first, the run; then it was flushed: none for the thread."""
 
     def pointer(self):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from index.bundle.reader import open_bundle
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.handmade import publish_handmade
 from tests.trainer.runs import run, write_config
 from tests.trainer.shops import interactions, write_shop
@@ -28,7 +28,7 @@ def published(world, tmp_path_factory):
 
 def test_a_run_that_may_not_publish_histories_leaves_out_users(published):
     _, bundles = published
-    folder = Shelf(bundles).current()
+    folder = BundleRegistry(bundles).current()
     assert [path.name for path in folder.iterdir() if "user_ids" in path.name] == []
     assert [path.name for path in folder.iterdir() if "histories" in path.name] == []
     assert open_bundle(folder).histories is None
@@ -38,7 +38,7 @@ def test_a_run_that_may_not_publish_histories_leaves_out_users(published):
 
 def test_the_seed_of_the_command_line_overrides_the_files(published):
     _, bundles = published
-    assert open_bundle(Shelf(bundles).current()).manifest.run["config"]["seed"] == 7
+    assert open_bundle(BundleRegistry(bundles).current()).manifest.run["config"]["seed"] == 7
 
 
 def test_skip_if_same_does_nothing_where_data_and_configuration_are_the_same(
@@ -47,7 +47,7 @@ def test_skip_if_same_does_nothing_where_data_and_configuration_are_the_same(
     config, bundles = published
     assert run(world, bundles, config, "--seed", "7", "--skip", "if-same") == 0
     assert "the current bundle is of this data and configuration" in capsys.readouterr().out
-    assert len(Shelf(bundles).versions()) == 1
+    assert len(BundleRegistry(bundles).versions()) == 1
 
 
 def test_skip_if_same_trains_where_the_data_differ(config, tmp_path, capsys):
@@ -64,7 +64,7 @@ def test_skip_if_any_does_nothing_where_anything_is_current(config, tmp_path, ca
     absent = tmp_path / "not even there"
     assert run(absent, bundles, config, "--skip", "if-any") == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert Shelf(bundles).versions() == [version]
+    assert BundleRegistry(bundles).versions() == [version]
 
 
 def test_a_dataset_at_fault_is_told_without_traceback_and_nothing_is_published(
@@ -124,13 +124,13 @@ def test_a_model_that_popularity_beats_is_published_but_not_made_current(
     bundles = tmp_path / "bundles"
     assert run(odd_one_out, bundles, config) == 1
     told = capsys.readouterr().err
-    (version,) = Shelf(bundles).versions()
-    assert Shelf(bundles).pointer() is None
+    (version,) = BundleRegistry(bundles).versions()
+    assert BundleRegistry(bundles).pointer() is None
     assert "published but not made current" in told
     assert f"python -m index rollback {bundles} {version}" in told
     assert list((bundles / ".checkpoints").iterdir()) == []
     assert run(odd_one_out, bundles, config, "--force") == 0
-    assert Shelf(bundles).pointer() is not None
+    assert BundleRegistry(bundles).pointer() is not None
 
 
 def test_help_is_printed_and_an_unknown_command_refused(capsys):

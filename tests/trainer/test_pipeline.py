@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.bundle.reader import open_bundle
+from index.bundle_registry import BundleRegistry
 from index.retriever import Question, Retriever
-from index.shelf import Shelf
 from tests.tiny_world import write_tiny_world
 from tests.trainer.runs import run, write_config
 from trainer.config import read_config
@@ -45,7 +45,7 @@ def bundles(shop, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def retriever(bundles):
-    return Retriever(open_bundle(Shelf(bundles).current()))
+    return Retriever(open_bundle(BundleRegistry(bundles).current()))
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +134,9 @@ def test_the_manifest_tells_the_run(retriever, data, bundles):
 
 def test_nothing_is_left_over_but_what_is_published(bundles):
     left = {path.name for path in bundles.iterdir()}
-    assert left == {*Shelf(bundles).versions(), "current", ".lock", ".checkpoints"}
+    assert left == {*BundleRegistry(bundles).versions(), "current", ".lock", ".checkpoints"}
     assert list((bundles / ".checkpoints").iterdir()) == []
-    assert len(Shelf(bundles).versions()) == 1
+    assert len(BundleRegistry(bundles).versions()) == 1
 
 
 def test_attributes_are_published_without_features(retriever):

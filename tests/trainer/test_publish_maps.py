@@ -7,9 +7,9 @@ import pytest
 
 from index.bundle.manifest import read_manifest
 from index.bundle.reader import open_bundle
-from index.clusters.files import save_cluster_map
-from index.shelf import Shelf
-from index.stores.address import open_cluster_store
+from index.bundle_registry import BundleRegistry
+from index.cluster_map_io import save_cluster_map
+from index.cluster_map_registry import open_cluster_maps
 from tests.trainer.maps import QUICK, SAMPLER, map_of
 from tests.trainer.runs import run, write_config
 from trainer.__main__ import main
@@ -44,7 +44,7 @@ def bundles_of(world, folder, *words):
 
 
 def store_beside(bundles):
-    return open_cluster_store(None, bundles / "clusters")
+    return open_cluster_maps(None, bundles / "clusters")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_saved_map_alone_is_nothing_to_do(tmp_path, capsys):
 
 def test_a_run_publishes_the_map_of_its_bundle(plain):
     bundles, said = plain
-    bundle, store = open_bundle(Shelf(bundles).current()), store_beside(bundles)
+    bundle, store = open_bundle(BundleRegistry(bundles).current()), store_beside(bundles)
     pointer = store.pointer()
     assert pointer.version == bundle.clusters.version
     assert store.read(pointer.version).made == bundle.clusters.made
@@ -124,14 +124,14 @@ def test_a_run_publishes_the_map_of_its_bundle(plain):
 
 def test_a_run_that_finds_nothing_to_follow_leaves_its_own_map(lonely):
     bundles, said = lonely
-    (told,) = read_manifest(Shelf(bundles).current()).cluster_maps
+    (told,) = read_manifest(BundleRegistry(bundles).current()).cluster_maps
     assert (told["from_step"], told["sequence"]) == (0, None)
     assert store_beside(bundles).pointer().version == told["version"]
     assert "nothing is published; the run begins with its own map" in said
 
 
 def test_following_changes_nothing_where_the_map_is_the_same(plain, lonely):
-    one, other = (Shelf(bundles).current() for bundles, _ in (plain, lonely))
+    one, other = (BundleRegistry(bundles).current() for bundles, _ in (plain, lonely))
     name = "towers.safetensors"
     assert (one / name).read_bytes() == (other / name).read_bytes()
 
@@ -140,7 +140,7 @@ def test_a_run_whose_sampler_draws_from_no_map_publishes_none(world, bundles, be
     plain = write_config(tmp_path / "plain.toml", QUICK)
     assert run(world, bundles, plain) == 0
     assert beside.pointer() is None
-    assert not beside.folder.exists()
+    assert not beside.blobs.folder.exists()
 
 
 def test_a_store_that_is_away_costs_a_run_a_line_and_nothing_more(
@@ -149,7 +149,7 @@ def test_a_store_that_is_away_costs_a_run_a_line_and_nothing_more(
     bundles.mkdir()
     (bundles / "clusters").write_text("a file")
     assert run(world, bundles, config) == 0
-    told, bundle = capsys.readouterr().out, Shelf(bundles).current()
+    told, bundle = capsys.readouterr().out, BundleRegistry(bundles).current()
     assert "warning: " in told
     assert f"python -m trainer clusters --publish --from {bundle}" in told
     (bundles / "clusters").unlink()
@@ -162,7 +162,7 @@ def test_a_followed_map_is_in_the_bundle_and_the_store_is_left_as_it_was(
     found = map_of(world_data, 1)
     before = beside.publish(found)
     assert run(world, bundles, config, "--follow") == 0
-    bundle = open_bundle(Shelf(bundles).current())
+    bundle = open_bundle(BundleRegistry(bundles).current())
     (told,) = bundle.manifest.cluster_maps
     assert (told["from_step"], told["sequence"]) == (0, before.sequence)
     assert told["version"] == bundle.clusters.version == found.version

@@ -3,9 +3,9 @@
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.clusters.files import save_cluster_map
-from index.shelf import Shelf
-from index.stores.address import open_cluster_store
+from index.bundle_registry import BundleRegistry
+from index.cluster_map_io import save_cluster_map
+from index.cluster_map_registry import open_cluster_maps
 from tests.redis_server import free_port
 from tests.trainer.maps import QUICK, SAMPLER, map_of
 from tests.trainer.runs import run, write_config
@@ -29,7 +29,7 @@ def publish(*words):
 
 
 def store_of(redis, namespace="esans"):
-    return open_cluster_store(redis.url, None, namespace)
+    return open_cluster_maps(redis.url, None, namespace)
 
 
 def nowhere(password="s3cret"):
@@ -64,7 +64,7 @@ def test_a_folder_of_bundles_that_is_named_counts_more_than_the_environment(
     found, folder = saved
     monkeypatch.setenv("ESANS_REDIS_URL", nowhere())
     assert publish("--from", folder, "--bundles", tmp_path) == 0
-    beside = open_cluster_store(None, tmp_path / "clusters")
+    beside = open_cluster_maps(None, tmp_path / "clusters")
     assert beside.pointer().version == found.version
 
 
@@ -72,12 +72,12 @@ def test_a_run_publishes_its_map_and_the_next_one_follows_it(
     redis, world, tmp_path, config, capsys
 ):
     assert run(world, tmp_path / "one", config, "--redis", redis.url) == 0
-    bundle = open_bundle(Shelf(tmp_path / "one").current())
+    bundle = open_bundle(BundleRegistry(tmp_path / "one").current())
     before = store_of(redis).pointer()
     assert before.version == bundle.clusters.version
     assert not (tmp_path / "one" / "clusters").exists()
     assert run(world, tmp_path / "two", config, "--redis", redis.url, "--follow") == 0
-    (told,) = open_bundle(Shelf(tmp_path / "two").current()).manifest.cluster_maps
+    (told,) = open_bundle(BundleRegistry(tmp_path / "two").current()).manifest.cluster_maps
     assert (told["version"], told["sequence"]) == (before.version, before.sequence)
     assert (
         f"step 0: negatives come from cluster map {before.version}" in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_an_address_that_is_none_is_refused_without_its_password(
 def test_a_run_is_published_whole_though_redis_is_away(world, tmp_path, config, capsys):
     bundles = tmp_path / "bundles"
     assert run(world, bundles, config, "--redis", nowhere()) == 0
-    assert open_bundle(Shelf(bundles).current()).clusters is not None
+    assert open_bundle(BundleRegistry(bundles).current()).clusters is not None
     told = capsys.readouterr()
     assert "expected an answer within 0.5 s" in told.out
     assert "s3cret" not in told.out + told.err

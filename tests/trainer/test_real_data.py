@@ -3,7 +3,7 @@
 import pytest
 
 from index.bundle.manifest import read_manifest
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.trainer.runs import run
 
 SMALL = """
@@ -25,5 +25,5 @@ def test_one_epoch_on_a_real_set_beats_popularity(test_data, tmp_path, name):
     config.write_text(SMALL)
     bundles = tmp_path / "bundles"
     assert run(test_data(name), bundles, config) == 0
-    measures = read_manifest(Shelf(bundles).current()).measures["test"]
+    measures = read_manifest(BundleRegistry(bundles).current()).measures["test"]
     assert measures["model"]["recall@50"] > measures["popularity"]["recall@50"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from index.ann.index import ItemIndex
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.conftest import ROOT
 from tests.handmade import publish_handmade
 from tests.trainer.runs import arguments, run, write_config
@@ -71,7 +71,7 @@ def test_a_file_too_large_ends_the_run_in_words_and_publishes_nothing(world, tmp
     assert "cannot be written" in done.stderr
     assert "what was current still is" in done.stderr
     assert "Traceback" not in done.stderr
-    assert Shelf(bundles).versions() == [version]
+    assert BundleRegistry(bundles).versions() == [version]
     assert list(bundles.glob(".checkpoints/*")) == []
 
 
@@ -87,8 +87,8 @@ def test_a_disk_full_while_publishing_leaves_the_old_bundle_current(
     assert "Traceback" not in told
     assert f"{disk}: the run was stopped by the system" in told
     assert "disk is full" in told
-    assert Shelf(disk).versions() == [version]
-    assert Shelf(disk).pointer().version == version
+    assert BundleRegistry(disk).versions() == [version]
+    assert BundleRegistry(disk).pointer().version == version
     assert list(disk.glob(".staging-*")) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from index.shelf import Shelf
+from index.bundle_registry import BundleRegistry
 from tests.conftest import ROOT
 from tests.trainer.runs import arguments, run, write_config
 from trainer.config import check_config, read_config
@@ -49,7 +49,7 @@ def wait_until_in_mid_epoch(process, bundles):
 
 
 def weights_of(bundles):
-    return (Shelf(bundles).current() / "towers.safetensors").read_bytes()
+    return (BundleRegistry(bundles).current() / "towers.safetensors").read_bytes()
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(world, tmp_path):
@@ -62,7 +62,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(world, tmp_pat
     first.kill()  # SIGKILL
     first.communicate()
     stopped_at = progress_in(killed)
-    assert (stopped_at["epoch"], Shelf(killed).versions()) == (0, [])
+    assert (stopped_at["epoch"], BundleRegistry(killed).versions()) == (0, [])
     second = started(*arguments(world, killed, often))
     said, _ = second.communicate(timeout=DEADLINE_S)
     assert second.returncode == 0, said

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from index.cluster_map import ClusterMap
-from index.clusters.files import card_of, open_cluster_map, save_cluster_map
-from index.clusters.store import ClusterStore
+from index.cluster_map_io import card_of, open_cluster_map, save_cluster_map
+from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import ConfigError
-from index.stores.address import URL_VARIABLE
+from index.storage.address import URL_VARIABLE
 from trainer.config import RunConfig
 from trainer.data.dataset import load_dataset
 from trainer.esans.build_map import build_cluster_map
-from trainer.esans.publication import publish_map
+from trainer.esans.publish import publish_map
 from trainer.esans.stats import category_column, describe_map
 from trainer.options import config_of, open_store, url_of
 
@@ -41,7 +41,7 @@ def make_or_open(parsed: argparse.Namespace) -> str:
     return "\n\n".join(lines)
 
 
-def store_of(parsed: argparse.Namespace) -> ClusterStore | None:
+def store_of(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
     """Return the store to publish in, None where nothing is to be published."""
     if not parsed.publish:
         return None

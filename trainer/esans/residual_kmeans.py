@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from index.arrays import Floats
-from index.clusters.layout import Codes
+from index.cluster_layout import Codes
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import AlignedItems

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from index.bundle.manifest import Manifest
 from index.bundle.reader import Bundle, open_bundle
+from index.bundle_registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.clusters.files import joined
-from index.shelf import Shelf
+from index.cluster_map_io import join
 from trainer.esans.stats import category_column, first_labels, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
 from trainer.report.figures import (
@@ -39,7 +39,7 @@ def write_run_report(bundles: Path, version: str | None, out: Path) -> None:
     Raises NoBundleError, FaultyBundleError; ConfigError if `out` is no place for it.
     """
     validate_place(out)
-    shelf = Shelf(bundles)
+    shelf = BundleRegistry(bundles)
     folder = shelf.current() if version is None else shelf.path_of(version)
     write_page(render_run_report(open_bundle(folder)), out)
 
@@ -173,7 +173,7 @@ def map_of_all(bundle: Bundle) -> ClusterMap | None:
     found, by_row = bundle.clusters, bundle.items.hashes_by_row()
     if found is None or np.array_equal(found.id_hashes, by_row):
         return found
-    return joined(found, by_row)
+    return join(found, by_row)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -95,7 +95,7 @@ class StatefulSampler(Protocol):
 
 
 @runtime_checkable
-class HotSwapSampler(Protocol):
+class SwappableSampler(Protocol):
     """A sampler whose cluster map is replaced while it trains, between two steps."""
 
     def swap(self, step: int) -> dict[str, Any] | None:

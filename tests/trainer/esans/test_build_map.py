@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from index.clusters.files import open_cluster_map
+from index.cluster_map_io import open_cluster_map
 from index.errors import ConfigError
 from index.ids import hash_ids
 from tests.tiny_world import write_tiny_world

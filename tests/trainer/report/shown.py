@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.bundle.manifest import facts_of, write_manifest
+from index.bundle_registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.clusters.files import card_of, save_cluster_map
+from index.cluster_map_io import card_of, save_cluster_map
 from index.ids import hash_ids
-from index.shelf import Shelf
 from tests.handmade import NOW, write_handmade
 
 COUNT = 60
@@ -59,7 +59,7 @@ def cluster_map():
 
 def publish(bundles, *, run=None, measures=None, clusters=None, attributes=None):
     """Publish a hand-made bundle that tells of a run; return its version."""
-    shelf = Shelf(bundles)
+    shelf = BundleRegistry(bundles)
     with shelf.stage() as staged:
         manifest = write_handmade(staged, count=COUNT)
         if attributes:

@@ -1,1 +1,0 @@
-"""Ids that are never returned: written down, kept, followed, changed by hand."""

@@ -1,1 +1,0 @@
-"""What is live: bundle, cluster map and deny list, followed in the background and swapped."""
