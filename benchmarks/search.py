@@ -26,8 +26,8 @@ from index.arrays import Floats, Rows
 from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle_registry import BundleRegistry
-from index.retriever import Prepared, Question, Retriever
-from index.searching.question import Filter
+from index.search.query import Filter, Query, SearchResult
+from index.search.retriever import Retriever
 
 COUNT = 100
 CASES, HALF = 400, 200  # histories; plain questions between are half of them further on
@@ -53,7 +53,7 @@ class Kind:
     """Questions of one kind, and what they took."""
 
     name: str
-    questions: Sequence[Question]
+    questions: Sequence[Query]
     denied: RowSet | None = None
     took: list[Took] = field(default_factory=list)
     plain: list[Took] = field(default_factory=list)
@@ -64,36 +64,36 @@ class Kind:
 def kinds_of(shop: Shop, histories: Sequence[Rows]) -> list[Kind]:
     """Make the kinds; the first is the plain one."""
     asked = [[id_of(row) for row in history] for history in histories]
-    kinds = [Kind("plain", [Question(COUNT, history=one) for one in asked])]
+    kinds = [Kind("plain", [Query(COUNT, history=one) for one in asked])]
     for name, wanted in FILTERS.items():
-        kinds.append(Kind(name, [Question(COUNT, history=one, filter=wanted) for one in asked]))
+        kinds.append(Kind(name, [Query(COUNT, history=one, filter=wanted) for one in asked]))
     rng = np.random.default_rng(1)
     denied = rng.choice(len(shop.vectors), DENIED, replace=False).astype(np.int32)
     denied_rows = RowSet.from_rows(denied, len(shop.vectors))
     kinds.append(Kind(f"{DENIED:,} denied", kinds[0].questions, denied_rows))
     kinds.append(Kind(f"{LONG:,} seen, {LONG:,} excluded", long_questions(shop, rng)))
     for count in (200, 1_000):
-        own = [Question(count, history=one) for one in asked]
+        own = [Query(count, history=one) for one in asked]
         kinds.append(Kind(f"plain, {count:,} candidates", own))
     return kinds
 
 
-def long_questions(shop: Shop, rng: np.random.Generator) -> list[Question]:
+def long_questions(shop: Shop, rng: np.random.Generator) -> list[Query]:
     """Ask for users who have seen much of five clusters, and exclude as much of as many."""
     order = np.argsort(shop.cluster, kind="stable")
     questions = []
     for _ in range(20):
         first = int(rng.integers(len(order) - 2 * LONG))
         ids = [id_of(row) for row in order[first : first + 2 * LONG].tolist()]
-        questions.append(Question(COUNT, history=ids[LONG:], exclude=ids[:LONG]))
+        questions.append(Query(COUNT, history=ids[LONG:], exclude=ids[:LONG]))
     return questions
 
 
-def truth(bundle: Bundle, prepared: Prepared, kind: Kind, count: int) -> Rows:
+def truth(bundle: Bundle, result: SearchResult, kind: Kind) -> Rows:
     """Return the best eligible rows by brute force."""
-    assert prepared.query is not None
-    scores = bundle.vectors @ prepared.query
-    scores[prepared.excluded] = -np.inf
+    assert result.vector is not None
+    scores = bundle.vectors @ result.vector
+    scores[result.excluded] = -np.inf
     if kind.denied is not None:
         scores[kind.denied.rows()] = -np.inf
     for attribute, values in kind.questions[0].filter.items():
@@ -102,7 +102,7 @@ def truth(bundle: Bundle, prepared: Prepared, kind: Kind, count: int) -> Rows:
         for rows in bundle.filters.of(attribute, list(values)):
             is_kept[rows] = True
         scores[~is_kept] = -np.inf
-    best = np.argpartition(-scores, count)[:count]
+    best = np.argpartition(-scores, result.k)[: result.k]
     return best[np.isfinite(scores[best])].astype(np.int32)
 
 
@@ -117,9 +117,9 @@ def take_turns(retriever: Retriever, plain: Kind, kind: Kind, rounds: int) -> No
     """Ask a question of the kind and a plain one by turns, each from history to ids."""
     for turn in range(rounds):
         asked = kind.questions[turn % len(kind.questions)]
-        timed(kind.took, partial(retriever.find_quickly, asked, kind.denied))
+        timed(kind.took, partial(retriever.retrieve, [asked], kind.denied, is_bounded=True))
         asked = plain.questions[(turn + HALF) % len(plain.questions)]  # another: no warm start
-        timed(kind.plain, partial(retriever.find_quickly, asked))
+        timed(kind.plain, partial(retriever.retrieve, [asked], is_bounded=True))
 
 
 def measure_floor(retriever: Retriever, plain: Kind, rounds: int) -> Kind:
@@ -130,25 +130,25 @@ def measure_floor(retriever: Retriever, plain: Kind, rounds: int) -> Kind:
         place = turn % len(rows)
         timed(floor.took, partial(least, retriever, rows[place]))
         asked = plain.questions[(turn + HALF) % len(rows)]
-        timed(floor.plain, partial(retriever.find_quickly, asked))
+        timed(floor.plain, partial(retriever.retrieve, [asked], is_bounded=True))
     return floor
 
 
 def least(retriever: Retriever, history: Rows) -> Floats:
     """Do the least: encode one history, search the index once."""
-    query = retriever.encode([history])
-    retriever.bundle.index.search(query, COUNT + slack(COUNT))
+    bundle = retriever.bundle
+    query = bundle.user_encoder.encode_histories(bundle.vectors, [history])
+    bundle.index.search(query, COUNT + slack(COUNT))
     return query
 
 
 def measure_recall(retriever: Retriever, kind: Kind, cases: int) -> None:
     """Compare answers with brute force; the first of them is timed, it may have to build."""
     for question in kind.questions[:cases]:
-        (prepared,) = retriever.prepare([question])
         begin = time.perf_counter()
-        answer = retriever.finish(prepared, kind.denied)
+        (answer,) = retriever.retrieve([question], kind.denied)
         kind.first_s = kind.first_s or time.perf_counter() - begin
-        best = truth(retriever.bundle, prepared, kind, question.count)
+        best = truth(retriever.bundle, answer, kind)
         assert len(answer.rows) == len(best)
         kind.recalls.append(float(np.isin(best, answer.rows).mean()))
 

@@ -11,9 +11,8 @@ import sys
 from typing import NoReturn
 
 from index.errors import ConfigError
-from service.logs import configure_logging, fields
-from service.settings import Settings, load_settings
-from service.settings_help import describe_settings
+from service.logging_config import configure_logging, fields
+from service.settings import Settings, describe_settings, load_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,8 +61,7 @@ def serve(settings: Settings) -> int:
     import uvicorn  # late, as is the app: after the threads are set, and not for --help
 
     from service.app import create_app
-    from service.connections import Connection
-    from service.lifetime import DrainingServer, Lifetime
+    from service.server import Connection, DrainingServer, Lifetime
 
     log = logging.getLogger("service")
     log.info("settings", extra=fields(**settings.model_dump(mode="json")))

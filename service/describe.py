@@ -1,4 +1,4 @@
-"""`python -m service.describe`: write to stdout what /openapi.json says, admin calls too."""
+"""`python -m service.describe`: write the OpenAPI description to stdout, admin routes too."""
 
 import json
 import sys
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from service.app import create_app
-from service.lifetime import Lifetime
+from service.server import Lifetime
 from service.settings import Settings
 
 
-def described() -> str:
+def describe() -> str:
     """Return the description as text; no bundle is needed."""
     with tempfile.TemporaryDirectory() as empty:
         app = create_app(Settings(bundles=Path(empty), admin_token="any"), Lifetime())
@@ -18,4 +18,4 @@ def described() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(described())
+    sys.stdout.write(describe())

@@ -1,6 +1,8 @@
 """What is counted and timed, in Prometheus' words. Labels never hold ids or unknown paths."""
 
 import time
+from datetime import UTC, datetime
+from functools import partial
 from typing import get_args
 
 from prometheus_client import (
@@ -14,7 +16,7 @@ from prometheus_client import (
 )
 
 from index.bundle.manifest import Manifest
-from index.searching.question import Answer, Fallback, Prepared
+from index.search.query import Fallback, SearchResult
 
 REQUEST_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
@@ -39,43 +41,33 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         self._define_requests()
         self._define_load()
-        self._define_answers()
+        self._define_results()
         self._define_bundle()
 
     def _define_requests(self) -> None:
-        self.requests = Histogram(
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = histogram(
             "http_server_request_duration_seconds",
             "From the request's head to the end of the answer.",
             ["method", "route", "status"],
             buckets=REQUEST_BUCKETS,
-            registry=self.registry,
         )
-        self._request_seconds: dict[tuple[str, str, int], Histogram] = {}
-        stages = Histogram(
+        stages = histogram(
             "esans_stage_duration_seconds",
             "Parts of a request: queue until its turn, encode from ids to a query, search from "
             "the query to candidates, write as JSON, total from reading the body on.",
             ["stage"],
             buckets=STAGE_BUCKETS,
-            registry=self.registry,
         )
-        self.queue_s, self.encode_s, self.search_s, self.write_s, self.total_s = (
-            stages.labels(stage) for stage in STAGES
-        )
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        self.queue_s, self.total_s = self._stages["queue"], self._stages["total"]
 
     def _define_load(self) -> None:
-        self.ready = Gauge(
-            "esans_ready", "Whether /readyz says that it is.", registry=self.registry
-        )
-        self.inflight = Gauge(
-            "esans_inflight_requests",
-            "Requests begun and not answered.",
-            registry=self.registry,
-        )
-        self.queued = Gauge(
-            "esans_queued_questions",
-            "Questions admitted whose turn has not come.",
-            registry=self.registry,
+        gauge = partial(Gauge, registry=self.registry)
+        self.ready = gauge("esans_ready", "Whether /readyz says that it is.")
+        self.inflight = gauge("esans_inflight_requests", "Requests begun and not answered.")
+        self.queued = gauge(
+            "esans_queued_questions", "Questions admitted whose turn has not come."
         )
         rejected = Counter(
             "esans_rejected",
@@ -85,44 +77,37 @@ class Metrics:
         )
         self.rejected = {reason: rejected.labels(reason) for reason in REJECTIONS}
 
-    def _define_answers(self) -> None:
-        self.fallbacks = Counter(
-            "esans_fallback", "Answers with popular items.", ["reason"], registry=self.registry
+    def _define_results(self) -> None:
+        counter = partial(Counter, registry=self.registry)
+        self.fallbacks = counter("esans_fallback", "Answers with popular items.", ["reason"])
+        self.short = counter(
+            "esans_short_results",
+            "Answers with fewer candidates than asked: all that passed the filter, or all that "
+            "were eligible.",
+            ["reason"],
         )
         for reason in get_args(Fallback):
-            self.fallbacks.labels(reason)  # a count of 0 is worth telling
+            self.fallbacks.labels(reason)  # a count of 0 is worth showing
+        for reason in ("filter", "eligible"):
+            self.short.labels(reason)
         self.returned = Histogram(
             "esans_candidates_returned",
             "Candidates per answer.",
             buckets=COUNT_BUCKETS,
             registry=self.registry,
         )
-        self.short = Counter(
-            "esans_short_results",
-            "Answers with fewer candidates than asked: all that passed the filter, or all that "
-            "were eligible.",
-            ["reason"],
-            registry=self.registry,
-        )
-        for reason in ("filter", "eligible"):
-            self.short.labels(reason)
 
     def _define_bundle(self) -> None:
-        self.info = Gauge(
-            "esans_bundle_info",
-            "The live bundle.",
-            ["version", "index"],
-            registry=self.registry,
-        )
-        self.age = Gauge(
-            "esans_bundle_age_seconds",
-            "Since the live bundle was made.",
-            registry=self.registry,
-        )
-        self.load = Gauge(
-            "esans_bundle_load_seconds",
-            "How long the live bundle took to open.",
-            registry=self.registry,
+        gauge = partial(Gauge, registry=self.registry)
+        self.info = gauge("esans_bundle_info", "The live bundle.", ["version", "index"])
+        self.age = gauge("esans_bundle_age_seconds", "Since the live bundle was made.")
+        self.load = gauge("esans_bundle_load_seconds", "How long the live bundle took to open.")
+        self.items = gauge("esans_index_items", "Items of the live bundle.")
+        self.index_bytes = gauge("esans_index_bytes", "Size of its index's file.")
+        self.recall = gauge(
+            "esans_index_recall_at_k",
+            "What its index finds of the exact best k, measured when it was built.",
+            ["k"],
         )
         self.reloads = Counter(
             "esans_bundle_reloads",
@@ -132,35 +117,24 @@ class Metrics:
         )
         for result in ("live", "refused"):
             self.reloads.labels(result)
-        self.items = Gauge(
-            "esans_index_items", "Items of the live bundle.", registry=self.registry
-        )
-        self.index_bytes = Gauge(
-            "esans_index_bytes", "Size of its index's file.", registry=self.registry
-        )
-        self.recall = Gauge(
-            "esans_index_recall_at_k",
-            "What its index finds of the exact best k, measured when it was built.",
-            ["k"],
-            registry=self.registry,
-        )
 
-    def count_answer(self, answer: Answer, asked: Prepared) -> None:
-        """Count one answer to a question."""
-        found = len(answer.rows)
+    def observe_stage(self, stage: str, duration_s: float) -> None:
+        """Observe a stage of one or more queries that were processed together."""
+        self._stages[stage].observe(duration_s)
+
+    def count_result(self, result: SearchResult, is_filtered: bool) -> None:
+        """Count the result of one query."""
+        found = len(result.rows)
         self.returned.observe(found)
-        if found < asked.count:
-            self.short.labels("filter" if asked.wanted else "eligible").inc()
-        if answer.fallback:
-            self.fallbacks.labels(answer.fallback).inc()
+        if found < result.k:
+            self.short.labels("filter" if is_filtered else "eligible").inc()
+        if result.fallback:
+            self.fallbacks.labels(result.fallback).inc()
 
     def count_request(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one request; `route` is the template, or "unmatched"."""
-        key = (method if method in METHODS else "_OTHER", route, status)
-        seconds = self._request_seconds.get(key)
-        if seconds is None:
-            seconds = self._request_seconds[key] = self.requests.labels(*key)
-        seconds.observe(duration_s)
+        known = method if method in METHODS else "_OTHER"
+        self.requests.labels(known, route, status).observe(duration_s)
 
     def count_rejection(self, reason: str) -> None:
         """Count a request turned away; what is none of REJECTIONS is no such reason."""
@@ -182,6 +156,12 @@ class Metrics:
         self.age.set_function(lambda: time.time() - made_at_s)
         self.reloads.labels("live").inc()
 
-    def written(self) -> bytes:
+    def render(self) -> bytes:
         """Return all of it as Prometheus' text."""
         return generate_latest(self.registry)
+
+
+def unix_time(moment: str) -> float:
+    """Return ISO 8601 as seconds since 1970; without a zone it is taken as UTC."""
+    parsed = datetime.fromisoformat(moment)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -1,19 +1,22 @@
-"""Around every request: its id, its duration, one line in the log, and the last safety net."""
+"""ASGI middleware for all routes: request ids, access log and metrics; bounded bodies."""
 
+import asyncio
 import logging
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.lifetime import Lifetime
-from service.logs import fields, request_id, trace_id
+from service.error_handlers import internal_problem
+from service.errors import BodyTooLargeError, SlowBodyError
+from service.logging_config import fields, request_id, trace_id
 from service.metrics import Metrics
-from service.problems import internal_problem
+from service.server import Lifetime
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
@@ -114,3 +117,82 @@ def route_of(scope: MutableMapping[str, Any]) -> str:
     mounted = str(scope["root_path"]).removeprefix(scope.get("app_root_path", ""))
     # /docs and /openapi.json are plain routes: without parameters the path is the template
     return mounted or str(scope["path"])
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """The largest body, and the time it may take to arrive.
+
+    Attributes:
+        size_by_path: paths with a larger limit of their own.
+    """
+
+    size_bytes: int
+    timeout_s: float
+    size_by_path: Mapping[str, int]
+
+
+class BodyLimit:
+    """Delivers each body whole, as one message, at the first call of `receive`.
+
+    That call raises BodyTooLargeError as soon as the size shows, and SlowBodyError. A route
+    that reads no body is not affected.
+    """
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app with a bounded `receive`."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        is_read = False
+
+        async def receive_whole() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            return await self._read(scope, receive)
+
+        return await self._app(scope, receive_whole, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Message:
+        """Return the whole body as one message, or a disconnect."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        limit = self._limits.size_by_path.get(path, self._limits.size_bytes)
+        if content_length(scope) > limit:  # before any of it is asked for
+            raise _too_large(limit)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return message
+                    body += message.get("body", b"")
+                    if len(body) > limit:  # there may be no content-length: count
+                        raise _too_large(limit)
+                    if not message.get("more_body"):
+                        return {"type": "http.request", "body": bytes(body)}
+        except TimeoutError as error:
+            raise SlowBodyError(
+                f"the body did not come within {self._limits.timeout_s:g} s; send it in one "
+                "go, or let the operator raise ESANS_REQUEST_TIMEOUT_S"
+            ) from error
+
+
+def content_length(scope: Scope) -> int:
+    """Return the declared size of the body; 0 without a declaration."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _too_large(limit_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"the body is larger than {limit_bytes} bytes; send shorter lists, or let the operator "
+        "raise ESANS_BODY_LIMIT_BYTES"
+    )

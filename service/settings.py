@@ -5,14 +5,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from annotated_types import Ge, Le
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
-from service.secret import read_secret
+from index.storage.address import read_secret_file
 
 PREFIX = "ESANS_"
 INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by a cluster, for a service called esans
@@ -203,3 +205,46 @@ def _told(fault: ErrorDetails) -> str:
             f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
         )
     return f"{variable}: found {fault['input']!r}; {fault['msg']}; change it"
+
+
+def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
+    """Return a secret from its setting or from the file beside it; empty where neither is set.
+
+    name  of the setting, for messages: with `_FILE` it names the file's
+
+    Raises ConfigError if both are set, or the file cannot be read or is empty.
+    """
+    value = given.get_secret_value().strip()
+    if file is None:
+        return value
+    if value:
+        raise ConfigError(
+            f"{name} and {name}_FILE: both are set, expected one; remove the other"
+        )
+    return read_secret_file(file, f"{name}_FILE")
+
+
+def describe_settings() -> str:
+    """Return a line per setting, for --help."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else f"default: {_told_default(field)}"
+        variable = f"{PREFIX}{name.upper()}"
+        lines.append(f"  {variable}\n    {field.description} ({_range_of(field)}{default})")
+    return "\n".join(lines)
+
+
+def _told_default(field: FieldInfo) -> str:
+    """Tell a default as a variable spells it."""
+    default = field.default
+    if default is None or isinstance(default, SecretStr):
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _range_of(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return f"{', '.join(get_args(field.annotation))}; "
+    low = [one.ge for one in field.metadata if isinstance(one, Ge)]
+    high = [one.le for one in field.metadata if isinstance(one, Le)]
+    return f"{low[0]} to {high[0]}; " if low and high else ""

@@ -150,3 +150,9 @@ def publish_handmade(bundles: Path, now=NOW, **options):
         version = shelf.publish(staged, now)
     shelf.make_current(version)
     return version
+
+
+def retrieve_one(retriever, query, denied=None, **more):
+    """The result of a single query."""
+    (result,) = retriever.retrieve([query], denied, **more)
+    return result

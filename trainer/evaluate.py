@@ -9,7 +9,8 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from index.retriever import Retriever
+from index.search.query import Query
+from index.search.retriever import Retriever
 from trainer.baselines import rank_baselines
 from trainer.config import EvaluationConfig
 from trainer.data.interactions import Rows
@@ -46,22 +47,18 @@ def evaluate(retriever: Retriever, asked: EvaluationSet, config: EvaluationConfi
 
 
 def rank_by_retriever(retriever: Retriever, asked: EvaluationSet) -> Rows:
-    """Query the retriever for every case; [cases, DEPTH], -1 where fewer items are eligible.
-
-    Rows are those of the evaluation set; the bundle numbers the same items its way.
-    """
-    cases = asked.cases
+    """Query the retriever for every case; [cases, DEPTH], -1 where fewer items are eligible."""
+    cases, ids = asked.cases, asked.item_ids
     count = len(cases.user_rows)
-    own = retriever.bundle.items.rows_of(asked.item_ids)
-    row_of = np.argsort(own).astype(np.int32)
     ranked = np.full((count, DEPTH), -1, dtype=np.int32)
     for first in tqdm(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
         chosen = range(first, min(first + CHUNK, count))
-        histories = [own[cases.histories.of(case)] for case in chosen]
-        queries = retriever.encode(histories)
-        for case, history, query in zip(chosen, histories, queries, strict=True):
-            rows, _ = retriever.search(query, DEPTH, np.unique(history))
-            ranked[case, : len(rows)] = row_of[rows]
+        queries = [
+            Query(DEPTH, history=[ids[row] for row in cases.histories.of(case)])
+            for case in chosen
+        ]
+        for case, result in zip(chosen, retriever.retrieve(queries), strict=True):
+            ranked[case, : len(result.rows)] = result.rows
     return ranked
 
 

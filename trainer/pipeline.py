@@ -15,7 +15,7 @@ from index.bundle_registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, WorseThanPopularityError
 from index.publish.writer import add_measures
-from index.retriever import Retriever
+from index.search.retriever import Retriever
 from trainer.bundle_export import FinishedRun, choose_columns, stage_bundle
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig

@@ -16,7 +16,8 @@ from index.ann.index import exact_neighbours
 from index.arrays import Rows
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
-from index.retriever import Question, Retriever
+from index.search.query import Query
+from index.search.retriever import Retriever
 
 PEER = "benchmarks.serving.peer"
 COUNT, TRIED = 100, 1_000
@@ -63,13 +64,14 @@ def tune(shop: Shop) -> Tuned:
     retriever, graph = Retriever(bundle), peer.open_graph(bundle, shop.bundles)
     lines = shop.bodies.read_bytes().splitlines()[:TRIED]
     histories = [bundle.items.rows_of(orjson.loads(line)["history"]) for line in lines]
-    queries = retriever.encode(histories)
+    queries = bundle.user_encoder.encode_histories(bundle.vectors, histories)
     exact = exact_neighbours(bundle.vectors, queries, COUNT + max(map(len, histories)))
     best = [
         own[~np.isin(own, seen)][:COUNT] for own, seen in zip(exact, histories, strict=True)
     ]
     answers = [
-        retriever.find(Question(COUNT, history=orjson.loads(line)["history"])) for line in lines
+        retriever.retrieve([Query(COUNT, history=orjson.loads(line)["history"])])[0]
+        for line in lines
     ]
     ours = recall(best, [bundle.items.rows_of(one.item_ids) for one in answers])
     for ef in STEPS:

@@ -2,8 +2,8 @@
 
     FLOOR_ANSWER=answer.json python -m benchmarks.serving.floor --bundles DIR --port 0
 
-Same middleware, metrics, logs, admission and size of answer; nothing is parsed, encoded,
-searched or written as JSON. What is left is what HTTP costs here.
+Same middleware, metrics, logs, queue and size of response, through an ordinary FastAPI route;
+nothing is parsed, encoded, searched or written as JSON. What is left is what HTTP costs here.
 """
 
 import os
@@ -16,25 +16,27 @@ from starlette.responses import Response
 
 import service.app
 from service.__main__ import main
-from service.bodies import NO_STORE
-from service.finding import Finder
 from service.metrics import Metrics
+from service.microbatch import Work
+from service.retrieval_service import RetrievalService
+from service.routing import JsonResponse
 from service.state.bundle_watcher import LiveBundle
 
 
 def floor_routes(
-    live_bundle: LiveBundle, finder: Finder, metrics: Metrics, limit_bytes: int
+    live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
     """Return the one route."""
     router = APIRouter()
     ready = Path(os.environ["FLOOR_ANSWER"]).read_bytes()
+    work = Work(lambda _: [ready], [[None]])
 
     @router.post("/retrieve", response_class=Response)
     async def retrieve(request: Request) -> Response:
         with metrics.total_s.time():
             await request.body()
-            answer = await finder._admission.run(request, lambda: ready)
-            return Response(answer, headers=NO_STORE, media_type="application/json")
+            (answer,) = await service._queue.run(request, work)
+            return JsonResponse(answer)
 
     return router
 

@@ -1,11 +1,8 @@
 """The operator's calls about bundles: look now, roll back; behind the bearer token."""
 
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
 
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundlePointer, BundleRegistry
@@ -17,51 +14,38 @@ from index.errors import (
     RefusedBundleError,
 )
 from index.storage.local import READ_ONLY
-from service.bearer import check_token
-from service.bodies import NO_STORE, BodyLimits, json_response, read_body
-from service.openapi import BEARER, answers, reads
+from service.executor import BoundedExecutor
+from service.openapi import problems
+from service.routing import admin_router
 from service.schemas.bundle import ReloadAnswer, RollbackAnswer, RollbackRequest
-from service.side_work import SideWork
 from service.state.bundle_watcher import LiveBundle
 
 RELOAD_S = 60.0  # a bundle of a million items opens in two; a slow volume may take longer
-SECURED: dict[str, Any] = {"security": [{BEARER: []}]}
 
 
 def bundle_admin_routes(
-    live_bundle: LiveBundle,
-    shelf: BundleRegistry,
-    token: str,
-    side: SideWork,
-    limits: BodyLimits,
+    live_bundle: LiveBundle, shelf: BundleRegistry, token: str, executor: BoundedExecutor
 ) -> APIRouter:
     """Return the routes; opening and moving happen beside the event loop."""
-    router = APIRouter(tags=["admin"], prefix="/admin")
+    router = admin_router(token)
 
     @router.post(
         "/reload",
         summary="Look at what is current now, and answer once it is live or refused",
-        openapi_extra=SECURED,
-        responses=answers("What is live", ReloadAnswer, 401, 409, 503),
-        response_class=Response,
+        response_description="What is live",
+        responses=problems(401, 409, 503),
     )
-    async def reload_now(request: Request) -> Response:
-        check_token(request, token)
-        told = await side.run(partial(reload, live_bundle, str(shelf.folder)))
-        return json_response(told, headers=NO_STORE)
+    async def reload_now() -> ReloadAnswer:
+        return await executor.run(partial(reload, live_bundle, str(shelf.folder)))
 
     @router.post(
         "/rollback",
         summary="Make the bundle before the current one current, or the one named",
-        openapi_extra=SECURED | reads(RollbackRequest),
-        responses=answers("What is live", RollbackAnswer, 401, 404, 409, 408, 413, 422, 503),
-        response_class=Response,
+        response_description="What is live",
+        responses=problems(401, 404, 409, 408, 413, 422, 503),
     )
-    async def roll_back_now(request: Request) -> Response:
-        check_token(request, token)
-        asked = await read_body(request, RollbackRequest, limits)
-        told = await side.run(partial(roll_back, live_bundle, shelf, asked.version))
-        return json_response(told, headers=NO_STORE)
+    async def roll_back_now(asked: RollbackRequest) -> RollbackAnswer:
+        return await executor.run(partial(roll_back, live_bundle, shelf, asked.version))
 
     return router
 

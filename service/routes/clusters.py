@@ -5,58 +5,54 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import Response
 
 from index.cluster_negatives import Counts, Negatives, negatives_for
-from service.bodies import NO_STORE, BodyLimits, json_in_parts, json_response, read_body
-from service.openapi import answers, reads
+from service.executor import BoundedExecutor
+from service.json_encoder import json_in_parts
+from service.openapi import problems
+from service.routing import JsonResponse, JsonRoute
 from service.schemas.clusters import (
     ClustersAnswer,
     NegativesAnswer,
     NegativesRequest,
 )
-from service.side_work import SideWork
 from service.state.bundle_watcher import LiveBundle
 from service.state.cluster_watcher import Joined, LiveClusters
 
 IDS_IN_PART = 20_000  # written in one go, about 2 ms
-INLINE_IDS = (
-    11_000  # positives and negatives written without leaving the event loop: about 5 ms
-)
+INLINE_IDS = 11_000  # written without leaving the event loop, about 5 ms
 
 
 def cluster_routes(
-    live_bundle: LiveBundle, live_clusters: LiveClusters, side: SideWork, limits: BodyLimits
+    live_bundle: LiveBundle, live_clusters: LiveClusters, executor: BoundedExecutor
 ) -> APIRouter:
     """Return the routes; answers of many negatives are made beside the event loop."""
-    router = APIRouter(tags=["clusters"])
+    router = APIRouter(
+        tags=["clusters"], route_class=JsonRoute, default_response_class=JsonResponse
+    )
 
     @router.get(
         "/clusters",
         summary="The card of the cluster map in use",
-        responses=answers("The map, and how it is followed", ClustersAnswer, 404, 503),
-        response_class=Response,
+        response_description="The map, and how it is followed",
+        responses=problems(404, 503),
     )
-    async def clusters() -> Response:
+    async def clusters() -> ClustersAnswer:
         live_bundle.get()  # without a bundle there are no items to speak of
-        joined = live_clusters.get()
-        return json_response(card_of(joined, live_clusters), headers=NO_STORE)
+        return card_of(live_clusters.get(), live_clusters)
 
     @router.post(
         "/negatives",
         summary="Easy and hard negatives for positives, with their log expected counts",
-        openapi_extra=reads(NegativesRequest),
-        responses=answers(
-            "Negatives of each known positive", NegativesAnswer, 404, 408, 413, 422, 503
-        ),
-        response_class=Response,
+        response_model=NegativesAnswer,
+        response_description="Negatives of each known positive",
+        responses=problems(404, 408, 413, 422, 503),
     )
-    async def negatives(request: Request) -> Response:
-        asked = await read_body(request, NegativesRequest, limits)
+    async def negatives(body: NegativesRequest) -> Response:
         live_bundle.get()
-        work = partial(draw, live_clusters.get(), asked)
-        return work() if ids_of(asked) <= INLINE_IDS else await side.run(work)
+        work = partial(draw, live_clusters.get(), body)
+        return work() if ids_of(body) <= INLINE_IDS else await executor.run(work)
 
     return router
 
@@ -81,17 +77,17 @@ def card_of(joined: Joined, live_clusters: LiveClusters) -> ClustersAnswer:
     }
 
 
-def ids_of(asked: NegativesRequest) -> int:
+def ids_of(body: NegativesRequest) -> int:
     """Return how many ids an answer holds at most."""
-    return len(asked.positives) * (1 + asked.easy + asked.hard)
+    return len(body.positives) * (1 + body.easy + body.hard)
 
 
-def draw(joined: Joined, asked: NegativesRequest) -> Response:
+def draw(joined: Joined, body: NegativesRequest) -> Response:
     """Draw and write; all of it works on one map."""
-    counts, rng = Counts(asked.easy, asked.hard), np.random.default_rng(asked.seed)
+    counts, rng = Counts(body.easy, body.hard), np.random.default_rng(body.seed)
     items, clusters = joined.catalogue.items, joined.held.clusters
-    found = negatives_for(asked.positives, items, clusters, counts, rng)
-    return json_response(told_of(joined, found, asked.easy, asked.hard), headers=NO_STORE)
+    found = negatives_for(body.positives, items, clusters, counts, rng)
+    return JsonResponse(told_of(joined, found, body.easy, body.hard))
 
 
 def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str, Any]:

@@ -2,22 +2,17 @@
 
 import time
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
 
 from index.denylist import Denylist, DenylistStore, DenylistWatcher
 from index.errors import StoreUnreachableError
-from service.bearer import check_token
-from service.bodies import NO_STORE, BodyLimits, json_response, read_body
-from service.openapi import BEARER, answers, reads
+from service.executor import BoundedExecutor
+from service.openapi import problems
+from service.routing import admin_router
 from service.schemas.deny import DenyChangeAnswer, DenyRequest
-from service.side_work import SideWork
 from service.state.bundle_watcher import LiveBundle
 
-BODY_BYTES = 1 << 24  # a list is longer than what others may send
 IN_FORCE_S = 30.0  # a store answers within a second
 
 
@@ -26,29 +21,22 @@ def deny_admin_routes(
     deny: DenylistWatcher,
     store: DenylistStore,
     token: str,
-    side: SideWork,
-    limits: BodyLimits,
+    executor: BoundedExecutor,
 ) -> APIRouter:
     """Return the route; the store is written beside the event loop.
 
     store  the watcher's, with a client of its own: the other may be in the middle of a poll
     """
-    wide = limits._replace(size_bytes=max(limits.size_bytes, BODY_BYTES))
-    router = APIRouter(tags=["admin"], prefix="/admin")
-    described: dict[str, Any] = reads(DenyRequest) | {"security": [{BEARER: []}]}
+    router = admin_router(token)
 
     @router.put(
         "/deny",
         summary="Replace or change the list of items that are never returned",
-        openapi_extra=described,
-        responses=answers("The list in force", DenyChangeAnswer, 401, 408, 409, 413, 422, 503),
-        response_class=Response,
+        response_description="The list in force",
+        responses=problems(401, 408, 409, 413, 422, 503),
     )
-    async def change_now(request: Request) -> Response:
-        check_token(request, token)
-        asked = await read_body(request, DenyRequest, wide)
-        told = await side.run(partial(change, live_bundle, deny, store, asked))
-        return json_response(told, headers=NO_STORE)
+    async def change_now(asked: DenyRequest) -> DenyChangeAnswer:
+        return await executor.run(partial(change, live_bundle, deny, store, asked))
 
     return router
 

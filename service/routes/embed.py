@@ -1,37 +1,138 @@
-"""The call for vectors."""
+"""The call for vectors: of users, as `/retrieve` encodes them, and of items."""
 
-from itertools import chain
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.admission import Admission
-from service.bodies import NO_STORE, BodyLimits, json_response, read_body
-from service.embedding import answer_of, works_of
-from service.openapi import answers, reads
-from service.schemas.embed import EmbedAnswer, EmbedRequest
-from service.state.bundle_watcher import LiveBundle
+from index.arrays import Floats
+from index.encoders import ItemEncoder
+from index.search.query import Fallback, Query
+from service.errors import InvalidBodyError, NoItemEncoderError
+from service.microbatch import Work, split
+from service.openapi import problems
+from service.request_queue import RequestQueue
+from service.routing import JsonResponse, JsonRoute
+from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
+from service.schemas.shared import Fault
+from service.state.bundle_watcher import Live, LiveBundle
+
+PART, PART_TEXTS = 16, 2_000  # users or items processed in one call, and their ids
 
 
-def embed_routes(
-    live_bundle: LiveBundle, admission: Admission, limits: BodyLimits
-) -> APIRouter:
+def embed_routes(live_bundle: LiveBundle, queue: RequestQueue) -> APIRouter:
     """Return the route."""
-    router = APIRouter(tags=["vectors"])
+    router = APIRouter(tags=["vectors"], route_class=JsonRoute)
 
     @router.post(
         "/embed",
         summary="Vectors of users, or of items from their raw features",
-        openapi_extra=reads(EmbedRequest),
-        responses=answers("A vector for each", EmbedAnswer, 409, 408, 413, 422, 503),
-        response_class=Response,
+        response_model=EmbedAnswer,
+        response_description="A vector for each",
+        responses=problems(409, 408, 413, 422, 503),
     )
-    async def embed(request: Request) -> Response:
-        asked = await read_body(request, EmbedRequest, limits)
+    async def embed(request: Request, body: EmbedRequest) -> Response:
         live = live_bundle.get()
-        parts = await admission.run_all(request, works_of(live, asked))
-        told = answer_of(live.bundle.version, list(chain(*parts)))
-        return json_response(told, headers=NO_STORE)
+        embedded = await queue.run(request, work_of(live, body))
+        return JsonResponse(answer_of(live.bundle.version, embedded))
 
     return router
+
+
+class Embedded(NamedTuple):
+    """A vector [dim], or why there is none; and the ids of a history that are unknown."""
+
+    vector: Floats | None
+    fallback: Fallback | Literal["no_features"] | None = None
+    unknown: Sequence[str] = ()
+
+
+def work_of(live: Live, body: EmbedRequest) -> Work[Any, Embedded]:
+    """Return the work of a request, in parts that hold up nobody.
+
+    Raises NoItemEncoderError, and InvalidBodyError for features that are not the bundle's.
+    """
+    if body.users:
+        costs = [len(one.history or ()) for one in body.users]
+        return Work(partial(embed_users, live), split(body.users, costs, PART, PART_TEXTS))
+    encoder = item_encoder_of(live)
+    faults = _faults_of(body.items, encoder.widths)
+    if faults:
+        raise InvalidBodyError(faults)
+    costs = [0] * len(body.items)
+    return Work(partial(embed_items, encoder), split(body.items, costs, PART))
+
+
+def item_encoder_of(live: Live) -> ItemEncoder:
+    """Return the encoder of items; raises NoItemEncoderError where the bundle has none."""
+    encoder = live.bundle.item_encoder
+    if encoder is None:
+        raise NoItemEncoderError(
+            f"bundle {live.bundle.version}: trained on a catalogue without content, it holds "
+            "no encoder of items; train on items with features"
+        )
+    return encoder
+
+
+def embed_users(live: Live, users: Sequence[UserToEmbed]) -> list[Embedded]:
+    """Encode the query of each user as `/retrieve` does."""
+    queries = [Query(1, user_id=one.user_id, history=one.history) for one in users]
+    results = live.retriever.encode(queries)
+    return [Embedded(one.vector, one.fallback, one.unknown) for one in results]
+
+
+def embed_items(encoder: ItemEncoder, items: Sequence[Features]) -> list[Embedded]:
+    """Make the vector of each item from its content alone."""
+    vectors = encoder.encode(_stacked(items, encoder), len(items))
+    return [
+        Embedded(vector) if any(values and any(values) for values in one.values()) else BLANK
+        for one, vector in zip(items, vectors, strict=True)
+    ]
+
+
+def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedAnswer:
+    """Put vectors into the caller's words."""
+    vectors: list[Any] = [one.vector for one in embedded]  # arrays are written as lists
+    told: EmbedAnswer = {"bundle": version, "vectors": vectors}
+    if any(one.fallback for one in embedded):
+        told["fallbacks"] = [one.fallback for one in embedded]
+    if any(one.unknown for one in embedded):
+        told["unknown_items"] = [list(one.unknown) for one in embedded]
+    return told
+
+
+BLANK = Embedded(None, "no_features")
+
+
+def _faults_of(items: Sequence[Features], widths: dict[str, int]) -> list[Fault]:
+    """Compare names and widths with what the encoder reads."""
+    known = ", ".join(f"{name} ({width} numbers)" for name, width in widths.items())
+    faults: list[Fault] = []
+    for place, one in enumerate(items):
+        for name, values in one.items():
+            where = f"items.{place}.{name}"
+            if name not in widths:
+                expected = f"a modality of the bundle: {known}"
+                faults.append({"place": where, "found": name, "expected": expected})
+            elif values is not None and len(values) != widths[name]:
+                found = f"{len(values)} numbers"
+                expected = f"{widths[name]} numbers, or null"
+                faults.append({"place": where, "found": found, "expected": expected})
+    return faults
+
+
+def _stacked(items: Sequence[Features], encoder: ItemEncoder) -> dict[str, Floats]:
+    """Put features into one array per modality; a row of NaN is missing."""
+    stacked = {
+        name: np.full((len(items), width), np.nan, dtype=np.float32)
+        for name, width in encoder.widths.items()
+    }
+    for place, one in enumerate(items):
+        for name, values in one.items():
+            if values is not None:
+                stacked[name][place] = values
+    return stacked

@@ -1,65 +1,120 @@
-"""The calls for candidates. A route reads, asks, writes; the work itself lives in `index`."""
+"""The calls for candidates: of users, the hot path, and like an item."""
+
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering import prepare_users
-from service.bodies import NO_STORE, BodyLimits, json_response, read_body, written_response
-from service.filtering import refuse_unknown
-from service.finding import Finder
 from service.metrics import Metrics
-from service.openapi import answers, reads
+from service.openapi import Responses, problems
+from service.retrieval_service import RetrievalService, check_filters, filter_of
+from service.routing import JsonResponse, JsonRoute, fast_route
 from service.schemas.retrieval import (
     BatchAnswer,
     BatchRequest,
     RetrieveAnswer,
     RetrieveRequest,
+    SimilarQuery,
+    SimilarRequest,
 )
+from service.schemas.shared import ID_LENGTH
 from service.state.bundle_watcher import LiveBundle
+
+ItemId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=ID_LENGTH,
+        description="of the live bundle; percent-encoded, so that a slash is %2F",
+        openapi_examples={"item": {"value": "sku-00042"}},
+    ),
+]
+
+
+class AnyText(Convertor[str]):
+    """A part of a path that may hold anything, slashes and line breaks too."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """Take it as it is; the server has undone the percent-encoding."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Give it as it is."""
+        return value
 
 
 def retrieval_routes(
-    live_bundle: LiveBundle, finder: Finder, metrics: Metrics, limits: BodyLimits
+    live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
     """Return the routes that answer questions about users."""
-    router = APIRouter(tags=["retrieval"])
+    router = APIRouter(tags=["retrieval"], route_class=fast_route(metrics.total_s))
 
     @router.post(
         "/retrieve",
         summary="Candidates for one user",
-        openapi_extra=reads(RetrieveRequest),
-        responses=answers("Candidates, best first", RetrieveAnswer, 408, 413, 422, 503),
-        response_class=Response,
+        response_model=RetrieveAnswer,
+        response_description="Candidates, best first",
+        responses=problems(408, 413, 422, 503),
     )
-    async def retrieve(request: Request) -> Response:
-        with metrics.total_s.time():
-            asked = await read_body(request, RetrieveRequest, limits)
-            live = live_bundle.get()  # once: the request ends on the bundle it began with
-            if asked.filter:
-                refuse_unknown(live, [("filter", asked.filter)])
-            body = await finder.answer_one(request, live, asked)
-            return written_response(body, headers=NO_STORE)
+    async def retrieve(request: Request, body: RetrieveRequest) -> Response:
+        live = live_bundle.get()  # once: the request ends on the bundle it began with
+        if body.filter:
+            check_filters(live, [("filter", body.filter)])
+        (result,) = await service.retrieve(request, live, [body])
+        return JsonResponse(result)
 
     @router.post(
         "/retrieve/batch",
         summary="Candidates for many users",
-        openapi_extra=reads(BatchRequest),
-        responses=answers("An answer to each question", BatchAnswer, 408, 413, 422, 503),
-        response_class=Response,
+        response_model=BatchAnswer,
+        response_description="An answer to each question",
+        responses=problems(408, 413, 422, 503),
     )
-    async def retrieve_batch(request: Request) -> Response:
+    async def retrieve_batch(request: Request, body: BatchRequest) -> Response:
+        live = live_bundle.get()
+        filters = enumerate(one.filter for one in body.questions)
+        check_filters(live, ((f"questions.{place}.filter", one) for place, one in filters))
+        results = await service.retrieve(request, live, body.questions)
+        answers = [orjson.Fragment(result) for result in results]
+        return JsonResponse({"bundle": live.bundle.version, "answers": answers})
+
+    return router
+
+
+def similar_routes(
+    live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics
+) -> APIRouter:
+    """Return the route."""
+    register_url_convertor("any", AnyText())
+    router = APIRouter(tags=["retrieval"], route_class=JsonRoute)
+
+    too_long: Responses = {
+        400: {
+            "description": "The URL is longer than 64 KiB, or no HTTP",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    }
+
+    @router.get(
+        "/items/{item_id:any}/similar",
+        summary="Items like another one",
+        response_model=RetrieveAnswer,
+        response_description="Candidates, best first",
+        responses=problems(404, 422, 503) | too_long,
+    )
+    async def similar(
+        request: Request, item_id: ItemId, query: Annotated[SimilarQuery, Query()]
+    ) -> Response:
         with metrics.total_s.time():
-            asked = await read_body(request, BatchRequest, limits)
             live = live_bundle.get()
-            filters = (one.filter for one in asked.questions)
-            refuse_unknown(
-                live, ((f"questions.{n}.filter", one) for n, one in enumerate(filters))
-            )
-            bodies = await finder.answer(request, live, prepare_users, asked.questions)
-            told = [orjson.Fragment(body) for body in bodies]
-            whole = {"bundle": live.bundle.version, "answers": told}
-            return json_response(whole, headers=NO_STORE)
+            check_filters(live, [("filter", filter_of(query.filter))])
+            wanted = SimilarRequest.model_construct(item_id=item_id, **dict(query))
+            (result,) = await service.retrieve(request, live, [wanted])
+            return JsonResponse(result)
 
     return router

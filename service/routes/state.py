@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.bodies import NO_STORE, json_response
 from service.metrics import Metrics
-from service.openapi import answers
+from service.openapi import Responses, problems
+from service.routing import JsonResponse
 from service.schemas.state import Alive, BundleAnswer, Readiness
 from service.state.bundle_watcher import LiveBundle
 from service.state.cluster_watcher import LiveClusters
@@ -23,43 +23,49 @@ def state_routes(
     metrics: Metrics,
 ) -> APIRouter:
     """Return the routes that tell how the service is."""
-    router = APIRouter(tags=["state"])
+    router = APIRouter(tags=["state"], default_response_class=JsonResponse)
 
     @router.head("/livez", include_in_schema=False)  # as some balancers ask
     @router.get(
         "/livez",
         summary="Does the process answer?",
-        responses=answers("It does", Alive),
-        response_class=Response,
+        response_description="It does",
+        responses=problems(),
     )
-    async def livez() -> Response:
-        told: Alive = {"status": "alive"}
-        return json_response(told, headers=NO_STORE)
+    async def livez() -> Alive:
+        return {"status": "alive"}
 
-    ready = answers("A bundle is live", Readiness)
-    ready[503] = {**ready[200], "description": "Not ready, and why"}
+    ready = problems() | {503: {"model": Readiness, "description": "Not ready, and why"}}
 
     @router.head("/readyz", include_in_schema=False)
     @router.get(
-        "/health", summary="The same as /readyz", responses=ready, response_class=Response
+        "/health",
+        summary="The same as /readyz",
+        response_model=Readiness,
+        response_description="A bundle is live",
+        responses=ready,
     )
     @router.get(
-        "/readyz", summary="Is a bundle live?", responses=ready, response_class=Response
+        "/readyz",
+        summary="Is a bundle live?",
+        response_model=Readiness,
+        response_description="A bundle is live",
+        responses=ready,
     )
     async def readyz() -> Response:
         told = readiness()
         if followed := live_clusters.told():
             told["clusters"] = followed
-        return json_response(told, 200 if told["status"] == "ready" else 503, NO_STORE)
+        return JsonResponse(told, 200 if told["status"] == "ready" else 503)
 
-    described = answers("The live bundle", BundleAnswer, 503)
-    described[304] = {"description": "Not changed since the ETag in If-None-Match"}
+    unchanged: Responses = {304: {"description": "Not changed since the ETag in If-None-Match"}}
 
     @router.get(
         "/bundle",
         summary="The manifest of what is live",
-        responses=described,
-        response_class=Response,
+        response_model=BundleAnswer,
+        response_description="The live bundle",
+        responses=problems(503) | unchanged,
     )
     async def bundle(request: Request) -> Response:
         live = live_bundle.get().bundle
@@ -67,7 +73,7 @@ def state_routes(
         if headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         manifest = live.manifest.model_dump(mode="json")
-        return json_response({"version": live.version, "manifest": manifest}, headers=headers)
+        return JsonResponse({"version": live.version, "manifest": manifest}, headers=headers)
 
     @router.get(
         "/metrics",
@@ -76,6 +82,6 @@ def state_routes(
         response_class=Response,
     )
     async def metrics_text() -> Response:
-        return Response(metrics.written(), media_type=METRICS_TYPE)
+        return Response(metrics.render(), media_type=METRICS_TYPE)
 
     return router

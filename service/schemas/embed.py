@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from index.retriever import Fallback
+from index.search.query import Fallback
 from service.schemas.shared import Asked, Id, Ids
 
 MOST_EMBEDDED = 256

@@ -1,11 +1,12 @@
 """What is asked and answered about candidates, as the callers see it; else as `schemas`."""
 
+import re
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from index.retriever import Fallback
+from index.search.query import Fallback
 from service.schemas.shared import (
     ID_LENGTH,
     Asked,
@@ -24,6 +25,19 @@ MOST_ATTRIBUTES, MOST_VALUES = 32, 1_000
 Include = Annotated[list[Literal["clusters", "attributes"]], Field(max_length=8)]
 Attribute = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
 Values = Annotated[list[Value], Field(min_length=1, max_length=MOST_VALUES, fail_fast=True)]
+
+DECIMALS = re.compile(r"-?[0-9]{1,20}")
+MOST_EXCLUDED = 1_000  # a URL of more than 64 KiB is refused before it is read
+
+
+def decimals_to_int(value: object) -> object:
+    """Parse plain decimals alone; any other text is left for the schema to refuse."""
+    return int(value) if isinstance(value, str) and DECIMALS.fullmatch(value) else value
+
+
+TextId = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
+Decimals = Annotated[int, BeforeValidator(decimals_to_int)]
+Condition = Annotated[str, Field(pattern="^[^:]+:", max_length=2 * ID_LENGTH + 1)]
 
 
 class RetrieveRequest(Asked):
@@ -58,6 +72,34 @@ class RetrieveRequest(Asked):
         )
     )
     include: Include = none_by_default(list, "what to tell of each candidate besides its score")
+
+
+class SimilarQuery(Asked):
+    """Query string of a request for items like another one."""
+
+    k: Decimals = Field(
+        default=DEFAULT_COUNT,
+        ge=1,
+        le=MAX_COUNT,
+        description="how many candidates; fewer come only where fewer are eligible",
+    )
+    exclude: Annotated[list[TextId], Field(max_length=MOST_EXCLUDED)] = Field(
+        default=[], description="an item id never to return; repeat it for more"
+    )
+    filter: Annotated[list[Condition], Field(max_length=MOST_VALUES)] = Field(
+        default=[],
+        description="`attribute:value`; repeated for one attribute, any of its values will do, "
+        "and every attribute that is named must fit. `GET /bundle` tells them, under `filters`",
+    )
+    include: Include = Field(
+        default=[], description="what to tell of each candidate besides its score; repeatable"
+    )
+
+
+class SimilarRequest(SimilarQuery):
+    """Which items are like this one? It is never among them itself."""
+
+    item_id: TextId
 
 
 class BatchRequest(Asked):

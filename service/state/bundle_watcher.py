@@ -24,11 +24,11 @@ from index.bundle.reader import Bundle, open_bundle
 from index.bundle_registry import BundlePointer
 from index.denylist import Denylist, DenylistWatcher
 from index.errors import FaultsError, NoBundleError
-from index.retriever import Question, Retriever
+from index.search.query import Query
+from index.search.retriever import Retriever
 from index.storage.watcher import NOT_POLLED, Outcome, Watcher, reasons_of
-from service.logs import fields
-from service.metrics import Metrics
-from service.moments import unix_time
+from service.logging_config import fields
+from service.metrics import Metrics, unix_time
 from service.schemas.state import Readiness
 from service.state.denylist import deny_told
 
@@ -269,8 +269,7 @@ def warm(live: Live) -> None:
     if bundle.filters is not None:
         bundle.filters.keys.row_of("")
     rows = np.linspace(0, len(bundle.items) - 1, WARM_QUERIES).astype(np.int32)
-    queries = [Question(WARM_COUNT, history=[one]) for one in bundle.items.ids_of(rows)]
+    queries = [Query(WARM_COUNT, history=[one]) for one in bundle.items.ids_of(rows)]
     if bundle.histories and len(bundle.histories.users):
-        queries.append(Question(WARM_COUNT, user_id=bundle.histories.users.ids_of([0])[0]))
-    for query in [*queries, Question(WARM_COUNT)]:
-        live.retriever.find(query, live.denied)
+        queries.append(Query(WARM_COUNT, user_id=bundle.histories.users.ids_of([0])[0]))
+    live.retriever.retrieve([*queries, Query(WARM_COUNT)], live.denied)

@@ -17,8 +17,8 @@ from index.cluster_map_watcher import Catalogue, ClusterMapWatcher, HeldMap, pre
 from index.errors import NoClusterMapError, StoreUnreachableError
 from index.ids import IdTable
 from index.storage.watcher import NOT_POLLED, WatchState
-from service.logs import fields
-from service.moments import unix_time
+from service.logging_config import fields
+from service.metrics import unix_time
 from service.schemas.shared import Source
 from service.schemas.state import FollowerAnswer
 

@@ -3,7 +3,7 @@ import re
 import yaml
 
 from index.storage.watcher import STOP_S
-from service.lifetime import EMPTYING_S
+from service.server import EMPTYING_S
 from service.settings import Settings, secrets_of
 from tests.containers.dockerfile import ROOT, environment, exec_form, stages, values
 from trainer.__main__ import build_parser

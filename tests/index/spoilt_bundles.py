@@ -18,10 +18,11 @@ import numpy as np
 
 from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
-from index.retriever import Question, Retriever, SimilarQuestion
-from service.moments import unix_time
+from index.search.query import Query
+from index.search.retriever import Retriever
+from service.metrics import unix_time
 from service.state.bundle_watcher import Live, warm
-from tests.handmade import handmade_map, write_handmade
+from tests.handmade import handmade_map, retrieve_one, write_handmade
 from tests.index.spoiling import Case
 
 MEMORY_BYTES = 8 << 30
@@ -44,15 +45,15 @@ def answers(folder: Path) -> str:
     unix_time(bundle.manifest.made_at)
     live = Live(bundle, Retriever(bundle))
     warm(live)
-    find, first = live.retriever.find, bundle.items.ids_of([0])[0]
-    found = [
-        find(Question(10)),
-        find(Question(10, user_id="user-0")),
-        find(Question(10, user_id="user-2")),
-        find(Question(40, history=["one-1", "one-3"], exclude=["one-5"])),
-        find(Question(10, history=["one-2"], filter={"parity": ["odd"], "tags": ["tag 1"]})),
-        live.retriever.similar(SimilarQuestion(first, 10)),
+    queries = [
+        Query(10),
+        Query(10, user_id="user-0"),
+        Query(10, user_id="user-2"),
+        Query(40, history=["one-1", "one-3"], exclude=["one-5"]),
+        Query(10, history=["one-2"], filter={"parity": ["odd"], "tags": ["tag 1"]}),
+        Query(10, item_id=bundle.items.ids_of([0])[0]),
     ]
+    found = [retrieve_one(live.retriever, one) for one in queries]
     told = [
         (one.item_ids, None if one.scores is None else one.scores.tolist()) for one in found
     ]

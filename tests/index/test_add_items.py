@@ -17,7 +17,8 @@ from index.bundle.manifest import HISTORIES, facts_of, write_manifest
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
 from index.cluster_map import CLUSTER_FILES
-from index.retriever import Question, Retriever, SimilarQuestion
+from index.search.query import Query
+from index.search.retriever import Retriever
 from tests.conftest import ROOT
 from tests.handmade import (
     ITEM_COUNT,
@@ -26,6 +27,7 @@ from tests.handmade import (
     item_vectors,
     mean_query,
     publish_handmade,
+    retrieve_one,
     write_handmade,
 )
 from tests.handmade_towers import DIM, look_of
@@ -81,11 +83,11 @@ def test_new_items_are_found_like_any_other(bundles, items, capsys):
     np.testing.assert_allclose(bundle.vectors[ITEM_COUNT:], NEW, atol=1e-6)
     retriever = Retriever(bundle)
     vectors = np.concatenate([item_vectors(), NEW])
-    alike = retriever.similar(SimilarQuestion("new-0", 45))
+    alike = retrieve_one(retriever, Query(45, item_id="new-0"))
     assert np.array_equal(
         alike.rows, np.argsort(-(vectors @ NEW[0]), kind="stable")[1:].astype(np.int32)
     )
-    found = retriever.find(Question(46, history=["item-0", "new-2"], exclude_seen=False))
+    found = retrieve_one(retriever, Query(46, history=["item-0", "new-2"], exclude_seen=False))
     query = mean_query(vectors, [0, ITEM_COUNT + 2])
     assert (
         found.item_ids[0]
@@ -94,7 +96,7 @@ def test_new_items_are_found_like_any_other(bundles, items, capsys):
         ]
     )
     assert len(found.item_ids) == 46
-    popular = retriever.find(Question(46)).item_ids
+    popular = retrieve_one(retriever, Query(46)).item_ids
     assert popular[-6:] == [f"new-{row}" for row in range(6)]
 
 
@@ -109,8 +111,11 @@ def test_everything_else_is_carried_over_unchanged(bundles, items, capsys):
     kept = {"dataset", "run", "modalities", "cluster_maps", "measures", "name", "width"}
     for name in kept:
         assert getattr(new.manifest, name) == getattr(old.manifest, name)
-    asked = Question(5, user_id="user-0", exclude=[f"new-{row}" for row in range(6)])
-    assert Retriever(new).find(asked).item_ids == Retriever(old).find(asked).item_ids
+    asked = Query(5, user_id="user-0", exclude=[f"new-{row}" for row in range(6)])
+    assert (
+        retrieve_one(Retriever(new), asked).item_ids
+        == retrieve_one(Retriever(old), asked).item_ids
+    )
 
 
 def test_the_manifest_tells_what_was_added_to_what(bundles, items, tmp_path, capsys):
@@ -157,8 +162,8 @@ def test_attributes_and_filters_grow_and_new_values_appear(bundles, tmp_path, ca
     ]
 
     def found(**filters):
-        question = Question(100, history=["item-0"], exclude_seen=False, filter=filters)
-        return {*Retriever(bundle).find(question).item_ids}
+        question = Query(100, history=["item-0"], exclude_seen=False, filter=filters)
+        return {*retrieve_one(Retriever(bundle), question).item_ids}
 
     assert found(parity=["neither"]) == {"new-3"}
     assert found(tags=["brand new"], parity=["even"]) == {"new-0"}
@@ -328,7 +333,7 @@ def test_a_catalogue_that_outgrows_the_exact_index_gets_another(tmp_path, capsys
     again = current(bundles)
     assert again.manifest.index.factory == "IVF1024,SQ8"
     assert again.index.count == FLAT_LIMIT + 30
-    found = Retriever(again).similar(SimilarQuestion("newer-3", 1))
+    found = retrieve_one(Retriever(again), Query(1, item_id="newer-3"))
     assert found.item_ids == ["new-3"]  # which is the same
 
 

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from index.ann.index import ItemIndex, exact_neighbours
-from index.ann.probing import (
-    CoarseCentroids,
-    ProbingPolicy,
-    SearchEffort,
-    effort_for,
-    slack,
-)
+from index.ann.probing import CoarseCentroids, ProbingPolicy, SearchEffort, effort_for, slack
 from index.ann.rescore import best_by, best_of_each
 from index.ann.tuning import (
     FLAT_LIMIT,
@@ -20,7 +14,9 @@ from index.ann.tuning import (
     list_count,
 )
 from index.bitmap import RowSet
-from index.searching.search import Ask, Search, known
+from index.ids import build_id_table
+from index.search.query import SearchResult
+from index.search.searcher import Searcher, found_rows
 from tests.handmade import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200
@@ -78,11 +74,12 @@ def test_a_large_catalogue_is_searched_approximately_and_well(clustered, approxi
 
 def test_the_card_tells_the_recall_that_brute_force_measures(clustered, approximate):
     (vectors, queries), (index, card) = clustered, approximate
-    search, nothing = Search(index, vectors), np.empty(0, np.int32)
+    searcher, items = Searcher(index, vectors), build_id_table([])
     shares = []
     for query in queries:
-        rows, _ = search.find(Ask(query, 100, nothing, None))
-        shares.append(np.isin(np.argsort(-(vectors @ query))[:100], rows).mean())
+        result = SearchResult(items, 100, query)
+        searcher.search([result])
+        shares.append(np.isin(np.argsort(-(vectors @ query))[:100], result.rows).mean())
     assert np.mean(shares) == pytest.approx(card.recall[100], abs=1e-3)
 
 
@@ -313,7 +310,7 @@ def test_the_lists_of_rows_are_where_a_search_of_one_list_finds_them(clustered, 
     assert (len(lists), lists.max() < index.list_count) == (CLUSTERED_COUNT, True)
     for row in range(0, CLUSTERED_COUNT, 6_000):
         near = index.search(vectors[row : row + 1], CLUSTERED_COUNT, SearchEffort(max_lists=1))
-        found = known(near)
+        found = found_rows(near.rows)
         assert len(set(lists[found].tolist())) == 1
         assert (lists == lists[found[0]]).sum() == len(found)
 
@@ -323,7 +320,7 @@ def test_only_eligible_rows_are_found_whatever_the_effort(clustered, approximate
     eligible = RowSet.from_rows(np.arange(0, CLUSTERED_COUNT, 7, np.int32), CLUSTERED_COUNT)
     for most in (1, 20, index.list_count):
         near = index.search(queries[:1], 10_000, SearchEffort(np.inf, max_lists=most), eligible)
-        found = known(near)
+        found = found_rows(near.rows)
         assert eligible.contains(found).all()
         assert len(found) == len(set(found.tolist()))
     assert sorted(found.tolist()) == eligible.rows().tolist()

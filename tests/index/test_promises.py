@@ -12,9 +12,10 @@ from index.bitmap import RowSet
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
 from index.errors import UnknownAttributeError
-from index.retriever import Question, Retriever, SimilarQuestion
-from index.searching.search import drop_excluded
-from tests.handmade import mean_query, publish_handmade
+from index.search.query import Query
+from index.search.retriever import Retriever
+from index.search.searcher import drop_excluded
+from tests.handmade import mean_query, publish_handmade, retrieve_one
 
 COUNT, CLOSE = 600, 1e-5
 SMALL = Limits(few=20, visited=120, looked_up=40, many_excluded=10)
@@ -43,8 +44,8 @@ FILTERS = st.fixed_dictionaries(
 )
 LONG = st.integers(0, COUNT).map(lambda count: [f"item-{row}" for row in range(count)])
 QUESTIONS = st.builds(
-    Question,
-    count=st.integers(1, 700),
+    Query,
+    k=st.integers(1, 700),
     history=st.lists(IDS | st.just("stranger"), max_size=30) | LONG,
     exclude=st.lists(IDS | st.just("stranger"), max_size=30) | LONG,
     exclude_seen=st.booleans(),
@@ -103,13 +104,13 @@ def test_as_many_eligible_items_come_as_there_are_each_once_in_order(
 ):
     eligible = eligible_rows(question, denied)
     for retriever in retrievers.values():
-        answer = retriever.find(question, as_set(denied))
+        answer = retrieve_one(retriever, question, as_set(denied))
         found = [int(one[5:]) for one in answer.item_ids]
         assert found == answer.rows.tolist()
-        assert len(found) == len(set(found)) == min(question.count, len(eligible))
+        assert len(found) == len(set(found)) == min(question.k, len(eligible))
         assert set(found) <= set(eligible)
         if answer.fallback:
-            assert found == eligible[: question.count]  # the lower a row, the more popular
+            assert found == eligible[: question.k]  # the lower a row, the more popular
             continue
         vectors = retriever.bundle.vectors
         query = mean_query(vectors, [int(one[5:]) for one in question.history if one[4] == "-"])
@@ -123,12 +124,12 @@ def test_as_many_eligible_items_come_as_there_are_each_once_in_order(
 def test_an_exact_index_finds_the_best_that_are_eligible(retrievers, question, denied):
     eligible = eligible_rows(question, denied)
     for name in ("exact", "exact, small"):
-        answer = retrievers[name].find(question, as_set(denied))
+        answer = retrieve_one(retrievers[name], question, as_set(denied))
         if answer.fallback:
             continue
         vectors = retrievers[name].bundle.vectors
         query = mean_query(vectors, [int(one[5:]) for one in question.history if one[4] == "-"])
-        best = np.sort(vectors[eligible] @ query)[::-1][: question.count]
+        best = np.sort(vectors[eligible] @ query)[::-1][: question.k]
         np.testing.assert_allclose(answer.scores, best, atol=CLOSE)
 
 
@@ -136,13 +137,13 @@ def test_an_exact_index_finds_the_best_that_are_eligible(retrievers, question, d
 @given(st.lists(QUESTIONS, min_size=1, max_size=5), DENIED)
 def test_a_question_is_answered_alike_alone_together_and_quickly(retrievers, asked, denied):
     for retriever in retrievers.values():
-        together = retriever.prepare(asked)
-        beside = retriever.finish_quickly(together, as_set(denied))
-        for place, (question, prepared) in enumerate(zip(asked, together, strict=True)):
-            alone = retriever.find(question, as_set(denied))
-            others = [retriever.finish(prepared, as_set(denied)), beside[place]]
-            others.append(retriever.find_quickly(question, as_set(denied)))
-            for other in [one for one in others if one is not None]:
+        together = retriever.retrieve(asked, as_set(denied))
+        bounded = retriever.retrieve(asked, as_set(denied), is_bounded=True)
+        assert all(one.is_complete for one in together)
+        for question, *others in zip(asked, together, bounded, strict=True):
+            alone = retrieve_one(retriever, question, as_set(denied))
+            others.append(retrieve_one(retriever, question, as_set(denied), is_bounded=True))
+            for other in [one for one in others if one.is_complete]:
                 assert_alike(alone, other, retriever.bundle.vectors)
 
 
@@ -161,10 +162,12 @@ def assert_alike(one, other, vectors):
 def test_similar_items_keep_the_same_promises(retrievers, row, count, wanted, exclude, denied):
     own = f"item-{row}"
     eligible = eligible_rows(
-        Question(count, history=[own], exclude=exclude, filter=wanted), denied
+        Query(count, history=[own], exclude=exclude, filter=wanted), denied
     )
     for retriever in retrievers.values():
-        answer = retriever.similar(SimilarQuestion(own, count, exclude, wanted), as_set(denied))
+        answer = retrieve_one(
+            retriever, Query(count, item_id=own, exclude=exclude, filter=wanted), as_set(denied)
+        )
         found = answer.rows.tolist()
         assert len(found) == len(set(found)) == min(count, len(eligible))
         assert set(found) <= set(eligible)
@@ -173,47 +176,51 @@ def test_similar_items_keep_the_same_promises(retrievers, row, count, wanted, ex
 
 def test_a_wide_filter_is_quick_once_it_was_asked_for_at_length(bundle):
     retriever = Retriever(poor(bundle), SMALL)
-    question = Question(5, history=["item-0"], filter={"parity": ["odd"]})
-    assert retriever.find_quickly(question) is None
-    answer = retriever.find(question)
-    assert retriever.find_quickly(question).item_ids == answer.item_ids
+    question = Query(5, history=["item-0"], filter={"parity": ["odd"]})
+    assert not retrieve_one(retriever, question, is_bounded=True).is_complete
+    answer = retrieve_one(retriever, question)
+    again = retrieve_one(retriever, question, is_bounded=True)
+    assert again.is_complete
+    assert again.item_ids == answer.item_ids
 
 
 def test_what_only_a_long_search_would_tell_is_left_to_those_who_have_the_time(bundle):
     retriever = Retriever(poor(bundle), replace(SMALL, visited=40))
-    question = Question(590, history=["item-0"])  # most lists are far from it
-    assert retriever.find_quickly(question) is None
-    assert len(retriever.find(question).item_ids) == 590
+    question = Query(590, history=["item-0"])  # most lists are far from it
+    assert not retrieve_one(retriever, question, is_bounded=True).is_complete
+    assert len(retrieve_one(retriever, question).item_ids) == 590
 
 
 def test_values_that_no_item_has_are_told(retrievers):
     asked = {"parity": ["odd", "neither"], "mood": ["gay"]}
     for retriever in retrievers.values():
-        answer = retriever.find(Question(5, history=["item-0"], filter=asked))
+        answer = retrieve_one(retriever, Query(5, history=["item-0"], filter=asked))
         assert answer.unknown_values == {"parity": ["neither"], "mood": ["gay"]}
         assert answer.item_ids == []
 
 
 def test_an_attribute_that_is_not_known_is_an_error_that_names_the_known(retrievers):
-    question = Question(5, filter={"colour": ["red"]})
+    question = Query(5, filter={"colour": ["red"]})
     with pytest.raises(
         UnknownAttributeError, match=r"'colour'.* by hundred, mood, odd, parity"
     ):
-        retrievers["exact"].find(question)
+        retrieve_one(retrievers["exact"], question)
 
 
 def test_filters_that_are_not_used_are_forgotten_before_memory_runs_out(bundle):
     retriever = Retriever(bundle)
-    scopes = retriever._scopes  # no answer tells how much it keeps
-    scopes._limit_bytes = 12_000
+    filters = retriever._filters  # no answer tells how much it keeps
+    filters._limit_bytes = 12_000
     tags = [f"tag {tag}" for tag in range(5)]
     for chosen in range(1, 32):
         values = [tag for place, tag in enumerate(tags) if chosen >> place & 1]
-        answer = retriever.find(Question(700, history=["item-0"], filter={"tags": values}))
+        answer = retrieve_one(
+            retriever, Query(700, history=["item-0"], filter={"tags": values})
+        )
         eligible = [row for row in range(1, COUNT) if HAS["tags"](row) & set(values)]
         assert sorted(answer.rows.tolist()) == eligible
-        assert scopes._kept_bytes <= scopes._limit_bytes
-    assert 1 < len(scopes._kept) < 5
+        assert filters._kept_bytes <= filters._limit_bytes
+    assert 1 < len(filters._kept) < 5
 
 
 @given(
@@ -221,7 +228,7 @@ def test_filters_that_are_not_used_are_forgotten_before_memory_runs_out(bundle):
     st.integers(0, 2**22),
 )
 def test_excluded_rows_are_dropped_and_no_others(questions, far):
-    """`far` moves the rows, so that different ones get one mark."""
+    """`far` moves some rows away from the others."""
     moved = [
         [row + far * (row % 3) if row >= 0 else -1 for row in rows] for rows, _ in questions
     ]

@@ -14,7 +14,8 @@ import pytest
 from examples.catalogue import ShopSize, make_catalogue
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
-from index.retriever import Retriever
+from index.search.query import Query
+from index.search.retriever import Retriever
 from tests.conftest import ROOT
 from trainer.data.dataset import load_dataset
 from trainer.data.interactions import some_cases
@@ -115,7 +116,7 @@ def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
         history = [data.item_ids[row] for row in asked.histories.of(case)]
         answer = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH}).json()
         rows = bundle.items.rows_of([one["item_id"] for one in answer["candidates"]])
-        query = Retriever(bundle).encode([asked.histories.of(case)])[0]
+        query = Retriever(bundle).encode([Query(DEPTH, history=history)])[0].vector
         assert answer["bundle"] == bundle.version
         assert len(rows) == len(set(rows)) == len(expected)
         away = np.abs(bundle.vectors[rows] @ query - bundle.vectors[expected] @ query)

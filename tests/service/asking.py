@@ -10,7 +10,7 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 
 from service.app import create_app
-from service.lifetime import Lifetime
+from service.server import Lifetime
 from service.settings import Settings
 
 POLL_S = 0.02
@@ -37,6 +37,10 @@ class Caller:
 
     def ask(self, method, path, **options):
         return self._portal.call(partial(self._client.request, method, path, **options))
+
+    def run(self, function, *arguments):
+        """Call a function in the thread of the app."""
+        return self._portal.call(function, *arguments)
 
     def leave_midway(self, path):
         """Begin to send a body, then hang up; return what was answered to nobody."""

@@ -1,7 +1,7 @@
 import pytest
 
 from index.cluster_map_registry import ClusterPointer
-from service.logs import JsonFormatter
+from service.logging_config import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
 from tests.index.cluster_maps import local_maps
 from tests.service.asking import logged_lines, running

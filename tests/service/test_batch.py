@@ -1,14 +1,15 @@
 import json
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle_registry import BundleRegistry
-from service.answering import prepare_users
-from service.finding import Turns
 from service.metrics import Metrics
+from service.retrieval_service import RetrievalService, work_of
 from service.schemas.retrieval import BatchAnswer, RetrieveRequest
 from service.state.bundle_watcher import open_live
 from tests.handmade import publish_handmade
@@ -110,19 +111,18 @@ def test_a_question_with_very_many_ids_is_answered_beside_the_others_and_alike(c
 
 def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(shelf_folder):
     live = open_live(BundleRegistry(shelf_folder).current())
-    lengths, prepared = [10, 2_001, 1_990, 1_990, 11, *[1] * 40], []
-
-    def prepare(live, asked):
-        prepared.append([len(one.history) for one in asked])
-        return prepare_users(live, asked)
-
+    lengths = [10, 2_001, 1_990, 1_990, 11, *[1] * 40]
+    nothing = SimpleNamespace(current=lambda: None, denied_of=lambda _: None)
+    service = RetrievalService(None, None, nothing, nothing, Metrics())
     asked = [RetrieveRequest(history=["item-0"] * length) for length in lengths]
-    turns = Turns(live, None, prepare, asked, Metrics(), lambda: None)
-    bodies = [turns.take(place) for place in range(len(asked))]
-    assert [place for place, body in enumerate(bodies) if body is None] == [1]
-    assert prepared == [[10], [1_990, 1_990, 11, *[1] * 7], [1] * 32, [1]]
-    assert json.loads(turns.take_long(1)) == json.loads(bodies[0])
-    assert prepared[-1] == [2_001]
+    work = work_of(live, partial(service.process, live, None), asked)
+    found = [pair for part in work.parts for pair in work.process(part)]
+    assert [place for place, (one, _) in enumerate(found) if not one.is_complete] == [1]
+    parts = [[len(one.history) for one in part] for part in work.parts]
+    assert parts == [[10], [2_001], [1_990, 1_990, 11, *[1] * 7], [1] * 32, [1]]
+    ((result, body),) = work.process([asked[1]], is_bounded=False)
+    assert result.is_complete
+    assert json.loads(body) == json.loads(found[0][1])
 
 
 def test_the_largest_batch_is_answered_in_order(caller):

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle_registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from service.logs import JsonFormatter
+from service.logging_config import JsonFormatter
 from service.schemas.clusters import ClustersAnswer
 from tests.handmade import NOW, handmade_map, publish_handmade
 from tests.index.cluster_maps import local_maps

@@ -4,10 +4,9 @@ import pytest
 
 from index.bundle_registry import BundleRegistry
 from index.denylist import MAX_ITEMS, DenylistWatcher, local_denylist, redis_denylist
-from service.answering import prepare_users
-from service.finding import Turns
-from service.logs import JsonFormatter
+from service.logging_config import JsonFormatter
 from service.metrics import Metrics
+from service.retrieval_service import RetrievalService
 from service.schemas.retrieval import RetrieveRequest
 from service.state.bundle_watcher import LiveBundle
 from tests.handmade import publish_handmade
@@ -138,17 +137,17 @@ def test_what_is_denied_while_a_question_waits_is_not_in_its_answer(tmp_path):
     live_bundle.start()
     try:
         live = until(lambda: live_bundle.readiness().get("bundle") and live_bundle.get())
-        denied = partial(live_bundle.denied_of, live)
-        asked = [RetrieveRequest(history=["item-2"], k=40)] * 3
-        turns = Turns(live, None, prepare_users, asked, metrics, denied)
-        assert b'"item-4"' in turns.take(0)
+        service = RetrievalService(None, None, live_bundle, None, metrics)
+        process = partial(service.process, live, None)
+        asked = RetrieveRequest(history=["item-2"], k=40)
+        assert b'"item-4"' in process([asked])[0][1]
         sequence = store.replace(["item-4"], 1.0).sequence
         until(lambda: follower.is_in_force(sequence))
-        assert b'"item-4"' not in turns.take(1)
-        assert b'"item-4"' not in turns.take_long(2)
+        assert b'"item-4"' not in process([asked])[0][1]
+        assert b'"item-4"' not in process([asked], is_bounded=False)[0][1]
         publish_handmade(tmp_path, now=day(1))
         until(lambda: live_bundle.get().bundle is not live.bundle)
-        assert denied() is live.denied  # whose rows are those of its bundle
+        assert live_bundle.denied_of(live) is live.denied  # whose rows are those of its bundle
     finally:
         live_bundle.stop()
 

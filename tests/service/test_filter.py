@@ -6,9 +6,10 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from index.ann.tuning import FLAT_LIMIT
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
-from index.retriever import Question, Retriever
+from index.search.query import Query
+from index.search.retriever import Retriever
 from service.schemas.retrieval import RetrieveAnswer
-from tests.handmade import publish_handmade
+from tests.handmade import publish_handmade, retrieve_one
 from tests.service.asking import running
 
 EVEN = ["item-0", "item-2", "item-4"]
@@ -122,12 +123,13 @@ def test_a_wide_filter_of_a_large_catalogue_is_answered_from_the_first_time_on(t
     publish_handmade(tmp_path, count=FLAT_LIMIT + 1)
     bundle = open_bundle(BundleRegistry(tmp_path).current())
     assert bundle.index.can_narrow
-    question = Question(50, history=EVEN, filter={"parity": ["odd"]})
-    assert Retriever(bundle).find_quickly(question) is None  # so the service finds it beside
+    question = Query(50, history=EVEN, filter={"parity": ["odd"]})
+    bounded = retrieve_one(Retriever(bundle), question, is_bounded=True)
+    assert not bounded.is_complete  # so the service resubmits it
     with running(tmp_path) as caller:
         caller.wait_for("ready")
         found = [caller.found(history=EVEN, k=50, filter={"parity": ["odd"]}) for _ in range(2)]
-    assert found[0] == found[1] == Retriever(bundle).find(question).item_ids
+    assert found[0] == found[1] == retrieve_one(Retriever(bundle), question).item_ids
     assert all(int(one[5:]) % 2 == 1 for one in found[0])
 
 

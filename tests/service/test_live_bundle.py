@@ -7,9 +7,9 @@ import httpx
 
 from index.bundle_registry import BundleRegistry
 from service.app import create_app
-from service.lifetime import Lifetime
-from service.logs import JsonFormatter
+from service.logging_config import JsonFormatter
 from service.metrics import Metrics
+from service.server import Lifetime
 from service.settings import Settings
 from service.state.bundle_watcher import LiveBundle
 from tests.handmade import NOW, publish_handmade
@@ -150,7 +150,7 @@ def test_a_refused_bundle_is_not_opened_again_at_each_look(tmp_path):
     live_bundle.start()
     until(lambda: len(looks) >= 10)
     live_bundle.stop()
-    assert b'esans_bundle_reloads_total{result="refused"} 1.0' in metrics.written()
+    assert b'esans_bundle_reloads_total{result="refused"} 1.0' in metrics.render()
 
 
 def test_a_file_that_shows_up_late_is_reason_to_try_again(empty, tmp_path):

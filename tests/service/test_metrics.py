@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from service.error_handlers import TABLE
 from service.metrics import REJECTIONS
-from service.problems import TABLE
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 
@@ -97,7 +97,7 @@ def test_who_was_turned_away_is_counted_by_reason(shelf_folder):
 
 
 def test_what_is_turned_away_has_the_name_of_its_problem():
-    kinds = {row.kind.rpartition(":")[2] for row in TABLE.values()}
+    kinds = {row.code for row in TABLE.values()}
     assert set(REJECTIONS) - {"client-gone"} <= kinds
 
 

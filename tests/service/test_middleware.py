@@ -1,9 +1,13 @@
+import asyncio
 import json
 import re
 
 import pytest
 
-from service.logs import JsonFormatter, written
+from service.errors import BodyTooLargeError
+from service.logging_config import JsonFormatter, written
+from service.middleware import BodyLimit, BodyLimits
+from service.request_queue import received
 from tests.service.asking import logged_lines, running
 
 
@@ -74,3 +78,50 @@ def test_without_an_access_log_requests_leave_no_line(shelf_folder):
 @pytest.mark.parametrize("odd", [2**70, "\ud800", {1, 2}, {3: "three"}])
 def test_a_line_is_written_whatever_is_in_it(odd):
     assert json.loads(written({"odd": odd}))
+
+
+def received_by_app(*messages, headers=()):
+    """What an app receives of these messages behind the middleware, at two calls."""
+    found, left = [], list(messages)
+
+    async def receive():
+        return left.pop(0) if left else await asyncio.Event().wait()
+
+    async def app(scope, receive, send):
+        found.append(await receive())
+        found.append(received(receive))
+
+    limit = BodyLimit(app, BodyLimits(size_bytes=5, timeout_s=1.0, size_by_path={"/long": 9}))
+    asyncio.run(limit({"type": "http", "path": "/", "headers": headers}, receive, None))
+    return found
+
+
+def part(body, more=False):
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def whole(body):
+    return {"type": "http.request", "body": body}
+
+
+def test_a_body_in_parts_is_delivered_whole_then_the_disconnect():
+    gone = {"type": "http.disconnect"}
+    assert received_by_app(part(b"abc", more=True), part(b"de"), gone) == [
+        whole(b"abcde"),
+        gone,
+    ]
+    assert received_by_app(part(b"abcde")) == [whole(b"abcde"), None]
+
+
+def test_a_client_that_left_before_its_body_came_is_told_as_such():
+    gone = {"type": "http.disconnect"}
+    assert received_by_app(gone, gone) == [gone, gone]
+    assert received_by_app(part(b"abc", more=True), gone, gone) == [gone, gone]
+
+
+def test_a_body_beyond_the_limit_is_refused_where_it_is_read():
+    for messages in ([part(b"abcdef")], [part(b"abc", more=True), part(b"def", more=True)]):
+        with pytest.raises(BodyTooLargeError, match="larger than 5 bytes"):
+            received_by_app(*messages)
+    with pytest.raises(BodyTooLargeError):
+        received_by_app(part(b""), headers=[(b"content-length", b"6")])

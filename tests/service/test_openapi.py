@@ -141,7 +141,8 @@ def offered(described):
         for method, call in calls.items():
             filled, body = path, None
             for one in call.get("parameters", []):
-                filled = filled.replace(f"{{{one['name']}}}", str(one.get("example")))
+                example = next(iter(one.get("examples", {}).values()), {}).get("value")
+                filled = filled.replace(f"{{{one['name']}}}", str(example))
             if "requestBody" in call:
                 content = call["requestBody"]["content"]["application/json"]["schema"]
                 body = resolved(described, content["$ref"])["examples"][0]

@@ -8,7 +8,7 @@ import pytest
 
 from index.cluster_map import ClusterMap
 from index.errors import StoreFullError, StoreUnreachableError
-from service.logs import JsonFormatter
+from service.logging_config import JsonFormatter
 from tests.handmade import handmade_map, publish_handmade
 from tests.index.cluster_maps import redis_maps
 from tests.redis_server import RedisServer

@@ -4,9 +4,10 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
-from index.retriever import Question, Retriever
+from index.search.query import Query
+from index.search.retriever import Retriever
 from service.schemas.retrieval import RetrieveAnswer
-from tests.handmade import ITEM_COUNT, publish_handmade
+from tests.handmade import ITEM_COUNT, publish_handmade, retrieve_one
 from tests.service.asking import running
 
 EVEN = ["item-0", "item-2", "item-4"]
@@ -89,9 +90,8 @@ def test_what_there_is_nothing_to_say_about_is_absent(caller):
     ],
 )
 def test_the_answer_is_the_retrievers_own(caller, shelf_folder, question):
-    own = Retriever(open_bundle(BundleRegistry(shelf_folder).current())).find(
-        Question(question["k"], **{key: question[key] for key in question if key != "k"})
-    )
+    bundle = open_bundle(BundleRegistry(shelf_folder).current())
+    own = retrieve_one(Retriever(bundle), Query(**question))
     told = caller.retrieve(**question).json()["candidates"]
     assert [one["item_id"] for one in told] == own.item_ids
     if own.scores is None:

@@ -3,11 +3,11 @@ import pytest
 from index.errors import ConfigError
 from service.settings import (
     Settings,
+    describe_settings,
     load_settings,
     secrets_of,
     unknown_names,
 )
-from service.settings_help import describe_settings
 
 
 def test_what_is_not_chosen_has_a_default(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 
 from index.bundle.reader import open_bundle
 from index.bundle_registry import BundleRegistry
-from index.retriever import Question, Retriever
-from tests.handmade import NOW, handmade_map, publish_handmade
+from index.search.query import Query
+from index.search.retriever import Retriever
+from tests.handmade import NOW, handmade_map, publish_handmade, retrieve_one
 from tests.service.asking import until
 from tests.service.process import served
 
@@ -42,8 +43,7 @@ def truth_of(folder):
     """What a bundle answers to each question: ids and rounded scores."""
     retriever, told = Retriever(open_bundle(folder)), []
     for one in QUESTIONS:
-        words = {"count": one["k"]} | {name: one[name] for name in one if name != "k"}
-        answer = retriever.find(Question(**words))
+        answer = retrieve_one(retriever, Query(**one))
         scores = [None] * len(answer.item_ids) if answer.scores is None else answer.scores
         told.append(
             [(one, rounded(score)) for one, score in zip(answer.item_ids, scores, strict=True)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.retriever import Retriever
+from index.search.retriever import Retriever
 from tests.handmade import item_vectors, mean_query, publish_handmade
 from tests.trainer.worlds import as_histories
 from trainer.config import EvaluationConfig

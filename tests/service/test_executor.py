@@ -3,11 +3,12 @@ import threading
 
 import pytest
 
-from service.side_work import BusyError, SideWork
+from service.errors import BusyError
+from service.executor import BoundedExecutor
 
 
 def ran(scenario, thread_count=1, most=2):
-    side = SideWork("this", thread_count, most)
+    side = BoundedExecutor("this", thread_count, most)
     try:
         return asyncio.run(scenario(side))
     finally:

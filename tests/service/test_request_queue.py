@@ -6,14 +6,9 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from service.admission import (
-    ASK_AFTER_S,
-    TURN_S,
-    Admission,
-    NoConsumerError,
-    OutOfTimeError,
-    QueueFullError,
-)
+from service.errors import NoConsumerError, OutOfTimeError, QueueFullError
+from service.microbatch import Work
+from service.request_queue import CHECK_AFTER_S, SLICE_S, RequestQueue
 
 
 class Clock:
@@ -47,8 +42,8 @@ def client(is_gone=False):
 
 
 @asynccontextmanager
-async def consumed(admission):
-    task = asyncio.create_task(admission.consume())
+async def consumed(queue):
+    task = asyncio.create_task(queue.consume())
     await asyncio.sleep(0)
     try:
         yield task
@@ -58,13 +53,24 @@ async def consumed(admission):
             await task
 
 
-def admission(clock=None, limit=4, budget_s=1.0, **more):
-    return Admission(limit, budget_s, now=clock or Clock(), **more)
+def queue(clock=None, limit=4, timeout_s=1.0, **more):
+    return RequestQueue(limit, timeout_s, now=clock or Clock(), **more)
+
+
+def one_by_one(*works):
+    """Work of one part for each function, whose result is that part's only one."""
+    return Work(lambda part: [work() for work in part], [[one] for one in works])
+
+
+async def run(queue, work, is_gone=False):
+    """The result of a request that wants one function called."""
+    (result,) = await queue.run(client(is_gone), one_by_one(work))
+    return result
 
 
 def results(*requests, of=None):
     """What each of several requests is answered, or why not; all come at once."""
-    door = of or admission()
+    door = of or queue()
 
     async def answered():
         async with consumed(door):
@@ -75,7 +81,7 @@ def results(*requests, of=None):
 
 
 def asking(work, is_gone=False):
-    return lambda door: door.run(client(is_gone), work)
+    return lambda door: run(door, work, is_gone)
 
 
 def test_a_work_is_done_and_its_result_returned():
@@ -99,65 +105,105 @@ def test_works_are_done_in_the_order_in_which_they_came():
 
 def test_whoever_comes_to_a_full_queue_is_refused_at_once():
     clock = Clock()
-    works = [asking(clock.taking(TURN_S, place)) for place in range(6)]
-    *found, fifth, sixth = results(*works, of=admission(clock, limit=4))
+    works = [asking(clock.taking(SLICE_S, place)) for place in range(6)]
+    *found, fifth, sixth = results(*works, of=queue(clock, limit=4))
     assert found == [0, 1, 2, 3]
     assert isinstance(fifth, QueueFullError)
     assert str(sixth).startswith("4 questions wait for their turn, of at most 4; ask again")
 
 
-def test_what_was_found_along_with_another_is_told_in_the_same_turn():
-    clock, turns = Clock(), []
+def test_what_was_processed_in_one_call_is_told_in_the_same_turn():
+    clock, calls = Clock(), []
+    alike = 1
 
-    def work(is_found):
-        def tell():
-            clock.now += 0 if is_found else TURN_S
-            turns.append(is_found)
-
-        return lambda door: door.run(client(False), tell, lambda: is_found)
+    def process(names):
+        clock.now += SLICE_S
+        calls.append(names)
+        return [name.upper() for name in names]
 
     async def answered():
-        door = admission(clock)
+        door = queue(clock)
         async with consumed(door):
-            asked = [work(found) for found in (False, True, True, False)]
-            tasks = [asyncio.create_task(one(door)) for one in asked]
+            works = [Work(process, [[name]], key=alike) for name in "abc"]
+            works.append(Work(process, [["d"]], key=2))
+            tasks = [asyncio.create_task(door.run(client(), one)) for one in works]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            told = list(turns)  # what one turn has done
+            told = [one.result() for one in tasks if one.done()]  # after one turn
             await asyncio.gather(*tasks)
             return told
 
-    assert asyncio.run(answered()) == [False, True, True]
-    assert turns == [False, True, True, False]
+    assert asyncio.run(answered()) == [["A"], ["B"], ["C"]]
+    assert calls == [["a", "b", "c"], ["d"]]
 
 
 def test_those_who_ask_again_at_once_come_to_be_answered_together():
-    companies = []
+    batches, alike = [], 1
 
     async def answered():
-        door, waiting = admission(limit=64), []
+        door = queue(limit=64)
 
-        def tell():
-            if waiting:
-                companies.append(len(waiting))
-                waiting.clear()
+        def process(part):
+            batches.append(len(part))
+            return part
 
         async def caller(late):
             for _ in range(late):
                 await asyncio.sleep(0)
             for _ in range(8):
-                waiting.append(1)
-                await door.run(client(False), tell, lambda: not waiting)
+                await door.run(client(), Work(process, [[1]], key=alike))
                 await asyncio.sleep(0)  # the answer goes out, the next question comes in
 
         async with consumed(door):
             await asyncio.gather(*(caller(late=place % 2) for place in range(8)))
 
     asyncio.run(answered())
-    assert companies[:2] == [4, 8]  # those who came while four were answered, and these four
+    assert batches[:2] == [4, 8]  # those who came while four were answered, and these four
+
+
+def test_who_was_given_up_takes_no_part_in_a_micro_batch():
+    alike, clock, batches = 1, Clock(), []
+
+    def process(part):
+        batches.append(part)
+        return part
+
+    async def answered():
+        door = queue(clock)
+        async with consumed(door):
+            slow = asyncio.ensure_future(run(door, clock.taking(SLICE_S)))
+            works = [Work(process, [[name]], alike) for name in ("a", "cancelled", "b")]
+            first, gone, last = [
+                asyncio.ensure_future(door.run(client(), one)) for one in works
+            ]
+            await asyncio.sleep(0)
+            gone.cancel()
+            assert await asyncio.gather(slow, first, last) == [None, ["a"], ["b"]]
+            assert door.waiting == 0
+
+    asyncio.run(answered())
+    assert batches == [["a", "b"]]
+
+
+def test_one_at_fault_in_a_micro_batch_spoils_it_for_nobody_else():
+    alike, clock, waits = 1, Clock(), []
+
+    def process(part):
+        if "bad" in part:
+            raise ValueError("the cause")
+        return part
+
+    def asking_for(name):
+        return lambda door: door.run(client(), Work(process, [[name]], key=alike))
+
+    door = queue(clock, waited=waits.append)
+    first, failed, last = results(*map(asking_for, ["good", "bad", "fine"]), of=door)
+    assert (first, last) == (["good"], ["fine"])
+    assert str(failed) == "the cause"
+    assert (door.waiting, waits) == (0, [0.0] * 3)
 
 
 def test_a_refused_request_leaves_no_trace_in_the_count():
-    door = admission(limit=1)
+    door = queue(limit=1)
     results(*[asking(lambda: None)] * 3, of=door)
     assert door.waiting == 0
 
@@ -167,7 +213,7 @@ def test_what_waited_longer_than_the_budget_is_refused_and_not_done():
     slow, late = results(
         asking(clock.taking(2.0, "slow")),
         asking(lambda: done.append("late")),
-        of=admission(clock, budget_s=1.0),
+        of=queue(clock, timeout_s=1.0),
     )
     assert slow == "slow"
     assert isinstance(late, OutOfTimeError)
@@ -175,13 +221,13 @@ def test_what_waited_longer_than_the_budget_is_refused_and_not_done():
     assert done == []
 
 
-@pytest.mark.parametrize(("waited_s", "is_done"), [(2 * ASK_AFTER_S, False), (0, True)])
+@pytest.mark.parametrize(("waited_s", "is_done"), [(2 * CHECK_AFTER_S, False), (0, True)])
 def test_what_a_client_left_is_dropped_if_it_waited_for_a_while(waited_s, is_done):
     clock, done = Clock(), []
     _, left = results(
         asking(clock.taking(waited_s)),
         asking(lambda: done.append("left"), is_gone=True),
-        of=admission(clock),
+        of=queue(clock),
     )
     assert isinstance(left, ClientDisconnect) is not is_done
     assert bool(done) is is_done
@@ -189,8 +235,8 @@ def test_what_a_client_left_is_dropped_if_it_waited_for_a_while(waited_s, is_don
 
 def test_a_client_that_still_waits_is_answered_however_long_it_waited():
     clock = Clock()
-    slow = asking(clock.taking(2 * ASK_AFTER_S))
-    assert results(slow, asking(lambda: "found"), of=admission(clock))[1] == "found"
+    slow = asking(clock.taking(2 * CHECK_AFTER_S))
+    assert results(slow, asking(lambda: "found"), of=queue(clock))[1] == "found"
 
 
 def test_others_have_turns_between_the_questions_of_a_batch():
@@ -198,16 +244,16 @@ def test_others_have_turns_between_the_questions_of_a_batch():
 
     def work(name):
         def done():
-            clock.now += TURN_S
+            clock.now += SLICE_S
             order.append(name)
             return name
 
         return done
 
     batch, single = results(
-        lambda door: door.run_all(client(), [work("a"), work("b"), work("c")]),
+        lambda door: door.run(client(), one_by_one(work("a"), work("b"), work("c"))),
         asking(work("single")),
-        of=admission(clock),
+        of=queue(clock),
     )
     assert batch == ["a", "b", "c"]
     assert single == "single"
@@ -216,11 +262,11 @@ def test_others_have_turns_between_the_questions_of_a_batch():
 
 def test_a_batch_is_admitted_whole_or_not_at_all():
     clock = Clock()
-    batch = [clock.taking(TURN_S, place) for place in range(8)]
+    batch = [clock.taking(SLICE_S, place) for place in range(8)]
     found, refused = results(
-        lambda door: door.run_all(client(), batch),
-        lambda door: door.run_all(client(), batch),
-        of=admission(clock, limit=4),
+        lambda door: door.run(client(), one_by_one(*batch)),
+        lambda door: door.run(client(), one_by_one(*batch)),
+        of=queue(clock, limit=4),
     )
     assert found == list(range(8))
     assert isinstance(refused, QueueFullError)
@@ -228,12 +274,12 @@ def test_a_batch_is_admitted_whole_or_not_at_all():
 
 def test_a_batch_that_does_not_fit_leaves_room_for_who_does():
     clock = Clock()
-    batch = [clock.taking(TURN_S, place) for place in range(3)]
+    batch = [clock.taking(SLICE_S, place) for place in range(3)]
     first, second, single = results(
-        lambda door: door.run_all(client(), batch),
-        lambda door: door.run_all(client(), batch),
-        asking(clock.taking(TURN_S, "single")),
-        of=admission(clock, limit=4),
+        lambda door: door.run(client(), one_by_one(*batch)),
+        lambda door: door.run(client(), one_by_one(*batch)),
+        asking(clock.taking(SLICE_S, "single")),
+        of=queue(clock, limit=4),
     )
     assert first == [0, 1, 2]
     assert isinstance(second, QueueFullError)
@@ -244,9 +290,9 @@ def test_the_loop_goes_round_between_two_turns():
     clock, order = Clock(), []
 
     async def answered():
-        door = admission(clock)
+        door = queue(clock)
         async with consumed(door):
-            works = [door.run(client(), clock.taking(TURN_S)) for _ in range(3)]
+            works = [run(door, clock.taking(SLICE_S)) for _ in range(3)]
             waiting = [asyncio.ensure_future(work) for work in works]
             while not all(one.done() for one in waiting):
                 order.append(door.waiting)
@@ -258,7 +304,7 @@ def test_the_loop_goes_round_between_two_turns():
 
 def test_waits_are_told():
     clock, waits = Clock(), []
-    door = admission(clock, waited=waits.append)
+    door = queue(clock, waited=waits.append)
     results(asking(clock.taking(0.5)), asking(clock.taking(0.5)), of=door)
     assert waits == [0.0, 0.5]
 
@@ -267,10 +313,10 @@ def test_a_request_that_was_cancelled_is_not_done():
     clock, done = Clock(), []
 
     async def answered():
-        door = admission(clock)
+        door = queue(clock)
         async with consumed(door):
-            first = asyncio.ensure_future(door.run(client(), clock.taking(TURN_S)))
-            second = asyncio.ensure_future(door.run(client(), lambda: done.append(1)))
+            first = asyncio.ensure_future(run(door, clock.taking(SLICE_S)))
+            second = asyncio.ensure_future(run(door, lambda: done.append(1)))
             await asyncio.sleep(0)
             second.cancel()
             await first
@@ -284,12 +330,12 @@ def test_without_a_consumer_nobody_is_left_waiting():
     clock = Clock()
 
     async def answered():
-        door = admission(clock)
+        door = queue(clock)
         with pytest.raises(NoConsumerError):
-            await door.run(client(), lambda: None)
+            await run(door, lambda: None)
         async with consumed(door) as consumer:
             assert door.is_running
-            waiting = asyncio.ensure_future(door.run(client(), lambda: None))
+            waiting = asyncio.ensure_future(run(door, lambda: None))
             await asyncio.sleep(0)
             consumer.cancel()
             with pytest.raises(NoConsumerError):
@@ -302,7 +348,7 @@ def test_without_a_consumer_nobody_is_left_waiting():
 def test_a_budget_holds_for_the_wait_and_not_for_the_work():
     clock = Clock()
     batch = [clock.taking(0.8, place) for place in range(3)]
-    (found,) = results(lambda door: door.run_all(client(), batch), of=admission(clock))
+    (found,) = results(lambda door: door.run(client(), one_by_one(*batch)), of=queue(clock))
     assert found == [0, 1, 2]
 
 
@@ -313,12 +359,12 @@ def test_what_a_dropped_request_held_is_let_go_at_once():
 
     async def answered():
         clock, bundle = Clock(), Bundle()
-        door = admission(clock, budget_s=1.0)
+        door = queue(clock, timeout_s=1.0)
         async with consumed(door):
-            slow = asyncio.ensure_future(door.run(client(), clock.taking(2.0)))
+            slow = asyncio.ensure_future(run(door, clock.taking(2.0)))
             await asyncio.sleep(0)
             with suppress(OutOfTimeError):
-                await door.run(client(), bundle.search)
+                await run(door, bundle.search)
             held = weakref.ref(bundle)
             del bundle
             await slow

@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, done beside it: few threads, and a bounded wait."""
+"""Bounded thread pools, for work that would hold up the event loop."""
 
 import asyncio
 import threading
@@ -6,16 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from index.errors import RequestError
+from service.errors import BusyError
 
 Result = TypeVar("Result")
 
 
-class BusyError(RequestError):
-    """Too much of this kind is being done already."""
-
-
-class SideWork:
+class BoundedExecutor:
     """Does one kind of work in threads of its own."""
 
     def __init__(self, name: str, thread_count: int, most: int) -> None:

@@ -5,20 +5,18 @@ import pytest
 from hypothesis import given, strategies as st
 
 from index.ids import build_id_table
-from index.searching.question import Answer
-from service.bodies import json_bytes
-from service.composing import compose, spoken
+from index.search.query import SearchResult
+from service.json_encoder import candidates_of, encode_candidates, json_bytes
 
 ODD_IDS = ['quo"ted', "back\\slash", "line\nbreak", "\x00", "\x1f"]
 
 
-def answer(table, rows, scores):
-    return Answer(
-        items=table,
+def result(table, rows, scores):
+    return SearchResult(
+        table,
+        len(rows),
         rows=np.array(rows, dtype=np.int32),
         scores=np.array(scores, dtype=np.float32),
-        fallback=None,
-        unknown=[],
     )
 
 
@@ -35,11 +33,7 @@ def read(table, written):
     return plain(rows, [one["score"] for one in told])
 
 
-# scores that nine decimals tell; others are left to the writer of one by one
-sizes = st.one_of(st.floats(2**-6, 2.0, width=32, exclude_max=True), st.just(0.0))
-signed = st.builds(
-    lambda size, is_negative: -size if is_negative else size, sizes, st.booleans()
-)
+signed = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ids = st.text(
     st.characters(min_codepoint=32, exclude_characters='"\\', exclude_categories=["Cs"]),
     min_size=1,
@@ -55,52 +49,48 @@ def test_ids_and_scores_come_back_as_they_were(data):
         st.lists(st.lists(st.tuples(row, signed), max_size=6), min_size=1, max_size=4)
     )
     asked = [([row for row, _ in own], [score for _, score in own]) for own in pairs]
-    written = compose(table, [answer(table, *own) for own in asked])
+    written = encode_candidates(table, [result(table, *own) for own in asked])
     assert [read(table, one) for one in written] == [plain(*own) for own in asked]
 
 
 def test_the_text_is_json_as_people_read_it():
     table = build_id_table(["a", "long"])
-    (written,) = compose(table, [answer(table, [1, 0], [0.5, -0.25])])
-    assert written == (
-        b'[{"item_id":"long","score": 0.500000000},{"item_id":"a","score":-0.250000000}]'
-    )
+    (written,) = encode_candidates(table, [result(table, [1, 0], [0.5, -0.25])])
+    assert written == (b'[{"item_id":"long","score":0.5  },{"item_id":"a","score":-0.25}]')
 
 
 def test_who_finds_nothing_is_told_an_empty_list():
     table = build_id_table(["a"])
-    assert compose(table, [answer(table, [], []), answer(table, [0], [0.5])])[0] == b"[]"
-    assert compose(table, [answer(table, [], [])]) == [b"[]"]
+    assert (
+        encode_candidates(table, [result(table, [], []), result(table, [0], [0.5])])[0] == b"[]"
+    )
+    assert encode_candidates(table, [result(table, [], [])]) == [b"[]"]
 
 
 @pytest.mark.parametrize("odd", ODD_IDS)
 def test_an_id_that_json_escapes_is_left_to_another(odd):
     table = build_id_table(["plain", odd])
-    assert compose(table, [answer(table, [0], [0.5])]) is not None
-    assert compose(table, [answer(table, [0, 1], [0.5, 0.5])]) is None
+    assert encode_candidates(table, [result(table, [0], [0.5])]) is not None
+    assert encode_candidates(table, [result(table, [0, 1], [0.5, 0.5])]) is None
 
 
-@pytest.mark.parametrize("score", [2.0, -3.0, 0.0001, float("nan"), float("inf")])
-def test_a_score_that_nine_decimals_do_not_tell_is_left_to_another(score):
-    table = build_id_table(["a"])
-    assert compose(table, [answer(table, [0], [score])]) is None
-
-
-@given(st.lists(signed, min_size=1, max_size=8))
+@given(st.lists(st.floats(width=32), min_size=1, max_size=8))
 def test_scores_written_one_by_one_are_the_same_numbers(scores):
     table = build_id_table(["a"])
-    (written,) = compose(table, [answer(table, [0] * len(scores), scores)])
-    together = [one["score"] for one in json.loads(written)]
-    assert json.loads(json_bytes(spoken(np.array(scores, dtype=np.float32)))) == together
+    own = result(table, [0] * len(scores), scores)
+    (written,) = encode_candidates(table, [own])
+    assert json.loads(json_bytes(candidates_of(own))) == json.loads(written)
 
 
-def test_scores_that_nine_decimals_do_not_tell_are_written_in_full():
-    scores = np.array([1e-7, -300.25, 0.5], dtype=np.float32)
-    assert json_bytes(spoken(scores)) == b"[1e-7,-300.25,0.5]"
+def test_scores_of_any_size_are_written_in_full():
+    table = build_id_table(["a"])
+    scores = [1e-7, -300.25, 0.5, float("nan")]
+    (written,) = encode_candidates(table, [result(table, [0] * 4, scores)])
+    assert [one["score"] for one in json.loads(written)] == [1e-7, -300.25, 0.5, None]
 
 
 def test_an_id_much_longer_than_the_others_is_left_to_another():
     table = build_id_table([*(f"item-{row}" for row in range(200)), "x" * 30_000])
     rows = [*range(200)]
-    assert compose(table, [answer(table, rows, [0.5] * 200)]) is not None
-    assert compose(table, [answer(table, [*rows, 200], [0.5] * 201)]) is None
+    assert encode_candidates(table, [result(table, rows, [0.5] * 200)]) is not None
+    assert encode_candidates(table, [result(table, [*rows, 200], [0.5] * 201)]) is None

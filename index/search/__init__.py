@@ -1,0 +1,1 @@
+"""From a query to candidates: filters, ANN search, exclusions, exact scores."""

@@ -1,1 +1,0 @@
-"""The search within what is eligible: index effort, exact scores, sets of rows."""
