@@ -249,12 +249,8 @@ def told_ms(taken: list[float] | Floats) -> str:
 
 def main() -> None:
     """Measure all, print a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cluster_swap", description=__doc__
-    )
-    parser.add_argument(
-        "--items", type=int, default=1_000_000, help="of the catalogue (1,000,000)"
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster_swap", description=__doc__)
+    parser.add_argument("--items", type=int, default=1_000_000, help="of the catalogue (1,000,000)")
     items = parser.parse_args().items
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**63, items).astype(np.uint64)

@@ -183,9 +183,7 @@ def hard_in_batch(weight: float, low: float, high: float, growing_steps: int = 0
             share = draw_share((len(rows),), low, high, context.rng, others.device)[:, None]
             hard = context.positives[others.clamp(min=0)]
             mixed = share * context.positives.detach() + (1 - share) * hard
-            now = (
-                weight * max(0.0, 1 - context.step / growing_steps) if growing_steps else weight
-            )
+            now = weight * max(0.0, 1 - context.step / growing_steps) if growing_steps else weight
             virtual = SampledNegatives(
                 on_sphere(mixed)[:, None],
                 (drawn.log_q[others.clamp(min=0)] - now)[:, None],

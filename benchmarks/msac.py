@@ -110,9 +110,7 @@ def peak_gb() -> float:
 def main() -> None:
     """Measure all, print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.msac", description=__doc__)
-    parser.add_argument(
-        "--items", type=int, default=1_000_000, help="of the catalogue (1,000,000)"
-    )
+    parser.add_argument("--items", type=int, default=1_000_000, help="of the catalogue (1,000,000)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

@@ -184,9 +184,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100, help="questions of each recall")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), metavar="DIR")
     asked = parser.parse_args()
-    bundle = open_bundle(
-        BundleRegistry(make_bundle(asked.items, asked.work, asked.seed)).current()
-    )
+    bundle = open_bundle(BundleRegistry(make_bundle(asked.items, asked.work, asked.seed)).current())
     shop = make_shop(asked.items, asked.seed)
     retriever = Retriever(bundle)
     kinds = kinds_of(shop, make_histories(shop, CASES, asked.seed + 1))

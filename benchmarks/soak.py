@@ -105,9 +105,7 @@ async def ask_badly(traffic: Traffic, client: httpx.AsyncClient, dice: random.Ra
     return expect(await client.post("/retrieve", content=bad), 422)
 
 
-async def ask_and_leave(
-    traffic: Traffic, client: httpx.AsyncClient, dice: random.Random
-) -> str:
+async def ask_and_leave(traffic: Traffic, client: httpx.AsyncClient, dice: random.Random) -> str:
     """Hang up in the middle of a body, or before the answer."""
     body = json.dumps({"history": traffic.history(dice)}).encode()
     head = f"POST /retrieve HTTP/1.1\r\nHost: soak\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -170,9 +168,7 @@ async def keep_swapping(traffic: Traffic, shelf: BundleRegistry) -> None:
             await asyncio.sleep(SWAP_S)
 
 
-async def keep_denying(
-    traffic: Traffic, client: httpx.AsyncClient, dice: random.Random
-) -> None:
+async def keep_denying(traffic: Traffic, client: httpx.AsyncClient, dice: random.Random) -> None:
     """Deny some items, see that they are gone, and allow them again."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     while True:
@@ -287,9 +283,7 @@ async def soak(
         tasks += [keep_swapping(traffic, shelf), keep_sampling(pid, samples)]
         tasks += [keep_denying(traffic, client, random.Random(asked.clients))]
         running = [asyncio.ensure_future(task) for task in tasks]
-        await asyncio.wait(
-            running, timeout=asked.minutes * 60, return_when=asyncio.FIRST_EXCEPTION
-        )
+        await asyncio.wait(running, timeout=asked.minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
         for task in running:
             task.cancel()
         for task in running:

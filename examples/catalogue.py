@@ -105,9 +105,7 @@ def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
     """Write the tables and the features; files of the same names are written over."""
     tables = {
         "items": items_table(catalogue.shop),
-        "interactions": interactions_table(
-            catalogue.shop, catalogue.visits, catalogue.item_rows
-        ),
+        "interactions": interactions_table(catalogue.shop, catalogue.visits, catalogue.item_rows),
         "planted": planted_table(catalogue.shop, catalogue.tastes),
     }
     for name, table in tables.items():
@@ -160,9 +158,7 @@ def main(words: list[str] | None = None) -> None:
         parser.add_argument(
             f"--{name}", type=int, default=whole, metavar="COUNT", help=f"{meaning} ({whole})"
         )
-    parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="written to; made if absent"
-    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="written to; made if absent")
     parser.add_argument("--seed", type=int, default=7, help="of all that is left to chance (7)")
     parser.add_argument(
         "--pictures", action="store_true", help="also save pictures.png, to see the goods"

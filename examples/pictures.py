@@ -67,9 +67,7 @@ def contact_sheet(shop: Shop, pictures: Pixels, per_shelf: int = 4) -> Image.Ima
         pen.text((left, top), place.name, fill="black", font=font)
         rows = shop.members[shelf][shop.members[shelf] >= 0][:per_shelf]
         for column, item in enumerate(rows):
-            picture = Image.fromarray(pictures[item]).resize(
-                (tile, tile), Image.Resampling.NEAREST
-            )
+            picture = Image.fromarray(pictures[item]).resize((tile, tile), Image.Resampling.NEAREST)
             sheet.paste(picture, (left + column * tile, top + label))
     return sheet
 

@@ -52,9 +52,7 @@ DEPARTMENTS: dict[str, dict[str, Shelf]] = {
     "Kitchen": {
         "Coffee": _shelf(48, "steel copper glass", "coffee grinder, moka pot, drip kettle"),
         "Tea": _shelf(32, "porcelain cast-iron glass", "teapot, tea infuser, tea caddy"),
-        "Knives": _shelf(
-            75, "carbon-steel damask ceramic", "chef's knife, bread knife, cleaver"
-        ),
+        "Knives": _shelf(75, "carbon-steel damask ceramic", "chef's knife, bread knife, cleaver"),
         "Pans": _shelf(60, "cast-iron copper enamel", "frying pan, saucepan, wok"),
         "Baking": _shelf(22, "silicone tin stoneware", "cake tin, loaf tin, muffin tray"),
         "Storage": _shelf(18, "glass bamboo steel", "storage jar, bread bin, lunch box"),
@@ -63,16 +61,12 @@ DEPARTMENTS: dict[str, dict[str, Shelf]] = {
     },
     "Outdoor": {
         "Tents": _shelf(240, "nylon canvas polyester", "two-person tent, tunnel tent, tarp"),
-        "Sleeping bags": _shelf(
-            120, "down fleece nylon", "sleeping bag, camp quilt, bag liner"
-        ),
+        "Sleeping bags": _shelf(120, "down fleece nylon", "sleeping bag, camp quilt, bag liner"),
         "Backpacks": _shelf(95, "ripstop canvas nylon", "hiking backpack, daypack, dry bag"),
         "Stoves": _shelf(55, "titanium brass steel", "camp stove, gas burner, mess kit"),
         "Lamps": _shelf(34, "aluminium rubber steel", "headlamp, camp lantern, torch"),
         "Climbing": _shelf(70, "aluminium nylon", "climbing harness, carabiner set, chalk bag"),
-        "Paddling": _shelf(
-            180, "carbon plywood nylon", "kayak paddle, spray skirt, float vest"
-        ),
+        "Paddling": _shelf(180, "carbon plywood nylon", "kayak paddle, spray skirt, float vest"),
         "Maps": _shelf(28, "brass paper waxed", "compass, map case, trail atlas"),
     },
     "Music": {
@@ -138,9 +132,7 @@ DEPARTMENTS: dict[str, dict[str, Shelf]] = {
         "Skiing": _shelf(270, "ash-wood carbon", "touring skis, ski poles, ski goggles"),
     },
     "Toys": {
-        "Blocks": _shelf(
-            35, "beech magnetic cork", "building blocks, marble run, stacking tower"
-        ),
+        "Blocks": _shelf(35, "beech magnetic cork", "building blocks, marble run, stacking tower"),
         "Puzzles": _shelf(21, "cardboard wooden", "jigsaw puzzle, puzzle cube, brain teaser"),
         "Board games": _shelf(37, "linen wooden", "strategy game, family game, card game"),
         "Dolls": _shelf(43, "cotton felt wooden", "rag doll, doll house, doll pram"),
@@ -160,20 +152,14 @@ DEPARTMENTS: dict[str, dict[str, Shelf]] = {
         "Scarves": _shelf(44, "silk cashmere mohair", "scarf, shawl, bandana"),
     },
     "Bags and travel": {
-        "Suitcases": _shelf(
-            190, "aluminium polycarbonate", "cabin suitcase, trunk, garment bag"
-        ),
+        "Suitcases": _shelf(190, "aluminium polycarbonate", "cabin suitcase, trunk, garment bag"),
         "Handbags": _shelf(145, "leather canvas raffia", "tote bag, shoulder bag, clutch"),
         "Wallets": _shelf(48, "leather cork", "wallet, card holder, coin purse"),
         "Briefcases": _shelf(175, "leather felt waxed", "briefcase, laptop sleeve, satchel"),
-        "Umbrellas": _shelf(
-            37, "bamboo fibreglass", "stick umbrella, folding umbrella, parasol"
-        ),
+        "Umbrellas": _shelf(37, "bamboo fibreglass", "stick umbrella, folding umbrella, parasol"),
         "Flasks": _shelf(29, "steel titanium glass", "vacuum flask, water bottle, travel mug"),
         "Organisers": _shelf(23, "nylon mesh", "packing cube, cable pouch, wash bag"),
-        "Watches": _shelf(
-            230, "steel titanium ceramic", "field watch, diver watch, dress watch"
-        ),
+        "Watches": _shelf(230, "steel titanium ceramic", "field watch, diver watch, dress watch"),
     },
     "Workshop": {
         "Drills": _shelf(130, "brushless cordless", "hammer drill, drill driver, bit set"),
@@ -187,13 +173,9 @@ DEPARTMENTS: dict[str, dict[str, Shelf]] = {
     },
     "Arts": {
         "Paints": _shelf(39, "oil acrylic gouache", "paint set, paint tube, pigment jar"),
-        "Brushes": _shelf(
-            24, "sable hog-hair synthetic", "round brush, fan brush, palette knife"
-        ),
+        "Brushes": _shelf(24, "sable hog-hair synthetic", "round brush, fan brush, palette knife"),
         "Easels": _shelf(115, "beech aluminium", "studio easel, field easel, drawing board"),
-        "Yarn": _shelf(
-            17, "merino alpaca cotton", "yarn skein, knitting needles, crochet hook"
-        ),
+        "Yarn": _shelf(17, "merino alpaca cotton", "yarn skein, knitting needles, crochet hook"),
         "Sewing": _shelf(150, "cast-iron steel", "sewing machine, dress form, fabric shears"),
         "Pottery": _shelf(86, "stoneware birch", "pottery wheel, glaze kit, modelling clay"),
         "Printing": _shelf(72, "linoleum rubber", "lino press, ink roller, stamp set"),

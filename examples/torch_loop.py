@@ -44,16 +44,13 @@ def train(
         yield loss.item()
 
 
-def loss_of(
-    tables: "Tables", batch: list[Pair], told: dict[str, Any], taken: set[Pair]
-) -> Tensor:
+def loss_of(tables: "Tables", batch: list[Pair], told: dict[str, Any], taken: set[Pair]) -> Tensor:
     """Return the cross-entropy of each positive among its own negatives."""
     drawn = [easy + hard for easy, hard in zip(told["easy"], told["hard"], strict=True)]
     log_q = torch.tensor(told["easy_log_counts"])  # [batch, easy]
     log_q = torch.cat([log_q, torch.tensor(told["hard_log_counts"])], dim=1)  # [batch, n]
     is_liked = [
-        [(user, item) in taken for item in row]
-        for (user, _), row in zip(batch, drawn, strict=True)
+        [(user, item) in taken for item in row] for (user, _), row in zip(batch, drawn, strict=True)
     ]
     queries = tables.users([user for user, _ in batch])  # [batch, width]
     own = (queries * tables.items([item for _, item in batch])).sum(-1) / TEMPERATURE

@@ -67,9 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pruned.set_defaults(run=prune)
     for command in (shown, back, pruned):
-        command.add_argument(
-            "bundles", type=Path, metavar="BUNDLES", help="the folder of bundles"
-        )
+        command.add_argument("bundles", type=Path, metavar="BUNDLES", help="the folder of bundles")
     back.add_argument(
         "version", nargs="?", metavar="VERSION", help="which one (default: the one before)"
     )

@@ -84,8 +84,7 @@ class BundleRegistry:
         """Return a published version's folder; raises UnknownVersionError if there is none."""
         if version not in self.versions():
             raise UnknownVersionError(
-                f"{self.folder}: holds no bundle {version!r}; "
-                f"it holds {self.versions() or 'none'}"
+                f"{self.folder}: holds no bundle {version!r}; it holds {self.versions() or 'none'}"
             )
         return self.folder / version
 

@@ -230,9 +230,7 @@ def _checked(
     """Make a map of arrays that must be the ones that its card tells of."""
     arrays = {name: np.asarray(array, KINDS[name][0]) for name, array in arrays.items()}
     try:
-        found = ClusterMap(
-            **arrays, temperature_share=card.temperature_share, made=dict(card.made)
-        )
+        found = ClusterMap(**arrays, temperature_share=card.temperature_share, made=dict(card.made))
     except ValueError as error:
         raise FaultyClusterMapError(place, [f"{error}; {remedy}"]) from error
     if card_of(found) != card:

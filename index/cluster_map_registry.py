@@ -119,9 +119,7 @@ class ClusterMapRegistry:
         is_version = re.fullmatch(VERSION_PATTERN, version)
         stored = self.blobs.get(version) if is_version else None
         if stored is None:  # to list what is there would cost each poll a scan
-            raise self._not_there(
-                version, "`python -m index clusters list` tells what it holds"
-            )
+            raise self._not_there(version, "`python -m index clusters list` tells what it holds")
         try:
             return decode_blob(stored, version, f"{self.place}, cluster map {version}")
         except FaultyClusterMapError:
@@ -177,9 +175,7 @@ class ClusterMapRegistry:
         def step(before: ClusterPointer | None) -> ClusterPointer:
             if before is None:
                 raise self.nothing_published()
-            return (
-                self._moved(before, before.version, pinned=False) if before.pinned else before
-            )
+            return self._moved(before, before.version, pinned=False) if before.pinned else before
 
         return self._tend(step, None)
 
@@ -274,8 +270,7 @@ class ClusterMapRegistry:
 
     def _not_there(self, version: str, there: str) -> NoClusterMapError:
         return NoClusterMapError(
-            f"{self.place}: holds no cluster map {version!r} (never published, or expired); "
-            f"{there}"
+            f"{self.place}: holds no cluster map {version!r} (never published, or expired); {there}"
         )
 
     def _parse(self, value: bytes | None) -> ClusterPointer | None:

@@ -111,9 +111,7 @@ def parse_list(found: bytes, place: str) -> Denylist:
 
 
 def _faulty(place: str, found: str) -> FaultyDenyListError:
-    remedy = (
-        "write it anew with `python -m index deny set`; the list held before stays in force"
-    )
+    remedy = "write it anew with `python -m index deny set`; the list held before stays in force"
     return FaultyDenyListError(place, [f"the deny list cannot be used: {found}; {remedy}"])
 
 

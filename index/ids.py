@@ -87,9 +87,7 @@ class IdTable:
         rows: Rows = np.where(is_found, self.rows.take(places, mode="clip"), np.int32(-1))
         positions = np.flatnonzero(is_found)
         stored, bounds = self._read(rows[positions])
-        if bounds == list(accumulate(map(len, encoded), initial=0)) and stored == b"".join(
-            encoded
-        ):
+        if bounds == list(accumulate(map(len, encoded), initial=0)) and stored == b"".join(encoded):
             return rows  # nearly every request
         for position, (begin, end) in zip(positions.tolist(), pairwise(bounds), strict=True):
             if stored[begin:end] != encoded[position]:
@@ -122,9 +120,7 @@ class IdTable:
     def rows_of_each(self, lists: Sequence[Sequence[str]]) -> list[Rows]:
         """Return `rows_of` each list, all looked up together."""
         rows = self.rows_of([one for ids in lists for one in ids])
-        return [
-            rows[begin:end] for begin, end in pairwise(accumulate(map(len, lists), initial=0))
-        ]
+        return [rows[begin:end] for begin, end in pairwise(accumulate(map(len, lists), initial=0))]
 
     def ids_of(self, rows: Sequence[int] | Rows) -> list[str]:
         """Return the ids of rows, in the order asked."""
@@ -171,9 +167,7 @@ class IdTable:
         if padded is not None:
             return padded.joined(), list(accumulate(padded.lengths.tolist(), initial=0))
         chosen = np.asarray(rows, dtype=np.int64)
-        parts = [
-            self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes() for row in chosen
-        ]
+        parts = [self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes() for row in chosen]
         return b"".join(parts), list(accumulate(map(len, parts), initial=0))
 
     def save(self, folder: Path, name: str) -> None:

@@ -76,8 +76,7 @@ def serve(settings: Settings) -> int:
     except OSError as error:
         place = f"{settings.http_host}:{settings.http_port}"
         print(
-            f"{place}: cannot listen ({error}); choose a free port, "
-            "or an address of this machine",
+            f"{place}: cannot listen ({error}); choose a free port, or an address of this machine",
             file=sys.stderr,
         )
         return 1
@@ -95,9 +94,7 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     log.info("listening", extra=fields(url=url_of(listener)))
-    server = DrainingServer(
-        config, lifetime, settings.shutdown_delay_s, settings.request_timeout_s
-    )
+    server = DrainingServer(config, lifetime, settings.shutdown_delay_s, settings.request_timeout_s)
     server.run(sockets=[listener])
     return 1 if server.force_exit else 0
 

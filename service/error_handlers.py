@@ -79,12 +79,8 @@ INTERNAL = Row(500, BLANK, "Internal Server Error")
 
 TABLE: dict[type[EsansError], Row] = {
     RequestError: Row(422, "request", "The question cannot be answered"),
-    UnknownAttributeError: Row(
-        422, "unknown-attribute", "There is no such attribute to filter by"
-    ),
-    UnknownFilterError: Row(
-        422, "unknown-attribute", "There is no such attribute to filter by"
-    ),
+    UnknownAttributeError: Row(422, "unknown-attribute", "There is no such attribute to filter by"),
+    UnknownFilterError: Row(422, "unknown-attribute", "There is no such attribute to filter by"),
     UnknownItemError: Row(404, "unknown-item", "The bundle does not hold this item"),
     InvalidRequestError: Row(422, "invalid-request", "The question is not as it must be"),
     InvalidQueryError: Row(422, "invalid-query", "The query is not as it must be"),
@@ -108,9 +104,7 @@ TABLE: dict[type[EsansError], Row] = {
     StoreFullError: Row(503, "store-full", "The store is full"),
     ReadOnlyStoreError: Row(409, "read-only-store", "The store may not be written here"),
     NoClusterMapError: Row(404, "no-cluster-map", "There is no such cluster map"),
-    ForeignClusterMapError: Row(
-        409, "foreign-cluster-map", "The cluster map is of other items"
-    ),
+    ForeignClusterMapError: Row(409, "foreign-cluster-map", "The cluster map is of other items"),
     FaultyClusterMapError: Row(503, "faulty-cluster-map", "The stored cluster map has faults"),
     NoDenyListError: Row(409, "no-deny-list", "There is no deny list to change"),
     FaultyDenyListError: Row(409, "faulty-deny-list", "The stored deny list has faults"),

@@ -105,9 +105,7 @@ def encode_candidates(items: IdTable, results: Sequence[SearchResult]) -> list[b
     ids = items.aligned(np.concatenate([one.rows for one in results]))
     if ids is None or is_escaped(ids.window).any():
         return None
-    scores = score_column(
-        np.concatenate([one.scores for one in results if one.scores is not None])
-    )
+    scores = score_column(np.concatenate([one.scores for one in results if one.scores is not None]))
     lines = lines_of(ids.window, scores)
     widths = ids.lengths + (lines.shape[1] - ids.window.shape[1])
     places = accumulate((len(one.rows) for one in results), initial=0)

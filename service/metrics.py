@@ -66,9 +66,7 @@ class Metrics:
         gauge = partial(Gauge, registry=self.registry)
         self.ready = gauge("esans_ready", "Whether /readyz says that it is.")
         self.inflight = gauge("esans_inflight_requests", "Requests begun and not answered.")
-        self.queued = gauge(
-            "esans_queued_questions", "Questions admitted whose turn has not come."
-        )
+        self.queued = gauge("esans_queued_questions", "Questions admitted whose turn has not come.")
         rejected = Counter(
             "esans_rejected",
             "Requests turned away, cut off or left by their client.",

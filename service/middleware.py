@@ -30,9 +30,7 @@ log = logging.getLogger("service")
 class RequestObserver:
     """Wraps the app; plain ASGI, so that it costs next to nothing."""
 
-    def __init__(
-        self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, has_log: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, has_log: bool) -> None:
         self._app = app
         self._has_log = has_log
         self._metrics = metrics

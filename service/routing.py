@@ -183,9 +183,7 @@ def validate_body(body: bytes, schema: type[Model]) -> Model:
 def faults_of(errors: Sequence[ErrorDetails], count: int) -> list[Fault]:
     """Describe the faults that a schema found; of very many, their number alone."""
     if count > MAX_FAULTS_READ:
-        expected = (
-            f"{MAX_FAULTS_READ} at most, to be told them; correct it, or send a part of it"
-        )
+        expected = f"{MAX_FAULTS_READ} at most, to be told them; correct it, or send a part of it"
         return [{"place": "the question", "found": f"{count} faults", "expected": expected}]
     return [_fault(one) for one in errors]
 

@@ -201,9 +201,7 @@ def _told(fault: ErrorDetails) -> str:
     variable = f"{PREFIX}{name.upper()}"
     if fault["type"] == "missing":
         option = " or give --bundles DIR" if name == "bundles" else ""
-        return (
-            f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
-        )
+        return f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
     return f"{variable}: found {fault['input']!r}; {fault['msg']}; change it"
 
 
@@ -218,9 +216,7 @@ def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
     if file is None:
         return value
     if value:
-        raise ConfigError(
-            f"{name} and {name}_FILE: both are set, expected one; remove the other"
-        )
+        raise ConfigError(f"{name} and {name}_FILE: both are set, expected one; remove the other")
     return read_secret_file(file, f"{name}_FILE")
 
 

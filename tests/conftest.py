@@ -16,9 +16,7 @@ def test_data() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         if not (base / name).is_dir():
-            pytest.skip(
-                f"{name} is not under {base}; set TEST_DATA to the folder that holds it"
-            )
+            pytest.skip(f"{name} is not under {base}; set TEST_DATA to the folder that holds it")
         return base / name
 
     return find

@@ -50,9 +50,7 @@ def main(words: list[str]) -> int:
         if status != PASSED:
             say(f"the tests do not pass without a bug (exit status {status}): {failed}")
             return 1
-        survivors = sum(
-            not is_caught(copy, number, one) for number, one in enumerate(chosen, 1)
-        )
+        survivors = sum(not is_caught(copy, number, one) for number, one in enumerate(chosen, 1))
     say(f"{len(chosen) - survivors} of {len(chosen)} caught")
     return 1 if survivors else 0
 

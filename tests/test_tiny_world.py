@@ -14,9 +14,7 @@ def folder(tmp_path_factory):
 
 def events(folder):
     table = pq.read_table(folder / "interactions.parquet").to_pylist()
-    return [
-        (int(row["user_id"][5:]), int(row["item_id"][5:]), row["timestamp"]) for row in table
-    ]
+    return [(int(row["user_id"][5:]), int(row["item_id"][5:]), row["timestamp"]) for row in table]
 
 
 def test_users_take_only_items_of_their_own_parity(folder):
@@ -51,9 +49,7 @@ def test_the_same_seed_writes_the_same_world_and_another_a_different_one(tmp_pat
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
         write_tiny_world(tmp_path / name, users=10, items=30, seed=seed)
     one, again, other = (events(tmp_path / name) for name in ("one", "again", "other"))
-    features = [
-        (tmp_path / name / "features_visual.npy").read_bytes() for name in ("one", "again")
-    ]
+    features = [(tmp_path / name / "features_visual.npy").read_bytes() for name in ("one", "again")]
     assert one == again
     assert features[0] == features[1]
     assert one != other

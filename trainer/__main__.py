@@ -30,9 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         place = getattr(parsed, "bundles", None) or getattr(parsed, "out", None) or "the output"
-        print(
-            f"{place}: the run was stopped by the system ({error}); {REMEDY}", file=sys.stderr
-        )
+        print(f"{place}: the run was stopped by the system ({error}); {REMEDY}", file=sys.stderr)
         return 1
     return 0
 

@@ -126,6 +126,4 @@ def unpack(flat: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
 def group_of(flat: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     """Return one named group of a flat dict."""
     prefix = f"{group}/"
-    return {
-        name.removeprefix(prefix): one for name, one in flat.items() if name.startswith(prefix)
-    }
+    return {name.removeprefix(prefix): one for name, one in flat.items() if name.startswith(prefix)}

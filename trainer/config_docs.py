@@ -61,9 +61,7 @@ def _samplers(chosen: BaseModel) -> Iterator[str]:
     for part in parts:
         if part is not type(chosen):
             yield "#"
-            yield from (
-                line if line.startswith("#") else f"# {line}" for line in _sampler(part)
-            )
+            yield from (line if line.startswith("#") else f"# {line}" for line in _sampler(part))
 
 
 def _sampler(part: type[BaseModel]) -> Iterator[str]:

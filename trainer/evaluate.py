@@ -54,8 +54,7 @@ def rank_by_retriever(retriever: Retriever, asked: EvaluationSet) -> Rows:
     for first in tqdm(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
         chosen = range(first, min(first + CHUNK, count))
         queries = [
-            Query(DEPTH, history=[ids[row] for row in cases.histories.of(case)])
-            for case in chosen
+            Query(DEPTH, history=[ids[row] for row in cases.histories.of(case)]) for case in chosen
         ]
         for case, result in zip(chosen, retriever.retrieve(queries), strict=True):
             ranked[case, : len(result.rows)] = result.rows

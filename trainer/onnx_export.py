@@ -27,9 +27,7 @@ class ContentPath(nn.Module):
 
     def forward(self, features: list[Tensor], presence: Tensor) -> Tensor:
         """Encode [batch, raw width] rows per modality, with presence [batch, modalities]."""
-        own = cast(Tensor, self.unknown).expand(
-            presence.shape[0], -1
-        )  # the table stays at home
+        own = cast(Tensor, self.unknown).expand(presence.shape[0], -1)  # the table stays at home
         return self.tower.combine(own, features, presence)
 
 

@@ -167,9 +167,7 @@ def url_of(parsed: argparse.Namespace) -> str | None:
     return parsed.redis or address_from(os.environ)
 
 
-def open_store(
-    url: str | None, bundles: Path, parsed: argparse.Namespace
-) -> ClusterMapRegistry:
+def open_store(url: str | None, bundles: Path, parsed: argparse.Namespace) -> ClusterMapRegistry:
     """Return the store in Redis where there is an address, else the one among the bundles.
 
     Nothing is connected yet. Raises ConfigError if the address is none.

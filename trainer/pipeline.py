@@ -117,9 +117,7 @@ def is_worse(report: Report) -> bool:
     return bool(report["model"]["recall@50"] < report["popularity"]["recall@50"])
 
 
-def worse_than_popularity(
-    report: Report, bundles: Path, version: str
-) -> WorseThanPopularityError:
+def worse_than_popularity(report: Report, bundles: Path, version: str) -> WorseThanPopularityError:
     """Say what was measured, and what can be done about it."""
     model, popular = report["model"]["recall@50"], report["popularity"]["recall@50"]
     return WorseThanPopularityError(

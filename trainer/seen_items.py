@@ -82,6 +82,4 @@ def build_seen_items(
         table = torch.zeros(len(offsets) - 1, num_items, dtype=torch.bool)
         table[users, item_rows] = True
         table = table.to(device)
-    return SeenItems(
-        offsets.to(device), item_rows.to(device), pairs.to(device), table, num_items
-    )
+    return SeenItems(offsets.to(device), item_rows.to(device), pairs.to(device), table, num_items)

@@ -24,9 +24,7 @@ MASKED = -1e4  # the attention of an empty place
 class ItemTower(nn.Module):
     """Items, given by id row and raw content, to unit vectors."""
 
-    def __init__(
-        self, num_items: int, means: Mapping[str, Tensor], config: TowersConfig
-    ) -> None:
+    def __init__(self, num_items: int, means: Mapping[str, Tensor], config: TowersConfig) -> None:
         """Prepare for a catalogue.
 
         means  name -> [raw width], the catalogue's mean raw row of each modality
@@ -64,9 +62,7 @@ class ItemTower(nn.Module):
         parts = [own]
         for place in range(len(self.names)):
             mean = cast(Tensor, getattr(self, f"mean_{place}"))
-            content = self.projections[place](
-                functional.normalize(features[place] - mean, dim=-1)
-            )
+            content = self.projections[place](functional.normalize(features[place] - mean, dim=-1))
             parts.append(torch.where(presence[:, place, None], content, self.missing[place]))
         total = torch.stack(parts).sum(dim=0)
         mixed = self.mix(torch.cat([*parts, presence.float()], dim=-1))

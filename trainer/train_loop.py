@@ -157,9 +157,7 @@ class TrainLoop:
         value = float(loss.item())
         if not math.isfinite(value):
             number = self.progress.batch + 1
-            raise self._diverged(
-                f", batch {number}: the loss is {value}, expected a finite number"
-            )
+            raise self._diverged(f", batch {number}: the loss is {value}, expected a finite number")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.optimizer.step()
@@ -229,9 +227,7 @@ def validation_recall(tower: UserTower, vectors: Tensor, cases: Cases) -> float:
     return float(np.mean(recalls))
 
 
-def score_unseen(
-    tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range
-) -> Tensor:
+def score_unseen(tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range) -> Tensor:
     """Score all items for chosen histories, -inf where an item was seen; [chosen, items]."""
     scores = encode_histories(tower, vectors, histories, chosen) @ vectors.T
     for place, case in enumerate(chosen):

@@ -138,9 +138,7 @@ def run_study(parsed: argparse.Namespace) -> str:
 
 def size_of(study: Study, dataset_count: int) -> str:
     """Describe how much work a study is."""
-    runs = sum(
-        len(study.seeds_of(name)) * len(study.budgets_of(name)) for name in study.methods
-    )
+    runs = sum(len(study.seeds_of(name)) * len(study.budgets_of(name)) for name in study.methods)
     grids = sum(max(0, len(study.grid_of(name)) - 1) for name in study.methods)
     return (
         f"{len(study.methods)} methods: {runs} trials and {grids} more to choose temperatures, "

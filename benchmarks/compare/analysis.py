@@ -87,9 +87,7 @@ def mean_recalls(runs: Iterable[Recalls | None]) -> Recalls:
     every = list(runs)
     if not every or not all(every):
         return {}
-    return {
-        count: np.mean([one[count] for one in every if one], axis=0) for count in RECALL_COUNTS
-    }
+    return {count: np.mean([one[count] for one in every if one], axis=0) for count in RECALL_COUNTS}
 
 
 def compare(lines: pd.DataFrame, budget: int) -> pd.DataFrame:

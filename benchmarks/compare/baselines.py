@@ -26,9 +26,7 @@ def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, MetricValues]
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = build_evaluation_set(load_subset(dataset.subset))
     measured = {
-        NAMES[name]: compute_metrics(
-            ranked, rank_targets(ranked, asked.cases), len(asked.counts)
-        )
+        NAMES[name]: compute_metrics(ranked, rank_targets(ranked, asked.cases), len(asked.counts))
         for name, ranked in rank_baselines(asked, EvaluationConfig()).items()
     }
     write_json(path, measured)

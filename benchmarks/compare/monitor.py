@@ -95,9 +95,7 @@ class SamplerMonitor:
             return None
         return "encoded" if self._is_virtual else "drawn"
 
-    def _record(
-        self, context: StepContext, drawn: SampledNegatives, encoded: list[Tensor]
-    ) -> None:
+    def _record(self, context: StepContext, drawn: SampledNegatives, encoded: list[Tensor]) -> None:
         self._steps += 1
         self._encoded += drawn.encoded_count
         is_sampled = context.step % self.every == 0

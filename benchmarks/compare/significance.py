@@ -52,9 +52,7 @@ def resampled_means(values: Draws, resamples: int = RESAMPLES) -> Draws:
     """
     rng = np.random.default_rng([len(values), resamples])
     means = [values.mean()]
-    means += [
-        values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)
-    ]
+    means += [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
     return np.array(means)
 
 

@@ -52,9 +52,7 @@ class TrialStore:
                 "budget": trial.budget,
                 "made_at": now.isoformat(timespec="seconds"),
                 "fingerprint": trial.fingerprint,
-                "config": trial.config.model_dump(
-                    mode="json", exclude={"bundle", "evaluation"}
-                ),
+                "config": trial.config.model_dump(mode="json", exclude={"bundle", "evaluation"}),
                 "figures": figures,
             },
         )

@@ -116,16 +116,13 @@ class Study(ConfigSection):
         """Return the seeds that a method is run with."""
         return range(self.methods[name].seeds or self.seeds)
 
-    def config_of(
-        self, name: str, budget: int | None, temperature: float, seed: int
-    ) -> RunConfig:
+    def config_of(self, name: str, budget: int | None, temperature: float, seed: int) -> RunConfig:
         """Build one run's configuration; raises ConfigError, naming the method."""
         method, common = self.methods[name], self.run
         training = common.training | method.training | {"temperature": temperature}
         if budget is not None:
             counts = {
-                key: max(1, round(share * budget))
-                for key, share in method.budget_shares.items()
+                key: max(1, round(share * budget)) for key, share in method.budget_shares.items()
             }
             training["sampler"] = training.get("sampler", {}) | counts
         values = {

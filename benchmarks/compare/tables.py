@@ -157,8 +157,7 @@ def missing_lines(lines: pd.DataFrame, failures: Failures) -> Iterator[str]:
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Spell the metrics shown."""
     return ", ".join(
-        f"{name} -" if pd.isna(metrics[name]) else f"{name} {metrics[name]:.4f}"
-        for name in SHOWN
+        f"{name} -" if pd.isna(metrics[name]) else f"{name} {metrics[name]:.4f}" for name in SHOWN
     )
 
 

@@ -66,9 +66,7 @@ def tune(shop: Shop) -> Tuned:
     histories = [bundle.items.rows_of(orjson.loads(line)["history"]) for line in lines]
     queries = bundle.user_encoder.encode_histories(bundle.vectors, histories)
     exact = exact_neighbours(bundle.vectors, queries, COUNT + max(map(len, histories)))
-    best = [
-        own[~np.isin(own, seen)][:COUNT] for own, seen in zip(exact, histories, strict=True)
-    ]
+    best = [own[~np.isin(own, seen)][:COUNT] for own, seen in zip(exact, histories, strict=True)]
     answers = [
         retriever.retrieve([Query(COUNT, history=orjson.loads(line)["history"])])[0]
         for line in lines
@@ -88,6 +86,4 @@ def tune(shop: Shop) -> Tuned:
 
 def recall(best: Sequence[Rows], found: Sequence[Sequence[int] | Rows]) -> float:
     """Return the mean share of the exact best that was found."""
-    return float(
-        np.mean([np.isin(one, own).mean() for one, own in zip(best, found, strict=True)])
-    )
+    return float(np.mean([np.isin(one, own).mean() for one, own in zip(best, found, strict=True)]))

@@ -23,9 +23,7 @@ from service.routing import JsonResponse
 from service.state.bundle_watcher import LiveBundle
 
 
-def floor_routes(
-    live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics
-) -> APIRouter:
+def floor_routes(live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics) -> APIRouter:
     """Return the one route."""
     router = APIRouter()
     ready = Path(os.environ["FLOOR_ANSWER"]).read_bytes()

@@ -17,9 +17,7 @@ def show(plan: Plan) -> None:
     """Tell disk, memory of one and of two processes, opening, answers per core."""
     rows = []
     for shop in plan.shops:
-        disk = sum(
-            one.stat().st_size for one in BundleRegistry(shop.bundles).current().iterdir()
-        )
+        disk = sum(one.stat().st_size for one in BundleRegistry(shop.bundles).current().iterdir())
         index = (BundleRegistry(shop.bundles).current() / "items.faiss").stat().st_size
         warm = [opening(shop, is_cold=False) for _ in range(OPENINGS)]
         cold = [opening(shop, is_cold=True) for _ in range(OPENINGS)]

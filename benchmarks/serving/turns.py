@@ -85,9 +85,7 @@ def ours_and_floor(bundles: Path, bodies: Path) -> Iterator[dict[str, Server]]:
         answer = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".json"))
         answer.write(typical_answer(ours, bodies))
         answer.flush()
-        floor = stack.enter_context(
-            serving(FLOOR, bundles, SERVER_CORE, FLOOR_ANSWER=answer.name)
-        )
+        floor = stack.enter_context(serving(FLOOR, bundles, SERVER_CORE, FLOOR_ANSWER=answer.name))
         yield {"floor": floor, "ours": ours}
 
 

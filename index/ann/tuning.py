@@ -142,9 +142,7 @@ def tune(
     return tuned, IndexReport(factory, tuned.nprobe, policies, recall)
 
 
-def fit_policy(
-    index: ItemIndex, lists: Rows, benchmark: Benchmark
-) -> tuple[ProbingPolicy, float]:
+def fit_policy(index: ItemIndex, lists: Rows, benchmark: Benchmark) -> tuple[ProbingPolicy, float]:
     """Return the policy that reads the fewest rows for the recall aimed at, and its recall.
 
     The probed lists must hold that share of the truth, and what 8-bit rounding costs besides.
@@ -152,9 +150,7 @@ def fit_policy(
     scores = benchmark.queries @ index.centroid_vectors().T
     shares, held = shares_of(index.list_sizes()), lists[benchmark.truth]
     some = slice(STEEPNESS_QUERIES)
-    steepness = min(
-        STEEPNESSES, key=lambda one: share_read(scores[some], held[some], shares, one)
-    )
+    steepness = min(STEEPNESSES, key=lambda one: share_read(scores[some], held[some], shares, one))
     sought = np.take_along_axis(densities_of(scores, shares, steepness), held, axis=1)
     effort = effort_for(benchmark.truth.shape[1], 1.0, index.rows_per_list)
     share, policy, recall = AIMED_RECALL, ProbingPolicy(benchmark.depth, 0.0, steepness), 0.0

@@ -116,9 +116,7 @@ class RunFacts(Closed):
 
     made_at: Moment = Field(description="UTC, ISO 8601")
     name: str
-    history_length: Annotated[int, Field(ge=1)] = Field(
-        description="newest items that are read"
-    )
+    history_length: Annotated[int, Field(ge=1)] = Field(description="newest items that are read")
     modalities: dict[str, int] = Field(description="name -> numbers per raw row")
     dataset: DatasetFacts
     cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")

@@ -205,9 +205,7 @@ def _checks(bundle: Bundle) -> list[Check]:
     ]
     if encoder := bundle.item_encoder:
         checks.append(("item_encoder.onnx has the width", encoder.width, width))
-        checks.append(
-            ("item_encoder.onnx reads", encoder.modalities, list(manifest.modalities))
-        )
+        checks.append(("item_encoder.onnx reads", encoder.modalities, list(manifest.modalities)))
     if clusters := bundle.clusters:
         version = manifest.cluster_maps[-1].get("version")
         checks.append(("cluster_map.json is of version", clusters.version, version))

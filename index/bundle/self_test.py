@@ -53,9 +53,7 @@ class SelfTest:
         """
         named = np.concatenate([*self.histories, self.rows.ravel()])
         if named.min() < 0 or named.max() >= len(vectors):
-            return [
-                f"probe.npz: names row {named.max()}, the bundle holds {len(vectors)} items"
-            ]
+            return [f"probe.npz: names row {named.max()}, the bundle holds {len(vectors)} items"]
         queries = encoder.encode_histories(vectors, self.histories)
         if queries.shape != self.queries.shape:
             made, stored = queries.shape, self.queries.shape
@@ -72,9 +70,7 @@ class SelfTest:
                 )
         return faults
 
-    def _score_error(
-        self, place: int, query: Floats, index: ItemIndex, vectors: Floats
-    ) -> float:
+    def _score_error(self, place: int, query: Floats, index: ItemIndex, vectors: Floats) -> float:
         """Return how far the scores of a query's rows, stored and found again, are off."""
         stored = self.scores[place]
         rows = index.search(query[np.newaxis], len(stored)).rows[0]

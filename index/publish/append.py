@@ -107,9 +107,7 @@ def write_extended(
     extend_items_table(base.folder / "items.parquet", new.table, staged / "items.parquet")
     self_test = open_self_test(base.folder / "probe.npz")
     manifest, count = base.manifest, len(base.items)
-    metadata = ItemMetadata(
-        manifest.attributes, base.attributes, manifest.filters, base.filters
-    )
+    metadata = ItemMetadata(manifest.attributes, base.attributes, manifest.filters, base.filters)
     contents = Contents(
         item_ids=[*base.items.ids_of(np.arange(count, dtype=np.int32)), *new.ids],
         vectors=np.concatenate([base.vectors, vectors]),

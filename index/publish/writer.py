@@ -74,9 +74,7 @@ def write_bundle(
     return manifest
 
 
-def _manifest(
-    folder: Path, contents: Contents, facts: RunFacts, report: IndexReport
-) -> Manifest:
+def _manifest(folder: Path, contents: Contents, facts: RunFacts, report: IndexReport) -> Manifest:
     return Manifest(
         **{name: getattr(facts, name) for name in RunFacts.model_fields},
         items=len(contents.item_ids),

@@ -133,9 +133,7 @@ class Retriever:
                 missing = "unknown_user"
             rows = NO_ROWS if stored is None else stored
         elif (rows < 0).any():
-            result.unknown = [
-                one for one, row in zip(query.history, rows, strict=True) if row < 0
-            ]
+            result.unknown = [one for one, row in zip(query.history, rows, strict=True) if row < 0]
             missing, rows = "no_known_items", rows[rows >= 0]
         result.fallback = None if len(rows) else missing
         return rows
@@ -167,9 +165,7 @@ class Retriever:
         rest = kept[1]
         return rest if compiled is None else compiled.within(rest.allowed)
 
-    def _fall_back(
-        self, results: Sequence[SearchResult], compiled: CompiledFilter | None
-    ) -> None:
+    def _fall_back(self, results: Sequence[SearchResult], compiled: CompiledFilter | None) -> None:
         for one in results:
             one.rows = self._popular.top(one.k, one.excluded, compiled)
             one.is_complete = True

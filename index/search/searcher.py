@@ -80,9 +80,7 @@ class Searcher:
             fetched = [n + len(own) for n, own in zip(wanted, excluded, strict=True)]
             index, effort, allowed = self._plan(max(one.k for one in results), compiled)
             near = index.search(queries, min(max(fetched), index.count), effort, allowed)
-            rows = rows_to_rescore(
-                near.rows, near.scores, excluded, (wanted, fetched), compiled
-            )
+            rows = rows_to_rescore(near.rows, near.scores, excluded, (wanted, fetched), compiled)
             best = best_of_each(self.vectors, queries, rows, [one.k for one in results])
             for one, found in zip(results, best, strict=True):
                 one.rows, one.scores = found
@@ -102,9 +100,7 @@ class Searcher:
         if len(rest) < result.k:
             deeper = effort.times(len(found) / max(1, len(rest)))
             eligible = self._eligible(result, compiled)
-            rest = found_rows(
-                index.search(query, min(wanted, index.count), deeper, eligible).rows
-            )
+            rest = found_rows(index.search(query, min(wanted, index.count), deeper, eligible).rows)
         self._rank(result, rest)
 
     def _complete(

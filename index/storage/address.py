@@ -49,8 +49,7 @@ def address_from(environment: Mapping[str, str]) -> str | None:
     )
     if misspelt:
         raise ConfigError(
-            f"{', '.join(misspelt)}: not known, expected {', '.join(VARIABLES)}; correct the "
-            "name"
+            f"{', '.join(misspelt)}: not known, expected {', '.join(VARIABLES)}; correct the name"
         )
     url = environment.get(URL_VARIABLE, "").strip()
     file = environment.get(FILE_VARIABLE, "")

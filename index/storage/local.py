@@ -121,9 +121,7 @@ class LocalPointer:
         except OSError as error:
             if self._remedies is None:
                 raise
-            raise storage_error(
-                self.place, error, self._remedies, is_writing=is_writing
-            ) from error
+            raise storage_error(self.place, error, self._remedies, is_writing=is_writing) from error
 
 
 @dataclass(frozen=True)

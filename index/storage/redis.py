@@ -153,9 +153,7 @@ class RedisBlobStore:
         if blob is None:
             return self._client.change(lambda transaction: self._step(transaction, plan, None))
         with self._staged(blob) as staged:
-            return self._client.change(
-                lambda transaction: self._step(transaction, plan, staged)
-            )
+            return self._client.change(lambda transaction: self._step(transaction, plan, staged))
 
     def delete(self, choose: Choose) -> list[str]:
         """Delete what is chosen; again where something moved meanwhile."""
@@ -201,9 +199,7 @@ class RedisBlobStore:
             ("SET", header_key, staged.header),
         ]
 
-    def _expire(
-        self, move: Move, snapshot: RedisSnapshot, staged: Staged | None
-    ) -> list[Command]:
+    def _expire(self, move: Move, snapshot: RedisSnapshot, staged: Staged | None) -> list[Command]:
         """Return the commands that let versions stay or expire."""
         commands: list[Command] = []
         for version in move.kept | move.released | ({staged.version} if staged else set()):

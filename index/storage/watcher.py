@@ -175,9 +175,7 @@ class Watcher(ABC, Generic[Value]):
             if notifications:
                 notifications.close()
         except BaseException as error:  # a thread's last word: without it nobody would know
-            text = (
-                f"the watching ended by {type(error).__name__}: {error}; expected it to go on"
-            )
+            text = f"the watching ended by {type(error).__name__}: {error}; expected it to go on"
             self.settle(Outcome("stopped", (f"{text}; restart, and report this",), error))
         finally:
             with self._polled:
@@ -237,6 +235,4 @@ def reasons_of(error: Exception) -> tuple[str, ...]:
     """Say why, a reason a fault."""
     if isinstance(error, FaultsError):
         return tuple(f"{error.place}: {fault}" for fault in error.faults)
-    return (
-        str(error) if isinstance(error, EsansError) else f"{type(error).__name__}: {error}",
-    )
+    return (str(error) if isinstance(error, EsansError) else f"{type(error).__name__}: {error}",)

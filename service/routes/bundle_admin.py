@@ -113,6 +113,4 @@ def move_pointer(bundles: BundleRegistry, version: str) -> BundlePointer:
                 f"run `python -m index rollback {bundles.folder} {version}`: this service "
                 "follows"
             ) from error
-        raise BundleError(
-            f"{told}; expected to write `current`; make room, try again"
-        ) from error
+        raise BundleError(f"{told}; expected to write `current`; make room, try again") from error

@@ -101,9 +101,7 @@ def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str,
         "positives": found.positives,
         "easy": json_in_parts([ids[begin : begin + easy] for begin in begins], rows),
         "easy_log_counts": json_in_parts(np.ascontiguousarray(log_counts[:, :easy]), rows),
-        "hard": json_in_parts(
-            [ids[begin + easy : begin + easy + hard] for begin in begins], rows
-        ),
+        "hard": json_in_parts([ids[begin + easy : begin + easy + hard] for begin in begins], rows),
         "hard_log_counts": json_in_parts(np.ascontiguousarray(log_counts[:, easy:]), rows),
     }
     if found.unknown:

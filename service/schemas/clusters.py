@@ -77,9 +77,7 @@ class ClustersAnswer(TypedDict):
     """The card of the map that is used."""
 
     version: str
-    source: Annotated[
-        Source, Field(description="redis or folder: the store; or the bundle's own")
-    ]
+    source: Annotated[Source, Field(description="redis or folder: the store; or the bundle's own")]
     items: Annotated[int, Field(description="that the map knows")]
     unknown_items: Annotated[
         int, Field(description="of the live bundle: taken for one cluster of their own")
@@ -90,9 +88,7 @@ class ClustersAnswer(TypedDict):
     made: Annotated[dict[str, Any], Field(description="how and when")]
     age_seconds: Annotated[float, Field(description="since it was made, or else first used")]
     bundle: Annotated[str, Field(description="the version of the bundle it is joined with")]
-    sequence: Annotated[
-        int | None, Field(description="of the pointer; null for a bundle's own")
-    ]
+    sequence: Annotated[int | None, Field(description="of the pointer; null for a bundle's own")]
     is_pinned: bool
     follower: FollowerAnswer
 

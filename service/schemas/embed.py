@@ -61,9 +61,7 @@ class EmbedRequest(Asked):
 class EmbedAnswer(TypedDict):
     """A vector for each user or item, in the order asked."""
 
-    bundle: Annotated[
-        str, Field(description="whose vectors these are: of no use beside another's")
-    ]
+    bundle: Annotated[str, Field(description="whose vectors these are: of no use beside another's")]
     vectors: Annotated[
         list[list[float] | None],
         Field(description="unit vectors; null where nothing is known to make one of"),

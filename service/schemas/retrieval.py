@@ -63,13 +63,11 @@ class RetrieveRequest(Asked):
     exclude_seen: bool = Field(
         default=True, description="whether the items of the whole history are excluded too"
     )
-    filter: Annotated[dict[Attribute, Values], Field(max_length=MOST_ATTRIBUTES)] = (
-        none_by_default(
-            dict,
-            "attribute -> values: an item must have one of them, for each attribute "
-            "named. `GET /bundle` tells the attributes, under `filters`; numbers and booleans "
-            "are compared as text",
-        )
+    filter: Annotated[dict[Attribute, Values], Field(max_length=MOST_ATTRIBUTES)] = none_by_default(
+        dict,
+        "attribute -> values: an item must have one of them, for each attribute "
+        "named. `GET /bundle` tells the attributes, under `filters`; numbers and booleans "
+        "are compared as text",
     )
     include: Include = none_by_default(list, "what to tell of each candidate besides its score")
 
@@ -109,9 +107,9 @@ class BatchRequest(Asked):
         questions=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
     )
 
-    questions: Annotated[
-        list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)
-    ] = Field(description="what `/retrieve` takes")
+    questions: Annotated[list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)] = (
+        Field(description="what `/retrieve` takes")
+    )
 
 
 class Candidate(TypedDict):
@@ -120,9 +118,7 @@ class Candidate(TypedDict):
     item_id: str
     score: Annotated[
         float | None,
-        Field(
-            description="inner product with the query; null where popular items are returned"
-        ),
+        Field(description="inner product with the query; null where popular items are returned"),
     ]
     cluster: NotRequired[
         Annotated[
@@ -167,7 +163,5 @@ class RetrieveAnswer(TypedDict):
 class BatchAnswer(TypedDict):
     """An answer to each question, in the order asked."""
 
-    bundle: Annotated[
-        str, Field(description="the version of the bundle that answered them all")
-    ]
+    bundle: Annotated[str, Field(description="the version of the bundle that answered them all")]
     answers: Annotated[list[RetrieveAnswer], Field(description="what `/retrieve` answers")]

@@ -20,9 +20,7 @@ class FollowerAnswer(TypedDict):
 
     status: Annotated[
         Literal["following", "unreachable", "refused", "empty", "stopped"],
-        Field(
-            description="none of them makes the service less ready: `/retrieve` needs no map"
-        ),
+        Field(description="none of them makes the service less ready: `/retrieve` needs no map"),
     ]
     version: NotRequired[Annotated[str, Field(description="of the map in use")]]
     source: NotRequired[Annotated[Source, Field(description="where that map is from")]]

@@ -18,9 +18,7 @@ from service.settings import Secrets, Settings
 def open_clusters(settings: Settings, secrets: Secrets) -> ClusterMapRegistry:
     """Return the cluster maps; raises ConfigError if the address of Redis is invalid."""
     with _naming_the_setting():
-        return open_cluster_maps(
-            secrets.redis_url, settings.bundles / FOLDER, settings.namespace
-        )
+        return open_cluster_maps(secrets.redis_url, settings.bundles / FOLDER, settings.namespace)
 
 
 def open_deny(settings: Settings, secrets: Secrets) -> DenylistStore:

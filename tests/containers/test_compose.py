@@ -185,6 +185,4 @@ def test_one_thread_is_set_before_the_process_starts():
 
 
 def test_torch_is_the_cpu_build_by_default():
-    assert values("trainer-build", "ARG") == [
-        "TORCH_INDEX=https://download.pytorch.org/whl/cpu"
-    ]
+    assert values("trainer-build", "ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu"]

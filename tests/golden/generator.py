@@ -139,9 +139,7 @@ class Wishes:
         parts = [f"k={self.count()}"] if self.chance(0.9) else []
         parts += [f"exclude={quote(str(one), safe='')}" for one in self.items(4)]
         for name, values in self.filter().items():
-            parts += [
-                f"filter={quote(f'{name}:{str(one).lower()}', safe='')}" for one in values
-            ]
+            parts += [f"filter={quote(f'{name}:{str(one).lower()}', safe='')}" for one in values]
         parts += [f"include={one}" for one in ("clusters", "attributes") if self.chance(0.2)]
         query = f"?{'&'.join(parts)}" if parts else ""
         return get(f"/items/{quote(item, safe='')}/similar{query}")

@@ -106,9 +106,7 @@ def malformed_requests(ids):
     requests += [{"method": "POST", "path": path, "repeated": text} for path, text in LONG]
     requests += [{"method": "POST", "path": "/retrieve", "body": text, "chunked": True}
                  for text in ('{"k": 2}', '{"k": 0}', '{"k": 2}' + " " * 33_000)]  # fmt: skip
-    requests.append(
-        {"method": "GET", "path": f"/items/item-0/similar?k=1&exclude={'x' * 70_000}"}
-    )
+    requests.append({"method": "GET", "path": f"/items/item-0/similar?k=1&exclude={'x' * 70_000}"})
     many = json.dumps({"k": 2, "history": ids[:30], "exclude": ids})
     requests.append({"method": "POST", "path": "/retrieve", "body": many})
     requests += [_admin(*one) for one in ADMIN]

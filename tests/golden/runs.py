@@ -152,6 +152,4 @@ def _cpu():
         return platform.machine()
     lines = path.read_text().partition("\n\n")[0].splitlines()
     told = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    return " ".join(
-        told.get(name, "").strip() for name in ("model name", "cpu family", "model")
-    )
+    return " ".join(told.get(name, "").strip() for name in ("model name", "cpu family", "model"))

@@ -88,9 +88,7 @@ def following():
     followers = []
 
     def follow(store, known, own=None, poll_s=0.1, **options):
-        followers.append(
-            ClusterMapWatcher(store, Catalogue(known, own), poll_s=poll_s, **options)
-        )
+        followers.append(ClusterMapWatcher(store, Catalogue(known, own), poll_s=poll_s, **options))
         followers[-1].start()
         return followers[-1]
 

@@ -33,9 +33,7 @@ def write_two(folder: Path) -> None:
     for name, seed in (("one", 0), ("two", 1)):
         (folder / name).mkdir(parents=True)
         clusters = handmade_map(prefix=name)
-        write_handmade(
-            folder / name, seed=seed, prefix=name, clusters=clusters, with_content=True
-        )
+        write_handmade(folder / name, seed=seed, prefix=name, clusters=clusters, with_content=True)
     (folder / "secret.npy").write_bytes((folder / "one" / "item_counts.npy").read_bytes())
 
 
@@ -54,9 +52,7 @@ def answers(folder: Path) -> str:
         Query(10, item_id=bundle.items.ids_of([0])[0]),
     ]
     found = [retrieve_one(live.retriever, one) for one in queries]
-    told = [
-        (one.item_ids, None if one.scores is None else one.scores.tolist()) for one in found
-    ]
+    told = [(one.item_ids, None if one.scores is None else one.scores.tolist()) for one in found]
     rows = np.arange(len(bundle.items), dtype=np.int32)
     attributes = bundle.attributes.of(rows) if bundle.attributes else []
     codes = bundle.clusters.codes1.tolist() if bundle.clusters else []
@@ -91,9 +87,7 @@ def main() -> None:
         tell(number=number, case=case.told)
         opened.clear()
         outcome = outcome_of(case.folder, truth)
-        outside = [
-            one for one in opened if one.startswith(str(source)) and str(target) not in one
-        ]
+        outside = [one for one in opened if one.startswith(str(source)) and str(target) not in one]
         tell(number=number, outcome=outcome, outside=outside, is_anew=case.is_anew)
     shutil.rmtree(target, ignore_errors=True)
 

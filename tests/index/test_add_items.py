@@ -75,9 +75,7 @@ def test_new_items_are_found_like_any_other(bundles, items, capsys):
     before = BundleRegistry(bundles).current().name
     status, said, _ = add(capsys, bundles, items)
     assert status == 0
-    assert (
-        f"6 items added to {before}; published {BundleRegistry(bundles).current().name}" in said
-    )
+    assert f"6 items added to {before}; published {BundleRegistry(bundles).current().name}" in said
     assert "modalities that all of them lack: words" in said
     bundle = current(bundles)
     np.testing.assert_allclose(bundle.vectors[ITEM_COUNT:], NEW, atol=1e-6)
@@ -113,8 +111,7 @@ def test_everything_else_is_carried_over_unchanged(bundles, items, capsys):
         assert getattr(new.manifest, name) == getattr(old.manifest, name)
     asked = Query(5, user_id="user-0", exclude=[f"new-{row}" for row in range(6)])
     assert (
-        retrieve_one(Retriever(new), asked).item_ids
-        == retrieve_one(Retriever(old), asked).item_ids
+        retrieve_one(Retriever(new), asked).item_ids == retrieve_one(Retriever(old), asked).item_ids
     )
 
 

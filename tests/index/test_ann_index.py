@@ -58,9 +58,7 @@ def test_a_search_for_more_than_there_is_returns_all():
     assert sorted(found) == [-1] * 60 + list(range(40))
 
 
-@pytest.mark.parametrize(
-    ("items", "lists"), [(50_001, 1024), (100_000, 1024), (1_000_000, 4096)]
-)
+@pytest.mark.parametrize(("items", "lists"), [(50_001, 1024), (100_000, 1024), (1_000_000, 4096)])
 def test_lists_grow_with_the_root_of_the_catalogue(items, lists):
     assert list_count(items) == lists
 
@@ -140,9 +138,7 @@ def test_a_query_finds_the_same_alone_and_beside_others(clustered, approximate):
         assert (index.search(queries, 60, effort).rows == np.stack(alone)).all()
 
 
-def test_of_what_was_fetched_the_best_by_the_index_s_own_scores_are_kept(
-    clustered, approximate
-):
+def test_of_what_was_fetched_the_best_by_the_index_s_own_scores_are_kept(clustered, approximate):
     (vectors, queries), (index, _) = clustered, approximate
     near = index.search(queries[:3], 200)
     exact = np.einsum("nrd,nd->nr", vectors[near.rows], queries[:3])
@@ -267,9 +263,7 @@ def test_a_query_looks_further_the_deeper_it_asks(approximate, clustered):
 
 @pytest.mark.parametrize("share", [0.5, 0.15])
 @pytest.mark.parametrize("kind", ["at random", "whole clumps"])
-def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(
-    clustered, approximate, share, kind
-):
+def test_an_index_narrowed_to_some_rows_finds_the_best_of_them(clustered, approximate, share, kind):
     (vectors, queries), (index, _) = clustered, approximate
     drawn = np.random.default_rng(1).random(CLUSTERED_COUNT if kind == "at random" else CENTRES)
     kept = drawn if kind == "at random" else drawn[np.arange(CLUSTERED_COUNT) % CENTRES]

@@ -81,9 +81,7 @@ SIZED = [
 
 
 @pytest.mark.parametrize("name", [*SIZED, "items.faiss"])
-def test_a_file_of_another_size_is_refused_even_where_the_digests_were_renewed(
-    copied, other, name
-):
+def test_a_file_of_another_size_is_refused_even_where_the_digests_were_renewed(copied, other, name):
     shutil.copy(other / name, copied / name)
     sign_again(copied)
     with pytest.raises(FaultyBundleError, match=f"{name.removesuffix('.npy')}.*4[23]"):
@@ -110,9 +108,7 @@ def test_an_array_of_another_kind_is_a_fault_and_no_crash(copied, name, array):
 def test_an_encoder_of_another_width_is_refused(copied):
     write_mean_encoder(copied / "user_encoder.onnx", dim=16)
     sign_again(copied)
-    with pytest.raises(
-        FaultyBundleError, match=r"user_encoder.onnx has the width 16.*expected 8"
-    ):
+    with pytest.raises(FaultyBundleError, match=r"user_encoder.onnx has the width 16.*expected 8"):
         open_bundle(copied)
 
 

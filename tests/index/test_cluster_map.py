@@ -81,8 +81,7 @@ def test_a_hard_negative_shares_the_cluster_but_not_the_cell():
 def test_where_the_cell_is_the_whole_cluster_a_hard_negative_is_an_easy_one():
     found = by_hand()
     hard, easy = (
-        chance(rows(0, 7), everyone(found))[1]
-        for chance in (found.hard_chance, found.easy_chance)
+        chance(rows(0, 7), everyone(found))[1] for chance in (found.hard_chance, found.easy_chance)
     )
     assert (hard == easy).all()
     drawn = found.hard(np.full(DRAWS, 7, dtype=np.int32), 1, np.random.default_rng(1))
@@ -191,9 +190,7 @@ def test_a_cluster_without_items_is_never_chosen():
 
 def test_clusters_at_one_spot_are_equally_likely():
     found = by_hand(codes1=[0, 1, 2], codes2=[0] * 3, line=[4, 4, 4])
-    assert found.easy_chance(rows(0), everyone(found))[0].tolist() == pytest.approx(
-        [0, 0.5, 0.5]
-    )
+    assert found.easy_chance(rows(0), everyone(found))[0].tolist() == pytest.approx([0, 0.5, 0.5])
 
 
 def test_the_same_generator_draws_the_same():

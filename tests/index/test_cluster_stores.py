@@ -23,9 +23,7 @@ def test_where_nothing_is_published_there_is_no_pointer_and_no_map(store):
     assert store.pointer() is None
     assert store.listed() == []
     for call in (store.pin, store.unpin):
-        with pytest.raises(
-            NoClusterMapError, match="no cluster map is published here; publish"
-        ):
+        with pytest.raises(NoClusterMapError, match="no cluster map is published here; publish"):
             call()
     with pytest.raises(NoClusterMapError, match="no cluster map before the current one"):
         store.roll_back()
@@ -121,9 +119,7 @@ def test_a_broken_pointer_is_told_and_naming_a_version_mends_it(store):
         store.publish(one)
     with_broken_pointer(store)
     for call in (store.pin, store.unpin, store.roll_back):
-        with pytest.raises(
-            FaultyClusterMapError, match="`current` cannot be read as a pointer"
-        ):
+        with pytest.raises(FaultyClusterMapError, match="`current` cannot be read as a pointer"):
             call()
     assert versions_of(store) == [A.version, B.version]
     assert store.roll_back(A.version).version == A.version
@@ -257,9 +253,7 @@ def test_an_address_means_redis_and_none_a_folder(tmp_path):
     assert store.place == "redis://h.example:7000/3, namespace shop"
 
 
-@pytest.mark.parametrize(
-    "url", ["http://h", "h:6379", "redis://h:port/0", "redis://[h/0", "unix"]
-)
+@pytest.mark.parametrize("url", ["http://h", "h:6379", "redis://h:port/0", "redis://[h/0", "unix"])
 def test_an_address_that_is_none_is_refused_without_telling_it(url, tmp_path):
     with pytest.raises(ConfigError, match=r"expected redis://") as refused:
         open_cluster_maps(url.replace("//", "//user:secret@"), tmp_path)

@@ -225,9 +225,7 @@ def test_a_follower_holds_the_list_while_redis_is_killed_frozen_and_empty(start_
     assert follower.state.errors >= 2
 
 
-def test_a_copy_keeps_the_list_for_who_starts_while_redis_is_away(
-    start_redis, tmp_path, follow
-):
+def test_a_copy_keeps_the_list_for_who_starts_while_redis_is_away(start_redis, tmp_path, follow):
     server, copy = start_redis(), local_denylist(tmp_path / "copy")
     first = redis_denylist(server.url).replace(["a"], NOW)
     follow(redis_denylist(server.url), copy)

@@ -51,9 +51,7 @@ def test_a_saved_table_answers_as_before(tmp_path):
     assert table.rows_of([*IDS[::-1], "nobody"]).tolist() == [*range(len(IDS))[::-1], -1]
 
 
-@pytest.mark.parametrize(
-    "stranger", ["", "item-", "item-11", "07", "ITEM-1", "\ud800", "x" * 513]
-)
+@pytest.mark.parametrize("stranger", ["", "item-", "item-11", "07", "ITEM-1", "\ud800", "x" * 513])
 def test_an_unknown_id_has_no_row(stranger):
     assert build_id_table(IDS).row_of(stranger) == -1
 
@@ -85,9 +83,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 @given(st.data())
 def test_all_ids_are_read_as_they_were_written(data):
     """However long one of them is, wherever it stands, however often it is asked for."""
-    ids = data.draw(
-        st.lists(texts | st.just("x" * 3_000), min_size=1, max_size=30, unique=True)
-    )
+    ids = data.draw(st.lists(texts | st.just("x" * 3_000), min_size=1, max_size=30, unique=True))
     if data.draw(st.booleans()):  # all of one length
         ids = [f"{row:09}é" for row in range(len(ids))]
     rows = data.draw(st.lists(st.integers(0, len(ids) - 1), max_size=60))

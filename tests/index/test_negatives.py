@@ -46,9 +46,7 @@ def test_one_kind_alone_is_counted_alone(counts):
     found = by_hand()
     drawn = draw_negatives(rows(0), found, counts, np.random.default_rng(4))
     chance = found.easy_chance if counts.easy else found.hard_chance
-    np.testing.assert_allclose(
-        drawn.log_counts, np.log(4 * chance(rows(0), drawn.rows)), rtol=1e-6
-    )
+    np.testing.assert_allclose(drawn.log_counts, np.log(4 * chance(rows(0), drawn.rows)), rtol=1e-6)
 
 
 def test_the_expected_counts_of_all_items_add_up_to_what_was_asked_for():

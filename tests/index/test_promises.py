@@ -99,9 +99,7 @@ def as_set(denied):
 
 @settings(deadline=None, max_examples=150)
 @given(QUESTIONS, DENIED)
-def test_as_many_eligible_items_come_as_there_are_each_once_in_order(
-    retrievers, question, denied
-):
+def test_as_many_eligible_items_come_as_there_are_each_once_in_order(retrievers, question, denied):
     eligible = eligible_rows(question, denied)
     for retriever in retrievers.values():
         answer = retrieve_one(retriever, question, as_set(denied))
@@ -161,9 +159,7 @@ def assert_alike(one, other, vectors):
 @given(ROWS, st.integers(1, 700), FILTERS, st.lists(IDS, max_size=30), DENIED)
 def test_similar_items_keep_the_same_promises(retrievers, row, count, wanted, exclude, denied):
     own = f"item-{row}"
-    eligible = eligible_rows(
-        Query(count, history=[own], exclude=exclude, filter=wanted), denied
-    )
+    eligible = eligible_rows(Query(count, history=[own], exclude=exclude, filter=wanted), denied)
     for retriever in retrievers.values():
         answer = retrieve_one(
             retriever, Query(count, item_id=own, exclude=exclude, filter=wanted), as_set(denied)
@@ -201,9 +197,7 @@ def test_values_that_no_item_has_are_told(retrievers):
 
 def test_an_attribute_that_is_not_known_is_an_error_that_names_the_known(retrievers):
     question = Query(5, filter={"colour": ["red"]})
-    with pytest.raises(
-        UnknownAttributeError, match=r"'colour'.* by hundred, mood, odd, parity"
-    ):
+    with pytest.raises(UnknownAttributeError, match=r"'colour'.* by hundred, mood, odd, parity"):
         retrieve_one(retrievers["exact"], question)
 
 
@@ -214,9 +208,7 @@ def test_filters_that_are_not_used_are_forgotten_before_memory_runs_out(bundle):
     tags = [f"tag {tag}" for tag in range(5)]
     for chosen in range(1, 32):
         values = [tag for place, tag in enumerate(tags) if chosen >> place & 1]
-        answer = retrieve_one(
-            retriever, Query(700, history=["item-0"], filter={"tags": values})
-        )
+        answer = retrieve_one(retriever, Query(700, history=["item-0"], filter={"tags": values}))
         eligible = [row for row in range(1, COUNT) if HAS["tags"](row) & set(values)]
         assert sorted(answer.rows.tolist()) == eligible
         assert filters._kept_bytes <= filters._limit_bytes
@@ -229,9 +221,7 @@ def test_filters_that_are_not_used_are_forgotten_before_memory_runs_out(bundle):
 )
 def test_excluded_rows_are_dropped_and_no_others(questions, far):
     """`far` moves some rows away from the others."""
-    moved = [
-        [row + far * (row % 3) if row >= 0 else -1 for row in rows] for rows, _ in questions
-    ]
+    moved = [[row + far * (row % 3) if row >= 0 else -1 for row in rows] for rows, _ in questions]
     barred = [sorted(row + far * (row % 3) for row in rows) for _, rows in questions]
     most = max((len(rows) for rows in moved), default=0)
     rows = np.array([own + [-1] * (most - len(own)) for own in moved], dtype=np.int32)

@@ -75,9 +75,7 @@ def test_a_password_that_is_not_encoded_is_refused_and_told_nowhere(url):
 )
 def test_an_option_that_is_not_allowed_is_named_without_its_value(scheme, option):
     told, _ = told_of(f"{scheme}?db=1&{option}={SECRET}")
-    assert (
-        f"found the option '{option}', expected with {scheme.split(':')[0]}:// one of" in told
-    )
+    assert f"found the option '{option}', expected with {scheme.split(':')[0]}:// one of" in told
     assert SECRET not in told
 
 
@@ -101,10 +99,7 @@ def test_an_unfit_value_of_an_option_is_refused(option, value):
 
 @pytest.mark.parametrize("path", ["/abc", "/1/2", "/1a", "/-1", "//1"])
 def test_a_path_that_is_no_number_of_a_database_is_refused(path):
-    assert (
-        "no number of a database, expected redis://host:port/0"
-        in told_of(f"redis://h{path}")[0]
-    )
+    assert "no number of a database, expected redis://host:port/0" in told_of(f"redis://h{path}")[0]
 
 
 @pytest.mark.parametrize("scheme", OPTIONS)

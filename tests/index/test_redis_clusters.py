@@ -165,9 +165,7 @@ def test_a_broken_pointer_is_told_and_mended_by_publishing(redis, store, found):
 
 def test_a_key_that_is_no_text_is_told_by_name(redis, store):
     redis.client.rpush("esans:clusters:current", "a list")
-    told = (
-        r"WRONGTYPE.* \(the key esans:clusters:current\); expected text under that key; remove"
-    )
+    told = r"WRONGTYPE.* \(the key esans:clusters:current\); expected text under that key; remove"
     for call in (store.pointer, store.pin, lambda: store.publish(A)):
         with pytest.raises(StoreUnreachableError, match=told):
             call()

@@ -60,12 +60,8 @@ def test_frozen_it_is_given_up_on_soon_and_followed_again_once_it_thaws(server, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("harm", "heal", "for_s"), [("freeze", "thaw", 10), ("kill", "start", 30)]
-)
-def test_away_for_long_it_is_followed_again_within_seconds(
-    server, following, harm, heal, for_s
-):
+@pytest.mark.parametrize(("harm", "heal", "for_s"), [("freeze", "thaw", 10), ("kill", "start", 30)])
+def test_away_for_long_it_is_followed_again_within_seconds(server, following, harm, heal, for_s):
     follower = following(redis_maps(server.url), KNOWN, poll_s=2.0)
     wait_for(follower, "following", A.version)
     getattr(server, harm)()

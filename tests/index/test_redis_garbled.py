@@ -40,9 +40,7 @@ def test_a_garbled_answer_is_told_and_the_next_call_is_clean(garbler, kind):
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
-def test_who_follows_a_redis_that_garbles_says_so_and_follows_on(
-    server, garbler, following, kind
-):
+def test_who_follows_a_redis_that_garbles_says_so_and_follows_on(server, garbler, following, kind):
     url = f"redis://127.0.0.1:{garbler.port}/0"
     follower = following(redis_maps(url, timeout_s=SOON_S), KNOWN)
     wait_for(follower, "following", A.version)

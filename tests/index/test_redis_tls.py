@@ -33,9 +33,7 @@ def tls_port(start_redis, certificate):
     port = free_port()
     options = {"tls-port": port, "tls-cert-file": made, "tls-key-file": key}
     options |= {"tls-ca-cert-file": made, "tls-auth-clients": "no"}
-    start_redis(
-        *(word for name, value in options.items() for word in (f"--{name}", str(value)))
-    )
+    start_redis(*(word for name, value in options.items() for word in (f"--{name}", str(value))))
     return port
 
 

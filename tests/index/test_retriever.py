@@ -41,9 +41,7 @@ def brute_force(history_rows, excluded_rows, count):
     st.integers(1, 60),
     st.booleans(),
 )
-def test_an_exact_index_agrees_with_brute_force(
-    retriever, history, exclude, count, exclude_seen
-):
+def test_an_exact_index_agrees_with_brute_force(retriever, history, exclude, count, exclude_seen):
     answer = retrieve_one(
         retriever, Query(count, history=history, exclude=exclude, exclude_seen=exclude_seen)
     )
@@ -74,9 +72,7 @@ def test_an_even_history_is_answered_with_even_items(retriever):
 
 def test_a_given_history_replaces_the_stored_one(retriever):
     odd = retrieve_one(retriever, Query(5, user_id="user-0", history=["item-1", "item-3"]))
-    assert (
-        odd.item_ids == retrieve_one(retriever, Query(5, history=["item-1", "item-3"])).item_ids
-    )
+    assert odd.item_ids == retrieve_one(retriever, Query(5, history=["item-1", "item-3"])).item_ids
     assert odd.item_ids != retrieve_one(retriever, Query(5, user_id="user-0")).item_ids
 
 

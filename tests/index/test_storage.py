@@ -129,9 +129,7 @@ def test_what_a_move_releases_expires_and_what_it_keeps_stays(blobs):
 
 def test_a_blob_that_a_move_does_not_keep_expires(blobs):
     put(blobs, A)
-    blobs.commit(
-        lambda snapshot: (Move(snapshot.value, {A}, set(), FOR_GOOD_S), None), blob_of(B)
-    )
+    blobs.commit(lambda snapshot: (Move(snapshot.value, {A}, set(), FOR_GOOD_S), None), blob_of(B))
     assert blobs.pointer.read() == A.encode()
     assert {info.version: info.expires_in_s is None for info in blobs.list_blobs()} == {
         A: True,

@@ -48,9 +48,7 @@ def test_items_held_out_of_a_real_set_are_added_and_found(test_data, tmp_path, n
         assert main(["add-items", str(bundles), "--items", str(new)]) == 0
         assert f"{HELD_OUT} items added" in capsys.readouterr().out
         caller.wait_for("ready", BundleRegistry(bundles).current().name)
-        new_ids = [
-            str(one) for one in pq.read_table(new / "items.parquet")["item_id"].to_pylist()
-        ]
+        new_ids = [str(one) for one in pq.read_table(new / "items.parquet")["item_id"].to_pylist()]
         for one in new_ids:
             answer = caller.get(f"/items/{one}/similar?k=20").json()
             found = [candidate["item_id"] for candidate in answer["candidates"]]

@@ -60,9 +60,7 @@ def test_candidates_tell_their_clusters_only_when_asked(own_map):
     assert {frozenset(one) for one in plain["candidates"]} == {frozenset(("item_id", "score"))}
 
 
-def test_a_bundle_whose_items_stand_in_another_order_tells_the_same_clusters(
-    tmp_path, monkeypatch
-):
+def test_a_bundle_whose_items_stand_in_another_order_tells_the_same_clusters(tmp_path, monkeypatch):
     monkeypatch.setattr("index.ann.tuning.FLAT_LIMIT", 10)
     publish_handmade(tmp_path, clusters=handmade_map())
     with running(tmp_path) as caller:
@@ -145,9 +143,7 @@ def test_items_that_the_map_does_not_know_have_no_cluster(tmp_path):
     whole = handmade_map()
     rows = np.arange(39)  # item-39 came later
     local_maps(tmp_path / "clusters").publish(
-        ClusterMap(
-            whole.codes1[rows], whole.codes2[rows], whole.centroids, whole.id_hashes[rows]
-        )
+        ClusterMap(whole.codes1[rows], whole.codes2[rows], whole.centroids, whole.id_hashes[rows])
     )
     with running(tmp_path) as caller:
         caller.wait_for_clusters("following")
@@ -179,9 +175,7 @@ def test_a_bundle_of_other_items_brings_its_own_map_back_into_use(tmp_path):
     with running(tmp_path) as caller:
         caller.wait_for_clusters("following", handmade_map().version)
         own = handmade_map(prefix="other", turn=1)
-        second = publish_handmade(
-            tmp_path, NOW + timedelta(days=1), prefix="other", clusters=own
-        )
+        second = publish_handmade(tmp_path, NOW + timedelta(days=1), prefix="other", clusters=own)
         caller.wait_for("ready", second)
         told = caller.wait_for_clusters("refused", own.version)
         assert told["source"] == "bundle"

@@ -113,9 +113,7 @@ def test_a_bundle_without_attributes_tells_none_and_filters_by_none(tmp_path):
 
 def test_a_filtered_answer_is_what_the_schema_says(caller):
     closed = with_config(ConfigDict(extra="forbid"))(RetrieveAnswer)
-    answer = caller.retrieve(
-        history=EVEN, filter={"parity": ["odd", "of"]}, include=["attributes"]
-    )
+    answer = caller.retrieve(history=EVEN, filter={"parity": ["odd", "of"]}, include=["attributes"])
     TypeAdapter(closed).validate_json(answer.content, strict=True)
 
 

@@ -61,9 +61,7 @@ def test_the_text_is_json_as_people_read_it():
 
 def test_who_finds_nothing_is_told_an_empty_list():
     table = build_id_table(["a"])
-    assert (
-        encode_candidates(table, [result(table, [], []), result(table, [0], [0.5])])[0] == b"[]"
-    )
+    assert encode_candidates(table, [result(table, [], []), result(table, [0], [0.5])])[0] == b"[]"
     assert encode_candidates(table, [result(table, [], [])]) == [b"[]"]
 
 

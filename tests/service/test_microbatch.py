@@ -77,9 +77,7 @@ def test_who_waits_is_answered_with_the_first_as_if_alone(live, monkeypatch):
         def process(self, live, joined, part, is_bounded=True):
             batches.append(len(part))
             pairs = super().process(live, joined, part, is_bounded)
-            found.update(
-                (id(one), result) for one, (result, _) in zip(part, pairs, strict=True)
-            )
+            found.update((id(one), result) for one, (result, _) in zip(part, pairs, strict=True))
             return pairs
 
     async def answered():

@@ -49,9 +49,7 @@ def metrics(tmp_path_factory):
 
 
 @pytest.mark.parametrize("expression", SHOWN + WATCHED)
-def test_every_metric_that_is_shown_or_watched_is_told_by_a_running_service(
-    metrics, expression
-):
+def test_every_metric_that_is_shown_or_watched_is_told_by_a_running_service(metrics, expression):
     told = set(re.findall(r"^(\w+)[{ ]", metrics, re.M)) | OF_PROMETHEUS
     names = names_in(expression)
     assert names

@@ -23,9 +23,7 @@ def descendants(error):
 
 
 def test_every_error_of_ours_has_a_status():
-    ours = [
-        one for one in descendants(EsansError) if one.__module__.startswith(("index", "serv"))
-    ]
+    ours = [one for one in descendants(EsansError) if one.__module__.startswith(("index", "serv"))]
     assert len(ours) > 10
     assert [one for one in ours if one not in TABLE] == []
     assert all(400 <= row.status < 600 for row in TABLE.values())

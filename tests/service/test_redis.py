@@ -258,9 +258,7 @@ def test_the_pointer_is_moved_over_http_and_held_by_a_pin(caller, store):
 
 
 @pytest.mark.parametrize("trouble", [RedisServer.kill, RedisServer.freeze])
-def test_an_operator_is_told_that_redis_is_away_while_others_are_answered(
-    trouble, caller, redis
-):
+def test_an_operator_is_told_that_redis_is_away_while_others_are_answered(trouble, caller, redis):
     with asked_all_the_time(caller) as asker:
         trouble(redis)
         answer = put(caller, action="rollback")

@@ -172,9 +172,7 @@ def test_who_was_given_up_takes_no_part_in_a_micro_batch():
         async with consumed(door):
             slow = asyncio.ensure_future(run(door, clock.taking(SLICE_S)))
             works = [Work(process, [[name]], alike) for name in ("a", "cancelled", "b")]
-            first, gone, last = [
-                asyncio.ensure_future(door.run(client(), one)) for one in works
-            ]
+            first, gone, last = [asyncio.ensure_future(door.run(client(), one)) for one in works]
             await asyncio.sleep(0)
             gone.cancel()
             assert await asyncio.gather(slow, first, last) == [None, ["a"], ["b"]]

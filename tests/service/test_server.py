@@ -73,9 +73,7 @@ def test_a_signal_at_full_load_loses_no_accepted_request(bundles, delay_s):
     answered = []
 
     async def load(client):
-        clients = [
-            asyncio.create_task(ask_until_sent_away(client, answered)) for _ in range(32)
-        ]
+        clients = [asyncio.create_task(ask_until_sent_away(client, answered)) for _ in range(32)]
         while len(answered) < 200:  # noqa: ASYNC110  # the clients' own count
             await asyncio.sleep(0.01)
         client.process.send_signal(signal.SIGTERM)

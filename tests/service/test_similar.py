@@ -55,9 +55,7 @@ def test_what_is_excluded_does_not_come(caller):
 
 def test_only_what_the_filter_keeps_comes(caller):
     kept = found(caller, "item-0", filter=["tags:tag 3", "tags:tag 4", "parity:odd"])
-    assert set(kept) == {
-        f"item-{row}" for row in range(1, 40, 2) if row % 5 in (3, 4) and row != 3
-    }
+    assert set(kept) == {f"item-{row}" for row in range(1, 40, 2) if row % 5 in (3, 4) and row != 3}
     assert "item-1" not in found(caller, "item-1", filter="parity:odd")
     told = similar(caller, "item-0", filter=["parity:odd", "parity:a:b"], k=1).json()
     assert told["unknown_values"] == {"parity": ["a:b"]}
@@ -162,9 +160,7 @@ def test_a_denied_item_may_be_asked_about_but_never_comes(tmp_path):
         headers, denied = {"Authorization": "Bearer token"}, {"items": ["item-4", "item-6"]}
         caller.ask("PUT", "/admin/deny", json=denied, headers=headers).raise_for_status()
         assert sorted(found(caller, "item-4")) == sorted(set(ALL) - {"item-4", "item-6"})
-        assert sorted(found(caller, "item-5")) == sorted(
-            set(ALL) - {*denied["items"], "item-5"}
-        )
+        assert sorted(found(caller, "item-5")) == sorted(set(ALL) - {*denied["items"], "item-5"})
 
 
 def test_answers_are_counted_as_those_of_retrieve(shelf_folder):

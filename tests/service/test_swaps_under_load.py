@@ -114,7 +114,5 @@ def test_swaps_under_load_fail_mix_and_keep_nothing(tmp_path, count):
         found = [(one["item_id"], rounded(one["score"])) for one in told["candidates"]]
         assert found == truths[told["bundle"]][place]
     assert len({json.loads(body)["bundle"] for _, _, body in answers}) == count + 1
-    sys.stdout.write(
-        f"{count} swaps, {len(answers)} answers, MiB {[one >> 20 for one in sizes]}\n"
-    )
+    sys.stdout.write(f"{count} swaps, {len(answers)} answers, MiB {[one >> 20 for one in sizes]}\n")
     assert sizes[-1] < LEEWAY * sizes[WARM_SWAPS - 1], [size >> 20 for size in sizes]

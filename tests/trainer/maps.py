@@ -97,7 +97,6 @@ def publishing(store, found):
 def wait_for_arrival(sampler, found):
     wait_until(
         lambda: (
-            sampler.arrived
-            and sampler.arrived.description["published_version"] == found.version
+            sampler.arrived and sampler.arrived.description["published_version"] == found.version
         )
     )

@@ -85,9 +85,7 @@ def test_a_column_of_many_values_is_not_filtered_by_unless_it_is_named():
     assert choose_columns(world, BundleConfig()).filters == ["fewer"]
     named = choose_columns(world, BundleConfig(filters=("many",)))
     assert item_metadata(world, named).filter_counts == {"many": DISTINCT_LIMIT + 1}
-    assert (
-        b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.of(np.array([1]))[0]
-    )
+    assert b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.of(np.array([1]))[0]
 
 
 def test_an_attribute_that_no_item_has_is_seen_and_without_values():

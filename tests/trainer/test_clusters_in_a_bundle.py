@@ -19,9 +19,7 @@ def bundles(world, tmp_path_factory):
 def test_the_map_that_was_trained_with_is_published(bundles, world_data):
     bundle = open_bundle(BundleRegistry(bundles).current())
     assert len(bundle.clusters) == len(world_data.item_ids)
-    assert [card["version"] for card in bundle.manifest.cluster_maps] == [
-        bundle.clusters.version
-    ]
+    assert [card["version"] for card in bundle.manifest.cluster_maps] == [bundle.clusters.version]
 
 
 def test_a_map_changed_since_is_refused(bundles):

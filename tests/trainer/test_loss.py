@@ -52,9 +52,7 @@ def test_a_popular_item_weighs_less_as_a_negative_when_corrected():
 def test_half_of_log_q_is_subtracted_at_half_the_share():
     log_q = torch.tensor([1.5, -0.5, 0.25])
     own = torch.tensor([0.75])
-    halved = sampled_softmax(
-        QUERY, POSITIVE, negatives(unit(3, width=2), log_q, (), own), 1, 0.5
-    )
+    halved = sampled_softmax(QUERY, POSITIVE, negatives(unit(3, width=2), log_q, (), own), 1, 0.5)
     half = negatives(unit(3, width=2), log_q / 2, (), own / 2)
     assert halved.item() == pytest.approx(sampled_softmax(QUERY, POSITIVE, half, 1, 1.0).item())
 
@@ -77,9 +75,7 @@ def test_the_positive_among_the_negatives_is_not_counted_twice_when_masked():
 def test_a_masked_negative_has_neither_effect_nor_gradient():
     vectors = unit(5).requires_grad_()
     queries, positives = unit(3, seed=1), unit(3, seed=2)
-    masked = sampled_softmax(
-        queries, positives, negatives(vectors, masked=[1, 3], batch=3), 0.1, 1
-    )
+    masked = sampled_softmax(queries, positives, negatives(vectors, masked=[1, 3], batch=3), 0.1, 1)
     masked.backward()
     left = sampled_softmax(queries, positives, negatives(vectors[[0, 2, 4]], batch=3), 0.1, 1)
     assert masked.item() == pytest.approx(left.item())

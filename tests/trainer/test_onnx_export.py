@@ -17,9 +17,7 @@ def towers(raw=RAW, item_count=12, is_ordered=True, length=8):
     means = {name: torch.linspace(0, 1, width) for name, width in raw.items()}
     config = TowersConfig(width=WIDTH, history_length=length, id_scale=0.2)
     made = build_towers(item_count, means, config, is_ordered, seed=0)
-    torch.nn.init.normal_(
-        made.user.positions.weight, generator=torch.Generator().manual_seed(1)
-    )
+    torch.nn.init.normal_(made.user.positions.weight, generator=torch.Generator().manual_seed(1))
     return made.eval()
 
 
@@ -73,9 +71,7 @@ def test_a_tower_that_reads_one_item_is_exported_too(tmp_path):
         vectors, mask = histories(batch, 1)
         with torch.no_grad():
             wanted = tower(vectors, mask).numpy()
-        np.testing.assert_allclose(
-            encoder.encode(vectors.numpy(), mask.numpy()), wanted, **CLOSE
-        )
+        np.testing.assert_allclose(encoder.encode(vectors.numpy(), mask.numpy()), wanted, **CLOSE)
 
 
 def content_of(tower, rows, presence):

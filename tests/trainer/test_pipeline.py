@@ -26,9 +26,7 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     write_tiny_world(folder, users=120, items=160)
     items = pq.read_table(folder / "items.parquet")
-    new = pa.table(
-        {"item_id": ["new-even", "new-blank"], "title": ["", ""], "parity": ["", ""]}
-    )
+    new = pa.table({"item_id": ["new-even", "new-blank"], "title": ["", ""], "parity": ["", ""]})
     pq.write_table(pa.concat_tables([items, new]), folder / "items.parquet")
     for path in folder.glob("features_*.npy"):
         values = np.load(path)

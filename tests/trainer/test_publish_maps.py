@@ -143,9 +143,7 @@ def test_a_run_whose_sampler_draws_from_no_map_publishes_none(world, bundles, be
     assert not beside.blobs.folder.exists()
 
 
-def test_a_store_that_is_away_costs_a_run_a_line_and_nothing_more(
-    world, bundles, config, capsys
-):
+def test_a_store_that_is_away_costs_a_run_a_line_and_nothing_more(world, bundles, config, capsys):
     bundles.mkdir()
     (bundles / "clusters").write_text("a file")
     assert run(world, bundles, config) == 0
@@ -169,9 +167,7 @@ def test_a_followed_map_is_in_the_bundle_and_the_store_is_left_as_it_was(
     assert beside.pointer() == before
 
 
-def test_following_without_a_map_to_draw_from_is_refused_with_the_remedy(
-    tmp_path, bundles, capsys
-):
+def test_following_without_a_map_to_draw_from_is_refused_with_the_remedy(tmp_path, bundles, capsys):
     plain = write_config(tmp_path / "plain.toml", QUICK)
     assert run(tmp_path / "not even there", bundles, plain, "--follow") == 1
     told = capsys.readouterr().err

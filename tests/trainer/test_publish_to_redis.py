@@ -36,9 +36,7 @@ def nowhere(password="s3cret"):
     return f"redis://timer:{password}@127.0.0.1:{free_port()}/0"
 
 
-def test_the_environment_names_the_store_and_the_option_its_namespace(
-    redis, saved, monkeypatch
-):
+def test_the_environment_names_the_store_and_the_option_its_namespace(redis, saved, monkeypatch):
     found, folder = saved
     monkeypatch.setenv("ESANS_REDIS_URL", redis.url)
     assert publish("--from", folder, "--namespace", "shop") == 0
@@ -79,9 +77,7 @@ def test_a_run_publishes_its_map_and_the_next_one_follows_it(
     assert run(world, tmp_path / "two", config, "--redis", redis.url, "--follow") == 0
     (told,) = open_bundle(BundleRegistry(tmp_path / "two").current()).manifest.cluster_maps
     assert (told["version"], told["sequence"]) == (before.version, before.sequence)
-    assert (
-        f"step 0: negatives come from cluster map {before.version}" in capsys.readouterr().out
-    )
+    assert f"step 0: negatives come from cluster map {before.version}" in capsys.readouterr().out
 
 
 def test_a_timer_learns_that_redis_is_away_and_not_the_password(tmp_path, capsys):

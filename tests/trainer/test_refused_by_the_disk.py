@@ -40,9 +40,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_folder_of_bundles_that_cannot_be_made_is_told_without_traceback(
-    world, tmp_path, capsys
-):
+def test_a_folder_of_bundles_that_cannot_be_made_is_told_without_traceback(world, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     assert run(world, tmp_path / "taken", config) == 1

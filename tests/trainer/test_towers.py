@@ -16,9 +16,7 @@ def features(count, seed=0):
 def towers(item_count=10, is_ordered=True, seed=0, raw=RAW):
     means = {name: torch.full((width,), 0.1) for name, width in raw.items()}
     made = build_towers(item_count, means, tiny_config().towers, is_ordered, seed)
-    torch.nn.init.normal_(
-        made.user.positions.weight, generator=torch.Generator().manual_seed(1)
-    )
+    torch.nn.init.normal_(made.user.positions.weight, generator=torch.Generator().manual_seed(1))
     return made
 
 

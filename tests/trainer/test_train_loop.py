@@ -111,9 +111,7 @@ def test_the_best_weights_are_kept_though_later_ones_are_worse(world_data, tmp_p
 
 
 @pytest.mark.parametrize("patience", [1, 3])
-def test_training_stops_after_as_many_epochs_without_a_better_one(
-    world_data, tmp_path, patience
-):
+def test_training_stops_after_as_many_epochs_without_a_better_one(world_data, tmp_path, patience):
     done = trained(
         world_data, tmp_path, epochs=50, patience=patience, learning_rate=1e-12
     )  # nothing is learned: the first epoch stays the best

@@ -140,9 +140,7 @@ def _check_cases(
             )
 
 
-def _note_rest(
-    folder: Path, items: Items, interactions: Interactions, findings: Findings
-) -> None:
+def _note_rest(folder: Path, items: Items, interactions: Interactions, findings: Findings) -> None:
     """Note items that nobody took, and data files that no rule reads."""
     if idle_count := len(items.ids) - len(np.unique(interactions.item_rows)):
         findings.notes.append(f"items that nobody took: {idle_count:,}")

@@ -46,9 +46,7 @@ class Events:
     given_parts: Parts | None
 
 
-def read_events(
-    source: Source, item_ids: list[str] | None, findings: Findings
-) -> Events | None:
+def read_events(source: Source, item_ids: list[str] | None, findings: Findings) -> Events | None:
     """Read the interactions in the order of the file; None if they cannot be, which is told.
 
     With item_ids None, the items themselves being at fault, nothing is compared with them.

@@ -78,9 +78,7 @@ def _split_by(events: Events, name: SplitName, rng: np.random.Generator) -> Spli
             "last fifth of all interactions, by timestamp",
         )
     parts = leave_two_out(events.user_rows, np.arange(len(events.user_rows)))
-    return Split(
-        parts, f"leave last two out, by {events.clock}", _short_users(events.user_rows)
-    )
+    return Split(parts, f"leave last two out, by {events.clock}", _short_users(events.user_rows))
 
 
 def leave_two_out(user_rows: Rows, keys: NDArray[Any]) -> Parts:
@@ -150,6 +148,4 @@ def _from_end(user_rows: Rows, keys: NDArray[Any]) -> NDArray[np.int64]:
 def _short_users(user_rows: Rows) -> tuple[str, ...]:
     counts = np.bincount(user_rows)
     short_count = int(((counts > 0) & (counts < 3)).sum())
-    return (f"users with under 3 interactions, all in train: {short_count:,}",) * bool(
-        short_count
-    )
+    return (f"users with under 3 interactions, all in train: {short_count:,}",) * bool(short_count)

@@ -115,9 +115,7 @@ def align(modalities: Mapping[str, Floats], config: ClustersConfig, seed: int) -
     return AlignedItems(blocks, presence, loss)
 
 
-def contrastive_loss(
-    left: Tensor, right: Tensor, is_twin: Tensor, temperature: float
-) -> Tensor:
+def contrastive_loss(left: Tensor, right: Tensor, is_twin: Tensor, temperature: float) -> Tensor:
     """Tell the two rows of each item apart from those of other items, in both directions.
 
     left, right  [n, width]  unit rows of two modalities, item by item
@@ -136,9 +134,7 @@ class Encoder(nn.Module):
 
     def __init__(self, raw_width: int, width: int) -> None:
         super().__init__()
-        self.scale = math.sqrt(
-            raw_width
-        )  # unit rows have tiny entries: biases would drown them
+        self.scale = math.sqrt(raw_width)  # unit rows have tiny entries: biases would drown them
         self.layers = nn.Sequential(
             nn.Linear(raw_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
@@ -173,9 +169,7 @@ def _train(
     optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE)
     rows = np.flatnonzero(presence.sum(axis=1) > 1)
     losses: list[float] = []
-    bar = tqdm(
-        _batches(rows, config, seed), "alignment", _step_count(rows, config), unit=" steps"
-    )
+    bar = tqdm(_batches(rows, config, seed), "alignment", _step_count(rows, config), unit=" steps")
     for batch in bar:
         loss = _loss(parts, encoders, presence, batch, config.alignment_temperature)
         if loss is None:

@@ -76,8 +76,6 @@ def make_and_describe(
     """
     torch.set_num_threads(config.training.threads)
     data = load_dataset(folder, config.data.split, config.seed)
-    category_column(
-        data.attributes, category
-    )  # a misspelt one is told before the work, not after
+    category_column(data.attributes, category)  # a misspelt one is told before the work, not after
     found = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     return found, describe_map(found, data, category, np.random.default_rng(config.seed))

@@ -157,9 +157,7 @@ def watch_cluster_maps(
                 held.clusters, build, version, sequence, registry.place
             )
 
-    watcher = ClusterMapWatcher(
-        registry, Catalogue(known, None), poll_s=poll_s, on_change=prepare
-    )
+    watcher = ClusterMapWatcher(registry, Catalogue(known, None), poll_s=poll_s, on_change=prepare)
     with log_above_progress_bar(logging.getLogger("clusters")):
         watcher.start()
         try:

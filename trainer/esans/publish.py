@@ -21,9 +21,7 @@ def publish_map(registry: ClusterMapRegistry, found: ClusterMap) -> str:
             f"{pointer.version} is pinned (sequence {pointer.sequence}); pin the new one with "
             f"`python -m index clusters pin {found.version}`, or `unpin` and publish again"
         )
-    return (
-        f"{registry.place}: cluster map {found.version} is current, sequence {pointer.sequence}"
-    )
+    return f"{registry.place}: cluster map {found.version} is current, sequence {pointer.sequence}"
 
 
 def publish_map_of(

@@ -79,11 +79,7 @@ class EsansSampler:
             rows=rows,
             encoded_count=len(rows),
         )
-        return (
-            [drawn, self._interpolate_simple(context, drawn)]
-            if self.config.virtual
-            else [drawn]
-        )
+        return [drawn, self._interpolate_simple(context, drawn)] if self.config.virtual else [drawn]
 
     def hard(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
         """Draw for each row from its positive's cluster, outside its cell.
@@ -104,9 +100,7 @@ class EsansSampler:
             rows=rows,
             encoded_count=len(distinct),
         )
-        return (
-            [drawn, self._interpolate_hard(context, drawn)] if self.config.virtual else [drawn]
-        )
+        return [drawn, self._interpolate_hard(context, drawn)] if self.config.virtual else [drawn]
 
     def _interpolate_simple(
         self, context: StepContext, pairs: SampledNegatives
@@ -120,9 +114,7 @@ class EsansSampler:
         mixed = interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), share)
         return self._virtual(mixed, torch.cat([log_q, log_q], dim=-1), masked.repeat(1, 2))
 
-    def _interpolate_hard(
-        self, context: StepContext, drawn: SampledNegatives
-    ) -> SampledNegatives:
+    def _interpolate_hard(self, context: StepContext, drawn: SampledNegatives) -> SampledNegatives:
         """Move each hard negative along the line through its positive; [batch, hard, width]."""
         low, high = self.config.share_low, self.config.share_high
         shape = tuple(drawn.is_masked.shape)

@@ -150,9 +150,7 @@ def _examples(found: ClusterMap, data: Dataset, rng: np.random.Generator) -> lis
             f"  {found.codes2[row]:>3}  {str(title)[:80]}"
             for row, title in zip(some, titles, strict=True)
         ]
-        told.append(
-            f"cluster {cluster}, {len(own):,} items (code, {name}):\n" + "\n".join(lines)
-        )
+        told.append(f"cluster {cluster}, {len(own):,} items (code, {name}):\n" + "\n".join(lines))
     return told
 
 

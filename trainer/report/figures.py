@@ -82,31 +82,23 @@ def methods_figure(measures: Mapping[str, Found]) -> go.Figure:
             bar = _bars([f"@{count}" for count in COUNTS], values, method)
             bar.showlegend = place == 1
             figure.add_trace(bar, row=1, col=place)
-        figure.update_yaxes(
-            title="NDCG" if kind == "ndcg" else kind, rangemode="tozero", col=place
-        )
+        figure.update_yaxes(title="NDCG" if kind == "ndcg" else kind, rangemode="tozero", col=place)
     figure.update_xaxes(title="candidates asked for")
     figure.update_layout(bargap=0.22, bargroupgap=0.06)
     return framed(figure, 400)
 
 
-def buckets_figure(
-    buckets: Mapping[str, Mapping[str, Found]], names: Sequence[str]
-) -> go.Figure:
+def buckets_figure(buckets: Mapping[str, Mapping[str, Found]], names: Sequence[str]) -> go.Figure:
     """Draw recall@50 by popularity of the item asked for; no bar below 200 cases.
 
     buckets  method -> bucket -> "targets" and, from 200 on, "recall@50"
     names    buckets, in order
     """
     counts = [int(buckets["model"][name]["targets"]) for name in names]
-    labels = [
-        f"{name}<br>test items: {count:,}" for name, count in zip(names, counts, strict=True)
-    ]
+    labels = [f"{name}<br>test items: {count:,}" for name, count in zip(names, counts, strict=True)]
     figure = go.Figure()
     for method, found in buckets.items():
-        figure.add_trace(
-            _bars(labels, [found[name].get("recall@50") for name in names], method)
-        )
+        figure.add_trace(_bars(labels, [found[name].get("recall@50") for name in names], method))
     for label, name in zip(labels, names, strict=True):
         if "recall@50" not in buckets["model"][name]:
             figure.add_annotation(

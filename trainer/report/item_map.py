@@ -101,9 +101,7 @@ def _texts(
     return texts
 
 
-def _labelled(
-    drawn: ItemMap, texts: list[str], labels: Sequence[str | None]
-) -> list[go.Scatter]:
+def _labelled(drawn: ItemMap, texts: list[str], labels: Sequence[str | None]) -> list[go.Scatter]:
     """Make a trace of each of the largest categories, and one of all others below them."""
     largest = by_size(labels)[:SHOWN_LABELS]
     values = np.array([label if label in largest else "" for label in labels], dtype=object)

@@ -59,9 +59,7 @@ def render_run_report(bundle: Bundle) -> str:
         made_at=format_time(manifest.made_at),
         about=about_rows(manifest, bundle.version),
         training=training,
-        curve=curve_figure(training["curve"], int(training["best_epoch"]))
-        if has_curve
-        else None,
+        curve=curve_figure(training["curve"], int(training["best_epoch"])) if has_curve else None,
         category=None if category is None else repr(category),
         index_rows=[(f"@{count}", one) for count, one in sorted(manifest.index.recall.items())],
         settings=flattened(manifest.run.get("config", {})),
@@ -111,8 +109,7 @@ def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
         "methods": methods_figure(found) if found else None,
         "metric_names": names,
         "metric_rows": [
-            [NAMES[name], *(metrics.get(one) for one in names)]
-            for name, metrics in found.items()
+            [NAMES[name], *(metrics.get(one) for one in names)] for name, metrics in found.items()
         ],
         "buckets": buckets_figure(buckets, bucket_names) if model else None,
         "small_buckets": [n for n in bucket_names if int(model[n]["targets"]) < MIN_CASES],
@@ -158,9 +155,7 @@ def _commonest(codes: NDArray[np.int32], count: int, labels: Labels | None) -> l
     for code, label in zip(codes.tolist(), labels or (), strict=labels is not None):
         counters[code][label or "no category"] += 1
     return [
-        f"{found[0][1] / one.total():.0%} {found[0][0]}"
-        if (found := one.most_common(1))
-        else ""
+        f"{found[0][1] / one.total():.0%} {found[0][0]}" if (found := one.most_common(1)) else ""
         for one in counters
     ]
 

@@ -100,9 +100,7 @@ def test_for_virtual_negatives_the_encoded_items_stand():
 
 def test_where_nothing_is_encoded_and_all_is_virtual_there_is_nothing_to_count():
     def sample(context):
-        return SampledNegatives(
-            context.positives, torch.zeros(2), torch.eye(2, dtype=torch.bool)
-        )
+        return SampledNegatives(context.positives, torch.zeros(2), torch.eye(2, dtype=torch.bool))
 
     sampler = monitored(sample)
     sampler(context())

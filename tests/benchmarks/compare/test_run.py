@@ -189,9 +189,7 @@ def test_two_workers_give_what_one_gives(finished, tmp_path):
     write_world(tmp_path)
     write_plan(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + IN_BATCH + UNIFORM)
     assert compare(tmp_path, "--workers", "2") == 0
-    alone = {
-        (row["method"], row["seed"]): row["recall@50"] for row in table_of(finished, "rows")
-    }
+    alone = {(row["method"], row["seed"]): row["recall@50"] for row in table_of(finished, "rows")}
     side_by_side = table_of(tmp_path, "rows")
     assert len(side_by_side) == 2
     for row in side_by_side:

@@ -43,9 +43,7 @@ def test_a_limit_above_all_there_is_cuts_nothing(world_data):
 
 def test_data_with_too_few_cases_for_a_figure_is_refused(tmp_path):
     write_tiny_world(tmp_path, users=199)
-    with pytest.raises(
-        DatasetError, match="199 cases in test, expected at least 200"
-    ) as caught:
+    with pytest.raises(DatasetError, match="199 cases in test, expected at least 200") as caught:
         load_subset(Subset(tmp_path, None, "auto", 0))
     assert len(caught.value.faults) == 2
 

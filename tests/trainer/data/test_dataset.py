@@ -191,11 +191,7 @@ def test_the_fingerprint_is_the_same_for_the_same_content(tmp_path):
         },
         {"taken": interactions(user_id=["ann"] * 4 + ["rob"] * 3)},
         {"taken": interactions(timestamp=[2, 1, 3, 4, 1, 2, 3])},
-        {
-            "taken": interactions(
-                split=[*["train"] * 2, "test", "valid", "train", "valid", "test"]
-            )
-        },
+        {"taken": interactions(split=[*["train"] * 2, "test", "valid", "train", "valid", "test"])},
     ],
 )
 def test_the_fingerprint_changes_with_what_training_sees(tmp_path, changed):

@@ -120,9 +120,7 @@ def test_an_empty_id_is_told_once_with_its_line(tmp_path):
     with pytest.raises(DatasetError) as caught:
         load_dataset(write_shop(tmp_path, taken))
     (fault,) = caught.value.faults
-    assert fault.startswith(
-        "interactions.csv, column item_id, line 4: an empty text; expected an"
-    )
+    assert fault.startswith("interactions.csv, column item_id, line 4: an empty text; expected an")
 
 
 def test_a_repeated_item_id_is_told_with_both_rows(tmp_path):
@@ -174,9 +172,7 @@ def test_a_split_column_that_is_not_text_is_a_fault(tmp_path, values):
         load_dataset(write_shop(tmp_path, interactions(split=values)))
 
 
-@pytest.mark.parametrize(
-    ("moment", "told"), [(None, "null"), (np.nan, "'nan'"), (np.inf, "'inf'")]
-)
+@pytest.mark.parametrize(("moment", "told"), [(None, "null"), (np.nan, "'nan'"), (np.inf, "'inf'")])
 def test_a_time_that_is_no_number_is_a_fault(tmp_path, moment, told):
     taken = interactions(timestamp=[1.5, 2.5, moment, 4.5, 1.5, 2.5, 3.5])
     with pytest.raises(DatasetError, match=f"column timestamp, row 2: {told}; expected a fin"):
@@ -203,9 +199,7 @@ def test_a_time_that_cannot_be_read_from_a_csv_is_told_with_its_line(tmp_path, g
 
 
 def test_feature_rows_that_do_not_match_the_items_are_a_fault(tmp_path):
-    told = (
-        "features_visual.npy: found 3 rows; expected 4, one an item in the order of the items"
-    )
+    told = "features_visual.npy: found 3 rows; expected 4, one an item in the order of the items"
     with pytest.raises(DatasetError, match=told):
         load_dataset(write_shop(tmp_path, visual=VISUAL[:3]))
 
@@ -235,9 +229,7 @@ def test_a_row_that_float32_cannot_hold_is_told_with_its_item(tmp_path, value):
 
 def test_a_list_that_is_partly_null_is_told_with_its_item(tmp_path):
     sold = items(textual=[[1.0, 2.0], [1.0, None], [3.0, 4.0], [3.0, 4.0]])
-    with pytest.raises(
-        DatasetError, match=r"items.parquet, column textual, row 1 \(item 'b'\)"
-    ):
+    with pytest.raises(DatasetError, match=r"items.parquet, column textual, row 1 \(item 'b'\)"):
         load_dataset(write_shop(tmp_path, sold=sold))
 
 

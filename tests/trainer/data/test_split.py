@@ -114,9 +114,7 @@ def test_random_holds_out_two_of_each_user_by_seed(plain):
 
 
 def test_cold_items_are_in_test_alone_and_valid_is_the_last_of_the_rest(plain):
-    data = load_dataset(
-        plain(taken_by(ann="abcdefghij", bob="jihgfedcba", cat="abcde")), "cold"
-    )
+    data = load_dataset(plain(taken_by(ann="abcdefghij", bob="jihgfedcba", cat="abcde")), "cold")
     (cold,) = set("".join(words_of(data, TEST)))  # a twentieth of ten items, at least one
     rest = [word.replace(cold, "") for word in ("abcdefghij", "jihgfedcba", "abcde")]
     assert words_of(data, TRAIN) == [word[:-1] for word in rest]

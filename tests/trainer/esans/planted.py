@@ -16,9 +16,9 @@ def grouped_rows(groups, width, seed, spread=0.3, shift=0.0):
     """[items, width] float32: an own direction for each group, noise, and a common shift."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(groups.max() + 1, width))
-    return (
-        shift + centres[groups] + rng.normal(scale=spread, size=(len(groups), width))
-    ).astype(np.float32)
+    return (shift + centres[groups] + rng.normal(scale=spread, size=(len(groups), width))).astype(
+        np.float32
+    )
 
 
 def is_divided(codes, groups):

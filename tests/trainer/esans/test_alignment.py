@@ -125,9 +125,7 @@ def test_twins_are_not_each_others_negatives():
     twins = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
     strangers = torch.eye(3, dtype=torch.bool)
     alone = contrastive_loss(rows[1:], rows[1:], strangers[1:, 1:], 0.1)
-    assert (
-        contrastive_loss(rows, rows, strangers, 0.1) > 0.4
-    )  # two of three cannot be told apart
+    assert contrastive_loss(rows, rows, strangers, 0.1) > 0.4  # two of three cannot be told apart
     assert contrastive_loss(rows, rows, twins, 0.1) < 1.5 * alone
 
 

@@ -30,9 +30,7 @@ def test_only_the_newest_200_items_of_a_user_are_paired():
 
 
 def test_pmi_is_kept_where_two_items_meet_more_often_than_by_chance():
-    counts = np.array(
-        [[0, 4, 0, 1], [4, 0, 1, 0], [0, 1, 0, 4], [1, 0, 4, 0]], dtype=np.float32
-    )
+    counts = np.array([[0, 4, 0, 1], [4, 0, 1, 0], [0, 1, 0, 4], [1, 0, 4, 0]], dtype=np.float32)
     found = positive_pmi(sparse.csr_array(counts)).toarray()
     above = np.log(4 * 20 / (5 * 5))
     expected = [[0, above, 0, 0], [above, 0, 0, 0], [0, 0, 0, above], [0, 0, above, 0]]

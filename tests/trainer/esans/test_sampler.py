@@ -54,8 +54,7 @@ def test_items_of_the_own_cell_and_known_ones_are_masked_wherever_they_come_from
         for user, (positive, taken) in enumerate(((0, {0, 1}), (4, {4, 9}))):
             own = (CODES1[positive], CODES2[positive])
             wanted = [
-                cell == own or int(row) in taken
-                for row, cell in zip(each.rows, cells, strict=True)
+                cell == own or int(row) in taken for row, cell in zip(each.rows, cells, strict=True)
             ]
             assert each.is_masked[user].tolist() == wanted
     ends = easy.is_masked[:, 0::2] | easy.is_masked[:, 1::2]
@@ -119,9 +118,7 @@ def test_the_weight_of_hard_negatives_raises_their_scores():
 
 def test_hard_negatives_gain_their_weight_over_the_growing_steps():
     weights = [
-        -list(sample(step, easy=4, hard=1, growing_steps=100)[1].sets())[2]
-        .log_q.unique()
-        .item()
+        -list(sample(step, easy=4, hard=1, growing_steps=100)[1].sets())[2].log_q.unique().item()
         for step in (0, 49, 99, 500)
     ]
     assert weights == pytest.approx([np.log(0.01), np.log(0.5), 0, 0], abs=1e-6)

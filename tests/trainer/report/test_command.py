@@ -37,9 +37,7 @@ def test_a_folder_without_bundles_is_told_with_the_remedy(tmp_path, capsys):
 
 
 def test_an_unknown_version_is_told_with_those_there_are(bundles, tmp_path, capsys):
-    told = refused(
-        capsys, "--bundles", bundles, "--version", "never", "--out", tmp_path / "r.html"
-    )
+    told = refused(capsys, "--bundles", bundles, "--version", "never", "--out", tmp_path / "r.html")
     assert "holds no bundle 'never'" in told
 
 

@@ -60,9 +60,7 @@ def test_uniform_masks_known_positives_and_never_redraws_them():
     drawn = UniformSampler(500)(context)
     for place, took in enumerate((set(range(9)), {9})):
         assert drawn.is_masked[place].tolist() == [row in took for row in drawn.rows.tolist()]
-    assert (
-        np.bincount(drawn.rows, minlength=10).min() > 20
-    )  # masked items are drawn all the same
+    assert np.bincount(drawn.rows, minlength=10).min() > 20  # masked items are drawn all the same
 
 
 def test_uniform_tells_log_of_count_over_items_everywhere():
