@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from index.cluster_map import ClusterMap, Hashes
+from index.arrays import Hashes
+from index.cluster_map import ClusterMap
 from index.cluster_map_registry import ClusterMapRegistry, open_cluster_maps
 from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
 from index.errors import StoreUnreachableError

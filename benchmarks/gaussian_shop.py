@@ -30,7 +30,7 @@ import torch
 from index.ann.tuning import TUNING_QUERIES, build_item_index
 from index.arrays import Floats, Rows
 from index.bundle.manifest import DatasetFacts, RunFacts
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.encoders import UserEncoder
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 from index.publish.writer import Contents, write_bundle

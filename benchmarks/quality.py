@@ -15,7 +15,7 @@ from typing import Any
 from tabulate import tabulate
 
 from index.bundle.manifest import read_manifest
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 
 SHOWN = ("recall@50", "recall@200", "ndcg@50")
 

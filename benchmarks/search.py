@@ -25,7 +25,7 @@ from index.ann.probing import slack
 from index.arrays import Floats, Rows
 from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.search.query import Filter, Query, SearchResult
 from index.search.retriever import Retriever
 

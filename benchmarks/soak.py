@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 
 from benchmarks.gaussian_shop import id_of, make_shop, stage
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 
 TOKEN = "soak"
 SWAP_S, SAMPLE_S, PRINT_S, WARM_S = 3.0, 2.0, 30.0, 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from index.bundle.manifest import read_manifest
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.errors import ConfigError, EsansError, FaultyBundleError
 from index.store_commands import (
     add_cluster_commands,

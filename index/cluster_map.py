@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrays import Rows
+from index.arrays import Floats, Hashes, Rows
 from index.cluster_layout import (
     Codes,
     Doubles,
-    Floats,
     Layout,
     Nearness,
     Places,
@@ -25,8 +24,6 @@ from index.cluster_layout import (
     build_nearness,
     draw_steps,
 )
-
-Hashes = NDArray[np.uint64]
 
 Booleans = NDArray[np.bool_]
 

@@ -13,19 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from index.arrays import open_array
-from index.cluster_map import ARRAYS, KINDS, ClusterMap, Hashes
+from index.arrays import Hashes, open_array
+from index.cluster_map import ARRAYS, KINDS, ClusterMap
 from index.errors import FaultyClusterMapError, ForeignClusterMapError
-from index.fsio import write_json
-from index.storage.protocols import (
-    CHUNK_BYTES,
-    VERSION_PATTERN,
-    Blob,
-    Buffer,
-    FrozenModel,
-    StoredBlob,
-    split,
-)
+from index.fsio import FrozenModel, write_json
+from index.storage.protocols import CHUNK_BYTES, VERSION_PATTERN, Blob, Buffer, StoredBlob, split
 
 CARD = "cluster_map.json"
 MIN_OVERLAP = 0.95

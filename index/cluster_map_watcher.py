@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from index.cluster_map import ClusterMap, Hashes
+from index.arrays import Hashes
+from index.cluster_map import ClusterMap
 from index.cluster_map_io import join, join_matching
 from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer
 from index.errors import FaultyClusterMapError, ForeignClusterMapError

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.arrays import Rows
-from index.cluster_layout import Floats
+from index.arrays import Floats, Rows
 from index.cluster_map import ClusterMap
 from index.ids import IdTable
 

@@ -28,9 +28,10 @@ from index.errors import (
     ReadOnlyStoreError,
     TooManyDeniedError,
 )
+from index.fsio import FrozenModel
 from index.storage.address import NAMESPACE, check_namespace
 from index.storage.local import LocalPointer, Remedies
-from index.storage.protocols import FrozenModel, Pointer
+from index.storage.protocols import Pointer
 from index.storage.redis import RedisPointer
 from index.storage.redis_client import TIMEOUT_S, RedisClient
 from index.storage.watcher import Outcome, Watcher

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 
-class Closed(BaseModel):
+class FrozenModel(BaseModel):
     """A JSON document that cannot change and has no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

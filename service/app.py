@@ -6,7 +6,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.denylist import DenylistWatcher
 from service.cluster_metrics import ClusterCollector
 from service.error_handlers import install_error_handlers

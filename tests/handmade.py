@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from index.ann.tuning import build_item_index
 from index.bundle.manifest import DatasetFacts, RunFacts
 from index.bundle.reader import StoredHistories
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import card_of, save_cluster_map
 from index.ids import build_id_table, hash_ids

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.errors import EsansError
 from trainer.options import (
     add_clusters,

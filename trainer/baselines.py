@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from index.arrays import Rows
 from trainer.config import EvaluationConfig
-from trainer.data.interactions import Cases, ItemLists, Rows
+from trainer.data.interactions import Cases, ItemLists
 from trainer.metrics import DEPTH, EvaluationSet
 
 CHUNK = 512  # cases scored at once

@@ -9,11 +9,11 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from index.arrays import Rows
 from index.search.query import Query
 from index.search.retriever import Retriever
 from trainer.baselines import rank_baselines
 from trainer.config import EvaluationConfig
-from trainer.data.interactions import Rows
 from trainer.metrics import (
     DEPTH,
     EvaluationSet,

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Rows
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import (
     TEST,
     TRAIN,
     Cases,
     ItemLists,
-    Rows,
     cases,
     histories,
     training_counts,

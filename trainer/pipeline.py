@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from index.bundle.manifest import IndexFacts, read_manifest
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, WorseThanPopularityError
 from index.publish.writer import add_measures

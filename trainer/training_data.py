@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from index.arrays import Rows
 from index.errors import TrainingError
 from trainer.config import RunConfig, TrainingConfig
 from trainer.data.dataset import Dataset
@@ -20,7 +21,6 @@ from trainer.data.interactions import (
     VALID,
     Cases,
     ItemLists,
-    Rows,
     cases,
     histories,
     some_cases,

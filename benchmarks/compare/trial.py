@@ -18,17 +18,10 @@ from torch import Tensor
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
 from benchmarks.compare.significance import Draws, resampled_means
 from benchmarks.compare.subset import Subset, load_subset
+from index.arrays import Rows
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import (
-    TEST,
-    VALID,
-    Cases,
-    Rows,
-    cases,
-    histories,
-    training_counts,
-)
+from trainer.data.interactions import TEST, VALID, Cases, cases, histories, training_counts
 from trainer.metrics import (
     DEPTH,
     TargetRanks,

@@ -15,7 +15,7 @@ from benchmarks.serving.turns import CONNECTIONS, SERVER_CORE, compare, told
 from index.ann.index import exact_neighbours
 from index.arrays import Rows
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from index.arrays import Floats
 from index.bundle.reader import Bundle, open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 
 LINKS, EF_CONSTRUCTION = 32, 200
 

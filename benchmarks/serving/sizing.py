@@ -8,7 +8,7 @@ from benchmarks.serving.memory import drop_from_memory, loading_s, memory_of
 from benchmarks.serving.plan import Plan, Shop
 from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import SERVER_CORE, take_turn
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 
 OPENINGS = 5
 

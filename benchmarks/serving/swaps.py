@@ -14,7 +14,7 @@ from benchmarks.serving.plan import Plan
 from benchmarks.serving.processes import serving
 from benchmarks.serving.turns import CLIENT_CORE
 from index.bundle.manifest import read_manifest, write_manifest
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 
 QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0
 

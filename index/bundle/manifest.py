@@ -1,6 +1,7 @@
 """What a bundle says of itself: `manifest.json`, typed and closed."""
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,11 +15,13 @@ from pydantic import (
 from index.ann.probing import ProbingPolicy
 from index.cluster_map import CLUSTER_FILES
 from index.errors import FaultyBundleError
-from index.fsio import Closed, sha256_of, write_json
+from index.fsio import FrozenModel, sha256_of, write_json
 from index.ids import files_of
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 
 MANIFEST = "manifest.json"
+VERSION_PATTERN = r"^\d{8}T\d{6}Z-[0-9a-f]{4}$"  # UTC time, then DIGITS of the manifest's digest
+DIGITS = 4
 REQUIRED = (
     *files_of("item_ids"),
     "item_vectors.npy",
@@ -53,14 +56,14 @@ def _moment(told: str) -> str:
 Moment = Annotated[str, AfterValidator(_moment)]
 
 
-class FileFact(Closed):
+class FileFact(FrozenModel):
     """One file: its size and the sha256 of its bytes."""
 
     size_bytes: Count
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class IndexFacts(Closed):
+class IndexFacts(FrozenModel):
     """The index: how it was built, and what it finds of the exact best."""
 
     factory: str
@@ -91,7 +94,7 @@ class IndexFacts(Closed):
         ]
 
 
-class DatasetFacts(Closed):
+class DatasetFacts(FrozenModel):
     """What it was trained on."""
 
     fingerprint: str
@@ -103,7 +106,7 @@ class DatasetFacts(Closed):
     notes: list[str]
 
 
-class AddedFacts(Closed):
+class AddedFacts(FrozenModel):
     """Items that were added between two trainings: how many, when, and to which version."""
 
     to: str
@@ -111,7 +114,7 @@ class AddedFacts(Closed):
     at: str = Field(description="UTC, ISO 8601")
 
 
-class RunFacts(Closed):
+class RunFacts(FrozenModel):
     """What the run says of itself, before anything is written."""
 
     made_at: Moment = Field(description="UTC, ISO 8601")
@@ -189,3 +192,23 @@ def read_manifest(folder: Path) -> Manifest:
             for one in error.errors(include_url=False, include_input=False)
         ]
         raise FaultyBundleError(str(path), faults) from error
+
+
+def version_of(staged: Path, now: datetime) -> str:
+    """Return the version of a staged bundle: UTC time and how its manifest's digest begins."""
+    digest = sha256_of(staged / MANIFEST)
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:DIGITS]}"
+
+
+def misnamed(folder: Path) -> list[str]:
+    """Return a fault if the manifest's digest is not the one in the folder's name.
+
+    A folder of another kind of name, as while it is staged, has none.
+    """
+    digits = sha256_of(folder / MANIFEST)[:DIGITS]
+    if not re.match(VERSION_PATTERN, folder.name) or folder.name.endswith(f"-{digits}"):
+        return []
+    return [
+        f"{MANIFEST}: its digest begins with {digits}, the folder is {folder.name}: it was "
+        "changed since it was published; publish again"
+    ]

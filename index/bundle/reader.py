@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from index.ann.index import ItemIndex
 from index.arrays import Floats, Offsets, Rows, open_array, save_array
-from index.bundle.manifest import Manifest, read_manifest
+from index.bundle.manifest import Manifest, misnamed, read_manifest
 from index.bundle.self_test import SelfTest, open_self_test
 from index.bundle.validation import (
     Check,
@@ -32,7 +32,6 @@ from index.encoders import ItemEncoder, UserEncoder
 from index.errors import FaultyBundleError
 from index.ids import IdTable, open_id_table
 from index.metadata import Attributes, Filters, open_attributes
-from index.version import misnamed
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from index.ann.tuning import TUNING_QUERIES, extend_item_index
 from index.arrays import Floats, Rows
 from index.bundle.manifest import AddedFacts, IndexFacts
 from index.bundle.reader import Bundle, open_bundle
+from index.bundle.registry import BundleRegistry
 from index.bundle.self_test import open_self_test
-from index.bundle_registry import BundleRegistry
 from index.cluster_map import CLUSTER_FILES
 from index.encoders import ItemEncoder
 from index.errors import BundleError, FaultyBundleError

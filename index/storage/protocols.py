@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+
+from index.fsio import FrozenModel
 
 CHUNK_BYTES = 1 << 19  # half a MiB: Redis answers others between two chunks
 MAX_CHUNKS = 1 << 16  # 32 GiB, so that a wrong number cannot ask for a huge array
@@ -19,12 +21,6 @@ VERSION_PATTERN = r"^[0-9a-f]{16}$"
 
 Result = TypeVar("Result")
 Buffer = memoryview
-
-
-class FrozenModel(BaseModel):
-    """Base of what is stored as JSON: frozen, without unknown keys, without inf and NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VersionPointer(FrozenModel):

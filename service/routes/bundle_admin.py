@@ -5,7 +5,7 @@ from functools import partial
 from fastapi import APIRouter
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundlePointer, BundleRegistry
+from index.bundle.registry import BundlePointer, BundleRegistry
 from index.errors import (
     BundleError,
     FaultyBundleError,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from index.version import VERSION_PATTERN
+from index.bundle.manifest import VERSION_PATTERN
 from service.schemas.shared import Asked, example
 
 

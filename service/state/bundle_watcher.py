@@ -21,7 +21,7 @@ import numpy as np
 
 from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
-from index.bundle_registry import BundlePointer
+from index.bundle.registry import BundlePointer
 from index.denylist import Denylist, DenylistWatcher
 from index.errors import FaultsError, NoBundleError
 from index.search.query import Query

@@ -24,7 +24,7 @@ from service.schemas.state import FollowerAnswer
 
 log = logging.getLogger("service")
 
-Codes = tuple[int, int]
+CodePair = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Joined:
         """Return how many items of the bundle the map does not know."""
         return int((self.held.clusters.codes1 >= len(self.held.source.centroids)).sum())
 
-    def codes_of(self, item_ids: list[str]) -> list[Codes | None]:
+    def codes_of(self, item_ids: list[str]) -> list[CodePair | None]:
         """Return the two codes of each item, None where bundle or map do not know it."""
         clusters = self.held.clusters
         rows = self.catalogue.items.rows_of(item_ids)

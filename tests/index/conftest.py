@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
 from tests.handmade import publish_handmade
 from tests.index.cluster_maps import local_maps, numbered, redis_maps

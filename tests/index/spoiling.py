@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index.bundle.manifest import MANIFEST, facts_of
-from index.version import version_of
+from index.bundle.manifest import MANIFEST, facts_of, version_of
 from tests.handmade import NOW
 
 FOREIGN = ("items.faiss", "user_encoder.onnx", "item_encoder.onnx")

@@ -15,7 +15,7 @@ from index.__main__ import main
 from index.ann.tuning import FLAT_LIMIT
 from index.bundle.manifest import HISTORIES, facts_of, write_manifest
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map import CLUSTER_FILES
 from index.search.query import Query
 from index.search.retriever import Retriever

@@ -11,7 +11,7 @@ from index.bundle.manifest import (
     facts_of,
 )
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.errors import FaultyBundleError
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 from tests.handmade import publish_handmade, write_mean_encoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.errors import BundleError, FaultyBundleError, NoBundleError
 from tests.handmade import NOW, publish_handmade
 

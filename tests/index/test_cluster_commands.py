@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from index.__main__ import main
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import open_cluster_maps
 from tests.handmade import publish_handmade
 from tests.index.cluster_maps import numbered, with_broken_pointer

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from index.bundle.reader import open_bundle
+from index.bundle.registry import BundleRegistry
 from index.bundle.validation import attribute_faults, filter_faults
-from index.bundle_registry import BundleRegistry
 from index.errors import FaultyBundleError
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 from tests.handmade import ITEM_COUNT, publish_handmade

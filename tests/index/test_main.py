@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from index.__main__ import main
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.handmade import NOW, publish_handmade
 
 

@@ -10,7 +10,7 @@ from index.ann.index import ItemIndex
 from index.ann.probing import Limits, ProbingPolicy
 from index.bitmap import RowSet
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.errors import UnknownAttributeError
 from index.search.query import Query
 from index.search.retriever import Retriever

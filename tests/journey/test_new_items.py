@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.__main__ import main
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.service.asking import running
 from tests.trainer.runs import run
 

@@ -13,7 +13,7 @@ import pytest
 
 from examples.catalogue import ShopSize, make_catalogue
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.conftest import ROOT

@@ -3,7 +3,7 @@
 import numpy as np
 
 from index.__main__ import main
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.handmade import ITEM_COUNT, handmade_map, item_vectors, publish_handmade
 from tests.handmade_towers import look_of
 from tests.service.asking import running, until

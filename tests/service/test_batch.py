@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, work_of
 from service.schemas.retrieval import BatchAnswer, RetrieveRequest

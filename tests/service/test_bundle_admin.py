@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from service.metrics import Metrics
 from service.state.bundle_watcher import LiveBundle
 from tests.conftest import ROOT
@@ -118,7 +118,7 @@ BOUND = """
 import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyBundlesError
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from service.routes.bundle_admin import move_pointer
 
 shelf = BundleRegistry(Path(sys.argv[1]))

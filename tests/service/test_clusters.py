@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from service.logging_config import JsonFormatter
 from service.schemas.clusters import ClustersAnswer

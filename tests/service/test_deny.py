@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.denylist import MAX_ITEMS, DenylistWatcher, local_denylist, redis_denylist
 from service.logging_config import JsonFormatter
 from service.metrics import Metrics

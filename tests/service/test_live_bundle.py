@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import httpx
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from service.app import create_app
 from service.logging_config import JsonFormatter
 from service.metrics import Metrics

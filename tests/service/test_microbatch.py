@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.requests import Request
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from service.metrics import Metrics
 from service.microbatch import MAX_BATCH_COST, MAX_JOBS, pop_batch, split
 from service.request_queue import RequestQueue

@@ -3,7 +3,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from service.schemas.retrieval import RetrieveAnswer

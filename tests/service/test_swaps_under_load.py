@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.handmade import NOW, handmade_map, publish_handmade, retrieve_one

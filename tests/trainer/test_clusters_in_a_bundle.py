@@ -1,7 +1,7 @@
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.errors import FaultyBundleError
 from tests.trainer.runs import run, write_config
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.handmade import publish_handmade
 from tests.trainer.runs import run, write_config
 from tests.trainer.shops import interactions, write_shop

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.handmade import retrieve_one

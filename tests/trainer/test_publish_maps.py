@@ -7,7 +7,7 @@ import pytest
 
 from index.bundle.manifest import read_manifest
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map_io import save_cluster_map
 from index.cluster_map_registry import open_cluster_maps
 from tests.trainer.maps import QUICK, SAMPLER, map_of

@@ -3,7 +3,7 @@
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map_io import save_cluster_map
 from index.cluster_map_registry import open_cluster_maps
 from tests.redis_server import free_port

@@ -3,7 +3,7 @@
 import pytest
 
 from index.bundle.manifest import read_manifest
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.trainer.runs import run
 
 SMALL = """

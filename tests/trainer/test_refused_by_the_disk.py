@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from index.ann.index import ItemIndex
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.conftest import ROOT
 from tests.handmade import publish_handmade
 from tests.trainer.runs import arguments, run, write_config

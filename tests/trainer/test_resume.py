@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from tests.conftest import ROOT
 from tests.trainer.runs import arguments, run, write_config
 from trainer.config import check_config, read_config

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from index.arrays import Rows
 from index.ingest.tables import (
     Findings,
     Ids,
@@ -20,7 +21,7 @@ from index.ingest.tables import (
     rows_where,
     undictionaried,
 )
-from trainer.data.interactions import PART_NAMES, Parts, Rows, first_of_pairs
+from trainer.data.interactions import PART_NAMES, Parts, first_of_pairs
 
 CLOCKS = ("timestamp", "seq_pos")  # the first that is there tells the order
 REMEDY = "correct it or drop the row"

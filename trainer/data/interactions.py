@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int32]
+from index.arrays import Rows
+
 Parts = NDArray[np.int8]
 
 TRAIN, VALID, TEST = 0, 1, 2

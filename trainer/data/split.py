@@ -6,9 +6,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import Rows
 from index.ingest.tables import Source
 from trainer.data.events import Events
-from trainer.data.interactions import TEST, TRAIN, VALID, Parts, Rows
+from trainer.data.interactions import TEST, TRAIN, VALID, Parts
 
 SplitName = Literal["auto", "column", "leave-last-two", "last-fifth", "random", "cold"]
 

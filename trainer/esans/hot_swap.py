@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from index.cluster_map import ARRAYS, ClusterMap, Hashes
+from index.arrays import Hashes
+from index.cluster_map import ARRAYS, ClusterMap
 from index.cluster_map_io import card_of
 from index.cluster_map_registry import ClusterMapRegistry
 from index.cluster_map_watcher import Catalogue, ClusterMapWatcher, HeldMap

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.bundle.manifest import Manifest
 from index.bundle.reader import Bundle, open_bundle
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import join
 from trainer.esans.stats import category_column, first_labels, title_column

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.bundle.manifest import facts_of, write_manifest
-from index.bundle_registry import BundleRegistry
+from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import card_of, save_cluster_map
 from index.ids import hash_ids

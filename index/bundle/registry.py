@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from index.bundle.manifest import MANIFEST
+from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
 from index.errors import (
     BundleError,
     FaultyBundleError,
@@ -25,7 +25,6 @@ from index.errors import (
 from index.fsio import sync_folder, sync_tree
 from index.storage.local import LocalPointer
 from index.storage.protocols import VersionPointer, moved, newest
-from index.version import VERSION_PATTERN, version_of
 
 STAGING_PREFIX = ".staging-"
 STALE_S = 24 * 3600
