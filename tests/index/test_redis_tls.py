@@ -37,7 +37,7 @@ def tls_port(start_redis, certificate):
     return port
 
 
-def test_a_map_goes_over_tls_to_a_server_whose_certificate_is_seen(tls_port, certificate):
+def test_a_map_goes_over_tls_to_a_server_whose_certificate_is_known(tls_port, certificate):
     url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate[0]}"
     store = redis_maps(url)
     store.publish(A)

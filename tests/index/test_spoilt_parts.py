@@ -40,6 +40,7 @@ def change(path, place, value):
         ("item_ids.hashes.npy", 5, 0, "item_ids.hashes do not ascend"),
         ("item_ids.hashes.npy", -1, 2**64 - 1, "item_ids does not find its own ids"),
         ("item_ids.rows.npy", 3, -1, "item_ids.rows are within range: False"),
+        ("user_ids.rows.npy", 0, -1, "user_ids.rows are within range: False"),
         ("item_ids.rows.npy", [0, 1], [5, 5], "item_ids does not find its own ids"),
         ("item_ids.blob.npy", 0, ord("I"), "item_ids does not find its own ids"),
     ],

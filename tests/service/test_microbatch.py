@@ -9,7 +9,7 @@ from index.bundle.registry import BundleRegistry
 from service.metrics import Metrics
 from service.microbatch import MAX_BATCH_COST, MAX_JOBS, pop_batch, split
 from service.request_queue import RequestQueue
-from service.retrieval_service import RetrievalService, query_of
+from service.retrieval_service import RetrievalService, query_of, work_of
 from service.schemas.retrieval import RetrieveRequest
 from service.state.bundle_watcher import open_live
 from tests.handmade import publish_handmade, retrieve_one
@@ -50,9 +50,12 @@ def test_long_histories_are_not_answered_in_one_go():
     assert batches_of(*waiting(half, half, 1), *waiting(2 * MAX_BATCH_COST)) == [2, 1, 1]
 
 
-def test_questions_of_another_bundle_are_left_to_themselves():
-    others = waiting(1, key="other")
-    assert batches_of(*waiting(1), *others, *waiting(1)) == [1, 1, 1]
+def test_questions_of_another_bundle_are_left_to_themselves(live):
+    bundles = (live, open_live(live.bundle.folder), live)
+    asked = [RetrieveRequest(history=["item-0"])]
+    works = [work_of(bundle, None, asked) for bundle in bundles]
+    assert batches_of(*works) == [1, 1, 1]
+    assert batches_of(works[0], works[2]) == [2]
 
 
 def test_work_without_a_key_is_processed_alone():

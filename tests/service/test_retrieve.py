@@ -59,7 +59,7 @@ def test_a_known_user_is_asked_for_by_id(caller):
         ({"history": ["nothing", "known"]}, "no_known_items"),
     ],
 )
-def test_where_nothing_is_seen_the_popular_items_come_without_scores(caller, question, reason):
+def test_where_nothing_is_known_the_popular_items_come_without_scores(caller, question, reason):
     told = caller.retrieve(**question, k=3, exclude=["item-1"]).json()
     assert told["fallback"] == reason
     assert told["candidates"] == [

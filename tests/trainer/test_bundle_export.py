@@ -88,7 +88,7 @@ def test_a_column_of_many_values_is_not_filtered_by_unless_it_is_named():
     assert b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.of(np.array([1]))[0]
 
 
-def test_an_attribute_that_no_item_has_is_seen_and_without_values():
+def test_an_attribute_that_no_item_has_is_known_and_without_values():
     made = described(BundleConfig(filters=("mood",)), mood=pa.nulls(COUNT, pa.string()))
     assert (made.filter_counts, made.filters) == ({"mood": 0}, None)
 

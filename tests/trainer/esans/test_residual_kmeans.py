@@ -66,7 +66,7 @@ def test_a_single_item_is_a_cluster():
     assert (books.codes1.tolist(), books.codes2.tolist()) == ([0], [0])
 
 
-def test_items_of_which_nothing_is_seen_are_a_cluster_of_their_own_at_the_origin():
+def test_items_of_which_nothing_is_known_are_a_cluster_of_their_own_at_the_origin():
     presence = np.ones((60, 1), dtype=bool)
     presence[[5, 50]] = False
     rows = grouped_rows(groups_of(60), 4, seed=0) * presence
@@ -76,7 +76,7 @@ def test_items_of_which_nothing_is_seen_are_a_cluster_of_their_own_at_the_origin
     assert books.codes2[[5, 50]].tolist() == [0, 0]
 
 
-def test_where_nothing_is_seen_of_any_item_all_share_one_cell():
+def test_where_nothing_is_known_of_any_item_all_share_one_cell():
     nothing = aligned(np.zeros((6, 4)), presence=np.zeros((6, 1), dtype=bool))
     books = fit_codebooks(nothing, configured(2), seed=0)
     assert not books.codes1.any()
