@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from index.fsio import write_json
+from index.fsio import write_atomic, write_json
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
@@ -13,3 +13,16 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
     assert json.loads(path.read_text()) == {"sequence": 1}
     write_json(path, {"sequence": 2})
     assert json.loads(path.read_text()) == {"sequence": 2}
+
+
+def test_chunks_that_cease_half_way_leave_the_old_file(tmp_path):
+    path = tmp_path / "0123456789abcdef"
+    write_atomic(path, [b"old"])
+
+    def chunks():
+        yield b"new"
+        raise OSError("planted")
+
+    with pytest.raises(OSError, match="planted"):
+        write_atomic(path, chunks())
+    assert path.read_bytes() == b"old"
