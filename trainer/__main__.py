@@ -1,19 +1,68 @@
-"""`python -m trainer`: train on a dataset folder and publish a bundle."""
+"""`python -m trainer`: train on a dataset folder and publish a bundle.
+
+Nothing slow is imported before a command needs it: torch takes seconds.
+"""
 
 import argparse
+import os
 import sys
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from index.bundle.registry import BundleRegistry
-from index.errors import EsansError
-from trainer.options import (
-    add_clusters,
-    add_report,
-    add_run,
-    config_of,
-    open_store,
-    url_of,
+from index.cluster_map import ClusterMap
+from index.cluster_map_io import card_of, open_cluster_map, save_cluster_map
+from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
+from index.errors import ConfigError, EsansError
+from index.storage.address import (
+    FILE_VARIABLE,
+    NAMESPACE_VARIABLE,
+    URL_VARIABLE,
+    address_from,
+    namespace_from,
 )
 
+if TYPE_CHECKING:
+    from trainer.config import RunConfig
+
+ABOUT_RUN = """\
+Train on a dataset folder, measure what was trained, publish it and make it current.
+
+DIR holds interactions.parquet or .csv (user_id, item_id, and timestamp or seq_pos where known)
+and items.parquet (item_id, any attributes, features as list columns) with features_NAME.npy
+beside it, one row per item. See the README for the whole list.
+
+A killed run goes on where it was: give the same command again.
+
+A run whose sampler draws from a cluster map publishes it to the store, too. With --follow it
+draws from the map that is current there, and swaps to a new one between two steps; the manifest
+tells every map and its first step. Trouble with the store is told, and stops nothing.
+
+examples:
+  python -m trainer run --data shop/ --bundles bundles/
+  ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
+      --config esans.toml --follow"""
+ABOUT_CLUSTERS = """\
+Make the cluster map of a dataset folder, as a run does, and describe it: sizes, perplexity,
+agreement with a category column, and the items of three clusters, to judge it by.
+
+With --publish it goes to the store that trainers and services follow, and becomes current
+there, unless a pin holds another map. That is the job for a timer: the exit status is 1 where
+the store was away or full, and then nothing was changed.
+
+examples:
+  python -m trainer clusters --data shop/ --category department
+  ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer clusters --data shop/ --publish
+  python -m trainer clusters --data shop/ --publish --bundles bundles/     # without Redis
+  python -m trainer clusters --from map/ --publish --redis redis://cache:6379/0"""
+ABOUT_REPORT = """\
+Draw a published run as one HTML file that needs no network.
+
+example: python -m trainer report --bundles bundles/"""
 REMEDY = (
     "what was current still is; see whether the disk is full or may not be written to, then "
     "give the same command again: it goes on from its last checkpoint"
@@ -42,25 +91,107 @@ def build_parser() -> argparse.ArgumentParser:
         description="Learn two towers from interactions, and publish them as a bundle.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    trained = commands.add_parser("run", help="train, measure, publish")
-    add_run(trained)
-    trained.set_defaults(run=run)
-    mapped = commands.add_parser("clusters", help="make, describe and publish a cluster map")
-    add_clusters(mapped)
-    mapped.set_defaults(run=clusters)
-    drawn = commands.add_parser("report", help="draw a published run, as one HTML file")
-    add_report(drawn)
-    drawn.set_defaults(run=report)
-    explained = commands.add_parser("config", help="print every setting with its meaning")
-    explained.set_defaults(run=explain)
+    add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run(add("run", help="train, measure, publish", description=ABOUT_RUN))
+    told = "make, describe and publish a cluster map"
+    add_clusters(add("clusters", help=told, description=ABOUT_CLUSTERS))
+    told = "draw a published run, as one HTML file"
+    add_report(add("report", help=told, description=ABOUT_REPORT))
+    add("config", help="print every setting with its meaning").set_defaults(run=explain)
     return parser
 
 
-def clusters(parsed: argparse.Namespace) -> None:
-    """Make a cluster map, describe it, save and publish it where asked."""
-    from trainer.esans.command import make_or_open  # torch takes seconds to import
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Describe the options of `run`."""
+    parser.set_defaults(run=run)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    add_config(parser)
+    parser.add_argument(
+        "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="make it current even where popularity measures better",
+    )
+    parser.add_argument(
+        "--skip",
+        choices=("never", "if-any", "if-same"),
+        default="never",
+        help="do nothing where a bundle is current (if-any), or one made from the same data "
+        "and configuration (if-same); default: never",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="draw negatives from the store's current cluster map, swapped between two steps",
+    )
+    add_store(parser)
 
-    print(make_or_open(parsed))
+
+def add_clusters(parser: argparse.ArgumentParser) -> None:
+    """Describe the options of `clusters`."""
+    parser.set_defaults(run=clusters)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="DIR", help="the dataset")
+    source.add_argument(
+        "--from",
+        dest="saved",
+        type=Path,
+        metavar="FOLDER",
+        help="a map that --out saved, or a bundle: published as it is, none is made",
+    )
+    add_config(parser)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
+    parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
+    parser.add_argument("--publish", action="store_true", help="into the store; see above")
+    add_store(parser)
+    parser.add_argument(
+        "--bundles",
+        type=Path,
+        metavar="DIR",
+        help="publish into the store among these bundles, whatever the environment says",
+    )
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Describe the options of `report`."""
+    parser.set_defaults(run=report)
+    told = "where a run was published"
+    parser.add_argument("--bundles", type=Path, required=True, metavar="DIR", help=told)
+    parser.add_argument("--version", metavar="VERSION", help="of the bundle; default: current")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="what to write, never inside a bundle; default: %(default)s",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Describe what `config_of` reads."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
+    )
+    parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Describe where the store of cluster maps is."""
+    parser.add_argument(
+        "--redis",
+        metavar="URL",
+        help=f"the store of cluster maps; default: {URL_VARIABLE}, which no list of processes "
+        f"shows, or the file that {FILE_VARIABLE} names; without any, the folder {FOLDER} "
+        "among the bundles",
+    )
+    parser.add_argument(
+        "--namespace",
+        metavar="NAME",
+        default=namespace_from(os.environ),
+        help=f"what the keys in Redis begin with; default: {NAMESPACE_VARIABLE}, else esans",
+    )
 
 
 def run(parsed: argparse.Namespace) -> None:
@@ -68,11 +199,11 @@ def run(parsed: argparse.Namespace) -> None:
     if parsed.skip == "if-any" and BundleRegistry(parsed.bundles).pointer():
         print(f"{parsed.bundles}: holds a current bundle, nothing to do")
         return
-    from trainer.data.dataset import load_dataset  # torch takes seconds to import
+    from trainer.data.dataset import load_dataset
     from trainer.pipeline import RunOptions, is_current, run as run_pipeline
 
     config = config_of(parsed)
-    store = open_store(url_of(parsed), parsed.bundles, parsed)
+    store = open_store(parsed.redis or address_from(os.environ), parsed)
     if parsed.skip == "if-same":
         data = load_dataset(parsed.data, config.data.split, config.seed)
         if is_current(config, data, parsed.bundles):
@@ -84,6 +215,47 @@ def run(parsed: argparse.Namespace) -> None:
         f"\npublished {version} and made it current\n"
         f"serve it: python -m service --bundles {parsed.bundles}"
     )
+
+
+def clusters(parsed: argparse.Namespace) -> None:
+    """Make a map or open a saved one, save and publish it where asked; tell of each."""
+    store = store_of(parsed)
+    if store is not None:
+        store.pointer()  # a store that is away is told before the work, not after
+    found, told = open_saved(parsed.saved) if parsed.saved else make_and_describe(parsed)
+    lines = [told]
+    if parsed.out:
+        save_cluster_map(found, parsed.out)
+        lines.append(f"saved to {parsed.out}")
+    if store is not None:
+        from trainer.esans.publish import publish_map
+
+        lines.append(publish_map(store, found))
+    print("\n\n".join(lines))
+
+
+def open_saved(folder: Path) -> tuple[ClusterMap, str]:
+    """Open a saved map; return it and what to tell."""
+    found = open_cluster_map(folder)
+    card = card_of(found)
+    told = f"{card.items:,} items, {card.level_1_codes:,} x {card.level_2_codes} codes"
+    return found, f"{folder}: cluster map {card.version}, {told}"
+
+
+def make_and_describe(parsed: argparse.Namespace) -> tuple[ClusterMap, str]:
+    """Make the map of a dataset folder, as a run makes it; return it and what to tell."""
+    import torch
+
+    from trainer.data.dataset import load_dataset
+    from trainer.esans.build_map import build_cluster_map
+    from trainer.esans.stats import category_column, describe_map
+
+    config = config_of(parsed)
+    torch.set_num_threads(config.training.threads)
+    data = load_dataset(parsed.data, config.data.split, config.seed)
+    category_column(data.attributes, parsed.category)  # a misspelt one is told before the work
+    found = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
+    return found, describe_map(found, data, parsed.category, np.random.default_rng(config.seed))
 
 
 def report(parsed: argparse.Namespace) -> None:
@@ -99,6 +271,42 @@ def explain(_: argparse.Namespace) -> None:
     from trainer.config_docs import example_config
 
     print(example_config(), end="")
+
+
+def config_of(parsed: argparse.Namespace) -> "RunConfig":
+    """Read the configuration asked for, the seed overridden where one was given."""
+    from trainer.config import check_config, read_config
+
+    config = read_config(parsed.config) if parsed.config else check_config({}, "defaults")
+    if parsed.seed is None:
+        return config
+    return check_config(config.model_dump(mode="json") | {"seed": parsed.seed}, "--seed")
+
+
+def store_of(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
+    """Return the store that `clusters` publishes in, None where nothing is to be published."""
+    if not parsed.publish:
+        if parsed.saved:
+            raise ConfigError(
+                "clusters --from: says which map to publish, expected beside --publish; add "
+                "that, or give --data to make a map"
+            )
+        return None
+    url = parsed.redis or (None if parsed.bundles else address_from(os.environ))
+    if not url and not parsed.bundles:
+        raise ConfigError(
+            "clusters --publish: no store is named, expected one; give --redis URL (or set "
+            f"{URL_VARIABLE}), or --bundles DIR for the store among the bundles"
+        )
+    return open_store(url, parsed)
+
+
+def open_store(url: str | None, parsed: argparse.Namespace) -> ClusterMapRegistry:
+    """Return the store in Redis where there is an address, else the one among the bundles.
+
+    Nothing is connected yet. Raises ConfigError if the address is none.
+    """
+    return open_cluster_maps(url, (parsed.bundles or Path()) / FOLDER, parsed.namespace)
 
 
 if __name__ == "__main__":

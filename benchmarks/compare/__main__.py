@@ -119,10 +119,7 @@ def run_study(parsed: argparse.Namespace) -> str:
     is_time_left = deadline(parsed.hours)
     failures: dict[str, str] = {}
     try:
-        for trials in (
-            schedule.tuning_trials,
-            schedule.seed_trials,
-        ):  # the second needs the first
+        for trials in (schedule.tuning_trials, schedule.seed_trials):  # the second needs the first
             failures |= run_missing(list(trials()), store, parsed.workers, is_time_left)
     finally:
         path, missing_count = write_tables(schedule, failures, datetime.now(UTC))

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from benchmarks.compare.schedule import Schedule
-from benchmarks.compare.significance import difference_of, holm
-from benchmarks.compare.trial import RECALL_COUNTS, Recalls
+from benchmarks.compare.trial import RECALL_COUNTS, Draws, Recalls
 
 FIXED_LIST, BEST = "fixed_list", "best_baseline"
 BASELINE_KINDS = ("fixed list", "baseline")
 SPREAD = "_spread"
+INTERVAL = (2.5, 97.5)  # percentiles of a 95 % interval
 COSTS = ["seconds", "cpu_seconds", "seconds_per_step", "cpu_seconds_per_step"]
 
 
@@ -155,5 +156,44 @@ def _compare(line: pd.Series, lines: pd.DataFrame, budget: int) -> dict[str, Any
             if count in line.recalls and count in recalls and recalls[count][0]:
                 name = f"recall@{count}_over_{reference}"
                 found = difference_of(line.recalls[count], recalls[count])
-                columns |= {f"{name}{key}": value for key, value in found.columns().items()}
+                columns |= {f"{name}{key}": value for key, value in found.items()}
     return columns
+
+
+def difference_of(ours: Draws, theirs: Draws) -> dict[str, float]:
+    """Compare two methods by a paired bootstrap over the same draws of the same cases.
+
+    ours, theirs  [1 + resamples]  from `resampled_means`, or averages of such
+    returns       ours less theirs with its 95 % interval, as a part of theirs and absolute, and
+                  a two-sided p, never below 2 / (resamples + 1); keyed by the end of a column
+
+    Raises ValueError if the two are not alike, or theirs found nothing.
+    """
+    if ours.shape != theirs.shape or ours.ndim != 1 or len(ours) < 2:
+        raise ValueError(
+            f"ours {ours.shape} and theirs {theirs.shape} must be [1 + resamples], alike"
+        )
+    if not theirs[0]:
+        raise ValueError("theirs found nothing at all: no difference can be a part of it")
+    absolute = ours - theirs
+    relative = absolute / np.maximum(theirs, np.finfo(np.float64).tiny)
+    found: dict[str, float] = {}
+    for name, values in {"": relative, "_absolute": absolute}.items():
+        low, high = np.percentile(values[1:], INTERVAL)
+        found |= {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    # Double the smaller share of resamples on a side of 0, the sample itself counted.
+    least = min((absolute[1:] <= 0).sum(), (absolute[1:] >= 0).sum())
+    return found | {"_p": float(min(1.0, 2 * (least + 1) / len(absolute)))}
+
+
+def holm(p_values: ArrayLike) -> Draws:
+    """Adjust p-values of one family by Holm's step-down method, in the order given.
+
+    Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * factors))
+    return adjusted

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -37,8 +37,10 @@ def run_missing(
     if not missing:
         return failures
     with tqdm(total=len(distinct), initial=done_count, desc="trials", unit=" trials") as bar:
-        finished = _sequentially if workers == 1 else _in_parallel
-        for trial, failure in finished(waiting, store, min(workers, len(missing))):
+        finished = _in_parallel(waiting, store, min(workers, len(missing)))
+        if workers == 1:
+            finished = ((trial, run_and_keep(trial, store)) for trial in waiting)
+        for trial, failure in finished:
             bar.update()
             bar.set_postfix_str(str(trial))
             if failure:
@@ -50,7 +52,11 @@ def run_missing(
 def run_and_keep(trial: Trial, store: TrialStore) -> str:
     """Run a trial and keep its row; return what went wrong, "" if nothing."""
     try:
-        with _muted():
+        with (  # a terminal that shows the progress of all trials shows that of none
+            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
             figures, recalls = run_trial(trial)
     except EsansError as error:
         return str(error)
@@ -62,13 +68,6 @@ def deadline(hours: float | None) -> Callable[[], bool]:
     """Return a clock that tells whether so many hours have not yet passed; None is for ever."""
     end = float("inf") if hours is None else time.monotonic() + 3_600 * hours
     return lambda: time.monotonic() < end
-
-
-def _sequentially(
-    trials: Iterator[Trial], store: TrialStore, workers: int
-) -> Iterator[tuple[Trial, str]]:
-    for trial in trials:
-        yield trial, run_and_keep(trial, store)
 
 
 def _in_parallel(
@@ -115,14 +114,3 @@ def _finished(running: dict[Future[str], Trial]) -> Iterator[tuple[Trial, str]]:
                 f"{trial}: a worker was ended from outside, expected it to finish; see whether "
                 "memory is short and use fewer --workers, then give the same command again"
             ) from error
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Keep a training's own progress off a terminal that shows that of all trials."""
-    with (
-        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-    ):
-        yield

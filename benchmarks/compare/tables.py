@@ -1,5 +1,6 @@
 """The results of a study, for a program (Parquet) and for a person (Markdown)."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +20,19 @@ from benchmarks.compare.analysis import (
     name_of,
     summarize,
 )
-from benchmarks.compare.baselines import baselines_of
 from benchmarks.compare.runner import Failures
 from benchmarks.compare.schedule import Schedule
-from trainer.metrics import MIN_CASES
+from benchmarks.compare.subset import StudyDataset, load_subset
+from index.fsio import write_json
+from trainer.baselines import rank_baselines
+from trainer.config import EvaluationConfig
+from trainer.metrics import (
+    MIN_CASES,
+    MetricValues,
+    build_evaluation_set,
+    compute_metrics,
+    rank_targets,
+)
 
 TEMPLATE = Path(__file__).with_name("table.md.j2")
 LAYOUT: dict[str, Any] = {
@@ -31,6 +41,7 @@ LAYOUT: dict[str, Any] = {
     "lstrip_blocks": True,
     "keep_trailing_newline": True,
 }
+BASELINE_NAMES = {"popularity": "popularity", "ease": "EASE"}  # need no training loop
 SHOWN = ["recall@50", "recall@200", "ndcg@50"]
 BUCKETS = ("head", "torso", "tail", "cold")
 
@@ -69,6 +80,29 @@ def write_parquet(rows: pd.DataFrame, path: Path) -> None:
     """Write a table in which every number is a float and what is missing is null."""
     numbers = rows.select_dtypes("number").columns
     rows.astype(dict.fromkeys(numbers, float)).to_parquet(path, index=False)
+
+
+def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, MetricValues]:
+    """Measure popularity and EASE on a dataset's test part, or load what was measured.
+
+    folder  where it is kept, once a dataset
+
+    EASE needs items x items numbers: above the limit of a run's configuration it is left out.
+    """
+    path = folder / "baselines" / f"{dataset.fingerprint[:24]}.json"
+    if path.exists():
+        found: dict[str, MetricValues] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asked = build_evaluation_set(load_subset(dataset.subset))
+    measured = {
+        BASELINE_NAMES[name]: compute_metrics(
+            ranked, rank_targets(ranked, asked.cases), len(asked.counts)
+        )
+        for name, ranked in rank_baselines(asked, EvaluationConfig()).items()
+    }
+    write_json(path, measured)
+    return measured
 
 
 def dataset_tables(lines: pd.DataFrame, budget: int) -> dict[str, Any]:

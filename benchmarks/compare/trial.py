@@ -2,6 +2,10 @@
 
 What is measured are the item vectors and queries of the towers themselves, by an exact full
 ranking. No bundle is made: what an index or an exported file loses is measured elsewhere.
+
+Cases are resampled once and for all: by a seed of their own, the same for every run that was
+asked about the same cases. So a run keeps its recall over each draw, a thousand numbers that
+say nothing of any user, and runs of different sittings and machines can still be paired.
 """
 
 import hashlib
@@ -13,22 +17,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
-from benchmarks.compare.significance import Draws, resampled_means
 from benchmarks.compare.subset import Subset, load_subset
 from index.arrays import Rows
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TEST, VALID, Cases, cases, histories, training_counts
-from trainer.metrics import (
-    DEPTH,
-    TargetRanks,
-    bucket_metrics,
-    compute_metrics,
-    rank_targets,
-)
+from trainer.metrics import DEPTH, TargetRanks, bucket_metrics, compute_metrics, rank_targets
 from trainer.sampler_factory import build_sampler, clusters_for
 from trainer.samplers.base import Sampler
 from trainer.seen_items import build_seen_items
@@ -38,11 +36,13 @@ from trainer.training_data import TrainingData, build_training_data
 
 MEASURED_AS = 1  # raise it when figures change their meaning: all trials are then run again
 RECALL_COUNTS = (50, 200)
+RESAMPLES = 1_000
 CHUNK = 1_000  # cases ranked at once
 NOT_OF_A_RUN = {"checkpoint_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
-Recalls = dict[int, Draws]  # count -> [1 + resamples], see `significance.resampled_means`
+Draws = NDArray[np.float64]
+Recalls = dict[int, Draws]  # count -> [1 + resamples], see `resampled_means`
 
 
 @dataclass(frozen=True)
@@ -161,3 +161,17 @@ def recalls_of(ranks: TargetRanks, counts: Collection[int] = RECALL_COUNTS) -> R
         )
         for count in counts
     }
+
+
+def resampled_means(values: Draws, resamples: int = RESAMPLES) -> Draws:
+    """Average over the cases, and over draws of as many cases with replacement.
+
+    values   [cases]          what each case found of its items
+    returns  [1 + resamples]  the mean over the cases as they are comes first
+
+    Which cases are drawn follows from their count alone.
+    """
+    rng = np.random.default_rng([len(values), resamples])
+    means = [values.mean()]
+    means += [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
+    return np.array(means)

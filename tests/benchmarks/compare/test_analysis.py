@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.compare.analysis import average, best_baseline, compare, fixed_list_of
-from benchmarks.compare.significance import resampled_means
+from benchmarks.compare.trial import resampled_means
 
 CASES = 400
 

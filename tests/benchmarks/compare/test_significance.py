@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
 
-from benchmarks.compare.significance import difference_of, holm, resampled_means
+from benchmarks.compare.analysis import difference_of, holm
+from benchmarks.compare.trial import resampled_means
 
 
 def compared(ours, theirs, resamples=10_000):
     return difference_of(resampled_means(ours, resamples), resampled_means(theirs, resamples))
+
+
+def interval_of(found):
+    return found["_absolute_low"], found["_absolute_high"]
 
 
 def planted(rng, cases, share):
@@ -17,11 +22,11 @@ def test_a_method_that_finds_for_a_tenth_more_users_is_above_0():
     ours = theirs.copy()
     ours[1_000:1_200] = 1  # 10 % of all users more, and nobody lost
     found = compared(ours, theirs)
-    assert found.absolute == pytest.approx(0.1)
-    assert found.relative == pytest.approx(0.2)
-    assert 0.08 < found.interval[0] < 0.1 < found.interval[1] < 0.12
-    assert found.relative_interval[0] > 0
-    assert found.p_value == pytest.approx(2 / 10_001)
+    assert found["_absolute"] == pytest.approx(0.1)
+    assert found[""] == pytest.approx(0.2)
+    assert 0.08 < found["_absolute_low"] < 0.1 < found["_absolute_high"] < 0.12
+    assert found["_low"] > 0
+    assert found["_p"] == pytest.approx(2 / 10_001)
 
 
 def test_the_interval_is_as_wide_as_theory_says():
@@ -29,22 +34,22 @@ def test_the_interval_is_as_wide_as_theory_says():
     ours = theirs.copy()
     ours[1_000:1_200] = 1
     error = np.sqrt(0.1 * 0.9 / 2_000)  # of a share of 0.1 among 2,000
-    low, high = compared(ours, theirs).interval
+    low, high = interval_of(compared(ours, theirs))
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
 
 
 def test_equal_methods_are_not_told_apart():
     theirs = planted(np.random.default_rng(1), 1_000, 0.3)
     found = compared(theirs, theirs)
-    assert (found.absolute, found.relative, found.p_value) == (0, 0, 1)
-    assert found.interval == (0, 0)
+    assert (found["_absolute"], found[""], found["_p"]) == (0, 0, 1)
+    assert interval_of(found) == (0, 0)
 
 
 def test_methods_that_find_for_different_users_equally_often_are_not_told_apart():
     theirs = np.tile([1.0, 0.0], 500)
     found = compared(1 - theirs, theirs)
-    assert found.interval[0] < 0 < found.interval[1]
-    assert found.p_value > 0.5
+    assert found["_absolute_low"] < 0 < found["_absolute_high"]
+    assert found["_p"] > 0.5
 
 
 def test_the_same_hits_of_the_same_users_are_a_surer_sign_than_of_others():
@@ -52,16 +57,16 @@ def test_the_same_hits_of_the_same_users_are_a_surer_sign_than_of_others():
     more = theirs.copy()
     more[500:520] = 1
     shuffled = np.random.default_rng(0).permutation(more)
-    assert compared(more, theirs).p_value < 0.001
-    assert compared(shuffled, theirs).p_value > 0.1
+    assert compared(more, theirs)["_p"] < 0.001
+    assert compared(shuffled, theirs)["_p"] > 0.1
 
 
 def test_swapping_the_two_turns_the_sign():
     rng = np.random.default_rng(2)
     ours, theirs = planted(rng, 500, 0.4), planted(rng, 500, 0.3)
     one, other = compared(ours, theirs), compared(theirs, ours)
-    assert one.absolute == -other.absolute
-    assert one.interval[0] == pytest.approx(-other.interval[1], abs=0.01)
+    assert one["_absolute"] == -other["_absolute"]
+    assert one["_absolute_low"] == pytest.approx(-other["_absolute_high"], abs=0.01)
 
 
 def test_a_draw_of_the_averages_is_the_average_of_the_draws():
