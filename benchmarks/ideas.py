@@ -265,7 +265,7 @@ def measure(trial: IdeaTrial, subset: Subset, seed: int) -> list[float | str | N
     clusters = build_cluster_map(data, config.clusters, seed, datetime.now(UTC))
     trained = train(training_data, trial.idea(clusters), config)
     figures, _ = measure_towers(training_data, data, trained)
-    return [trained.best_epoch + 1, *(figures[name] for name in TOLD)]
+    return [trained.progress.best_epoch + 1, *(figures[name] for name in TOLD)]
 
 
 def main() -> None:

@@ -98,12 +98,12 @@ def whole_histories(data: Dataset) -> StoredHistories:
 
 def facts_of_run(run: FinishedRun, now: datetime) -> RunFacts:
     """Gather what the manifest records of the run."""
-    config, data, trained = run.config, run.data, run.trained
+    config, data, progress = run.config, run.data, run.trained.progress
     training: dict[str, Any] = {
-        "curve": trained.curve,
-        "best_epoch": trained.best_epoch + 1,
-        "validation_recall@50": trained.best_recall,
-        "steps": trained.steps,
+        "curve": progress.curve,
+        "best_epoch": progress.best_epoch + 1,
+        "validation_recall@50": progress.best_recall,
+        "steps": progress.step,
     }
     parts = data.interactions.parts
     return RunFacts(
@@ -129,8 +129,9 @@ def facts_of_run(run: FinishedRun, now: datetime) -> RunFacts:
 
 def lineage_of(run: FinishedRun) -> list[dict[str, Any]]:
     """Return the card of every map that the run drew from, in order, the bundle's own last."""
-    if run.trained.cluster_maps or run.clusters is None:
-        return run.trained.cluster_maps
+    swapped = run.trained.progress.cluster_maps
+    if swapped or run.clusters is None:
+        return swapped
     return [card_of(run.clusters).model_dump(mode="json")]
 
 

@@ -5,6 +5,7 @@ state has to be kept: a run that goes on from a checkpoint takes the very steps 
 """
 
 import os
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from index.errors import TrainingError
 from index.fsio import sync_folder
+
+TensorGroups = dict[str, dict[str, Tensor]]  # group -> name -> tensor
 
 
 @dataclass
@@ -53,14 +56,19 @@ class Checkpoint:
     path: Path
     run_key: str
 
-    def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+    def save(self, groups: TensorGroups, progress: Progress) -> None:
         """Replace the file in one atomic step; raises OSError if the disk refuses."""
         folder = self.path.with_suffix(f".{os.getpid()}")  # safetensors adds a file of its own
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / self.path.name
         about = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
+        tensors = {
+            f"{group}/{name}": one.contiguous()
+            for group, named in groups.items()
+            for name, one in named.items()
+        }
         try:
-            save_file({name: one.contiguous() for name, one in tensors.items()}, beside, about)
+            save_file(tensors, beside, about)
         except SafetensorError as error:  # how it tells of a full disk
             rmtree(folder)
             raise OSError(f"{self.path}: cannot be written ({error})") from error
@@ -70,20 +78,23 @@ class Checkpoint:
         rmtree(folder)
         sync_folder(self.path.parent)
 
-    def load(self) -> tuple[dict[str, Tensor], Progress] | None:
+    def load(self) -> tuple[TensorGroups, Progress] | None:
         """Return what was saved, or None where there is nothing of this run.
 
         Raises TrainingError if the file cannot be read.
         """
         if not self.path.exists():
             return None
+        groups: TensorGroups = defaultdict(dict)
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata()
                 if about["run_key"] != self.run_key:
                     return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-            return tensors, Progress(**loads(about["progress"]))
+                for key in file.keys():  # noqa: SIM118  # not a dict
+                    group, _, name = key.partition("/")
+                    groups[group][name] = file.get_tensor(key)
+            return groups, Progress(**loads(about["progress"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise TrainingError(
                 f"{self.path}: cannot be read as a checkpoint ({error}); "
@@ -97,33 +108,19 @@ class Checkpoint:
             rmtree(folder)
 
 
-def pack(
-    optimizer: torch.optim.Optimizer, named: dict[str, dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    """Flatten the optimizer's state and named groups of tensors into one flat dict."""
-    flat = {
-        f"optimizer/{number}/{name}": value
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's state, named NUMBER OF THE PARAMETER/NAME."""
+    return {
+        f"{number}/{name}": value
         for number, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
-    for group, tensors in named.items():
-        flat |= {f"{group}/{name}": one.detach().clone() for name, one in tensors.items()}
-    return flat
 
 
-def unpack(flat: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Put the optimizer's part of a flat dict back."""
-    whole = optimizer.state_dict()
-    whole["state"] = {}
-    for key, value in flat.items():
-        kind, _, rest = key.partition("/")
-        if kind == "optimizer":
-            number, name = rest.split("/")
-            whole["state"].setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(whole)
-
-
-def group_of(flat: dict[str, Tensor], group: str) -> dict[str, Tensor]:
-    """Return one named group of a flat dict."""
-    prefix = f"{group}/"
-    return {name.removeprefix(prefix): one for name, one in flat.items() if name.startswith(prefix)}
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in tensors.items():
+        number, name = key.split("/")
+        state[int(number)][name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

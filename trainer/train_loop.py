@@ -2,8 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from index.encoders import padded
 from index.errors import TrainingError
-from trainer.checkpoint import Checkpoint, Progress, group_of, pack, unpack
+from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
 from trainer.config import RunConfig
 from trainer.data.interactions import Cases, ItemLists
 from trainer.loss import BatchLoss
@@ -26,17 +25,10 @@ CHUNK_SCORES = 20_000_000  # numbers per score matrix of validation: 80 MB
 
 @dataclass(frozen=True)
 class TrainedTowers:
-    """The best towers of a run by validation recall@50, and how training went.
-
-    cluster_maps  those that the sampler swapped to, in order; see `SwappableSampler`
-    """
+    """The best towers of a run by validation recall@50, and how training went."""
 
     towers: Towers
-    curve: list[dict[str, float]]
-    best_epoch: int
-    best_recall: float
-    steps: int
-    cluster_maps: list[dict[str, Any]] = field(default_factory=list)
+    progress: Progress
 
 
 def train(
@@ -57,14 +49,7 @@ def train(
     while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
         loop.run_epoch()
     loop.towers.load_state_dict(loop.best)
-    return TrainedTowers(
-        loop.towers,
-        progress.curve,
-        progress.best_epoch,
-        progress.best_recall,
-        progress.step,
-        progress.cluster_maps,
-    )
+    return TrainedTowers(loop.towers, progress)
 
 
 class TrainLoop:
@@ -94,12 +79,12 @@ class TrainLoop:
         saved = self.checkpoint.load() if self.checkpoint else None
         if saved is None:
             return
-        flat, self.progress = saved
-        self.towers.load_state_dict(group_of(flat, "now"))
-        self.best = group_of(flat, "best")
-        unpack(flat, self.optimizer)
+        groups, self.progress = saved
+        self.towers.load_state_dict(groups["now"])
+        self.best = groups["best"]
+        restore_optimizer(self.optimizer, groups["optimizer"])
         if isinstance(self.sampler, StatefulSampler):
-            self.sampler.load_state(group_of(flat, "sampler"))
+            self.sampler.load_state(groups["sampler"])
         progress = self.progress
         tqdm.write(f"going on from epoch {progress.epoch + 1}, batch {progress.batch}")
 
@@ -107,10 +92,14 @@ class TrainLoop:
         """Write the checkpoint."""
         if self.checkpoint is None:
             return
-        groups = {"now": dict(self.towers.state_dict()), "best": self.best}
+        groups = {
+            "now": self.towers.state_dict(),
+            "best": self.best,
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
         if isinstance(self.sampler, StatefulSampler):
             groups["sampler"] = self.sampler.state()
-        self.checkpoint.save(pack(self.optimizer, groups), self.progress)
+        self.checkpoint.save(groups, self.progress)
 
     def run_epoch(self) -> None:
         """Take the epoch's remaining batches, then validate."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
 from benchmarks.compare.subset import Subset, load_subset
 from index.arrays import Rows
+from trainer.checkpoint import Progress
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TEST, VALID, Cases, cases, histories, training_counts
@@ -92,7 +93,7 @@ def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
     sampler = monitored(build_sampler(config.training.sampler, clusters), training_data, data)
     trained = train(training_data, sampler, config)
     figures, ranks = measure_towers(training_data, data, trained)
-    figures |= training_figures(trained, sampler)
+    figures |= training_figures(trained.progress, sampler)
     figures["seconds"] = time.monotonic() - began
     figures["cpu_seconds"] = time.process_time() - cpu_began
     return figures, recalls_of(ranks)
@@ -140,14 +141,14 @@ def rank_all(tower: UserTower, vectors: Tensor, asked: Cases) -> Rows:
     return ranked
 
 
-def training_figures(trained: TrainedTowers, monitor: SamplerMonitor) -> Figures:
+def training_figures(progress: Progress, monitor: SamplerMonitor) -> Figures:
     """Gather how training went; the monitor's own time is not part of a step's."""
-    seconds = sum(epoch["seconds"] for epoch in trained.curve) - monitor.seconds
+    seconds = sum(epoch["seconds"] for epoch in progress.curve) - monitor.seconds
     return {
-        "steps": trained.steps,
-        "epochs": len(trained.curve),
-        "best_epoch": trained.best_epoch + 1,
-        "seconds_per_step": seconds / trained.steps,
+        "steps": progress.step,
+        "epochs": len(progress.curve),
+        "best_epoch": progress.best_epoch + 1,
+        "seconds_per_step": seconds / progress.step,
         **monitor.figures(),
     }
 

@@ -81,7 +81,7 @@ def follow(data, store, folder, before=None, **training):
 
 
 def lineage_of(trained):
-    return [(one["from_step"], one["published_version"]) for one in trained.cluster_maps]
+    return [(one["from_step"], one["published_version"]) for one in trained.progress.cluster_maps]
 
 
 def publishing(store, found):

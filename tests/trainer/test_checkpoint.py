@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from index.errors import TrainingError
-from trainer.checkpoint import Checkpoint, Progress, group_of, pack, unpack
+from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
 
 
 def trained_a_little(seed):
@@ -30,21 +30,24 @@ PROGRESS = Progress(3, 7, 77, 0.1 + 0.2, 0.25, 1, [{"loss": 1 / 3, "recall@50": 
 
 def test_what_was_saved_is_loaded_to_the_last_bit(checkpoint):
     layer, optimizer = trained_a_little(0)
-    flat = pack(optimizer, {"now": dict(layer.state_dict())})
-    checkpoint.save(flat, PROGRESS)
+    groups = {"now": layer.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+    checkpoint.save(groups, PROGRESS)
     loaded, progress = checkpoint.load()
     assert progress == PROGRESS
-    assert loaded.keys() == flat.keys()
-    assert all(torch.equal(loaded[name], one) for name, one in flat.items())
+    assert loaded.keys() == groups.keys()
+    for group, tensors in groups.items():
+        assert loaded[group].keys() == tensors.keys()
+        assert all(torch.equal(loaded[group][name], one) for name, one in tensors.items())
 
 
 def test_an_optimizer_goes_on_from_a_checkpoint_as_it_would_have(checkpoint):
     layer, optimizer = trained_a_little(0)
-    checkpoint.save(pack(optimizer, {"now": dict(layer.state_dict())}), PROGRESS)
+    groups = {"now": layer.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+    checkpoint.save(groups, PROGRESS)
     other, fresh = trained_a_little(1)
-    flat, _ = checkpoint.load()
-    other.load_state_dict(group_of(flat, "now"))
-    unpack(flat, fresh)
+    loaded, _ = checkpoint.load()
+    other.load_state_dict(loaded["now"])
+    restore_optimizer(fresh, loaded["optimizer"])
     for one, its_optimizer in ((layer, optimizer), (other, fresh)):
         its_optimizer.zero_grad()
         one(torch.ones(1, 3)).square().sum().backward()
@@ -54,9 +57,9 @@ def test_an_optimizer_goes_on_from_a_checkpoint_as_it_would_have(checkpoint):
 
 def test_saving_again_replaces_the_file_and_leaves_nothing_beside_it(checkpoint):
     for step in (1, 2):
-        checkpoint.save({"now/a": torch.tensor([float(step)])}, Progress(step=step))
-    tensors, progress = checkpoint.load()
-    assert (tensors["now/a"].item(), progress.step) == (2, 2)
+        checkpoint.save({"now": {"a": torch.tensor([float(step)])}}, Progress(step=step))
+    groups, progress = checkpoint.load()
+    assert (groups["now"]["a"].item(), progress.step) == (2, 2)
     assert [path.name for path in checkpoint.path.parent.iterdir()] == ["run.safetensors"]
 
 
@@ -65,20 +68,20 @@ def test_there_is_nothing_to_load_before_the_first_save(checkpoint):
 
 
 def test_the_checkpoint_of_another_run_is_passed_over(checkpoint):
-    checkpoint.save({"now/a": torch.ones(1)}, PROGRESS)
+    checkpoint.save({"now": {"a": torch.ones(1)}}, PROGRESS)
     assert Checkpoint(checkpoint.path, "another run").load() is None
 
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -1])
 def test_a_truncated_checkpoint_is_refused_by_name_with_the_remedy(checkpoint, kept):
-    checkpoint.save({"now/a": torch.ones(100)}, PROGRESS)
+    checkpoint.save({"now": {"a": torch.ones(100)}}, PROGRESS)
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:kept])
     with pytest.raises(TrainingError, match=r"run\.safetensors: cannot be read.*remove it"):
         checkpoint.load()
 
 
 def test_removing_a_checkpoint_takes_what_a_killed_save_left_and_no_other_runs(checkpoint):
-    checkpoint.save({"now/a": torch.ones(1)}, PROGRESS)
+    checkpoint.save({"now": {"a": torch.ones(1)}}, PROGRESS)
     half = checkpoint.path.with_name("run.4711")
     half.mkdir()
     other = checkpoint.path.with_name("other.safetensors")

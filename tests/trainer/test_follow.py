@@ -46,8 +46,8 @@ def test_each_step_draws_from_the_map_that_was_current_before_it(world_data, tmp
     assert chance_of(old, watched, before) > 0.001 > chance_of(new, watched, before)
     assert chance_of(new, watched, after) > 0.001 > chance_of(old, watched, after)
     assert lineage_of(trained) == [(0, old.version), (14, new.version)]
-    assert [one["source"] for one in trained.cluster_maps] == [store.place] * 2
-    sequences = [one["sequence"] for one in trained.cluster_maps]
+    assert [one["source"] for one in trained.progress.cluster_maps] == [store.place] * 2
+    sequences = [one["sequence"] for one in trained.progress.cluster_maps]
     assert sequences == sorted(sequences)
     assert store.pointer().sequence == sequences[-1]
 
@@ -59,7 +59,7 @@ def test_a_map_of_a_grown_catalogue_is_joined_by_item(world_data, tmp_path, stor
     older = type(whole)(**parts, centroids=whole.centroids)
     store.publish(older)
     trained, watched = follow(world_data, store, tmp_path)
-    (told,) = trained.cluster_maps
+    (told,) = trained.progress.cluster_maps
     assert (told["published_version"], told["items"]) == (older.version, 160)
     assert told["made"]["unknown_items"] == 4
     assert watched.sampler.clusters.version == told["version"] != older.version
@@ -75,7 +75,7 @@ def test_a_run_begins_with_its_own_map_where_the_stores_does_not_fit(
     trained, _ = follow(world_data, store, tmp_path, {5: publishing(store, fitting)})
     made = build_cluster_map(world_data, config_of().clusters, 0, datetime.now(UTC))
     assert lineage_of(trained) == [(0, made.version), (6, fitting.version)]
-    assert trained.cluster_maps[0]["sequence"] is None
+    assert trained.progress.cluster_maps[0]["sequence"] is None
     told = capsys.readouterr().out
     assert "the run begins with its own map" in told
     assert ("nothing is published" if found is None else "shares 0 items") in told

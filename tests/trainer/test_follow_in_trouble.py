@@ -160,7 +160,7 @@ def test_a_map_that_is_gone_at_once_is_not_waited_for(world_data, tmp_path, caps
     store = Forgetful(local_map_blobs(tmp_path / "clusters"))
     store.publish(map_of(world_data, 1))
     trained, _ = follow(world_data, store, tmp_path)
-    assert [one["source"] for one in trained.cluster_maps] == ["made by this run"]
+    assert [one["source"] for one in trained.progress.cluster_maps] == ["made by this run"]
     assert "nothing is published" in capsys.readouterr().out
 
 
@@ -182,7 +182,7 @@ def test_a_run_that_found_no_redis_takes_over_its_map_once_there_is_one(
         publishing(store, found)(sampler)
 
     trained, _ = follow(world_data, store, tmp_path, {4: start})
-    assert trained.cluster_maps[0]["source"] == "made by this run"
+    assert trained.progress.cluster_maps[0]["source"] == "made by this run"
     assert lineage_of(trained)[1:] == [(5, found.version)]
     assert "the run begins with its own map" in capsys.readouterr().out
 

@@ -99,8 +99,8 @@ def test_an_index_that_the_disk_refuses_is_an_error_of_the_system():
 
 def test_a_checkpoint_that_the_disk_refuses_leaves_the_one_before(small_disk):
     checkpoint = Checkpoint(small_disk(100) / "run.safetensors", "this run")
-    checkpoint.save({"now/a": torch.zeros(1_000)}, Progress(step=1))
+    checkpoint.save({"now": {"a": torch.zeros(1_000)}}, Progress(step=1))
     with pytest.raises(OSError, match=r"run\.safetensors: cannot be written.*No space left"):
-        checkpoint.save({"now/a": torch.zeros(100_000)}, Progress(step=2))
+        checkpoint.save({"now": {"a": torch.zeros(100_000)}}, Progress(step=2))
     assert checkpoint.load()[1].step == 1
     assert [path.name for path in checkpoint.path.parent.iterdir()] == ["run.safetensors"]

@@ -48,15 +48,15 @@ def recall_of(done, data):
 @pytest.mark.parametrize("sampler", [sample_in_batch, UniformSampler(64)])
 def test_training_learns_that_even_users_take_even_items(world_data, tmp_path, sampler):
     done = trained(world_data, tmp_path, sampler)
-    losses = [one["loss"] for one in done.curve]
+    losses = [one["loss"] for one in done.progress.curve]
     assert losses == sorted(losses, reverse=True)
-    assert done.best_recall > 0.5  # 50 of the 80 of the parity are 0.62, of all items 0.31
+    assert done.progress.best_recall > 0.5  # 50 of the 80 of the parity are 0.62, of all items 0.31
 
 
 def test_a_sampler_of_virtual_vectors_trains_unchanged(world_data, tmp_path):
     done = trained(world_data, tmp_path, virtual, epochs=2)
-    assert done.curve[1]["loss"] < done.curve[0]["loss"]
-    assert done.steps == 2 * math.ceil(world_targets(world_data) / 64)
+    assert done.progress.curve[1]["loss"] < done.progress.curve[0]["loss"]
+    assert done.progress.step == 2 * math.ceil(world_targets(world_data) / 64)
 
 
 def world_targets(data):
@@ -104,10 +104,10 @@ def test_the_best_weights_are_kept_though_later_ones_are_worse(world_data, tmp_p
         return dataclasses.replace(drawn, vectors=-drawn.vectors, is_masked=nothing)
 
     done = trained(world_data, tmp_path, spoiled_later, epochs=3, learning_rate=0.02)
-    recalls = [one["recall@50"] for one in done.curve]
-    assert recalls[done.best_epoch] == max(recalls) == done.best_recall
+    recalls = [one["recall@50"] for one in done.progress.curve]
+    assert recalls[done.progress.best_epoch] == max(recalls) == done.progress.best_recall
     assert recalls[-1] < max(recalls)
-    assert recall_of(done, world_data) == pytest.approx(done.best_recall)
+    assert recall_of(done, world_data) == pytest.approx(done.progress.best_recall)
 
 
 @pytest.mark.parametrize("patience", [1, 3])
@@ -115,7 +115,7 @@ def test_training_stops_after_as_many_epochs_without_a_better_one(world_data, tm
     done = trained(
         world_data, tmp_path, epochs=50, patience=patience, learning_rate=1e-12
     )  # nothing is learned: the first epoch stays the best
-    assert (len(done.curve), done.best_epoch) == (1 + patience, 0)
+    assert (len(done.progress.curve), done.progress.best_epoch) == (1 + patience, 0)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(world_data, tmp_path, capsys):
@@ -135,13 +135,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(world_data, tmp_path
     assert "going on from epoch 2, batch" in capsys.readouterr().out
     pairs = zip(whole.towers.parameters(), again.towers.parameters(), strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
-    assert [one["loss"] for one in again.curve] == [one["loss"] for one in whole.curve]
+    assert [one["loss"] for one in again.progress.curve] == [
+        one["loss"] for one in whole.progress.curve
+    ]
 
 
 def test_a_run_stopped_after_its_last_epoch_only_hands_over(world_data, tmp_path):
     done = trained(world_data, tmp_path, epochs=2)
     again = trained(world_data, tmp_path, not_a_number, epochs=2)  # no step is taken
-    assert again.curve == done.curve
+    assert again.progress.curve == done.progress.curve
 
 
 def test_the_pipeline_trains_with_the_sampler_and_dropout_of_its_configuration(
@@ -152,7 +154,9 @@ def test_the_pipeline_trains_with_the_sampler_and_dropout_of_its_configuration(
     sampler = build_sampler(config.training.sampler)
     done = train(build_training_data(world_data, config), sampler, config, checkpoint)
     other = trained(world_data, tmp_path, UniformSampler(32), epochs=1)
-    assert [one["loss"] for one in done.curve] == [one["loss"] for one in other.curve]
+    assert [one["loss"] for one in done.progress.curve] == [
+        one["loss"] for one in other.progress.curve
+    ]
 
 
 def test_too_few_targets_are_refused(world_data):
@@ -179,5 +183,5 @@ def test_the_world_is_learned_on_an_accelerator(world_data, tmp_path, sampler):
     config = tiny_config(device="cuda")
     checkpoint = Checkpoint(tmp_path / "run.safetensors", "this run")
     done = train(build_training_data(world_data, config), sampler, config, checkpoint)
-    assert done.curve[-1]["loss"] < done.curve[0]["loss"]
+    assert done.progress.curve[-1]["loss"] < done.progress.curve[0]["loss"]
     assert next(done.towers.parameters()).is_cuda

@@ -147,9 +147,9 @@ def test_the_loop_swaps_between_two_steps_and_keeps_the_lineage(tmp_path, capsys
     assert isinstance(sampler, SwappableSampler)
     assert isinstance(sampler, StatefulSampler)
     done = train_tiny(tmp_path, sampler, config_of(SAMPLER, epochs=1))
-    drawn_from = [first.version] * 3 + [second.version] * (done.steps - 3)
+    drawn_from = [first.version] * 3 + [second.version] * (done.progress.step - 3)
     assert sampler.steps_seen == list(enumerate(drawn_from))
-    assert [(one["from_step"], one["version"]) for one in done.cluster_maps] == [
+    assert [(one["from_step"], one["version"]) for one in done.progress.cluster_maps] == [
         (0, first.version),
         (3, second.version),
     ]
@@ -172,7 +172,7 @@ def test_a_run_that_goes_on_keeps_the_lineage_of_the_one_that_was_stopped(tmp_pa
     again = Scripted({6: third})
     done = train_tiny(tmp_path, again, config)
     assert again.steps_seen[0] == (5, second.version)
-    assert [(one["from_step"], one["version"]) for one in done.cluster_maps] == [
+    assert [(one["from_step"], one["version"]) for one in done.progress.cluster_maps] == [
         (0, first.version),
         (3, second.version),
         (6, third.version),

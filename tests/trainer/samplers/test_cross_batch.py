@@ -113,4 +113,6 @@ def test_a_run_that_goes_on_takes_the_very_steps_of_one_that_never_stopped(tmp_p
         assert torch.equal(gone_on.towers.state_dict()[name], wanted), name
     for name, wanted in straight.state().items():
         assert torch.equal(resumed.state()[name], wanted), name
-    assert [row["loss"] for row in gone_on.curve] == [row["loss"] for row in undisturbed.curve]
+    assert [row["loss"] for row in gone_on.progress.curve] == [
+        row["loss"] for row in undisturbed.progress.curve
+    ]

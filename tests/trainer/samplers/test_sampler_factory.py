@@ -22,7 +22,7 @@ def test_every_sampler_trains_the_planted_world(name, tmp_path):
     config = config_of({"name": name, **settings}, epochs=3)
     sampler = build_sampler(config.training.sampler, by_parity(40))
     trained = train_tiny(tmp_path, sampler, config)
-    losses = [row["loss"] for row in trained.curve]
+    losses = [row["loss"] for row in trained.progress.curve]
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[2] < min(losses[:2])
 
