@@ -1,7 +1,5 @@
 """Baselines that need no training loop: popularity, and EASE."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -48,11 +46,13 @@ def rank_by_ease(train: ItemLists, cases: Cases, num_items: int, ridge: float) -
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
     ranked = np.full((len(cases.user_rows), DEPTH), -1, dtype=np.int32)
-    for rows, known in _chunks(_matrix(cases.histories, num_items)):
+    histories = _matrix(cases.histories, num_items)
+    for first in range(0, len(ranked), CHUNK):
+        known = histories[first : first + CHUNK]
         scores = known @ weights
         scores[known.nonzero()] = -np.inf
         best = _best(scores)
-        ranked[rows, : best.shape[1]] = best
+        ranked[first : first + CHUNK, : best.shape[1]] = best
     return ranked
 
 
@@ -61,12 +61,6 @@ def _matrix(histories: ItemLists, num_items: int) -> csr_array:
     ones = np.ones(len(histories.item_rows), dtype=np.float32)
     shape = (len(histories.offsets) - 1, num_items)
     return csr_array((ones, histories.item_rows, histories.offsets), shape=shape)
-
-
-def _chunks(matrix: csr_array) -> Iterator[tuple[slice, csr_array]]:
-    for first in range(0, matrix.shape[0], CHUNK):
-        rows = slice(first, min(first + CHUNK, matrix.shape[0]))
-        yield rows, matrix[rows]
 
 
 def _best(scores: NDArray[np.float32]) -> Rows:

@@ -138,16 +138,12 @@ def lineage_of(run: FinishedRun) -> list[dict[str, Any]]:
 def choose_columns(table: pa.Table, config: BundleConfig) -> PublishedColumns:
     """Choose what to publish; raises ConfigError, naming each column that cannot be."""
     faults: list[str] = []
-    attributes = _named(table, "attributes", config.attributes, is_tellable, faults)
-    filters = _named(table, "filters", config.filters, is_filterable, faults)
+    attributes, rest = _named(table, "attributes", config.attributes, is_tellable, faults)
+    filters, others = _named(table, "filters", config.filters, is_filterable, faults)
     if faults:
         raise ConfigError("\n".join(faults))
-    if ALL in config.attributes:
-        attributes += _rest(table, attributes, is_tellable)
-    if ALL in config.filters:
-        fit = _rest(table, filters, is_filterable)
-        filters += [name for name in fit if _has_few_values(table[name])]
-    return PublishedColumns(attributes, filters)
+    filters += [name for name in others if _has_few_values(table[name])]
+    return PublishedColumns(attributes + rest, filters)
 
 
 def _named(
@@ -156,32 +152,20 @@ def _named(
     names: Sequence[str],
     is_fit: Callable[[pa.DataType], bool],
     faults: list[str],
-) -> list[str]:
-    """Return the columns named, each once, telling of those that cannot be."""
-    fit = _rest(table, [], is_fit)
+) -> tuple[list[str], list[str]]:
+    """Return the columns named, each once, and what `*` stands for; tell of unfit ones."""
+    columns = {field.name: field.type for field in table.schema if field.name != "item_id"}
+    fit = [name for name, kind in columns.items() if SEPARATOR not in name and is_fit(kind)]
     named = [name for name in dict.fromkeys(names) if name != ALL]
     for name in named:
-        if name in fit:
-            continue
-        known = name in table.column_names and name != "item_id"
-        found = f"is of type {table.schema.field(name).type}" if known else "is no such column"
-        faults.append(
-            f"bundle.{key}: {name!r} {found} of the items table; fit are "
-            f"{', '.join(fit) or 'none'}; name one of these, or leave it out"
-        )
-    return named
-
-
-def _rest(
-    table: pa.Table, taken: Sequence[str], is_fit: Callable[[pa.DataType], bool]
-) -> list[str]:
-    return [
-        field.name
-        for field in table.schema
-        if field.name not in ("item_id", *taken)
-        and SEPARATOR not in field.name
-        and is_fit(field.type)
-    ]
+        if name not in fit:
+            known = name in columns
+            found = f"is of type {columns[name]}" if known else "is no such column"
+            faults.append(
+                f"bundle.{key}: {name!r} {found} of the items table; fit are "
+                f"{', '.join(fit) or 'none'}; name one of these, or leave it out"
+            )
+    return named, [name for name in fit if name not in named and ALL in names]
 
 
 def _has_few_values(values: pa.ChunkedArray) -> bool:

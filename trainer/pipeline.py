@@ -70,7 +70,9 @@ def run(config: RunConfig, options: RunOptions) -> str:
     finished = FinishedRun(config, data, training_data, trained, clusters, columns)
     version, report = publish(shelf, finished)
     tqdm.write(table_of(report))
-    is_refused = not options.force and is_worse(report)
+    # A model that finds fewer of the test items in 50 than popularity does is kept back.
+    is_worse = report["model"]["recall@50"] < report["popularity"]["recall@50"]
+    is_refused = is_worse and not options.force
     if not is_refused:
         shelf.make_current(version)
     checkpoint.remove()  # not before: a full disk may yet refuse the pointer
@@ -110,11 +112,6 @@ def checkpoint_of(
     text = json.dumps(told, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
-
-
-def is_worse(report: Report) -> bool:
-    """Tell whether popularity finds more of the test items in 50."""
-    return bool(report["model"]["recall@50"] < report["popularity"]["recall@50"])
 
 
 def worse_than_popularity(report: Report, bundles: Path, version: str) -> WorseThanPopularityError:

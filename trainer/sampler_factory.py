@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from index.cluster_map import ClusterMap
@@ -12,7 +13,7 @@ from index.ids import hash_ids
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.esans.build_map import build_cluster_map
-from trainer.esans.hot_swap import HotSwapSampler, own_map_sampler, watch_cluster_maps
+from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler, watch_cluster_maps
 from trainer.esans.sampler import EsansSampler
 from trainer.samplers.base import Sampler
 from trainer.samplers.config import EsansConfig, SamplerConfig
@@ -81,14 +82,12 @@ def open_sampler(
         yield build_sampler(config.training.sampler, clusters_for(data, config, now))
         return
 
-    def build(clusters: ClusterMap) -> Sampler:
-        return build_sampler(config.training.sampler, clusters)
-
+    build = partial(build_sampler, config.training.sampler)
     known = hash_ids(one.encode() for one in data.item_ids)
     with watch_cluster_maps(followed, known, build, poll_s) as sampler:
         if sampler.arrived is None:
             own = build_cluster_map(data, config.clusters, config.seed, now)
-            sampler.own = own_map_sampler(own, build)
+            sampler.own = build_map_sampler(own, build)
         yield sampler
 
 

@@ -69,16 +69,19 @@ class SamplerMonitor:
         cpu_seconds_per_step  of this process, from draw to draw: a busy machine does not show
         encoded_per_step      items encoded for the draws, candidates included
         """
-        counts = [int(one.sum()) for one in self._distinct.values()]
+
+        def mean(total: float, count: int) -> float | None:
+            return total / count if count else None
+
+        distinct = sum(int(one.sum()) for one in self._distinct.values())
+        health_of = "encoded" if self._is_virtual else "drawn"
         return {
-            "cpu_seconds_per_step": (
-                self._cpu_seconds / self._cpu_steps if self._cpu_steps else None
-            ),
+            "cpu_seconds_per_step": mean(self._cpu_seconds, self._cpu_steps),
             "encoded_per_step": self._encoded / max(1, self._steps),
-            "false_negative_share": self._false / self._pairs if self._pairs else None,
-            "negative_score": self._score_sum / self._scores if self._scores else None,
-            "distinct_per_epoch": sum(counts) / len(counts) if counts else None,
-            "health_of": self._health_of(),
+            "false_negative_share": mean(self._false, self._pairs),
+            "negative_score": mean(self._score_sum, self._scores),
+            "distinct_per_epoch": mean(distinct, len(self._distinct)),
+            "health_of": health_of if self._pairs else None,
         }
 
     def _count_cpu(self, step: int) -> None:
@@ -89,11 +92,6 @@ class SamplerMonitor:
         if step == last + 1:
             self._cpu_seconds += time.process_time() - cpu
             self._cpu_steps += 1
-
-    def _health_of(self) -> str | None:
-        if not self._pairs:
-            return None
-        return "encoded" if self._is_virtual else "drawn"
 
     def _record(self, context: StepContext, drawn: SampledNegatives, encoded: list[Tensor]) -> None:
         self._steps += 1

@@ -35,12 +35,6 @@ from trainer.metrics import (
 )
 
 TEMPLATE = Path(__file__).with_name("table.md.j2")
-LAYOUT: dict[str, Any] = {
-    "undefined": StrictUndefined,
-    "trim_blocks": True,
-    "lstrip_blocks": True,
-    "keep_trailing_newline": True,
-}
 BASELINE_NAMES = {"popularity": "popularity", "ease": "EASE"}  # need no training loop
 SHOWN = ["recall@50", "recall@200", "ndcg@50"]
 BUCKETS = ("head", "torso", "tail", "cold")
@@ -62,7 +56,13 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
         }
         for name, dataset in schedule.datasets.items()
     ]
-    template = Template(TEMPLATE.read_text(encoding="utf-8"), **LAYOUT)
+    template = Template(
+        TEMPLATE.read_text(encoding="utf-8"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     text = template.render(
         day=f"{now:%Y-%m-%d}",
         least_cases=MIN_CASES,

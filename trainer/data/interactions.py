@@ -76,6 +76,13 @@ class ItemLists:
         """The items of one user, oldest first."""
         return self.item_rows[self.offsets[user_row] : self.offsets[user_row + 1]]
 
+    def take(self, chosen: NDArray[np.integer]) -> "ItemLists":
+        """Keep the lists of some users, ascending."""
+        lengths = np.diff(self.offsets)
+        is_kept = np.zeros(len(lengths), dtype=np.bool_)
+        is_kept[chosen] = True
+        return ItemLists(_offsets(lengths[chosen]), self.item_rows[np.repeat(is_kept, lengths)])
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -95,7 +102,9 @@ class Cases:
 
 def histories(interactions: Interactions, parts: Collection[int], user_count: int) -> ItemLists:
     """Gather each user's items of the given parts; a user without any has an empty list."""
-    return _of_users(interactions, parts, np.arange(user_count, dtype=np.int32), user_count)
+    is_in = np.isin(interactions.parts, tuple(parts))
+    counts = np.bincount(interactions.user_rows[is_in], minlength=user_count)
+    return ItemLists(_offsets(counts), interactions.item_rows[is_in])
 
 
 def cases(interactions: Interactions, part: int, user_count: int) -> Cases:
@@ -106,14 +115,14 @@ def cases(interactions: Interactions, part: int, user_count: int) -> Cases:
     """
     if part not in (VALID, TEST):
         raise ValueError(f"part must be VALID ({VALID}) or TEST ({TEST}), not {part}")
-    known = (TRAIN,) if part == VALID else (TRAIN, VALID)
-    has_target = _counts(interactions, (part,), user_count) > 0
-    has_history = _counts(interactions, known, user_count) > 0
+    known = histories(interactions, (TRAIN,) if part == VALID else (TRAIN, VALID), user_count)
+    targets = histories(interactions, (part,), user_count)
+    has_target, has_history = np.diff(targets.offsets) > 0, np.diff(known.offsets) > 0
     user_rows = np.flatnonzero(has_target & has_history).astype(np.int32)
     return Cases(
         user_rows=user_rows,
-        histories=_of_users(interactions, known, user_rows, user_count),
-        targets=_of_users(interactions, (part,), user_rows, user_count),
+        histories=known.take(user_rows),
+        targets=targets.take(user_rows),
         without_history_count=int((has_target & ~has_history).sum()),
     )
 
@@ -124,43 +133,14 @@ def some_cases(whole: Cases, count: int, rng: np.random.Generator) -> Cases:
     if total <= count:
         return whole
     chosen = np.sort(rng.choice(total, count, replace=False))
-    return Cases(
-        user_rows=whole.user_rows[chosen],
-        histories=_chosen(whole.histories, chosen),
-        targets=_chosen(whole.targets, chosen),
-    )
-
-
-def _chosen(whole: ItemLists, chosen: NDArray[np.int64]) -> ItemLists:
-    """Keep the lists of some users, ascending."""
-    lengths = np.diff(whole.offsets)
-    is_kept = np.zeros(len(lengths), dtype=np.bool_)
-    is_kept[chosen] = True
-    offsets = np.concatenate([[0], np.cumsum(lengths[chosen])]).astype(np.int64)
-    return ItemLists(offsets, whole.item_rows[np.repeat(is_kept, lengths)])
-
-
-def _counts(
-    interactions: Interactions, parts: Collection[int], user_count: int
-) -> NDArray[np.int64]:
-    """Count each user's interactions of some parts.  # [users]"""
-    is_in = np.isin(interactions.parts, tuple(parts))
-    return np.bincount(interactions.user_rows[is_in], minlength=user_count).astype(np.int64)
-
-
-def _of_users(
-    interactions: Interactions, parts: Collection[int], user_rows: Rows, user_count: int
-) -> ItemLists:
-    """Gather the items of some users (ascending) in some parts."""
-    is_wanted = np.zeros(user_count, dtype=np.bool_)
-    is_wanted[user_rows] = True
-    is_in = np.isin(interactions.parts, tuple(parts)) & is_wanted[interactions.user_rows]
-    counts = _counts(interactions, parts, user_count)[user_rows]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return ItemLists(offsets, interactions.item_rows[is_in])
+    return Cases(whole.user_rows[chosen], whole.histories.take(chosen), whole.targets.take(chosen))
 
 
 def training_counts(interactions: Interactions, num_items: int) -> NDArray[np.int64]:
     """Count each item's training positives; [items]."""
     rows = interactions.item_rows[interactions.parts == TRAIN]
     return np.bincount(rows, minlength=num_items).astype(np.int64)
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

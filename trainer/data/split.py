@@ -14,6 +14,14 @@ from trainer.data.interactions import TEST, TRAIN, VALID, Parts
 SplitName = Literal["auto", "column", "leave-last-two", "last-fifth", "random", "cold"]
 
 COLD_SHARE = 0.05
+NEEDED: dict[str, tuple[tuple[str, ...], str]] = {  # one of which columns, and the remedy
+    "column": (("split",), "add the column or leave the split to auto"),
+    "leave-last-two": (("timestamp", "seq_pos"), "add one, or choose the split random"),
+    "last-fifth": (
+        ("timestamp",),
+        "add it, or choose another split (seq_pos orders only within a user)",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -32,19 +40,10 @@ def unfit(name: SplitName, source: Source) -> list[str]:
     """
     if name not in get_args(SplitName):
         raise ValueError(f"split must be one of {get_args(SplitName)}, not {name!r}")
-    needed = {
-        "column": ("split",),
-        "leave-last-two": ("timestamp", "seq_pos"),
-        "last-fifth": ("timestamp",),
-    }.get(name, ())
+    needed, remedy = NEEDED.get(name, ((), ""))
     columns = source.table.column_names
     if not needed or any(column in columns for column in needed):
         return []
-    remedy = {
-        "column": "add the column or leave the split to auto",
-        "leave-last-two": "add one, or choose the split random",
-        "last-fifth": "add it, or choose another split (seq_pos orders only within a user)",
-    }[name]
     return [
         f"{source.name}: the split {name} needs a column {' or '.join(needed)}; "
         f"found: {', '.join(columns)}; {remedy}"

@@ -44,30 +44,30 @@ class MapSampler:
     sampler: Sampler
     description: dict[str, Any]
 
-
-def own_map_sampler(clusters: ClusterMap, build: BuildSampler) -> MapSampler:
-    """Prepare the run's own map."""
-    return build_map_sampler(clusters, build, clusters.version, None, OWN)
+    @property
+    def published_version(self) -> str:
+        """Return the version of the map before it was joined."""
+        return str(self.description["published_version"])
 
 
 def build_map_sampler(
     clusters: ClusterMap,
     build: BuildSampler,
-    published_version: str,
-    sequence: int | None,
-    source: str,
+    published_version: str | None = None,
+    sequence: int | None = None,
+    source: str = OWN,
 ) -> MapSampler:
     """Prepare a map, so that a swap costs a step nothing: a million items are hashed here.
 
     Args:
         clusters: joined with the run's items.
         build: makes a sampler that draws from it.
-        published_version: that of the map before it was joined.
+        published_version: that of the map before it was joined; None for the run's own.
         sequence: of the pointer that named it; None for the run's own.
         source: the registry, for people.
     """
     description = card_of(clusters).model_dump(mode="json") | {
-        "published_version": published_version,
+        "published_version": published_version or clusters.version,
         "sequence": sequence,
         "source": source,
     }
@@ -112,7 +112,7 @@ class HotSwapSampler:
         """Draw from the newest map, from this step on; see `Swapping`."""
         before = self._in_use
         newest = self._in_use = self.arrived or before or self.own
-        if newest is None or (before and _version_of(newest) == _version_of(before)):
+        if newest is None or (before and newest.published_version == before.published_version):
             return None
         return newest.description | {"from_step": step}
 
@@ -207,7 +207,3 @@ def _reason_for_none(registry: ClusterMapRegistry) -> str:
         return "" if registry.pointer() else "nothing is published"
     except EsansError as error:
         return str(error)
-
-
-def _version_of(one: MapSampler) -> str:
-    return str(one.description["published_version"])

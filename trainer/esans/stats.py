@@ -19,15 +19,7 @@ from trainer.data.interactions import TRAIN, VALID, cases, histories, training_c
 SHOWN_CLUSTERS, SHOWN_TITLES = 3, 8
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 PAIRS = 200_000  # drawn to estimate how often items of one history share a code
-CATEGORIES = (
-    "category",
-    "categories",
-    "main_category",
-    "department",
-    "genre",
-    "genres",
-    "type",
-)
+CATEGORIES = ("category", "categories", "main_category", "department", "genre", "genres", "type")
 TITLES = ("title", "name")
 
 CodeArray = NDArray[np.integer]
@@ -46,24 +38,6 @@ class LevelSizes:
     quantiles: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Togetherness:
-    """How likely two items share a code, for different ways to pick the two."""
-
-    one_history: float  # of training: flattering where behaviour is a modality
-    held_out: float  # an item of a training history, and what that user took next
-    random_takes: float  # popular items meet more often: the fair comparison
-    random_items: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far codes and a column say the same: 0 nothing, 1 everything."""
-
-    normalised: float  # grows with the number of codes
-    adjusted: float  # chance taken out
-
-
 def describe_map(
     found: ClusterMap, data: Dataset, category: str | None, rng: np.random.Generator
 ) -> str:
@@ -79,13 +53,11 @@ def describe_map(
         "level 2": found.codes2,
         "cell": found.layout.cells,
     }
-    levels = {name: level_of(one) for name, one in codes.items()}
-    alone = share_alone(found.layout.cells)
     lines = [
         f"cluster map {found.version}: {len(found):,} items, made of "
         + ", ".join(f"{name} ({n:,})" for name, n in found.made.get("items_with", {}).items()),
-        _sizes_table(levels),
-        f"items alone in their cell: {alone:.1%}",
+        _sizes_table(codes),
+        f"items alone in their cell: {share_alone(found.layout.cells):.1%}",
         _agreement_table(codes, data, column),
         _togetherness_table(codes, data, rng),
         *_examples(found, data, rng),
@@ -93,10 +65,10 @@ def describe_map(
     return "\n\n".join(lines)
 
 
-def _sizes_table(levels: dict[str, LevelSizes]) -> str:
+def _sizes_table(codes: dict[str, CodeArray]) -> str:
     rows = [
         [name, one.used, f"{one.perplexity:.1f}", *(f"{size:.0f}" for size in one.quantiles)]
-        for name, one in levels.items()
+        for name, one in zip(codes, map(level_of, codes.values()), strict=True)
     ]
     head = ["", "used", "perplexity", "fewest items", "25 %", "median", "75 %", "most"]
     return tabulate(rows, head, disable_numparse=True, colalign=("left",) + ("right",) * 7)
@@ -106,10 +78,10 @@ def _agreement_table(codes: dict[str, CodeArray], data: Dataset, column: str | N
     if column is None:
         return "no category column found; give one with --category to compare with"
     known, labels = labels_of(data, column)
-    rows = []
-    for name in ("cluster", "cell"):
-        found = agreement(codes[name][known], labels)
-        rows.append([name, f"{found.normalised:.3f}", f"{found.adjusted:.3f}"])
+    rows = [
+        [name, *(f"{one:.3f}" for one in agreement(codes[name][known], labels))]
+        for name in ("cluster", "cell")
+    ]
     told = f"agreement with {column} ({len(np.unique(labels))} values, {len(known):,} items)"
     return tabulate(rows, [told, "NMI", "adjusted"], disable_numparse=True)
 
@@ -120,15 +92,12 @@ def _togetherness_table(
     rows = []
     for name in ("cluster", "cell"):
         found = togetherness(codes[name], data, rng)
-        chance = found.random_takes or np.nan
+        chance = found["random takes"] or np.nan
         columns = {
             "two items share a": name,
-            "one history": f"{found.one_history:.4f}",
-            "history and held out": f"{found.held_out:.4f}",
-            "random takes": f"{found.random_takes:.4f}",
-            "random items": f"{found.random_items:.4f}",
-            "history / takes": f"{found.one_history / chance:.1f}",
-            "held out / takes": f"{found.held_out / chance:.1f}",
+            **{pairs: f"{share:.4f}" for pairs, share in found.items()},
+            "history / takes": f"{found['one history'] / chance:.1f}",
+            "held out / takes": f"{found['history and held out'] / chance:.1f}",
         }
         rows.append(columns)
     return tabulate(rows, headers="keys", disable_numparse=True)
@@ -171,21 +140,29 @@ def share_alone(cells: CodeArray) -> float:
 def labels_of(data: Dataset, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows that have a label, and the number of each one's label."""
     labels = first_labels(data.attributes, column)
-    rows = [row for row, label in enumerate(labels) if label is not None]
-    texts = [label for label in labels if label is not None]
-    return np.array(rows, dtype=np.int64), np.unique(texts, return_inverse=True)[1]
+    rows = np.flatnonzero([label is not None for label in labels])
+    return rows, np.unique([str(labels[row]) for row in rows], return_inverse=True)[1]
 
 
-def agreement(codes: CodeArray, labels: NDArray[np.int64]) -> Agreement:
-    """Compare codes with labels, item by item."""
-    return Agreement(
-        float(normalized_mutual_info_score(labels, codes)),
-        float(adjusted_mutual_info_score(labels, codes)),
-    )
+def agreement(codes: CodeArray, labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Measure how far codes and labels say the same: 0 nothing, 1 everything.
+
+    returns  the normalised mutual information, which grows with the number of codes; the
+             adjusted one, chance taken out
+    """
+    scores = (normalized_mutual_info_score, adjusted_mutual_info_score)
+    normalised, adjusted = (float(score(labels, codes)) for score in scores)
+    return normalised, adjusted
 
 
-def togetherness(codes: CodeArray, data: Dataset, rng: np.random.Generator) -> Togetherness:
-    """Measure how likely two items share a code; of pairs within histories a sample."""
+def togetherness(codes: CodeArray, data: Dataset, rng: np.random.Generator) -> dict[str, float]:
+    """Measure how likely two items share a code, for different ways to pick the two.
+
+    one history           of training, a sample: flattering where behaviour is a modality
+    history and held out  an item of a training history, and what that user took next
+    random takes          popular items meet more often: the fair comparison
+    random items          each item alike
+    """
 
     def share(pairs: NDArray[np.int32]) -> float:
         return float((codes[pairs[0]] == codes[pairs[1]]).mean()) if pairs.size else np.nan
@@ -193,12 +170,12 @@ def togetherness(codes: CodeArray, data: Dataset, rng: np.random.Generator) -> T
     takes = np.bincount(codes, weights=training_counts(data.interactions, len(data.item_ids)))
     sizes = np.bincount(codes)
     count = max(2, len(codes))
-    return Togetherness(
-        one_history=share(pairs_of_history(data, rng)),
-        held_out=share(pairs_held_out(data, rng)),
-        random_takes=float(((takes / takes.sum()) ** 2).sum()),
-        random_items=float((sizes * (sizes - 1)).sum() / (count * (count - 1))),
-    )
+    return {
+        "one history": share(pairs_of_history(data, rng)),
+        "history and held out": share(pairs_held_out(data, rng)),
+        "random takes": float(((takes / takes.sum()) ** 2).sum()),
+        "random items": float((sizes * (sizes - 1)).sum() / (count * (count - 1))),
+    }
 
 
 def pairs_of_history(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:

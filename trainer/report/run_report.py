@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index.bundle.manifest import Manifest
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import join
-from trainer.esans.stats import category_column, first_labels, title_column
+from trainer.esans.stats import category_column, first_labels, share_alone, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
 from trainer.report.figures import (
     NAMES,
@@ -56,43 +55,16 @@ def render_run_report(bundle: Bundle) -> str:
         TEMPLATE,
         manifest=manifest,
         version=bundle.version,
-        made_at=format_time(manifest.made_at),
-        about=about_rows(manifest, bundle.version),
+        made_at=f"{manifest.made_at[:19].replace('T', ' ')} UTC",
+        modalities=", ".join(f"{name} [{width}]" for name, width in manifest.modalities.items()),
         training=training,
         curve=curve_figure(training["curve"], int(training["best_epoch"])) if has_curve else None,
         category=None if category is None else repr(category),
-        index_rows=[(f"@{count}", one) for count, one in sorted(manifest.index.recall.items())],
         settings=flattened(manifest.run.get("config", {})),
         **metric_values(manifest.measures.get("test", {})),
         **item_values(bundle, attributes, labels),
         **cluster_values(map_of_all(bundle), labels),
     )
-
-
-def about_rows(manifest: Manifest, version: str) -> list[tuple[str, object]]:
-    """Describe the run in short."""
-    data = manifest.dataset
-    sampler = manifest.run.get("config", {}).get("training", {}).get("sampler", {})
-    kinds = ", ".join(f"{name} [{width}]" for name, width in manifest.modalities.items())
-    return [
-        ("version", version),
-        ("made at", format_time(manifest.made_at)),
-        ("sampler of negatives", sampler.get("name", "not told")),
-        ("dataset", f"fingerprint {data.fingerprint[:16]}"),
-        ("split", data.split),
-        ("users", f"{data.users:,}"),
-        ("items", f"{manifest.items:,}"),
-        ("interactions", f"{data.interactions:,}, {data.training_interactions:,} to train on"),
-        ("features [width]", kinds or "none"),
-        ("vector width", f"{manifest.width} numbers"),
-        ("history read", f"the newest {manifest.history_length} items of a user"),
-        ("notes on the data", "; ".join(data.notes) or "none"),
-    ]
-
-
-def format_time(made_at: str) -> str:
-    """Format the manifest's time for a person."""
-    return f"{made_at[:19].replace('T', ' ')} UTC"
 
 
 def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +117,7 @@ def cluster_values(found: ClusterMap | None, labels: Labels | None) -> dict[str,
             (name, len(one), int(one.min()), int(np.median(one)), int(one.max()))
             for name, one in counted.items()
         ],
-        "alone_share": float((cells == 1).sum() / len(found)),
+        "alone_share": share_alone(found.layout.cells),
     }
 
 

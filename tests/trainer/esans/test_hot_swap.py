@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 
 from index.cluster_map import ClusterMap
 from tests.trainer.samplers.contexts import config_of, context_for, train_tiny
-from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler, own_map_sampler
+from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler
 from trainer.esans.sampler import EsansSampler
 from trainer.samplers.base import StatefulSampler, SwappableSampler
 
@@ -40,7 +40,7 @@ def published(clusters, sequence=1):
 
 
 def own(clusters):
-    return own_map_sampler(clusters, build)
+    return build_map_sampler(clusters, build)
 
 
 def hard_counts(sampler, steps):
