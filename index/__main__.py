@@ -1,8 +1,8 @@
 """`python -m index`: look at a folder of bundles, and at cluster maps, and tend them."""
 
 import argparse
-import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from index.errors import ConfigError, EsansError, FaultyBundleError
 from index.store_commands import (
     add_cluster_commands,
     add_deny_commands,
-    run_cluster_command,
-    run_deny_command,
+    add_keep_option,
+    add_version_argument,
 )
 
 
@@ -22,14 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status (0 done, 1 refused with a reason)."""
     parsed = build_parser().parse_args(arguments)
     try:
-        if "cluster_command" in parsed:
-            print(run_cluster_command(parsed))
-        elif "deny_command" in parsed:
-            print(run_deny_command(parsed))
-        elif "items" in parsed:
-            print(run_add_items(parsed))
-        else:
-            parsed.run(BundleRegistry(parsed.bundles), parsed)
+        print(parsed.run(parsed))
     except EsansError as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,58 +43,37 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m index", description="Look at bundles and cluster maps, and tend them."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shown = commands.add_parser("show", help="list the bundles; the current one is marked")
-    shown.set_defaults(run=show)
-    back = commands.add_parser(
-        "rollback",
-        help="make an older bundle current",
-        description="Make the bundle before the current one current, or the one you name. "
-        "Done twice without a name it returns to where it began.",
-    )
-    back.set_defaults(run=roll_back)
-    pruned = commands.add_parser(
-        "prune",
-        help="remove old bundles",
-        description="Remove all but the newest bundles. The current one and the one before it "
-        "always stay, and so does what a run is writing.",
-    )
-    pruned.set_defaults(run=prune)
-    for command in (shown, back, pruned):
-        command.add_argument("bundles", type=Path, metavar="BUNDLES", help="the folder of bundles")
-    back.add_argument(
-        "version", nargs="?", metavar="VERSION", help="which one (default: the one before)"
-    )
-    pruned.add_argument(
-        "--keep",
-        type=_count,
-        default=3,
-        metavar="COUNT",
-        help="how many of the newest stay (default: 3)",
-    )
+    for name, (command, told) in BUNDLE_COMMANDS.items():
+        described = commands.add_parser(name, help=told, description=command.__doc__)
+        described.set_defaults(run=command)
+        described.add_argument(
+            "bundles", type=Path, metavar="BUNDLES", help="the folder of bundles"
+        )
+        if command is roll_back:
+            add_version_argument(described, "the one before")
+        if command is prune:
+            add_keep_option(described)
     add_add_items(commands)
     maps = commands.add_parser("clusters", help="look at cluster maps and tend them")
-    add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"), _count)
+    add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"))
     denied = commands.add_parser("deny", help="look at the deny list and change it")
     add_deny_commands(denied.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number, 0 or more")
-    return int(text)
-
-
-def show(shelf: BundleRegistry, _: argparse.Namespace) -> None:
-    """Print a line per bundle, oldest first."""
+def show(parsed: argparse.Namespace) -> str:
+    """List the bundles, oldest first. The current one is marked."""
+    shelf = BundleRegistry(parsed.bundles)
     pointer = shelf.pointer()
     versions = shelf.versions()
     if not versions:
         shelf.current()
-    for version in versions:
-        mark = "*" if pointer and pointer.version == version else " "
-        print(f"{mark} {version}  {summary_of(shelf.folder / version)}")
-    print("* is current" if pointer else "none is current")
+    lines = [
+        f"{'*' if pointer and pointer.version == version else ' '} {version}  "
+        f"{summary_of(shelf.folder / version)}"
+        for version in versions
+    ]
+    return "\n".join([*lines, "* is current" if pointer else "none is current"])
 
 
 def summary_of(folder: Path) -> str:
@@ -117,16 +89,29 @@ def summary_of(folder: Path) -> str:
     )
 
 
-def roll_back(shelf: BundleRegistry, parsed: argparse.Namespace) -> None:
-    """Make an older bundle current and say so."""
-    pointer = shelf.roll_back(parsed.version)
-    print(f"current is now {pointer.version}; before it {pointer.previous}")
+def roll_back(parsed: argparse.Namespace) -> str:
+    """Make the bundle before the current one current, or the one you name.
+
+    Done twice without a name it returns to where it began.
+    """
+    pointer = BundleRegistry(parsed.bundles).roll_back(parsed.version)
+    return f"current is now {pointer.version}; before it {pointer.previous}"
 
 
-def prune(shelf: BundleRegistry, parsed: argparse.Namespace) -> None:
-    """Remove old bundles and name them."""
-    doomed = shelf.prune(parsed.keep)
-    print("\n".join(f"removed {name}" for name in doomed) or "nothing to remove")
+def prune(parsed: argparse.Namespace) -> str:
+    """Remove all but the newest bundles.
+
+    The current one and the one before it always stay, and so does what a run is writing.
+    """
+    doomed = BundleRegistry(parsed.bundles).prune(parsed.keep)
+    return "\n".join(f"removed {name}" for name in doomed) or "nothing to remove"
+
+
+BUNDLE_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], str]] = {
+    "show": (show, "list the bundles; the current one is marked"),
+    "rollback": (roll_back, "make an older bundle current"),
+    "prune": (prune, "remove old bundles"),
+}
 
 
 def add_add_items(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
@@ -144,15 +129,13 @@ def add_add_items(commands: Any) -> None:  # noqa: ANN401  # argparse has no pub
         "widths; an item may lack some of them, not all. Columns get the types of the "
         "bundle's. Exit status 1: nothing was made current, and the reason is told.",
     )
+    added.set_defaults(run=run_add_items)
     added.add_argument("bundles", type=Path, metavar="BUNDLES", help="the folder of bundles")
     added.add_argument(
         "--items", type=Path, required=True, metavar="FOLDER", help="the folder of items"
     )
     added.add_argument(
-        "--from",
-        dest="version",
-        metavar="VERSION",
-        help="extend this one (default: the current)",
+        "--from", dest="version", metavar="VERSION", help="extend this one (default: the current)"
     )
     added.add_argument(
         "--no-current", action="store_true", help="publish it, and leave `current` alone"

@@ -6,6 +6,7 @@ Each command returns what to tell a person; `__main__` says it.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,39 +35,30 @@ ClusterCommand = Callable[[ClusterMapRegistry, argparse.Namespace], str]
 DenyCommand = Callable[[DenylistStore, argparse.Namespace], str]
 
 
-def add_cluster_commands(commands: Any, count: Callable[[str], int]) -> None:  # noqa: ANN401  # argparse has no public name for it
-    """Describe `list`, `pin`, `unpin`, `rollback` and `prune`; `count` reads a number."""
-    for command, (name, told) in CLUSTER_HELP.items():
+def add_cluster_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
+    """Describe `list`, `pin`, `unpin`, `rollback` and `prune`."""
+    for name, (command, told) in CLUSTER_COMMANDS.items():
         parser = commands.add_parser(name, help=told, description=command.__doc__)
-        parser.set_defaults(cluster_command=command)
+        parser.set_defaults(run=run_cluster_command, command=command)
         _add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
         if command in WITHOUT_VERSION:
-            default = WITHOUT_VERSION[command]
-            parser.add_argument(
-                "version", nargs="?", metavar="VERSION", help=f"which one (default: {default})"
-            )
+            add_version_argument(parser, WITHOUT_VERSION[command])
         if command is prune:
-            parser.add_argument(
-                "--keep",
-                type=count,
-                default=3,
-                metavar="COUNT",
-                help="how many of the newest stay (default: 3)",
-            )
+            add_keep_option(parser)
 
 
 def run_cluster_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
     url, bundles, namespace = _store_of(parsed, "cluster maps")
-    command: ClusterCommand = parsed.cluster_command
+    command: ClusterCommand = parsed.command
     return command(open_cluster_maps(url, bundles / FOLDER, namespace), parsed)
 
 
 def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
     """Describe `show`, `list`, `set`, `add` and `remove`."""
-    for command, (name, told) in DENY_HELP.items():
+    for name, (command, told) in DENY_COMMANDS.items():
         parser = commands.add_parser(name, help=told, description=command.__doc__)
-        parser.set_defaults(deny_command=command)
+        parser.set_defaults(run=run_deny_command, command=command)
         _add_store_options(parser, "the list", f"the list is its file `{FILE}`")
         if command is not show_denylist:
             parser.add_argument(
@@ -74,7 +66,7 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
                 action="store_true",
                 help="each id as a JSON text, so that one with a line break in it survives",
             )
-        if command in CHANGES:
+        if command in (set_ids, add_ids, remove_ids):
             parser.add_argument("ids", nargs="*", metavar="ID", help="an item id")
             parser.add_argument(
                 "--file", metavar="FILE", help="a file of ids, one a line; - reads the input"
@@ -84,25 +76,38 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
 def run_deny_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
     url, bundles, namespace = _store_of(parsed, "deny list")
-    command: DenyCommand = parsed.deny_command
+    command: DenyCommand = parsed.command
     return command(open_denylist(url, bundles / FILE, namespace), parsed)
+
+
+def add_version_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Describe `VERSION`, which may be left out."""
+    told = f"which one (default: {default})"
+    parser.add_argument("version", nargs="?", metavar="VERSION", help=told)
+
+
+def add_keep_option(parser: argparse.ArgumentParser) -> None:
+    """Describe `--keep`."""
+    told = "how many of the newest stay (default: 3)"
+    parser.add_argument("--keep", type=_count, default=3, metavar="COUNT", help=told)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number, 0 or more")
+    return int(text)
 
 
 def show_maps(registry: ClusterMapRegistry, _: argparse.Namespace) -> str:
     """List the cluster maps, oldest first. The current one is marked."""
-    listed = registry.listed()
-    pointer, faults = _pointer_of(registry)
+    listed, pointer, faults = registry.listed(), None, []
+    try:
+        pointer = registry.pointer()
+    except FaultyClusterMapError as error:  # to mend it a version must be known
+        faults = [str(error)]
     if not listed and not faults:
         raise registry.nothing_published()
     return "\n".join([registry.place, *(_line_of(one, pointer) for one in listed), *faults])
-
-
-def _pointer_of(registry: ClusterMapRegistry) -> tuple[ClusterPointer | None, list[str]]:
-    """Return the pointer, or what is wrong with it: to mend it a version must be known."""
-    try:
-        return registry.pointer(), []
-    except FaultyClusterMapError as error:
-        return None, [str(error)]
 
 
 def pin(registry: ClusterMapRegistry, parsed: argparse.Namespace) -> str:
@@ -136,12 +141,12 @@ def prune(registry: ClusterMapRegistry, parsed: argparse.Namespace) -> str:
     return "\n".join(f"removed {version}" for version in doomed) or "nothing to remove"
 
 
-CLUSTER_HELP: dict[ClusterCommand, tuple[str, str]] = {
-    show_maps: ("list", "list the maps; the current one is marked"),
-    pin: ("pin", "hold on to a map, whatever is published"),
-    unpin: ("unpin", "let what is published become current again"),
-    roll_back: ("rollback", "make an older map current"),
-    prune: ("prune", "remove old maps"),
+CLUSTER_COMMANDS: dict[str, tuple[ClusterCommand, str]] = {
+    "list": (show_maps, "list the maps; the current one is marked"),
+    "pin": (pin, "hold on to a map, whatever is published"),
+    "unpin": (unpin, "let what is published become current again"),
+    "rollback": (roll_back, "make an older map current"),
+    "prune": (prune, "remove old maps"),
 }
 WITHOUT_VERSION = {pin: "the current one", roll_back: "the one before"}
 
@@ -191,14 +196,13 @@ def remove_ids(store: DenylistStore, parsed: argparse.Namespace) -> str:
     return _summary(store.change((), _ids_given(parsed), time.time()))
 
 
-DENY_HELP: dict[DenyCommand, tuple[str, str]] = {
-    show_denylist: ("show", "how many items are denied"),
-    list_ids: ("list", "print the denied ids"),
-    set_ids: ("set", "deny these items and no others"),
-    add_ids: ("add", "deny these items, too"),
-    remove_ids: ("remove", "deny these items no longer"),
+DENY_COMMANDS: dict[str, tuple[DenyCommand, str]] = {
+    "show": (show_denylist, "how many items are denied"),
+    "list": (list_ids, "print the denied ids"),
+    "set": (set_ids, "deny these items and no others"),
+    "add": (add_ids, "deny these items, too"),
+    "remove": (remove_ids, "deny these items no longer"),
 }
-CHANGES = (set_ids, add_ids, remove_ids)
 
 
 def _read(store: DenylistStore) -> Denylist:
@@ -222,7 +226,7 @@ def _ids_given(parsed: argparse.Namespace) -> list[str]:
     if bool(parsed.ids) == (parsed.file is not None):
         raise ConfigError("deny list: expected ids, or --file FILE; give one of the two")
     place = "the command line" if parsed.ids else parsed.file
-    ids = parsed.ids or _lines(_content(parsed.file), place)
+    ids = parsed.ids or _lines_of(parsed.file)
     if parsed.json_lines:
         ids = [_from_json(one, place) for one in ids]
     for one in ids:
@@ -234,22 +238,18 @@ def _ids_given(parsed: argparse.Namespace) -> list[str]:
     return list(ids)
 
 
-def _content(file: str) -> bytes:
+def _lines_of(file: str) -> Sequence[str]:
+    """Return the lines that hold something, as they are; a CR before the line's end is none."""
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); expected a file of ids, one a line"
         ) from error
-
-
-def _lines(content: bytes, place: str) -> Sequence[str]:
-    """Return the lines that hold something, as they are; a CR before the line's end is none."""
-    try:
-        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{place}: found bytes that are no UTF-8 ({error}); write it as UTF-8"
+            f"{file}: found bytes that are no UTF-8 ({error}); write it as UTF-8"
         ) from error
     return [line for one in text.split("\n") if (line := one.removesuffix("\r"))]
 
