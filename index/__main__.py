@@ -151,8 +151,7 @@ def add_add_items(commands: Any) -> None:  # noqa: ANN401  # argparse has no pub
 def run_add_items(parsed: argparse.Namespace) -> str:
     """Add items to a bundle and say what came of it."""
     try:
-        from index.publish.append import add_items  # late: wants pyarrow, which others do not
-        from index.publish.new_items import Skip
+        from index.publish.append import Skip, add_items  # late: wants pyarrow, as others do not
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"add-items: found no {error.name}, expected it to be installed; "

@@ -220,15 +220,12 @@ class PublishedColumns:
 
 def item_metadata(table: pa.Table, chosen: PublishedColumns) -> ItemMetadata:
     """Turn the chosen columns into attributes and filters."""
-    columns = {name: column_of(table[name]) for name in chosen.filters}
-    filters = build_filters(columns)
-    counts = dict.fromkeys(chosen.filters, 0) | filters.value_counts()
+    told, filtered = chosen.attributes, chosen.filters
+    filters = build_filters({name: column_of(table[name]) for name in filtered})
     return ItemMetadata(
-        names=chosen.attributes,
-        attributes=build_attributes(_items(table, chosen.attributes))
-        if chosen.attributes
-        else None,
-        filter_counts=counts,
+        names=told,
+        attributes=build_attributes(_items(table, told)) if told else None,
+        filter_counts=dict.fromkeys(filtered, 0) | filters.value_counts(),
         filters=filters if len(filters.keys) else None,
     )
 
