@@ -76,11 +76,6 @@ class Layout:
         """Return how many items each cluster has; [K1]."""
         return np.diff(self.cluster_starts)
 
-    @property
-    def cell_sizes(self) -> Places:
-        """Return how many items each cell has; [K1 * K2]."""
-        return np.diff(self.cell_starts)
-
     def whole(self, shape: tuple[int, ...]) -> Pools:
         """Return the whole catalogue as pools of a shape."""
         none = np.zeros(shape, dtype=np.int64)

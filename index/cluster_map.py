@@ -214,17 +214,12 @@ def _faults(found: ClusterMap) -> list[str]:
     shapes = {
         name: (getattr(found, name).dtype.name, getattr(found, name).shape) for name in ARRAYS
     }
-    count, wanted = len(found.codes1), ("int32", found.codes1.shape)
+    count, (kind, shape) = len(found.codes1), shapes["centroids"]
     faults = [
-        f"{name} is {shapes[name]}, expected {expected}"
-        for name, expected in {
-            "codes1": ("int32", (count,)),
-            "codes2": wanted,
-            "id_hashes": ("uint64", found.codes1.shape),
-        }.items()
-        if shapes[name] != expected
+        f"{name} is {shapes[name]}, expected {(dtype, (count,))}"
+        for name, (dtype, ndim) in KINDS.items()
+        if ndim == 1 and shapes[name] != (dtype, (count,))
     ]
-    kind, shape = shapes["centroids"]
     if kind != "float32" or len(shape) != 2 or 0 in shape:
         faults.append(f"centroids is {shapes['centroids']}, expected float32, (K1, width)")
     elif not np.isfinite(found.centroids).all():

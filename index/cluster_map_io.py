@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from index.arrays import Hashes, open_array
 from index.cluster_map import ARRAYS, KINDS, ClusterMap
 from index.errors import FaultyClusterMapError, ForeignClusterMapError
-from index.fsio import FrozenModel, write_json
+from index.fsio import FrozenModel, faults_of, write_json
 from index.storage.protocols import CHUNK_BYTES, VERSION_PATTERN, Blob, Buffer, StoredBlob, split
 
 CARD = "cluster_map.json"
@@ -90,23 +90,18 @@ def join(found: ClusterMap, id_hashes: Hashes) -> ClusterMap:
     Raises FaultyClusterMapError if two items of the map share a hash.
     """
     places, is_known = find_hashes(found, id_hashes)
-    codes1 = np.where(is_known, found.codes1[places], len(found.centroids)).astype(np.int32)
-    codes2 = np.where(is_known, found.codes2[places], 0).astype(np.int32)
     centroids = found.centroids
     if not is_known.all():
         origin = np.zeros((1, centroids.shape[1]), dtype=np.float32)
         centroids = np.concatenate([centroids, origin])
-    made = found.made | {
-        "joined_from": found.version,
-        "unknown_items": int((~is_known).sum()),
-    }
+    unknown = int((~is_known).sum())
     return replace(
         found,
-        codes1=codes1,
-        codes2=codes2,
+        codes1=np.where(is_known, found.codes1[places], len(found.centroids)).astype(np.int32),
+        codes2=np.where(is_known, found.codes2[places], 0).astype(np.int32),
         centroids=centroids,
         id_hashes=id_hashes,
-        made=made,
+        made=found.made | {"joined_from": found.version, "unknown_items": unknown},
     )
 
 
@@ -238,10 +233,7 @@ def _read_card(folder: Path, faults: list[str]) -> ClusterMapCard | None:
     except OSError as error:
         faults.append(f"{CARD}: cannot be read ({error.strerror}); without it there is no map")
     except ValidationError as error:
-        faults += [
-            f"{CARD}: {'.'.join(str(step) for step in one['loc']) or 'the file'}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
-        ]
+        faults += [f"{CARD}: {fault}" for fault in faults_of(error)]
     return None
 
 

@@ -6,13 +6,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class FrozenModel(BaseModel):
     """A JSON document that cannot change and has no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """Say what is wrong with a document, a line for each place in it."""
+    return [
+        f"{'.'.join(str(step) for step in one['loc']) or 'the file'}: {one['msg']}"
+        for one in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def write_json(path: Path, value: object) -> None:

@@ -5,17 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from index.ann.probing import ProbingPolicy
 from index.cluster_map import CLUSTER_FILES
 from index.errors import FaultyBundleError
-from index.fsio import FrozenModel, sha256_of, write_json
+from index.fsio import FrozenModel, faults_of, sha256_of, write_json
 from index.ids import files_of
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 
@@ -33,13 +28,7 @@ REQUIRED = (
     "user_encoder.onnx",
 )
 HISTORIES = (*files_of("user_ids"), "histories.offsets.npy", "histories.rows.npy")
-OPTIONAL = (
-    *HISTORIES,
-    *CLUSTER_FILES,
-    *ATTRIBUTE_FILES,
-    *FILTER_FILES,
-    "item_encoder.onnx",
-)
+OPTIONAL = (*HISTORIES, *CLUSTER_FILES, *ATTRIBUTE_FILES, *FILTER_FILES, "item_encoder.onnx")
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]
@@ -187,11 +176,7 @@ def read_manifest(folder: Path) -> Manifest:
             [f"cannot be read ({error.strerror}); without a manifest it is no bundle"],
         ) from error
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(step) for step in one['loc']) or 'the file'}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
-        ]
-        raise FaultyBundleError(str(path), faults) from error
+        raise FaultyBundleError(str(path), faults_of(error)) from error
 
 
 def version_of(staged: Path, now: datetime) -> str:

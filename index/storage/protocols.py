@@ -7,7 +7,7 @@ policy.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -163,15 +163,16 @@ class BlobInfo:
         return self.header.stored_at if self.header else 0.0
 
 
-class Snapshot(Protocol):
-    """A blob store as a plan sees it: if any of it changes meanwhile, the plan is void."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A blob store as a plan sees it: if any of it changes meanwhile, the plan is void.
 
-    @property
-    def value(self) -> bytes | None:
-        """Return the pointer's value."""
+    value      the pointer's
+    faults_of  what is missing of a stored blob, by version; None where it is not there at all
+    """
 
-    def faults_of(self, version: str) -> list[str] | None:
-        """Return what is missing of a stored blob; None where it is not there at all."""
+    value: bytes | None
+    faults_of: Callable[[str], list[str] | None]
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,3 @@ def parse_header(found: bytes | None) -> BlobHeader | None:
 def by_age(infos: Iterable[BlobInfo]) -> list[BlobInfo]:
     """Return the oldest first."""
     return sorted(infos, key=lambda info: (info.stored_at, info.version))
-
-
-def missing_chunks(sizes: Sequence[int]) -> Iterator[None]:
-    """Return no chunk at all, for a blob that went while it was about to be read."""
-    return (None for _ in sizes)

@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from index.errors import StoreUnreachableError
@@ -27,6 +27,7 @@ from index.storage.protocols import (
     Move,
     Plan,
     Result,
+    Snapshot,
     StoredBlob,
     by_age,
     header_of,
@@ -90,27 +91,26 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class RedisSnapshot:
-    """The store as a transaction sees it; keys of each version that was looked at."""
+class StoredKeys:
+    """Keys of each version that a transaction looked at."""
 
     transaction: Transaction
-    value: bytes | None
-    keys_of: Callable[[Transaction, str], list[str]]
+    read: Callable[[Transaction, str], list[str]]
     keys: dict[str, list[str]] = field(default_factory=dict)
+
+    def of(self, version: str) -> list[str]:
+        """Return the keys of a stored blob; none where its header is not there."""
+        if version not in self.keys:
+            self.keys[version] = self.read(self.transaction, version)
+        return self.keys[version]
 
     def faults_of(self, version: str) -> list[str] | None:
         """Return what is missing of a stored blob; None where it is not there at all."""
-        keys = self.look_up(version)
+        keys = self.of(version)
         if not keys:
             return None
         missing = len(keys) - self.transaction.count(keys)
         return [f"{missing} of its {len(keys)} keys are missing"] if missing else []
-
-    def look_up(self, version: str) -> list[str]:
-        """Return the keys of a stored blob; none where its header is not there."""
-        if version not in self.keys:
-            self.keys[version] = self.keys_of(self.transaction, version)
-        return self.keys[version]
 
 
 class RedisBlobStore:
@@ -150,9 +150,7 @@ class RedisBlobStore:
 
     def commit(self, plan: Plan[Result], blob: Blob | None = None) -> Result:
         """Move the pointer, put a blob, and set what expires, in one transaction."""
-        if blob is None:
-            return self._client.change(lambda transaction: self._step(transaction, plan, None))
-        with self._staged(blob) as staged:
+        with self._staged(blob) if blob else nullcontext() as staged:
             return self._client.change(lambda transaction: self._step(transaction, plan, staged))
 
     def delete(self, choose: Choose) -> list[str]:
@@ -173,37 +171,35 @@ class RedisBlobStore:
     def _step(
         self, transaction: Transaction, plan: Plan[Result], staged: Staged | None
     ) -> tuple[list[Command], Result]:
-        snapshot = RedisSnapshot(transaction, transaction.get(self.pointer.key), self._keys_of)
-        commands = self._unstage(transaction, staged, snapshot) if staged else []
-        move, result = plan(snapshot)
-        commands += self._expire(move, snapshot, staged)
-        if move.value != snapshot.value:
+        value, stored = transaction.get(self.pointer.key), StoredKeys(transaction, self._keys_of)
+        commands = self._unstage(staged, stored) if staged else []
+        move, result = plan(Snapshot(value, stored.faults_of))
+        commands += self._expire(move, stored, staged)
+        if move.value != value:
             commands += self.pointer.commands(move.value)
         return commands, result
 
-    def _unstage(
-        self, transaction: Transaction, staged: Staged, snapshot: RedisSnapshot
-    ) -> list[Command]:
+    def _unstage(self, staged: Staged, stored: StoredKeys) -> list[Command]:
         """Return the commands that put a staged blob in its place, if all of it is there."""
-        if transaction.count(staged.keys) < len(staged.keys):
+        if stored.transaction.count(staged.keys) < len(staged.keys):
             raise StoreUnreachableError(
                 f"{self.pointer.place}: writing the map {staged.version} took longer than the "
                 f"{self._staged_s:g} s that chunks stay, expected less; see the network"
             )
         chunk_keys = self._chunk_keys(staged.version, len(staged.keys))
         header_key = self._header_key(staged.version)
-        snapshot.keys[staged.version] = [header_key, *chunk_keys]
+        stored.keys[staged.version] = [header_key, *chunk_keys]
         renames = zip(staged.keys, chunk_keys, strict=True)
         return [
             *(("RENAME", key, chunk_key) for key, chunk_key in renames),
             ("SET", header_key, staged.header),
         ]
 
-    def _expire(self, move: Move, snapshot: RedisSnapshot, staged: Staged | None) -> list[Command]:
+    def _expire(self, move: Move, stored: StoredKeys, staged: Staged | None) -> list[Command]:
         """Return the commands that let versions stay or expire."""
         commands: list[Command] = []
         for version in move.kept | move.released | ({staged.version} if staged else set()):
-            for key in snapshot.look_up(version):
+            for key in stored.of(version):
                 if version in move.kept:
                     commands.append(("PERSIST", key))
                 else:
