@@ -26,9 +26,9 @@ from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_
 from index.cluster_map_watcher import HeldMap
 from index.cluster_negatives import Counts, draw_negatives
 from index.ids import IdTable, build_id_table
+from service.cluster_watcher import BundleCatalogue, Joined
 from service.routes.clusters import draw
 from service.schemas.clusters import NegativesRequest
-from service.state.cluster_watcher import BundleCatalogue, Joined
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer, wait_until
 

@@ -2,35 +2,40 @@
 
 import math
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from index.bundle.registry import BundleRegistry
-from index.denylist import DenylistWatcher
-from service.cluster_metrics import ClusterCollector
-from service.error_handlers import install_error_handlers
+from index.cluster_map_registry import FOLDER as MAPS_FOLDER, ClusterMapRegistry, open_cluster_maps
+from index.denylist import (
+    FILE as DENYLIST_FILE,
+    DenylistStore,
+    DenylistWatcher,
+    local_denylist,
+    open_denylist,
+)
+from index.errors import ConfigError
+from service.bundle_watcher import LiveBundle
+from service.cluster_watcher import LiveClusters
+from service.errors import install_error_handlers
 from service.executor import BoundedExecutor
 from service.metrics import Metrics
-from service.middleware import BodyLimit, BodyLimits, RequestObserver
-from service.openapi import complete_openapi
+from service.middleware import BodyLimit, RequestObserver
 from service.request_queue import RequestQueue
 from service.retrieval_service import RetrievalService
-from service.routes.bundle_admin import bundle_admin_routes
-from service.routes.cluster_admin import admin_routes
+from service.routes.admin import add_bundle_routes, add_cluster_routes, add_deny_routes
 from service.routes.clusters import cluster_routes
-from service.routes.deny_admin import deny_admin_routes
 from service.routes.embed import embed_routes
 from service.routes.retrieval import retrieval_routes, similar_routes
 from service.routes.state import state_routes
+from service.routing import admin_router, complete_openapi
+from service.schemas.shared import Source
 from service.schemas.state import Readiness
 from service.server import Lifetime, lifespan_of
-from service.settings import Settings, secrets_of
-from service.state.bundle_watcher import LiveBundle
-from service.state.cluster_watcher import LiveClusters
-from service.state.denylist import DenyCollector
-from service.state.status import readiness_of
-from service.state.stores import deny_watcher, open_clusters, open_deny
+from service.settings import Settings
+from service.watcher_metrics import WatcherCollector
 
 DENY_BODY_BYTES = 1 << 24
 
@@ -38,13 +43,11 @@ DENY_BODY_BYTES = 1 << 24
 def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     """Join the parts; nothing runs before the app's lifespan begins."""
     metrics = Metrics()
-    secrets = secrets_of(settings)
-    live_clusters = LiveClusters(
-        open_clusters(settings, secrets),
-        "redis" if secrets.redis_url else "folder",
-        settings.poll_s,
-    )
-    deny = deny_watcher(settings, secrets)
+    maps, denied = open_stores(settings)
+    kind: Source = "redis" if settings.secret("redis_url") else "folder"
+    live_clusters = LiveClusters(maps, kind, settings.poll_s)
+    copies = [local_denylist(file) for file in denylist_copies(settings)]
+    deny = DenylistWatcher(denied, copies, poll_s=settings.poll_s)
     live_bundle = LiveBundle(
         BundleRegistry(settings.bundles),
         settings.poll_s,
@@ -52,16 +55,13 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         on_live=live_clusters.take,
         deny=deny,
     )
-    metrics.registry.register(ClusterCollector(live_clusters))
-    metrics.registry.register(DenyCollector(deny))
+    metrics.registry.register(WatcherCollector(live_clusters, deny))
     queue = RequestQueue(
-        settings.queue_limit,
-        settings.budget_ms / 1_000,
-        waited=metrics.queue_s.observe,
+        settings.queue_limit, settings.budget_ms / 1_000, waited=metrics.queue_s.observe
     )
 
     def readiness() -> Readiness:
-        return readiness_of(live_bundle, queue.is_running, lifetime.is_draining)
+        return readiness_of(live_bundle, queue, lifetime)
 
     metrics.ready.set_function(lambda: readiness()["status"] == "ready")
     metrics.queued.set_function(lambda: queue.waiting)
@@ -93,18 +93,49 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         on_problem=metrics.count_rejection,
     )
     complete_openapi(app)
-    app.add_middleware(BodyLimit, limits=limits_of(settings))
+    app.add_middleware(
+        BodyLimit,
+        size_bytes=settings.body_limit_bytes,
+        timeout_s=settings.request_timeout_s,
+        size_by_path={"/admin/deny": max(settings.body_limit_bytes, DENY_BODY_BYTES)},
+    )
     app.add_middleware(
         RequestObserver, metrics=metrics, lifetime=lifetime, has_log=settings.access_log
     )
     return app
 
 
-def limits_of(settings: Settings) -> BodyLimits:
-    """Return the bounds of request bodies; a deny list is longer than other bodies."""
-    size_bytes = settings.body_limit_bytes
-    larger = {"/admin/deny": max(size_bytes, DENY_BODY_BYTES)}
-    return BodyLimits(size_bytes, settings.request_timeout_s, larger)
+def open_stores(settings: Settings) -> tuple[ClusterMapRegistry, DenylistStore]:
+    """Return cluster maps and denylist; nothing is connected or written yet.
+
+    Raises ConfigError if the address of Redis is invalid.
+    """
+    url, folder, namespace = settings.secret("redis_url"), settings.bundles, settings.namespace
+    try:
+        return (
+            open_cluster_maps(url, folder / MAPS_FOLDER, namespace),
+            open_denylist(url, folder / DENYLIST_FILE, namespace),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"ESANS_REDIS_URL: {error}") from error
+
+
+def denylist_copies(settings: Settings) -> list[Path]:
+    """Return the files that keep copies of the denylist, where Redis, which forgets, holds it."""
+    copies = [settings.bundles / DENYLIST_FILE] if settings.secret("redis_url") else []
+    return [*copies, settings.deny_copy] if settings.deny_copy else copies
+
+
+def readiness_of(live_bundle: LiveBundle, queue: RequestQueue, lifetime: Lifetime) -> Readiness:
+    """Tell whether requests can be answered here: a bundle is live, somebody answers."""
+    told = live_bundle.readiness()
+    if lifetime.is_draining:
+        told["status"] = "draining"
+    elif not queue.is_running:
+        told["status"] = "stopped"
+        reason = "questions are no longer answered; the log tells why; restart"
+        told["reasons"] = [*told.get("reasons", []), reason]
+    return told
 
 
 def add_admin_calls(
@@ -118,12 +149,12 @@ def add_admin_calls(
 
     Their stores have clients of their own: a watcher's may be in the middle of a poll.
     """
-    secrets = secrets_of(settings)
-    token = secrets.admin_token
+    token = settings.secret("admin_token")
     if not token:
         return
-    maps, denied = open_clusters(settings, secrets), open_deny(settings, secrets)
-    shelf = BundleRegistry(settings.bundles)
-    app.include_router(admin_routes(maps, token, executor))
-    app.include_router(bundle_admin_routes(live_bundle, shelf, token, executor))
-    app.include_router(deny_admin_routes(live_bundle, deny, denied, token, executor))
+    maps, denied = open_stores(settings)
+    router = admin_router(token)
+    add_bundle_routes(router, live_bundle, BundleRegistry(settings.bundles), executor)
+    add_cluster_routes(router, maps, executor)
+    add_deny_routes(router, live_bundle, deny, denied, executor)
+    app.include_router(router)

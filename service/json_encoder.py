@@ -16,8 +16,8 @@ from index.arrays import Floats
 from index.bundle.reader import Bundle
 from index.ids import IdTable, PaddedIds
 from index.search.query import SearchResult
+from service.cluster_watcher import Joined
 from service.schemas.retrieval import Include
-from service.state.cluster_watcher import Joined
 
 Bytes = NDArray[np.uint8]
 

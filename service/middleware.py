@@ -6,14 +6,12 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.error_handlers import internal_problem
-from service.errors import BodyTooLargeError, SlowBodyError
+from service.errors import BodyTooLargeError, SlowBodyError, internal_problem
 from service.logging_config import fields, request_id, trace_id
 from service.metrics import Metrics
 from service.server import Lifetime
@@ -117,19 +115,6 @@ def route_of(scope: MutableMapping[str, Any]) -> str:
     return mounted or str(scope["path"])
 
 
-@dataclass(frozen=True)
-class BodyLimits:
-    """The largest body, and the time it may take to arrive.
-
-    Attributes:
-        size_by_path: paths with a larger limit of their own.
-    """
-
-    size_bytes: int
-    timeout_s: float
-    size_by_path: Mapping[str, int]
-
-
 class BodyLimit:
     """Delivers each body whole, as one message, at the first call of `receive`.
 
@@ -137,9 +122,18 @@ class BodyLimit:
     that reads no body is not affected.
     """
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+    def __init__(
+        self, app: ASGIApp, size_bytes: int, timeout_s: float, size_by_path: Mapping[str, int]
+    ) -> None:
+        """Bound each body, and the time that it may take to arrive.
+
+        Args:
+            size_by_path: paths with a larger limit of their own.
+        """
         self._app = app
-        self._limits = limits
+        self._size_bytes = size_bytes
+        self._timeout_s = timeout_s
+        self._size_by_path = size_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app with a bounded `receive`."""
@@ -159,12 +153,12 @@ class BodyLimit:
     async def _read(self, scope: Scope, receive: Receive) -> Message:
         """Return the whole body as one message, or a disconnect."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        limit = self._limits.size_by_path.get(path, self._limits.size_bytes)
+        limit = self._size_by_path.get(path, self._size_bytes)
         if content_length(scope) > limit:  # before any of it is asked for
             raise _too_large(limit)
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
+            async with asyncio.timeout(self._timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -176,7 +170,7 @@ class BodyLimit:
                         return {"type": "http.request", "body": bytes(body)}
         except TimeoutError as error:
             raise SlowBodyError(
-                f"the body did not come within {self._limits.timeout_s:g} s; send it in one "
+                f"the body did not come within {self._timeout_s:g} s; send it in one "
                 "go, or let the operator raise ESANS_REQUEST_TIMEOUT_S"
             ) from error
 

@@ -3,6 +3,9 @@
 A handler that works inline never yields: other requests would wait unseen in their sockets,
 neither counted nor refused nor dropped. Here they wait in one queue. The consumer processes for
 about two milliseconds; then the loop reads, writes and answers /livez before the next turn.
+
+Many queries looked up, encoded, searched and written at once cost much less than one by one.
+Nobody waits for that: what waits behind the first in the queue is taken along (a micro-batch).
 """
 
 import asyncio
@@ -10,22 +13,44 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from itertools import islice
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from typing import Any, Generic, TypeVar, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from service.errors import NoConsumerError, OutOfTimeError, QueueFullError
-from service.microbatch import Work, pop_batch
 
+Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
 SLICE_S = 0.002  # how long the consumer works before it lets the loop go round
 ROUNDS = 3  # of the loop between two slices: responses go out, new requests are read
 CHECK_AFTER_S = 0.05  # what waited longer is processed only if its client is still there
+MAX_COST = 5_000  # of one part; a query costs its ids and values looked up, its k, and so on
+MAX_JOBS = 64  # in a micro-batch: 10 ms
+MAX_BATCH_COST = 2 * MAX_COST
 
 log = logging.getLogger("service")
+
+
+@dataclass(slots=True)
+class Work(Generic[Payload, Result]):
+    """What a request wants processed.
+
+    Attributes:
+        process: returns a result for each payload.
+        parts: each is processed in one call; others have their turns in between.
+        key: works with equal keys, of one part each, may share a call; None: never. It must not
+            hold what the work is about: a dropped job is to hold nothing.
+        cost: of the only part.
+    """
+
+    process: Callable[[Sequence[Payload]], Sequence[Result]]
+    parts: Sequence[Sequence[Payload]]
+    key: int | None = None
+    cost: int = 0
 
 
 class RequestQueue:
@@ -193,6 +218,31 @@ class _Job:
         """
         self.is_over, self.done = True, None
         self.process = _process_nothing
+
+
+def pop_batch(queue: "deque[_Job]") -> "list[_Job]":
+    """Pop the first job, and those directly behind it that may share its call."""
+    batch = [queue.popleft()]
+    key, cost = batch[0].key, batch[0].cost
+    while key is not None and queue and len(batch) < MAX_JOBS:
+        cost += queue[0].cost
+        if queue[0].key != key or cost > MAX_BATCH_COST:
+            break
+        batch.append(queue.popleft())
+    return batch
+
+
+def split(
+    payloads: Sequence[Any], costs: Sequence[int], most: int, max_cost: int = MAX_COST
+) -> list[Sequence[Any]]:
+    """Split the payloads of one request into parts; one that costs more is a part by itself."""
+    parts, begin = [], 0
+    while begin < len(payloads):
+        sums = accumulate(costs[begin : begin + most])
+        end = begin + max(1, sum(total <= max_cost for total in sums))
+        parts.append(payloads[begin:end])
+        begin = end
+    return parts
 
 
 def _process_nothing(_: Sequence[Any]) -> Sequence[Any]:

@@ -7,16 +7,15 @@ from functools import partial
 from starlette.requests import Request
 
 from index.search.query import Query, SearchResult
+from service.bundle_watcher import Live, LiveBundle
+from service.cluster_watcher import Joined, LiveClusters
 from service.errors import UnknownFilterError
 from service.executor import BoundedExecutor
 from service.json_encoder import encode_results
 from service.metrics import Metrics
-from service.microbatch import MAX_COST, Work, split
-from service.request_queue import RequestQueue
+from service.request_queue import MAX_COST, RequestQueue, Work, split
 from service.schemas.retrieval import RetrieveRequest, SimilarRequest
 from service.schemas.shared import Fault
-from service.state.bundle_watcher import Live, LiveBundle
-from service.state.cluster_watcher import Joined, LiveClusters
 
 PART = 32  # queries of a batch request in one call, 4 to 8 ms: more would hold up others
 FILTER_COST = 150  # of a query with a filter: more lists are read for it

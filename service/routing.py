@@ -1,31 +1,40 @@
-"""Route classes and responses: how bodies and query strings reach the schemas."""
+"""Routes: how bodies and query strings reach the schemas, and how OpenAPI describes problems."""
 
 import hmac
-import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from prometheus_client import Histogram
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.background import BackgroundTask
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import InvalidBodyError, UnauthorizedError
+from service.errors import MAX_FAULTS_READ, InvalidBodyError, UnauthorizedError, faults_of
 from service.json_encoder import json_bytes
-from service.schemas.shared import Fault
+from service.schemas.shared import Problem
 
-MAX_FAULTS_READ = 1_000  # of one with more, none: pydantic lists all or none, 3 us each
-FOUND_LENGTH = 80
-ENCODER = json.JSONEncoder(ensure_ascii=False)
 BEARER = b"bearer "
+PROBLEM_REF = "#/components/schemas/Problem"
+DESCRIPTIONS = {
+    401: "The bearer token is missing or wrong",
+    404: "No such thing",
+    408: "The body did not come in time",
+    405: "Not with this method",
+    409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
+    413: "The body is too large",
+    422: "The question is not as it must be",
+    500: "The service failed",
+    503: "Not now: no bundle is live, or what is asked for is out of reach or busy",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
+Responses = dict[int | str, dict[str, Any]]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -180,29 +189,38 @@ def validate_body(body: bytes, schema: type[Model]) -> Model:
         raise InvalidBodyError(faults_of(errors, count)) from error
 
 
-def faults_of(errors: Sequence[ErrorDetails], count: int) -> list[Fault]:
-    """Describe the faults that a schema found; of very many, their number alone."""
-    if count > MAX_FAULTS_READ:
-        expected = f"{MAX_FAULTS_READ} at most, to be told them; correct it, or send a part of it"
-        return [{"place": "the question", "found": f"{count} faults", "expected": expected}]
-    return [_fault(one) for one in errors]
+def problems(*statuses: int) -> Responses:
+    """Describe the problems of a route, for `responses`; each may fail with 500."""
+    return {
+        status: {"model": Problem, "description": DESCRIPTIONS[status]}
+        for status in (*statuses, 500)
+    }
 
 
-def _fault(error: ErrorDetails) -> Fault:
-    place = ".".join(str(step) for step in error["loc"]) or "the body"
-    found = "text that is no JSON"
-    if error["type"] != "json_invalid":
-        found = _beginning(error["input"])
-    is_extra = error["type"] == "extra_forbidden"
-    expected = "no such key here; remove it or correct its name" if is_extra else error["msg"]
-    return {"place": place, "found": found, "expected": expected}
+def complete_openapi(app: FastAPI) -> None:
+    """Let the app describe problems as application/problem+json."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            _correct(app.openapi_schema)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual shows
 
 
-def _beginning(value: object) -> str:
-    """Write no more of a value than is shown: it may be the whole body."""
-    written = ""
-    for piece in ENCODER.iterencode(value):
-        written += piece
-        if len(written) > FOUND_LENGTH:
-            return f"{written[:FOUND_LENGTH]}..."
-    return written
+def _correct(node: dict[str, Any]) -> None:
+    """Name the media type of problems, and write whole bounds as integers, to the last bit."""
+    if node.get("application/json", {}) == {"schema": {"$ref": PROBLEM_REF}}:
+        node["application/problem+json"] = node.pop("application/json")
+    for key, value in node.items():
+        if isinstance(value, float) and value.is_integer():
+            node[key] = int(value)
+        for deeper in value if isinstance(value, list) else [value]:
+            if isinstance(deeper, dict):
+                _correct(deeper)

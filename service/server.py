@@ -19,11 +19,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.bundle_watcher import LiveBundle
+from service.cluster_watcher import LiveClusters
 from service.executor import BoundedExecutor
 from service.logging_config import fields
 from service.request_queue import RequestQueue
-from service.state.bundle_watcher import LiveBundle
-from service.state.cluster_watcher import LiveClusters
 
 MOST_HEAD_BYTES = 1 << 17  # balancers and servers elsewhere send 8 to 64 KiB on at most
 EMPTYING_S = 1.0  # how long what came before the port closed is read, at most

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -138,30 +138,26 @@ class Settings(BaseSettings):
     def refuse_unfit_secrets(self) -> "Settings":
         """See at the start, not at the first use, that secrets can be read."""
         try:
-            secrets_of(self)
+            self.secret("redis_url")
+            self.secret("admin_token")
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return self
 
+    def secret(self, name: Literal["redis_url", "admin_token"]) -> str:
+        """Return a secret from its setting or from the file beside it; empty: neither is set.
 
-class Secrets(NamedTuple):
-    """What must not be shown. Empty: not set."""
-
-    redis_url: str
-    admin_token: str
-
-
-def secrets_of(settings: Settings) -> Secrets:
-    """Return the secrets, read from their files where these are set.
-
-    Raises ConfigError if one cannot be read.
-    """
-    given = (settings.redis_url, settings.redis_url_file)
-    token = (settings.admin_token, settings.admin_token_file)
-    return Secrets(
-        redis_url=read_secret("ESANS_REDIS_URL", *given),
-        admin_token=read_secret("ESANS_ADMIN_TOKEN", *token),
-    )
+        Raises ConfigError if both are set, or the file cannot be read or is empty.
+        """
+        value = str(getattr(self, name).get_secret_value()).strip()
+        file, variable = getattr(self, f"{name}_file"), f"{PREFIX}{name.upper()}"
+        if file is None:
+            return value
+        if value:
+            raise ConfigError(
+                f"{variable} and {variable}_FILE: both are set, expected one; remove the other"
+            )
+        return read_secret_file(file, f"{variable}_FILE")
 
 
 def known_names() -> list[str]:
@@ -203,21 +199,6 @@ def _told(fault: ErrorDetails) -> str:
         option = " or give --bundles DIR" if name == "bundles" else ""
         return f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
     return f"{variable}: found {fault['input']!r}; {fault['msg']}; change it"
-
-
-def read_secret(name: str, given: SecretStr, file: Path | None) -> str:
-    """Return a secret from its setting or from the file beside it; empty where neither is set.
-
-    name  of the setting, for messages: with `_FILE` it names the file's
-
-    Raises ConfigError if both are set, or the file cannot be read or is empty.
-    """
-    value = given.get_secret_value().strip()
-    if file is None:
-        return value
-    if value:
-        raise ConfigError(f"{name} and {name}_FILE: both are set, expected one; remove the other")
-    return read_secret_file(file, f"{name}_FILE")
 
 
 def describe_settings() -> str:

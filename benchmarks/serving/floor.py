@@ -16,11 +16,11 @@ from starlette.responses import Response
 
 import service.app
 from service.__main__ import main
+from service.bundle_watcher import LiveBundle
 from service.metrics import Metrics
-from service.microbatch import Work
+from service.request_queue import Work
 from service.retrieval_service import RetrievalService
 from service.routing import JsonResponse
-from service.state.bundle_watcher import LiveBundle
 
 
 def floor_routes(live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics) -> APIRouter:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.ann.probing import LIMITS, Limits
 from index.arrays import Rows
@@ -11,10 +12,10 @@ from index.bitmap import RowSet
 from index.bundle.reader import Bundle
 from index.errors import UnknownItemError
 from index.search.filters import CompiledFilter, FilterCache, FilterKey
-from index.search.popularity import PopularItems
 from index.search.query import NO_ROWS, Fallback, Filter, Query, SearchResult
-from index.search.searcher import GroupKey, Searcher
+from index.search.searcher import GroupKey, Searcher, without
 
+CHUNK = 8_192  # popular rows looked at in one step
 LOOKUP_COST = 14_000  # numbers of vectors compared in the time of one id looked up
 
 Observe = Callable[[str, float], None]  # the stage, "encode" or "search", and its seconds
@@ -173,3 +174,32 @@ class Retriever:
 
 def _ids_of(query: Query) -> Sequence[str]:
     return query.history or () if query.item_id is None else (query.item_id,)
+
+
+class PopularItems:
+    """Items by their training positives, most first, then by row."""
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
+        self._counts = counts
+        self._rows = np.argsort(-counts, kind="stable").astype(np.int32)
+
+    def top(self, count: int, excluded: Rows, compiled: CompiledFilter | None) -> Rows:
+        """Return the most popular rows that may be returned.
+
+        Args:
+            excluded: rows never to return, in any order.
+            compiled: the only rows that may be returned; None: all.
+        """
+        excluded = np.sort(excluded)
+        if compiled is not None and compiled.rows is not None:
+            rows = without(compiled.rows, excluded)
+            return rows[np.argsort(-self._counts[rows], kind="stable")][:count]
+        found, step = NO_ROWS, max(count + len(excluded), CHUNK)
+        for first in range(0, len(self._rows), step):
+            rows = without(self._rows[first : first + step], excluded)
+            if compiled is not None:
+                rows = rows[compiled.allowed.contains(rows)]
+            found = np.concatenate([found, rows])
+            if len(found) >= count:
+                break
+        return found[:count]

@@ -8,17 +8,16 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from index.cluster_negatives import Counts, Negatives, negatives_for
+from service.bundle_watcher import LiveBundle
+from service.cluster_watcher import Joined, LiveClusters
 from service.executor import BoundedExecutor
 from service.json_encoder import json_in_parts
-from service.openapi import problems
-from service.routing import JsonResponse, JsonRoute
+from service.routing import JsonResponse, JsonRoute, problems
 from service.schemas.clusters import (
     ClustersAnswer,
     NegativesAnswer,
     NegativesRequest,
 )
-from service.state.bundle_watcher import LiveBundle
-from service.state.cluster_watcher import Joined, LiveClusters
 
 IDS_IN_PART = 20_000  # written in one go, about 2 ms
 INLINE_IDS = 11_000  # written without leaving the event loop, about 5 ms

@@ -12,14 +12,12 @@ from starlette.responses import Response
 from index.arrays import Floats
 from index.encoders import ItemEncoder
 from index.search.query import Fallback, Query
+from service.bundle_watcher import Live, LiveBundle
 from service.errors import InvalidBodyError, NoItemEncoderError
-from service.microbatch import Work, split
-from service.openapi import problems
-from service.request_queue import RequestQueue
-from service.routing import JsonResponse, JsonRoute
+from service.request_queue import RequestQueue, Work, split
+from service.routing import JsonResponse, JsonRoute, problems
 from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
 from service.schemas.shared import Fault
-from service.state.bundle_watcher import Live, LiveBundle
 
 PART, PART_TEXTS = 16, 2_000  # users or items processed in one call, and their ids
 

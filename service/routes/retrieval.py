@@ -8,10 +8,10 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.bundle_watcher import LiveBundle
 from service.metrics import Metrics
-from service.openapi import Responses, problems
 from service.retrieval_service import RetrievalService, check_filters, filter_of
-from service.routing import JsonResponse, JsonRoute, fast_route
+from service.routing import JsonResponse, JsonRoute, Responses, fast_route, problems
 from service.schemas.retrieval import (
     BatchAnswer,
     BatchRequest,
@@ -21,7 +21,6 @@ from service.schemas.retrieval import (
     SimilarRequest,
 )
 from service.schemas.shared import ID_LENGTH
-from service.state.bundle_watcher import LiveBundle
 
 ItemId = Annotated[
     str,

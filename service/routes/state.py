@@ -6,12 +6,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.bundle_watcher import LiveBundle
+from service.cluster_watcher import LiveClusters
 from service.metrics import Metrics
-from service.openapi import Responses, problems
-from service.routing import JsonResponse
+from service.routing import JsonResponse, Responses, problems
 from service.schemas.state import Alive, BundleAnswer, Readiness
-from service.state.bundle_watcher import LiveBundle
-from service.state.cluster_watcher import LiveClusters
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -1,6 +1,6 @@
 """What is asked and answered about cluster maps, as the callers see it; else as `schemas`."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -12,10 +12,8 @@ from service.schemas.state import FollowerAnswer
 MOST_POSITIVES = 10_000
 MOST_EACH = 1_000
 MOST_DRAWS = 1_000_000
-VERSION = r"^[0-9a-f]{16}$"
 
 Each = Annotated[int, Field(ge=0, le=MOST_EACH)]
-Version = Annotated[str, Field(pattern=VERSION)]
 
 
 class NegativesRequest(Asked):
@@ -91,33 +89,3 @@ class ClustersAnswer(TypedDict):
     sequence: Annotated[int | None, Field(description="of the pointer; null for a bundle's own")]
     is_pinned: bool
     follower: FollowerAnswer
-
-
-class PointerRequest(Asked):
-    """Which map is to be current?"""
-
-    model_config = example(action="rollback")
-
-    action: Literal["pin", "unpin", "rollback"] = Field(
-        description="pin: make a version current (without one: stay with the current) until it "
-        "is unpinned; unpin: let what is published next become current; rollback: to the "
-        "version before, or to the one named"
-    )
-    version: Version | None = Field(default=None, description="16 hex digits; not for unpin")
-
-    @field_validator("version")
-    @classmethod
-    def refuse_a_version_to_unpin(cls, version: str | None, info: ValidationInfo) -> str | None:
-        """A version given to `unpin` would be passed over in silence."""
-        if version is not None and info.data.get("action") == "unpin":
-            raise PydanticCustomError("no_version", "no version is taken here; remove it")
-        return version
-
-
-class PointerAnswer(TypedDict):
-    """What the store says is current now; replicas follow within seconds."""
-
-    sequence: int
-    version: str
-    previous: str | None
-    is_pinned: bool

@@ -4,7 +4,7 @@ import yaml
 
 from index.storage.watcher import STOP_S
 from service.server import EMPTYING_S
-from service.settings import Settings, secrets_of
+from service.settings import Settings
 from tests.containers.dockerfile import ROOT, environment, exec_form, stages, values
 from trainer.__main__ import build_parser
 
@@ -115,7 +115,7 @@ def test_the_variables_that_compose_leaves_empty_are_no_fault(tmp_path):
     given = SERVICES["service"]["environment"]
     empty = [name for name, value in given.items() if re.fullmatch(r"\$\{\w+-\}", value)]
     assert empty == ["ESANS_ADMIN_TOKEN"]
-    assert secrets_of(Settings(bundles=tmp_path, admin_token="")).admin_token == ""
+    assert Settings(bundles=tmp_path, admin_token="").secret("admin_token") == ""
 
 
 def test_every_variable_that_compose_and_image_set_is_a_setting_of_the_service():

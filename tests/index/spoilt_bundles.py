@@ -20,8 +20,8 @@ from index.bundle.reader import open_bundle
 from index.errors import FaultyBundleError
 from index.search.query import Query
 from index.search.retriever import Retriever
+from service.bundle_watcher import Live, warm
 from service.metrics import unix_time
-from service.state.bundle_watcher import Live, warm
 from tests.handmade import handmade_map, retrieve_one, write_handmade
 from tests.index.spoiling import Case
 

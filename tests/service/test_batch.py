@@ -8,10 +8,10 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle.registry import BundleRegistry
+from service.bundle_watcher import open_live
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, work_of
 from service.schemas.retrieval import BatchAnswer, RetrieveRequest
-from service.state.bundle_watcher import open_live
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 from tests.service.test_problems import problem

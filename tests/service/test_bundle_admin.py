@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from index.bundle.registry import BundleRegistry
+from service.bundle_watcher import LiveBundle
 from service.metrics import Metrics
-from service.state.bundle_watcher import LiveBundle
 from tests.conftest import ROOT
 from tests.handmade import handmade_map, publish_handmade
 from tests.service.asking import running, until
@@ -119,7 +119,7 @@ import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyBundlesError
 from index.bundle.registry import BundleRegistry
-from service.routes.bundle_admin import move_pointer
+from service.routes.admin import move_pointer
 
 shelf = BundleRegistry(Path(sys.argv[1]))
 if os.geteuid() == 0:  # who may write anywhere

@@ -4,11 +4,11 @@ import pytest
 
 from index.bundle.registry import BundleRegistry
 from index.denylist import MAX_ITEMS, DenylistWatcher, local_denylist, redis_denylist
+from service.bundle_watcher import LiveBundle
 from service.logging_config import JsonFormatter
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService
 from service.schemas.retrieval import RetrieveRequest
-from service.state.bundle_watcher import LiveBundle
 from tests.handmade import publish_handmade
 from tests.redis_server import RedisServer
 from tests.service.asking import logged_lines, running, until

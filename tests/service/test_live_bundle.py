@@ -7,11 +7,11 @@ import httpx
 
 from index.bundle.registry import BundleRegistry
 from service.app import create_app
+from service.bundle_watcher import LiveBundle
 from service.logging_config import JsonFormatter
 from service.metrics import Metrics
 from service.server import Lifetime
 from service.settings import Settings
-from service.state.bundle_watcher import LiveBundle
 from tests.handmade import NOW, publish_handmade
 from tests.service.asking import logged_lines, running, until
 

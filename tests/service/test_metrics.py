@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from service.error_handlers import TABLE
+from service.errors import TABLE
 from service.metrics import REJECTIONS
 from tests.handmade import publish_handmade
 from tests.service.asking import running

@@ -6,12 +6,11 @@ import pytest
 from starlette.requests import Request
 
 from index.bundle.registry import BundleRegistry
+from service.bundle_watcher import open_live
 from service.metrics import Metrics
-from service.microbatch import MAX_BATCH_COST, MAX_JOBS, pop_batch, split
-from service.request_queue import RequestQueue
+from service.request_queue import MAX_BATCH_COST, MAX_JOBS, RequestQueue, pop_batch, split
 from service.retrieval_service import RetrievalService, query_of, work_of
 from service.schemas.retrieval import RetrieveRequest
-from service.state.bundle_watcher import open_live
 from tests.handmade import publish_handmade, retrieve_one
 
 

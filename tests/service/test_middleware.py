@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import BodyTooLargeError
 from service.logging_config import JsonFormatter, written
-from service.middleware import BodyLimit, BodyLimits
+from service.middleware import BodyLimit
 from service.request_queue import received
 from tests.service.asking import logged_lines, running
 
@@ -91,7 +91,7 @@ def received_by_app(*messages, headers=()):
         found.append(await receive())
         found.append(received(receive))
 
-    limit = BodyLimit(app, BodyLimits(size_bytes=5, timeout_s=1.0, size_by_path={"/long": 9}))
+    limit = BodyLimit(app, size_bytes=5, timeout_s=1.0, size_by_path={"/long": 9})
     asyncio.run(limit({"type": "http", "path": "/", "headers": headers}, receive, None))
     return found
 

@@ -4,7 +4,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from index.errors import ConfigError, EsansError, FaultyBundleError
-from service.error_handlers import TABLE
+from service.errors import TABLE
 from tests.service.asking import running
 
 

@@ -7,8 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import NoConsumerError, OutOfTimeError, QueueFullError
-from service.microbatch import Work
-from service.request_queue import CHECK_AFTER_S, SLICE_S, RequestQueue
+from service.request_queue import CHECK_AFTER_S, SLICE_S, RequestQueue, Work
 
 
 class Clock:

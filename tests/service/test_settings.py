@@ -5,7 +5,6 @@ from service.settings import (
     Settings,
     describe_settings,
     load_settings,
-    secrets_of,
     unknown_names,
 )
 
@@ -74,13 +73,14 @@ def test_secrets_are_read_from_files_too(tmp_path):
     (tmp_path / "url").write_text("redis://:pass@host:1/2\n")
     (tmp_path / "token").write_text(" token\n")
     files = {"redis_url_file": tmp_path / "url", "admin_token_file": tmp_path / "token"}
-    found = secrets_of(Settings(bundles=tmp_path, **files))
-    assert found == ("redis://:pass@host:1/2", "token")
+    found = Settings(bundles=tmp_path, **files)
+    assert found.secret("redis_url") == "redis://:pass@host:1/2"
+    assert found.secret("admin_token") == "token"
 
 
 def test_a_file_variable_set_to_nothing_is_not_set(tmp_path):
     settings = Settings(bundles=tmp_path, redis_url_file="", admin_token_file="")
-    assert secrets_of(settings) == ("", "")
+    assert (settings.secret("redis_url"), settings.secret("admin_token")) == ("", "")
 
 
 def test_a_secret_given_twice_is_refused(tmp_path):

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
-from index.bundle.registry import BundlePointer
+from index.bundle.registry import BundlePointer, BundleRegistry
 from index.denylist import Denylist, DenylistWatcher
 from index.errors import FaultsError, NoBundleError
 from index.search.query import Query
@@ -29,8 +29,7 @@ from index.search.retriever import Retriever
 from index.storage.watcher import NOT_POLLED, Outcome, Watcher, reasons_of
 from service.logging_config import fields
 from service.metrics import Metrics, unix_time
-from service.schemas.state import Readiness
-from service.state.denylist import deny_told
+from service.schemas.state import DenyAnswer, Readiness
 
 DENY_S = 5.0  # how long the first bundle waits for the denylist
 WARM_COUNT = 100  # candidates of a query that warms up
@@ -67,18 +66,6 @@ class Attempt(NamedTuple):
     sizes: tuple[tuple[str, int], ...]
 
 
-class Bundles(Protocol):
-    """The part of the bundle registry that is used here."""
-
-    folder: Path
-
-    def pointer(self) -> BundlePointer | None:
-        """Say which bundle is current."""
-
-    def path_of(self, version: str) -> Path:
-        """Return a version's folder."""
-
-
 class LiveBundle(Watcher[Live]):
     """Watches the current bundle.
 
@@ -88,7 +75,7 @@ class LiveBundle(Watcher[Live]):
 
     def __init__(
         self,
-        bundles: Bundles,
+        bundles: BundleRegistry,
         poll_s: float,
         metrics: Metrics,
         on_live: Callable[[Bundle], None] = lambda _: None,
@@ -273,3 +260,14 @@ def warm(live: Live) -> None:
     if bundle.histories and len(bundle.histories.users):
         queries.append(Query(WARM_COUNT, user_id=bundle.histories.users.ids_of([0])[0]))
     live.retriever.retrieve([*queries, Query(WARM_COUNT)], live.denied)
+
+
+def deny_told(deny: DenylistWatcher) -> DenyAnswer:
+    """Put the state of the denylist into the operator's words."""
+    state, held = deny.state, deny.value
+    told: DenyAnswer = {"status": state.status}
+    if held:
+        told["sequence"], told["count"] = held.sequence, len(held.ids)
+    if state.reasons:
+        told["reasons"] = list(state.reasons)
+    return told
