@@ -14,13 +14,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from trainer.baselines import rank_baselines
 from trainer.config import EvaluationConfig
-from trainer.metrics import (
-    DEPTH,
-    EvaluationSet,
-    bucket_metrics,
-    compute_metrics,
-    rank_targets,
-)
+from trainer.metrics import DEPTH, EvaluationSet, bucket_metrics, compute_metrics, rank_targets
 
 CHUNK = 256  # histories encoded at once
 

@@ -30,22 +30,15 @@ def publish_map_of(
     """Publish the map of a run that is done; return what to tell.
 
     A run that followed the store is its guest: it puts its own map only into an empty one.
+    A store that is away costs the run nothing: its bundle holds the map.
     """
     if isinstance(sampler, HotSwapSampler) and not (sampler.is_own and is_empty(registry)):
         return f"{registry.place}: left as it is; a run that follows only fills an empty store"
-    return publish_own_map(clusters, registry, bundle)
-
-
-def publish_own_map(found: ClusterMap, registry: ClusterMapRegistry, bundle: Path) -> str:
-    """Publish the map of a run that is done; return what to tell.
-
-    A store that is away costs the run nothing: its bundle holds the map.
-    """
     try:
-        return publish_map(registry, found)
+        return publish_map(registry, clusters)
     except (ClusterStoreError, FaultyClusterMapError, OSError) as error:
         return (
-            f"warning: {error}\n  the run's cluster map {found.version} is in its bundle, not "
+            f"warning: {error}\n  the run's cluster map {clusters.version} is in its bundle, not "
             "in the store; once that is back, publish it with\n  "
             f"python -m trainer clusters --publish --from {bundle}, naming the same store"
         )

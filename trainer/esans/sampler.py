@@ -17,12 +17,7 @@ from torch import Tensor
 
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
-from trainer.esans.interpolation import (
-    draw_share,
-    interpolate_hard,
-    interpolate_simple,
-    on_sphere,
-)
+from trainer.esans.interpolation import draw_share, interpolate_hard, interpolate_simple, on_sphere
 from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.samplers.config import EsansConfig
 from trainer.samplers.simple import sample_in_batch

@@ -16,13 +16,7 @@ from index.cluster_map import ClusterMap
 from index.cluster_map_io import join
 from trainer.esans.stats import category_column, first_labels, share_alone, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
-from trainer.report.figures import (
-    NAMES,
-    buckets_figure,
-    curve_figure,
-    methods_figure,
-    sizes_figure,
-)
+from trainer.report.figures import NAMES, buckets_figure, curve_figure, methods_figure, sizes_figure
 from trainer.report.item_map import lay_out, map_figure
 from trainer.report.page import render_page, validate_place, write_page
 

@@ -3,8 +3,9 @@ import re
 import pytest
 
 from benchmarks.compare.__main__ import main
-from benchmarks.compare.figures import bars_figure, budgets_figure
 from benchmarks.compare.report import (
+    bars_figure,
+    budgets_figure,
     by_budget,
     compared_budget,
     read_lines,
