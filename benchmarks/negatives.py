@@ -21,10 +21,9 @@ import httpx
 import numpy as np
 from tabulate import tabulate
 
-from index.cluster_map import ClusterMap
+from index.cluster_map import ClusterMap, Counts, draw_negatives
 from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_cluster_maps
 from index.cluster_map_watcher import HeldMap
-from index.cluster_negatives import Counts, draw_negatives
 from index.ids import IdTable, build_id_table
 from service.cluster_watcher import BundleCatalogue, Joined
 from service.routes.clusters import draw

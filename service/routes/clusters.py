@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from index.cluster_negatives import Counts, Negatives, negatives_for
+from index.cluster_map import Counts, Negatives, negatives_for
 from service.bundle_watcher import LiveBundle
 from service.cluster_watcher import Joined, LiveClusters
 from service.executor import BoundedExecutor

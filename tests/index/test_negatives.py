@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index.cluster_negatives import Counts, draw_negatives, negatives_for
+from index.cluster_map import Counts, draw_negatives, negatives_for
 from index.ids import build_id_table
 from tests.index.test_cluster_map import assert_drawn_as_told, by_hand, everyone, rows
 
