@@ -4,6 +4,7 @@ It knows codes and centroids, not what a positive or a negative is.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,7 @@ Doubles = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Pools:
+class Pools(NamedTuple):
     """Stretches of a row order to draw from, each with a hole that is left out.
 
     All four share one shape, that of the draws.
@@ -43,12 +43,8 @@ class Pools:
         is_empty = self.counts == 0
         if not is_empty.any():
             return self
-        return Pools(
-            np.where(is_empty, others.starts, self.starts),
-            np.where(is_empty, others.sizes, self.sizes),
-            np.where(is_empty, others.hole_starts, self.hole_starts),
-            np.where(is_empty, others.hole_sizes, self.hole_sizes),
-        )
+        pairs = zip(self, others, strict=True)
+        return Pools(*(np.where(is_empty, other, own) for own, other in pairs))
 
 
 def draw_steps(counts: Places, rng: np.random.Generator) -> Places:
@@ -91,12 +87,8 @@ class Layout:
         """Return each row's cluster without the row's own cell."""
         cells = self.cells[rows]
         starts, hole_starts = self.cluster_starts[clusters], self.cell_starts[cells]
-        return Pools(
-            starts,
-            self.cluster_starts[clusters + 1] - starts,
-            hole_starts,
-            self.cell_starts[cells + 1] - hole_starts,
-        )
+        hole_sizes = self.cell_starts[cells + 1] - hole_starts
+        return Pools(starts, self.cluster_starts[clusters + 1] - starts, hole_starts, hole_sizes)
 
 
 def build_layout(codes1: Codes, codes2: Codes, width1: int, width2: int) -> Layout:

@@ -127,7 +127,7 @@ def join_matching(found: ClusterMap, id_hashes: Hashes) -> ClusterMap:
 
 def find_hashes(
     found: ClusterMap, id_hashes: Hashes
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return each hash's row in the map (any row where it has none), and whether it has one.
 
     Raises FaultyClusterMapError if two items of the map share a hash.
@@ -137,13 +137,9 @@ def find_hashes(
     twins = np.flatnonzero(ascending[1:] == ascending[:-1])
     if len(twins):
         first, second = order[twins[0]], order[twins[0] + 1]
-        raise FaultyClusterMapError(
-            f"cluster map {found.version}",
-            [
-                f"rows {first} and {second} share an id hash, expected distinct ones; "
-                "rename one of the two items and make the map anew"
-            ],
-        )
+        fault = f"rows {first} and {second} share an id hash, expected distinct ones"
+        remedy = "rename one of the two items and make the map anew"
+        raise FaultyClusterMapError(f"cluster map {found.version}", [f"{fault}; {remedy}"])
     places = np.minimum(np.searchsorted(ascending, id_hashes), len(ascending) - 1)
     return order[places], ascending[places] == id_hashes
 

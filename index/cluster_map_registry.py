@@ -161,13 +161,7 @@ class ClusterMapRegistry:
     def pin(self, version: str | None = None) -> ClusterPointer:
         """Hold on to a version, or to the current one, until `unpin`; makes it current."""
 
-        def step(before: ClusterPointer | None) -> ClusterPointer:
-            wanted = before.version if before and version is None else version
-            if wanted is None:
-                raise self.nothing_published()
-            return self._moved(before, wanted, pinned=True)
-
-        return self._tend(step, version)
+        return self._tend(version, lambda held: held.version, self.nothing_published(), pinned=True)
 
     def unpin(self) -> ClusterPointer:
         """Let the next map that is published become current again."""
@@ -177,7 +171,7 @@ class ClusterMapRegistry:
                 raise self.nothing_published()
             return self._moved(before, before.version, pinned=False) if before.pinned else before
 
-        return self._tend(step, None)
+        return self._commit(step, repairs=False)
 
     def roll_back(self, version: str | None = None) -> ClusterPointer:
         """Make the version before the current one current, or the one named.
@@ -185,18 +179,11 @@ class ClusterMapRegistry:
         Done twice without a name it returns to where it began. A pin stays a pin.
         Raises NoClusterMapError if there is none before it, or the one named is not there.
         """
-
-        def step(before: ClusterPointer | None) -> ClusterPointer:
-            wanted = before.previous if before and version is None else version
-            if wanted is None:
-                raise NoClusterMapError(
-                    f"{self.place}: there is no cluster map before the current one; name the "
-                    "version that shall become current (`python -m index clusters list` tells "
-                    "them)"
-                )
-            return self._moved(before, wanted)
-
-        return self._tend(step, version)
+        missing = NoClusterMapError(
+            f"{self.place}: there is no cluster map before the current one; name the version that "
+            "shall become current (`python -m index clusters list` tells them)"
+        )
+        return self._tend(version, lambda held: held.previous, missing)
 
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest `keep_count` maps; return what was removed.
@@ -222,13 +209,30 @@ class ClusterMapRegistry:
             "`python -m trainer clusters --publish`"
         )
 
-    def _tend(self, step: Step, version: str | None) -> ClusterPointer:
-        """Move the pointer by hand; naming a version repairs a broken one."""
+    def _tend(
+        self,
+        version: str | None,
+        usual: Callable[[ClusterPointer], str | None],
+        missing: NoClusterMapError,
+        *,
+        pinned: bool | None = None,
+    ) -> ClusterPointer:
+        """Point at a version by hand, or at the usual one where none is named.
+
+        Naming one repairs a broken pointer. Raises `missing` where there is no usual one.
+        """
         if version is not None and not re.fullmatch(VERSION_PATTERN, version):
             raise NoClusterMapError(
                 f"{self.place}: found {version!r}, expected the version of a cluster map, 16 "
                 "digits of 0-9 and a-f; `python -m index clusters list` tells them"
             )
+
+        def step(before: ClusterPointer | None) -> ClusterPointer:
+            wanted = version or (usual(before) if before else None)
+            if wanted is None:
+                raise missing
+            return self._moved(before, wanted, pinned=pinned)
+
         return self._commit(step, repairs=version is not None)
 
     def _commit(
@@ -275,7 +279,7 @@ class ClusterMapRegistry:
 
     def _parse(self, value: bytes | None) -> ClusterPointer | None:
         try:
-            return None if value is None else ClusterPointer.model_validate_json(value)
+            return ClusterPointer.parse(value)
         except ValidationError as error:
             raise FaultyClusterMapError(
                 self.place,

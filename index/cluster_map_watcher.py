@@ -8,6 +8,7 @@ map of other items, the map that is held stays.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from index.arrays import Hashes
@@ -134,10 +135,8 @@ class ClusterMapWatcher(Watcher[HeldMap]):
         self._met, self._refused = self._wanted, None
         held = None
         if self._published:
-            try:
+            with suppress(FaultyClusterMapError, ForeignClusterMapError):  # this poll says why
                 held = self._met.hold(*self._published)
-            except (FaultyClusterMapError, ForeignClusterMapError):
-                held = None  # what follows in this poll says why
         self.take(held or self._met.hold_own())
 
     def _repopulate(self, source: ClusterMap, pointer: ClusterPointer) -> ClusterPointer | None:

@@ -157,12 +157,7 @@ class DenylistStore:
     def replace(self, ids: Iterable[str], now_s: float) -> Denylist:
         """Deny these items and no others; so a damaged list is repaired."""
         wanted = set(ids)
-
-        def plan(found: bytes | None) -> tuple[bytes, Denylist]:
-            after = next_list(self._parse_or_none(found), wanted, now_s)
-            return after.render(), after
-
-        return self._pointer.update(plan)
+        return self._update(lambda found: next_list(self._parse_or_none(found), wanted, now_s))
 
     def change(self, added: Iterable[str], removed: Iterable[str], now_s: float) -> Denylist:
         """Deny some items more, and others no longer.
@@ -172,7 +167,7 @@ class DenylistStore:
         """
         more, fewer = set(added), set(removed)
 
-        def plan(found: bytes | None) -> tuple[bytes, Denylist]:
+        def step(found: bytes | None) -> Denylist:
             before = self._parse(found)
             if before is None and not self._pointer.is_durable:
                 raise NoDenyListError(
@@ -181,10 +176,9 @@ class DenylistStore:
                     "one to put it back, or begin one with `python -m index deny set`"
                 )
             ids = {*before.ids} if before else set()
-            after = next_list(before, (ids | more) - fewer, now_s)
-            return after.render(), after
+            return next_list(before, (ids | more) - fewer, now_s)
 
-        return self._pointer.update(plan)
+        return self._update(step)
 
     def repopulate(self, held: Denylist) -> bool:
         """Give a store what it has lost; return whether that was needed.
@@ -201,6 +195,13 @@ class DenylistStore:
             if not held.is_newer_than(before.head if before else None):
                 return None, False
             return held.render(), True
+
+        return self._pointer.update(plan)
+
+    def _update(self, step: Callable[[bytes | None], Denylist]) -> Denylist:
+        def plan(found: bytes | None) -> tuple[bytes, Denylist]:
+            after = step(found)
+            return after.render(), after
 
         return self._pointer.update(plan)
 

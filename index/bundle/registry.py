@@ -16,12 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
-from index.errors import (
-    BundleError,
-    FaultyBundleError,
-    NoBundleError,
-    UnknownVersionError,
-)
+from index.errors import BundleError, FaultyBundleError, NoBundleError, UnknownVersionError
 from index.fsio import sync_folder, sync_tree
 from index.storage.local import LocalPointer
 from index.storage.protocols import VersionPointer, moved, newest
@@ -58,7 +53,7 @@ class BundleRegistry:
         Raises FaultyBundleError if the file is not a pointer.
         """
         try:
-            return self._parse(self._current.read())
+            return BundlePointer.parse(self._current.read())
         except (OSError, ValidationError) as error:
             raise FaultyBundleError(
                 str(self.folder / "current"),
@@ -196,13 +191,10 @@ class BundleRegistry:
 
     def _next(self, value: bytes | None, version: str) -> BundlePointer:
         try:
-            before = self._parse(value)
+            before = BundlePointer.parse(value)
         except ValidationError:
             before = None
         return BundlePointer(**moved(before, version, 1 if before else int(time.time())))
-
-    def _parse(self, value: bytes | None) -> BundlePointer | None:
-        return None if value is None else BundlePointer.model_validate_json(value)
 
     def _stale_leftovers(self) -> list[str]:
         """Return folders that are no bundles yet, or no longer, and untouched for a day."""

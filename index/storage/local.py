@@ -12,7 +12,7 @@ import fcntl
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +83,10 @@ class LocalPointer:
 
     def read(self, num_bytes: int | None = None) -> bytes | None:
         """Read the value, or its first bytes; None where there is none."""
-        with self.named_errors(is_writing=False):
-            try:
-                with self._path.open("rb") as stream:
-                    return stream.read(num_bytes)
-            except FileNotFoundError:
-                return None
+        errors = self.named_errors(is_writing=False)
+        with errors, suppress(FileNotFoundError), self._path.open("rb") as stream:
+            return stream.read(num_bytes)
+        return None
 
     def update(self, plan: Callable[[bytes | None], tuple[bytes | None, Result]]) -> Result:
         """Replace the value by what a plan makes of it; None leaves it as it is."""
@@ -216,11 +214,9 @@ class LocalBlobStore:
 
     def _header(self, version: str) -> bytes | None:
         """Read the first line of a blob; None where it went meanwhile."""
-        try:
-            with (self.folder / version).open("rb") as stream:
-                return stream.readline(HEADER_BYTES)
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError), (self.folder / version).open("rb") as stream:
+            return stream.readline(HEADER_BYTES)
+        return None
 
     def _read(self, version: str, sizes: Sequence[int]) -> Iterator[bytes | None]:
         with self.pointer.named_errors(is_writing=False):
@@ -236,12 +232,8 @@ class LocalBlobStore:
 
     def _info(self, version: str) -> BlobInfo:
         header, expires_at = self._header(version), self._expires_at(version)
-        return BlobInfo(
-            version,
-            parse_header(header),
-            header is not None,
-            None if expires_at is None else expires_at - self._now(),
-        )
+        expires_in_s = None if expires_at is None else expires_at - self._now()
+        return BlobInfo(version, parse_header(header), header is not None, expires_in_s)
 
     def _put(self, blob: Blob) -> None:
         """Write a blob in one step, to stay."""
@@ -253,10 +245,9 @@ class LocalBlobStore:
         return self.folder / f"{version}.expires"
 
     def _expires_at(self, version: str) -> float | None:
-        try:
+        with suppress(FileNotFoundError, ValueError):
             return float(self._expiry(version).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+        return None
 
     def _expire(self, version: str, ttl_s: float) -> None:
         """Give a version its time, unless it has one already."""

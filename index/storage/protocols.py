@@ -9,7 +9,7 @@ policy.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -29,6 +29,11 @@ class VersionPointer(FrozenModel):
     sequence: int = Field(ge=1)
     version: str
     previous: str | None
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> Self | None:
+        """Read a pointer, None where there is none; raises ValidationError."""
+        return None if value is None else cls.model_validate_json(value)
 
     @property
     def kept(self) -> set[str]:
@@ -227,12 +232,8 @@ def header_of(blob: Blob, now_s: float) -> bytes:
     digest = hashlib.sha256()
     for chunk in blob.chunks:
         digest.update(chunk)
-    header = BlobHeader(
-        num_chunks=len(blob.chunks),
-        sha256=digest.hexdigest(),
-        stored_at=now_s,
-        meta=blob.meta,
-    )
+    count, sha256 = len(blob.chunks), digest.hexdigest()
+    header = BlobHeader(num_chunks=count, sha256=sha256, stored_at=now_s, meta=blob.meta)
     return header.model_dump_json().encode()
 
 

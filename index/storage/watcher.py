@@ -76,7 +76,7 @@ class Watcher(ABC, Generic[Value]):
         self._poll_s = poll_s
         self._log = log
         self._label = label
-        self._is_undelivered = False
+        self.is_delivered = True  # whether `value` was, with success
         self._random = random.Random()  # a run's seeds neither set it nor are changed by it
         self._failures = 0  # polls in a row that found the store unreachable
         self._polled = threading.Condition()
@@ -127,19 +127,14 @@ class Watcher(ABC, Generic[Value]):
 
     def take(self, value: Value | None) -> None:
         """Replace the value by another one, to be delivered after this poll."""
-        self.value, self._is_undelivered = value, True
+        self.value, self.is_delivered = value, False
         self.state = replace(self.state, changes=self.state.changes + 1)
 
     def deliver_taken(self) -> None:
         """Deliver the value that was taken, unless that has succeeded already."""
-        if self._is_undelivered:
+        if not self.is_delivered:
             self.deliver(self.value)
-        self._is_undelivered = False
-
-    @property
-    def is_delivered(self) -> bool:
-        """Tell whether the value was delivered with success."""
-        return not self._is_undelivered
+        self.is_delivered = True
 
     def settle(self, outcome: Outcome) -> None:
         """Change the state; log it once where it is news."""
@@ -149,14 +144,8 @@ class Watcher(ABC, Generic[Value]):
             level = logging.INFO if status in ("following", "empty") else logging.WARNING
             text = "".join(f"; {reason}" for reason in reasons)
             trouble = None if isinstance(error, EsansError) else error
-            self._log.log(
-                level,
-                "%s: %s%s",
-                self._label or self._thread.name,
-                status,
-                text,
-                exc_info=trouble,
-            )
+            label = self._label or self._thread.name
+            self._log.log(level, "%s: %s%s", label, status, text, exc_info=trouble)
         self.state = replace(
             state,
             status=status,
