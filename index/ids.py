@@ -21,7 +21,6 @@ from index.errors import BundleError
 
 MAX_PADDING, FREE_PADDING = 4, 65_536  # padded ids: times their own bytes, and bytes more
 MAX_STEPS = 8  # beyond the first hash of a bucket, which holds one on average
-MAX_LATE = 16  # ids so near the end of the blob that each is read by itself
 BATCH = 16_384  # ids read at once, 2 ms: a million would fill caches and hold up threads
 FIELDS = {"blob": "uint8", "offsets": "int64", "hashes": "uint64", "rows": "int32"}
 BLAKE2B_64 = hashlib.blake2b(digest_size=8)  # to be copied: half the time of a new one
@@ -150,14 +149,13 @@ class IdTable:
         lengths = self.offsets.take(chosen + 1) - starts
         longest = int(lengths.max(initial=1))
         last = len(self.blob) - longest  # where such a window can start
-        late = np.flatnonzero(starts > last)
         is_wasteful = longest * len(starts) > FREE_PADDING + MAX_PADDING * int(lengths.sum())
-        if last < 0 or is_wasteful or len(late) > MAX_LATE:
+        if last < 0 or is_wasteful:
             return None
         windows = np.ndarray((last + 1,), f"S{longest}", self.blob, strides=(1,))
         read = windows[np.minimum(starts, last)]
         window = read.view(np.uint8).reshape(len(starts), longest)
-        for place in late.tolist():
+        for place in np.flatnonzero(starts > last).tolist():  # too near the end for a window
             window[place, : lengths[place]] = self.blob[starts[place] :][: lengths[place]]
         return PaddedIds(window, lengths)
 

@@ -53,6 +53,13 @@ def test_ids_and_scores_come_back_as_they_were(data):
     assert [read(table, one) for one in written] == [plain(*own) for own in asked]
 
 
+def test_the_last_id_is_written_however_often_it_is_found():
+    table = build_id_table(["00", "0"])
+    asked = [([1] * 20, [0.5] * 20)]
+    written = encode_candidates(table, [result(table, *own) for own in asked])
+    assert [read(table, one) for one in written] == [plain(*own) for own in asked]
+
+
 def test_the_text_is_json_as_people_read_it():
     table = build_id_table(["a", "long"])
     (written,) = encode_candidates(table, [result(table, [1, 0], [0.5, -0.25])])
