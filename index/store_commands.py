@@ -40,7 +40,7 @@ def add_cluster_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has
     for name, (command, told) in CLUSTER_COMMANDS.items():
         parser = commands.add_parser(name, help=told, description=command.__doc__)
         parser.set_defaults(run=run_cluster_command, command=command)
-        _add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
+        add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
         if command in WITHOUT_VERSION:
             add_version_argument(parser, WITHOUT_VERSION[command])
         if command is prune:
@@ -49,7 +49,7 @@ def add_cluster_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has
 
 def run_cluster_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
-    url, bundles, namespace = _store_of(parsed, "cluster maps")
+    url, bundles, namespace = store_of(parsed, "cluster maps")
     command: ClusterCommand = parsed.command
     return command(open_cluster_maps(url, bundles / FOLDER, namespace), parsed)
 
@@ -59,7 +59,7 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
     for name, (command, told) in DENY_COMMANDS.items():
         parser = commands.add_parser(name, help=told, description=command.__doc__)
         parser.set_defaults(run=run_deny_command, command=command)
-        _add_store_options(parser, "the list", f"the list is its file `{FILE}`")
+        add_store_options(parser, "the list", f"the list is its file `{FILE}`")
         if command is not show_denylist:
             parser.add_argument(
                 "--json-lines",
@@ -75,7 +75,7 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
 
 def run_deny_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
-    url, bundles, namespace = _store_of(parsed, "deny list")
+    url, bundles, namespace = store_of(parsed, "deny list")
     command: DenyCommand = parsed.command
     return command(open_denylist(url, bundles / FILE, namespace), parsed)
 
@@ -269,34 +269,38 @@ def _is_text(one: str) -> bool:
     return not any("\ud800" <= sign <= "\udfff" for sign in one)
 
 
-def _add_store_options(parser: argparse.ArgumentParser, what: str, where: str) -> None:
-    """Describe `--redis`, `--bundles` and `--namespace`.
+def add_store_options(parser: argparse.ArgumentParser, what: str, where: str) -> None:
+    """Describe `--redis`, `--bundles` and `--namespace`, which `store_of` reads.
 
     what   the store holds, as in "the maps"
     where  that is among the bundles, as in "the maps lie in clusters/"
     """
     place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--redis",
-        metavar="URL",
-        help=f"the Redis that holds {what}; without --redis and --bundles {URL_VARIABLE} is "
-        f"taken, which no list of processes shows, or the file that {FILE_VARIABLE} names",
-    )
+    add_redis_options(parser, place, what)
     place.add_argument(
         "--bundles",
         type=Path,
         metavar="BUNDLES",
         help=f"the folder of bundles, where no Redis is used; {where}",
     )
+
+
+def add_redis_options(parser: argparse.ArgumentParser, place: Any, what: str) -> None:  # noqa: ANN401  # argparse has no public name for it
+    """Describe `--redis`, in its place of the parser, and `--namespace`."""
+    place.add_argument(
+        "--redis",
+        metavar="URL",
+        help=f"the Redis that holds {what}; default: {URL_VARIABLE}, which no list of processes "
+        f"shows, or the file that {FILE_VARIABLE} names",
+    )
     parser.add_argument(
         "--namespace",
         metavar="NAME",
-        help=f"what the keys in Redis begin with (default: {NAMESPACE_VARIABLE}, or else "
-        f"{NAMESPACE})",
+        help=f"what the keys in Redis begin with; default: {NAMESPACE_VARIABLE}, else {NAMESPACE}",
     )
 
 
-def _store_of(parsed: argparse.Namespace, what: str) -> tuple[str | None, Path, str]:
+def store_of(parsed: argparse.Namespace, what: str) -> tuple[str | None, Path, str]:
     """Return the address of Redis, if any, the folder of bundles, and the namespace.
 
     Raises ConfigError if neither the options nor the environment say where the store is.

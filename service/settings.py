@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
-from index.storage.address import read_secret_file
+from index.storage.address import secret_from
 
 PREFIX = "ESANS_"
 INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by a cluster, for a service called esans
@@ -149,15 +149,8 @@ class Settings(BaseSettings):
 
         Raises ConfigError if both are set, or the file cannot be read or is empty.
         """
-        value = str(getattr(self, name).get_secret_value()).strip()
-        file, variable = getattr(self, f"{name}_file"), f"{PREFIX}{name.upper()}"
-        if file is None:
-            return value
-        if value:
-            raise ConfigError(
-                f"{variable} and {variable}_FILE: both are set, expected one; remove the other"
-            )
-        return read_secret_file(file, f"{variable}_FILE")
+        value, file = getattr(self, name).get_secret_value(), getattr(self, f"{name}_file")
+        return secret_from(value, file, f"{PREFIX}{name.upper()}")
 
 
 def known_names() -> list[str]:

@@ -18,13 +18,8 @@ from index.cluster_map import ClusterMap
 from index.cluster_map_io import card_of, open_cluster_map, save_cluster_map
 from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
 from index.errors import ConfigError, EsansError
-from index.storage.address import (
-    FILE_VARIABLE,
-    NAMESPACE_VARIABLE,
-    URL_VARIABLE,
-    address_from,
-    namespace_from,
-)
+from index.storage.address import address_from, namespace_from
+from index.store_commands import add_redis_options, add_store_options, store_of
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
@@ -126,7 +121,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="draw negatives from the store's current cluster map, swapped between two steps",
     )
-    add_store(parser)
+    what = f"the cluster maps; without any they lie in {FOLDER}/ among the bundles"
+    add_redis_options(parser, parser, what)
 
 
 def add_clusters(parser: argparse.ArgumentParser) -> None:
@@ -145,13 +141,7 @@ def add_clusters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
     parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
     parser.add_argument("--publish", action="store_true", help="into the store; see above")
-    add_store(parser)
-    parser.add_argument(
-        "--bundles",
-        type=Path,
-        metavar="DIR",
-        help="publish into the store among these bundles, whatever the environment says",
-    )
+    add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -177,23 +167,6 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
-    """Describe where the store of cluster maps is."""
-    parser.add_argument(
-        "--redis",
-        metavar="URL",
-        help=f"the store of cluster maps; default: {URL_VARIABLE}, which no list of processes "
-        f"shows, or the file that {FILE_VARIABLE} names; without any, the folder {FOLDER} "
-        "among the bundles",
-    )
-    parser.add_argument(
-        "--namespace",
-        metavar="NAME",
-        default=namespace_from(os.environ),
-        help=f"what the keys in Redis begin with; default: {NAMESPACE_VARIABLE}, else esans",
-    )
-
-
 def run(parsed: argparse.Namespace) -> None:
     """Train and publish, unless there is nothing to do."""
     if parsed.skip == "if-any" and BundleRegistry(parsed.bundles).pointer():
@@ -203,7 +176,9 @@ def run(parsed: argparse.Namespace) -> None:
     from trainer.pipeline import RunOptions, is_current, run as run_pipeline
 
     config = config_of(parsed)
-    store = open_store(parsed.redis or address_from(os.environ), parsed)
+    url = parsed.redis or address_from(os.environ)
+    namespace = parsed.namespace or namespace_from(os.environ)
+    store = open_cluster_maps(url, parsed.bundles / FOLDER, namespace)
     if parsed.skip == "if-same":
         data = load_dataset(parsed.data, config.data.split, config.seed)
         if is_current(config, data, parsed.bundles):
@@ -219,7 +194,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 def clusters(parsed: argparse.Namespace) -> None:
     """Make a map or open a saved one, save and publish it where asked; tell of each."""
-    store = store_of(parsed)
+    store = publish_target(parsed)
     if store is not None:
         store.pointer()  # a store that is away is told before the work, not after
     found, told = open_saved(parsed.saved) if parsed.saved else make_and_describe(parsed)
@@ -283,7 +258,7 @@ def config_of(parsed: argparse.Namespace) -> "RunConfig":
     return check_config(config.model_dump(mode="json") | {"seed": parsed.seed}, "--seed")
 
 
-def store_of(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
+def publish_target(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
     """Return the store that `clusters` publishes in, None where nothing is to be published."""
     if not parsed.publish:
         if parsed.saved:
@@ -292,21 +267,8 @@ def store_of(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
                 "that, or give --data to make a map"
             )
         return None
-    url = parsed.redis or (None if parsed.bundles else address_from(os.environ))
-    if not url and not parsed.bundles:
-        raise ConfigError(
-            "clusters --publish: no store is named, expected one; give --redis URL (or set "
-            f"{URL_VARIABLE}), or --bundles DIR for the store among the bundles"
-        )
-    return open_store(url, parsed)
-
-
-def open_store(url: str | None, parsed: argparse.Namespace) -> ClusterMapRegistry:
-    """Return the store in Redis where there is an address, else the one among the bundles.
-
-    Nothing is connected yet. Raises ConfigError if the address is none.
-    """
-    return open_cluster_maps(url, (parsed.bundles or Path()) / FOLDER, parsed.namespace)
+    url, bundles, namespace = store_of(parsed, "clusters --publish")
+    return open_cluster_maps(url, bundles / FOLDER, namespace)
 
 
 if __name__ == "__main__":

@@ -51,18 +51,26 @@ def address_from(environment: Mapping[str, str]) -> str | None:
         raise ConfigError(
             f"{', '.join(misspelt)}: not known, expected {', '.join(VARIABLES)}; correct the name"
         )
-    url = environment.get(URL_VARIABLE, "").strip()
     file = environment.get(FILE_VARIABLE, "")
-    if url and file:
-        raise ConfigError(
-            f"{URL_VARIABLE} and {FILE_VARIABLE}: both are set, expected one; remove the other"
-        )
-    return read_secret_file(Path(file), FILE_VARIABLE) if file else url or None
+    return secret_from(environment.get(URL_VARIABLE, ""), file, URL_VARIABLE) or None
 
 
 def namespace_from(environment: Mapping[str, str]) -> str:
     """Return what the keys in Redis begin with."""
     return environment.get(NAMESPACE_VARIABLE) or NAMESPACE
+
+
+def secret_from(value: str, file: str | Path | None, variable: str) -> str:
+    """Return the secret of a variable, or what the file holds that `<variable>_FILE` names.
+
+    Raises ConfigError if both are set, or the file cannot be read or is empty.
+    """
+    value = value.strip()
+    if value and file:
+        raise ConfigError(
+            f"{variable} and {variable}_FILE: both are set, expected one; remove the other"
+        )
+    return read_secret_file(Path(file), f"{variable}_FILE") if file else value
 
 
 def read_secret_file(file: Path, variable: str) -> str:

@@ -15,61 +15,46 @@ ID_LENGTH = 512
 LIST_LENGTH = 10_000
 
 
-def text_or_integer() -> list[core_schema.CoreSchema | tuple[core_schema.CoreSchema, str]]:
-    """Accept text as it is, and an integer as its decimals."""
-    text = core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH)
-    integer = core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)
-    return [text, core_schema.no_info_after_validator_function(str, integer)]
+class _CheckedBy:
+    """Checks a value by a schema of pydantic's core; as metadata of an `Annotated` type."""
 
+    def __init__(self, schema: core_schema.CoreSchema) -> None:
+        self._schema = schema
 
-class _TextOrInteger:
-    """Checks an id inside pydantic's core: text stays, an integer becomes its decimals."""
-
-    @classmethod
     def __get_pydantic_core_schema__(
-        cls,
-        source: type,
-        handler: GetCoreSchemaHandler,
+        self, source: type, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        return core_schema.union_schema(
-            text_or_integer(),
-            mode="left_to_right",
-            custom_error_type="id",
-            custom_error_message=f"an id is text of 1 to {ID_LENGTH} characters or an integer "
-            "of 64 bits; write others as text",
-        )
-
-
-class _AnyPlainValue:
-    """Checks a value to filter by, of any kind; numbers and booleans become their text."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls,
-        source: type,
-        handler: GetCoreSchemaHandler,
-    ) -> core_schema.CoreSchema:
-        return core_schema.union_schema(
-            [
-                *text_or_integer(),
-                core_schema.no_info_after_validator_function(
-                    _in_lower_case, core_schema.bool_schema(strict=True)
-                ),
-            ],
-            mode="left_to_right",
-            custom_error_type="value",
-            custom_error_message=f"a value is text of 1 to {ID_LENGTH} characters, an integer "
-            "of 64 bits, or a boolean; write others as text",
-        )
+        return self._schema
 
 
 def _in_lower_case(value: object) -> str:
     return str(value).lower()
 
 
+converted_by = core_schema.no_info_after_validator_function
+CHOICES: list[core_schema.CoreSchema | tuple[core_schema.CoreSchema, str]] = [
+    core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH),
+    converted_by(str, core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)),
+    converted_by(_in_lower_case, core_schema.bool_schema(strict=True)),
+]
+TEXT_OR_INTEGER = core_schema.union_schema(
+    CHOICES[:2],
+    mode="left_to_right",
+    custom_error_type="id",
+    custom_error_message=f"an id is text of 1 to {ID_LENGTH} characters or an integer of 64 bits; "
+    "write others as text",
+)
+PLAIN_VALUE = core_schema.union_schema(
+    CHOICES,
+    mode="left_to_right",
+    custom_error_type="value",
+    custom_error_message=f"a value is text of 1 to {ID_LENGTH} characters, an integer of 64 bits, "
+    "or a boolean; write others as text",
+)
+
 Source = Literal["redis", "folder", "bundle"]
-Id = Annotated[str, _TextOrInteger]
-Value = Annotated[str, _AnyPlainValue]
+Id = Annotated[str, _CheckedBy(TEXT_OR_INTEGER)]
+Value = Annotated[str, _CheckedBy(PLAIN_VALUE)]
 # of a list the first fault is told: the others would cost a microsecond each
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH, fail_fast=True)]
 

@@ -15,11 +15,14 @@ class Alive(TypedDict):
     status: Literal["alive"]
 
 
+WatchStatus = Literal["following", "unreachable", "refused", "empty", "stopped"]
+
+
 class FollowerAnswer(TypedDict):
     """How the following of cluster maps goes; in trouble the last good map stays in use."""
 
     status: Annotated[
-        Literal["following", "unreachable", "refused", "empty", "stopped"],
+        WatchStatus,
         Field(description="none of them makes the service less ready: `/retrieve` needs no map"),
     ]
     version: NotRequired[Annotated[str, Field(description="of the map in use")]]
@@ -30,10 +33,7 @@ class FollowerAnswer(TypedDict):
 class DenyAnswer(TypedDict):
     """How the following of the deny list goes; in trouble the last good list stays in force."""
 
-    status: Annotated[
-        Literal["following", "unreachable", "refused", "empty", "stopped"],
-        Field(description="none of them makes the service less ready"),
-    ]
+    status: Annotated[WatchStatus, Field(description="none of them makes the service less ready")]
     sequence: NotRequired[Annotated[int, Field(description="of the list in force")]]
     count: NotRequired[Annotated[int, Field(description="ids on the list in force")]]
     reasons: NotRequired[list[str]]

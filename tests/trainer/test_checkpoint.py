@@ -1,9 +1,5 @@
-import json
-from dataclasses import asdict
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from index.errors import TrainingError
 from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
@@ -100,12 +96,3 @@ def test_stale_epochs_count_from_the_best_one():
     assert Progress().stale_epochs == 0
     assert Progress(best_epoch=1, curve=[{}] * 2).stale_epochs == 0
     assert Progress(best_epoch=1, curve=[{}] * 5).stale_epochs == 3
-
-
-def test_a_checkpoint_from_before_maps_were_swapped_is_loaded(checkpoint):
-    old = {name: value for name, value in asdict(PROGRESS).items() if name != "cluster_maps"}
-    checkpoint.path.parent.mkdir()
-    about = {"run_key": checkpoint.run_key, "progress": json.dumps(old)}
-    save_file({"now/a": torch.ones(1)}, checkpoint.path, about)
-    _, progress = checkpoint.load()
-    assert progress == PROGRESS

@@ -95,8 +95,8 @@ def test_a_saved_map_is_published_as_it_is(world_data, tmp_path, bundles, beside
 def test_without_a_store_nothing_is_made_and_the_options_are_named(tmp_path, capsys):
     assert publish("--data", tmp_path / "not even there") == 1
     told = capsys.readouterr().err
-    assert "no store is named, expected one" in told
-    assert "--redis URL (or set ESANS_REDIS_URL), or --bundles DIR" in told
+    assert "clusters --publish: found no address of a store, expected --redis URL" in told
+    assert "--bundles DIR or ESANS_REDIS_URL" in told
 
 
 def test_a_store_that_is_no_folder_is_told_before_the_work(tmp_path, capsys):
