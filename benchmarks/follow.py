@@ -41,7 +41,7 @@ WARM_UP, QUIET, AFTER = 50, 100, 20  # steps
 CODES_2 = 16
 
 CONFIG = {
-    "towers": {"width": 4, "history_length": 10},
+    "towers": {"embedding_dim": 4, "history_length": 10},
     "training": {
         "sampler": {"name": "esans", "easy": 64, "hard": 1},
         "batch_size": 64,

@@ -13,7 +13,7 @@ from one cluster then are as far from its centre as those of the formula, and fi
 neighbours and search effort are those of the formula too.
 
 Attributes: a title. Filters: `half`, `twentieth`, `thousandth` are "true" for random 50 %, 5 %
-and 0.1 % of the items; `aisle` has 20 values and `shelf` 1,000, each whole clusters.
+and 0.1 % of the items; `aisle` has 20 values and `category` 1,000, each whole clusters.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from trainer.towers import UserTower
 
 WIDTH, CLUSTERS, HISTORY_LENGTH = 64, 2_000, 50
 ITEM_NOISE, QUERY_NOISE = 1.0, 1.2  # times as long as a centre
-AISLES, SHELVES = 20, 1_000
+AISLES, CATEGORIES = 20, 1_000
 SHARES = {"half": 0.5, "twentieth": 0.05, "thousandth": 0.001}
 PROBES = 8
 
@@ -113,12 +113,12 @@ def make_bundle(items: int, folder: Path, seed: int) -> Path:
     Made once: where `folder` holds it already, it is used again.
     """
     bundles = folder / f"gaussian-{items}-{seed}"
-    shelf = BundleRegistry(bundles)
-    if shelf.pointer() is None:
-        with shelf.stage() as staged:
+    registry = BundleRegistry(bundles)
+    if registry.pointer() is None:
+        with registry.stage() as staged:
             stage(staged, make_shop(items, seed), seed)
-            version = shelf.publish(staged, datetime.now(UTC))
-        shelf.make_current(version)
+            version = registry.publish(staged, datetime.now(UTC))
+        registry.make_current(version)
     return bundles
 
 
@@ -137,8 +137,8 @@ def stage(staged: Path, shop: Shop, seed: int) -> None:
         counts=np.random.default_rng([seed, 3]).zipf(1.5, size=items).clip(max=10**6),
         histories=None,
         tuning_histories=histories,
-        probe_histories=histories[:PROBES],
-        probe_queries=encoder.encode_histories(shop.vectors, histories[:PROBES]),
+        self_test_histories=histories[:PROBES],
+        self_test_queries=encoder.encode_histories(shop.vectors, histories[:PROBES]),
         metadata=describe(shop, seed),
     )
     build = partial(build_item_index, seed=seed)
@@ -169,7 +169,7 @@ def describe(shop: Shop, seed: int) -> ItemMetadata:
     )
     columns = {name: chosen(share, items, seed) for name, share in SHARES.items()}
     everything = np.arange(items, dtype=np.int32)
-    for name, count in (("aisle", AISLES), ("shelf", SHELVES)):
+    for name, count in (("aisle", AISLES), ("category", CATEGORIES)):
         values = [str(value) for value in range(count)]
         columns[name] = Column(values, everything, shop.cluster % count)
     filters = build_filters(columns)
@@ -196,7 +196,7 @@ def facts(seed: int) -> RunFacts:
     )
     return RunFacts(
         name="gaussian-shop",
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=dataset,
         history_length=HISTORY_LENGTH,
         modalities={},

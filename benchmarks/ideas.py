@@ -28,7 +28,7 @@ from index.arrays import Rows
 from index.cluster_map import ClusterMap
 from trainer.config import check_config
 from trainer.esans.build_map import build_cluster_map
-from trainer.esans.interpolation import draw_share, interpolate_simple, on_sphere
+from trainer.esans.interpolation import draw_share, interpolate_simple, normalize_virtual
 from trainer.esans.residual_kmeans import train_centroids
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 from trainer.samplers.simple import sample_in_batch
@@ -164,16 +164,16 @@ def simple_in_batch(clusters: ClusterMap) -> Sampler:
         mixed = interpolate_simple(context.positives[first], context.positives[second], share)
         law = (drawn.log_q[first] + drawn.log_q[second]) / 2
         is_masked = drawn.is_masked[:, first] | drawn.is_masked[:, second]
-        return replace(drawn, also=SampledNegatives(on_sphere(mixed), law, is_masked))
+        return replace(drawn, also=SampledNegatives(normalize_virtual(mixed), law, is_masked))
 
     return sample
 
 
-def hard_in_batch(weight: float, low: float, high: float, growing_steps: int = 0) -> Idea:
+def hard_in_batch(weight: float, low: float, high: float, hard_warmup_steps: int = 0) -> Idea:
     """EDIS, hard, with a batch item of the positive's cluster; no gradient at the positive.
 
     weight         added to its score, over tau
-    growing_steps  over so many steps the weight rises to 0
+    hard_warmup_steps  over so many steps the weight rises to 0
     """
 
     def idea(clusters: ClusterMap) -> Sampler:
@@ -183,9 +183,13 @@ def hard_in_batch(weight: float, low: float, high: float, growing_steps: int = 0
             share = draw_share((len(rows),), low, high, context.rng, others.device)[:, None]
             hard = context.positives[others.clamp(min=0)]
             mixed = share * context.positives.detach() + (1 - share) * hard
-            now = weight * max(0.0, 1 - context.step / growing_steps) if growing_steps else weight
+            now = (
+                weight * max(0.0, 1 - context.step / hard_warmup_steps)
+                if hard_warmup_steps
+                else weight
+            )
             virtual = SampledNegatives(
-                on_sphere(mixed)[:, None],
+                normalize_virtual(mixed)[:, None],
                 (drawn.log_q[others.clamp(min=0)] - now)[:, None],
                 (others < 0)[:, None],
             )
@@ -217,7 +221,7 @@ TRIALS = {
     "hard in batch, -2": IdeaTrial(hard_in_batch(-2, -0.5, 0.5)),
     "hard in batch, -4": IdeaTrial(hard_in_batch(-4, -0.5, 0.5)),
     "hard in batch, beyond": IdeaTrial(hard_in_batch(0, -0.5, 0.0)),
-    "hard in batch, growing": IdeaTrial(hard_in_batch(-6, -0.5, 0.5, growing_steps=1_000)),
+    "hard in batch, growing": IdeaTrial(hard_in_batch(-6, -0.5, 0.5, hard_warmup_steps=1_000)),
 }
 
 

@@ -41,7 +41,7 @@ def train_once(data: Path, config: Path | None, seed: int) -> dict[str, Any]:
         began = time.monotonic()
         subprocess.run(command, check=True)
         seconds = time.monotonic() - began
-        report = read_manifest(BundleRegistry(Path(folder)).current()).measures["test"]
+        report = read_manifest(BundleRegistry(Path(folder)).current()).metrics["test"]
     return report | {"seconds": seconds}
 
 

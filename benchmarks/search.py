@@ -39,7 +39,7 @@ FILTERS: dict[str, Filter] = {
     "keeps 0.1 %": {"thousandth": ["true"]},
     "keeps 5 %, whole clusters": {"aisle": ["3"]},
     "keeps 20 %, whole clusters": {"aisle": ["3", "8", "11", "17"]},
-    "keeps 0.1 %, whole clusters": {"shelf": ["700"]},
+    "keeps 0.1 %, whole clusters": {"category": ["700"]},
     "keeps 80 %, whole clusters": {"aisle": [str(aisle) for aisle in range(16)]},
     "keeps 50 % of 5 %": {"half": ["true"], "twentieth": ["true"]},
 }

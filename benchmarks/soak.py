@@ -3,7 +3,7 @@
     python -m benchmarks.soak --minutes 10
 
 Single questions with and without filters, batches, similar items, unknown users, bad bodies,
-clients that hang up midway; bundles are swapped and the deny list changed every few seconds.
+clients that hang up midway; bundles are swapped and the denylist changed every few seconds.
 Prints the memory, files and threads of the process over time, and a verdict: medians of the
 first and the last quarter, the first minute left out.
 """
@@ -81,9 +81,9 @@ async def ask_plain(traffic: Traffic, client: httpx.AsyncClient, dice: random.Ra
 async def ask_batch(traffic: Traffic, client: httpx.AsyncClient, dice: random.Random) -> str:
     """Many users' questions."""
     asked = [{"history": traffic.history(dice), "k": 20} for _ in range(dice.randint(1, 64))]
-    answer = await client.post("/retrieve/batch", json={"questions": asked})
+    answer = await client.post("/retrieve/batch", json={"queries": asked})
     if answer.status_code == 200:
-        assert len(answer.json()["answers"]) == len(asked)
+        assert len(answer.json()["results"]) == len(asked)
     return expect(answer, 200)
 
 
@@ -159,11 +159,11 @@ async def keep_asking(traffic: Traffic, client: httpx.AsyncClient, seed: int) ->
             traffic.outcomes["failed"] += 1
 
 
-async def keep_swapping(traffic: Traffic, shelf: BundleRegistry) -> None:
+async def keep_swapping(traffic: Traffic, registry: BundleRegistry) -> None:
     """Make one bundle current, then the other."""
     while True:
         for version in traffic.versions:
-            shelf.make_current(version)
+            registry.make_current(version)
             traffic.outcomes["swaps"] += 1
             await asyncio.sleep(SWAP_S)
 
@@ -173,7 +173,7 @@ async def keep_denying(traffic: Traffic, client: httpx.AsyncClient, dice: random
     headers = {"Authorization": f"Bearer {TOKEN}"}
     while True:
         denied = [id_of(dice.randrange(traffic.items)) for _ in range(20)]
-        answer = await client.put("/admin/deny", json={"items": denied}, headers=headers)
+        answer = await client.put("/admin/denylist", json={"items": denied}, headers=headers)
         traffic.outcomes[expect(answer, 200)] += 1
         found = await client.post("/retrieve", json={"history": denied[:5], "k": 1_000})
         if found.status_code == 200:
@@ -233,20 +233,20 @@ def verdict(samples: list[Sample]) -> bool:
 def publish_two(items: int, folder: Path) -> tuple[BundleRegistry, list[str]]:
     """Make the bundles that are swapped."""
     folder.mkdir(parents=True, exist_ok=True)
-    shelf, versions = BundleRegistry(folder), []
+    registry, versions = BundleRegistry(folder), []
     for seed in SEEDS:
-        with shelf.stage() as staged:
+        with registry.stage() as staged:
             stage(staged, make_shop(items, seed), seed)
-            versions.append(shelf.publish(staged, datetime.now(UTC)))
-    shelf.make_current(versions[0])
-    return shelf, versions
+            versions.append(registry.publish(staged, datetime.now(UTC)))
+    registry.make_current(versions[0])
+    return registry, versions
 
 
 @contextmanager
 def service(folder: Path) -> Iterator[tuple[int, str]]:
     """Run the service; its process id and address."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith("ESANS_")}
-    environment |= {"ESANS_POLL_S": "0.5", "ESANS_ADMIN_TOKEN": TOKEN}
+    environment |= {"ESANS_POLL_INTERVAL_S": "0.5", "ESANS_ADMIN_TOKEN": TOKEN}
     command = [sys.executable, "-m", "service", "--bundles", str(folder), "--port", "0"]
     with (
         (folder / "service.log").open("w") as log,
@@ -272,7 +272,7 @@ def address_of(log: Path) -> str:
 async def soak(
     traffic: Traffic,
     samples: list[Sample],
-    shelf: BundleRegistry,
+    registry: BundleRegistry,
     pid: int,
     asked: argparse.Namespace,
 ) -> None:
@@ -280,7 +280,7 @@ async def soak(
     limits = httpx.Limits(max_keepalive_connections=asked.clients)
     async with httpx.AsyncClient(base_url=traffic.url, timeout=30, limits=limits) as client:
         tasks = [keep_asking(traffic, client, seed) for seed in range(asked.clients)]
-        tasks += [keep_swapping(traffic, shelf), keep_sampling(pid, samples)]
+        tasks += [keep_swapping(traffic, registry), keep_sampling(pid, samples)]
         tasks += [keep_denying(traffic, client, random.Random(asked.clients))]
         running = [asyncio.ensure_future(task) for task in tasks]
         await asyncio.wait(running, timeout=asked.minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
@@ -308,13 +308,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/soak"), metavar="DIR")
     asked = parser.parse_args()
     folder = asked.work / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    shelf, versions = publish_two(asked.items, folder)
+    registry, versions = publish_two(asked.items, folder)
     samples: list[Sample] = []
     with service(folder) as (pid, url):
         traffic = Traffic(asked.items, url, versions)
         print("| time | RSS MB | PSS MB | anonymous MB | files | threads |")
         print("|---|---|---|---|---|---|")
-        asyncio.run(soak(traffic, samples, shelf, pid, asked))
+        asyncio.run(soak(traffic, samples, registry, pid, asked))
     is_good = report(traffic, samples)
     print("steady" if is_good else "NOT STEADY")
     return 0 if is_good else 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
-from index.errors import ConfigError, EsansError, FaultyBundleError
+from index.errors import ConfigError, EsansError, InvalidBundleError
 from index.store_commands import (
     add_cluster_commands,
     add_deny_commands,
@@ -56,21 +56,21 @@ def build_parser() -> argparse.ArgumentParser:
     add_add_items(commands)
     maps = commands.add_parser("clusters", help="look at cluster maps and tend them")
     add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"))
-    denied = commands.add_parser("deny", help="look at the deny list and change it")
+    denied = commands.add_parser("denylist", help="look at the denylist and change it")
     add_deny_commands(denied.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
 def show(parsed: argparse.Namespace) -> str:
     """List the bundles, oldest first. The current one is marked."""
-    shelf = BundleRegistry(parsed.bundles)
-    pointer = shelf.pointer()
-    versions = shelf.versions()
+    registry = BundleRegistry(parsed.bundles)
+    pointer = registry.pointer()
+    versions = registry.versions()
     if not versions:
-        shelf.current()
+        registry.current()
     lines = [
         f"{'*' if pointer and pointer.version == version else ' '} {version}  "
-        f"{summary_of(shelf.folder / version)}"
+        f"{summary_of(registry.folder / version)}"
         for version in versions
     ]
     return "\n".join([*lines, "* is current" if pointer else "none is current"])
@@ -80,9 +80,9 @@ def summary_of(folder: Path) -> str:
     """Say in a line what a bundle holds, or what is wrong with its manifest."""
     try:
         manifest = read_manifest(folder)
-    except FaultyBundleError as error:
+    except InvalidBundleError as error:
         return f"faulty: {'; '.join(error.faults)}"
-    recall = manifest.measures.get("test", {}).get("model", {}).get("recall@50")
+    recall = manifest.metrics.get("test", {}).get("model", {}).get("recall@50")
     return (
         f"{manifest.items:,} items  {manifest.index.factory}  "
         f"recall@50 {'not measured' if recall is None else format(recall, '.4f')}"
@@ -157,11 +157,11 @@ def run_add_items(parsed: argparse.Namespace) -> str:
             f"add-items: found no {error.name}, expected it to be installed; "
             "`pip install 'esans[tables]'`"
         ) from error
-    shelf = BundleRegistry(parsed.bundles)
-    before = shelf.pointer()
+    registry = BundleRegistry(parsed.bundles)
+    before = registry.pointer()
     skip = Skip(known=parsed.skip_known, empty=parsed.skip_empty)
     now = datetime.now(UTC)
-    added = add_items(shelf, parsed.items, now, version=parsed.version, skip=skip)
+    added = add_items(registry, parsed.items, now, version=parsed.version, skip=skip)
     told = [f"note: {note}" for note in added.notes]
     if not added.count:
         return "\n".join([*told, f"nothing to add: {added.version} stays as it is"])
@@ -174,7 +174,7 @@ def run_add_items(parsed: argparse.Namespace) -> str:
     ]
     if parsed.no_current:
         return "\n".join([*told, "not made current, as asked"])
-    pointer = shelf.advance(added.version, before)
+    pointer = registry.advance(added.version, before)
     told += [f"current is now {pointer.version}; before it {pointer.previous}"]
     return "\n".join(told)
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from index.arrays import Hashes, open_array
 from index.cluster_map import ARRAYS, KINDS, ClusterMap
-from index.errors import FaultyClusterMapError, ForeignClusterMapError
+from index.errors import IncompatibleClusterMapError, InvalidClusterMapError
 from index.fsio import FrozenModel, faults_of, write_json
 from index.storage.protocols import CHUNK_BYTES, VERSION_PATTERN, Blob, Buffer, StoredBlob, split
 
@@ -62,7 +62,7 @@ def save_cluster_map(found: ClusterMap, folder: Path) -> None:
 def open_cluster_map(folder: Path) -> ClusterMap:
     """Open a saved map, its arrays memory-mapped, and check it against its card.
 
-    Raises FaultyClusterMapError with every fault found.
+    Raises InvalidClusterMapError with every fault found.
     """
     faults: list[str] = []
     card = _read_card(folder, faults)
@@ -74,7 +74,7 @@ def open_cluster_map(folder: Path) -> ClusterMap:
             said = " ".join(str(error).split())
             faults.append(f"cluster_map.{name}.npy: cannot be read ({said}); save the map anew")
     if faults or card is None:
-        raise FaultyClusterMapError(str(folder), faults)
+        raise InvalidClusterMapError(str(folder), faults)
     return _checked(arrays, card, str(folder), f"{CARD} tells of", "save the map anew")
 
 
@@ -87,7 +87,7 @@ def join(found: ClusterMap, id_hashes: Hashes) -> ClusterMap:
                own at the origin, the middle of the catalogue (ours): it is drawn as an easy
                negative, and is never a hard one.
 
-    Raises FaultyClusterMapError if two items of the map share a hash.
+    Raises InvalidClusterMapError if two items of the map share a hash.
     """
     places, is_known = find_hashes(found, id_hashes)
     centroids = found.centroids
@@ -111,13 +111,13 @@ def join_matching(found: ClusterMap, id_hashes: Hashes) -> ClusterMap:
     What is shared is measured against the smaller of the two: a catalogue that grew holds all
     items of the map, of one that shrank the map holds all items.
 
-    Raises ForeignClusterMapError below 95 %, FaultyClusterMapError as `join`.
+    Raises IncompatibleClusterMapError below 95 %, InvalidClusterMapError as `join`.
     """
     carried = join(found, id_hashes)
     shared = len(id_hashes) - carried.made["unknown_items"]
     smaller = min(len(found), len(id_hashes))
     if shared < MIN_OVERLAP * smaller:
-        raise ForeignClusterMapError(
+        raise IncompatibleClusterMapError(
             f"cluster map {found.version}: shares {shared:,} items with the {len(id_hashes):,} "
             f"known here, expected {MIN_OVERLAP:.0%} of {smaller:,}, the smaller of the two; "
             "publish a map made of this catalogue, or use another namespace for each"
@@ -130,7 +130,7 @@ def find_hashes(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return each hash's row in the map (any row where it has none), and whether it has one.
 
-    Raises FaultyClusterMapError if two items of the map share a hash.
+    Raises InvalidClusterMapError if two items of the map share a hash.
     """
     order = np.argsort(found.id_hashes, kind="stable")
     ascending = found.id_hashes[order]
@@ -139,7 +139,7 @@ def find_hashes(
         first, second = order[twins[0]], order[twins[0] + 1]
         fault = f"rows {first} and {second} share an id hash, expected distinct ones"
         remedy = "rename one of the two items and make the map anew"
-        raise FaultyClusterMapError(f"cluster map {found.version}", [f"{fault}; {remedy}"])
+        raise InvalidClusterMapError(f"cluster map {found.version}", [f"{fault}; {remedy}"])
     places = np.minimum(np.searchsorted(ascending, id_hashes), len(ascending) - 1)
     return order[places], ascending[places] == id_hashes
 
@@ -165,7 +165,7 @@ def encode_blob(found: ClusterMap) -> Blob:
 def decode_blob(stored: StoredBlob, version: str, place: str) -> ClusterMap:
     """Read a map out of its blob, all of it into memory, and check it.
 
-    Raises FaultyClusterMapError with every fault: a chunk missing or of a wrong length, bytes
+    Raises InvalidClusterMapError with every fault: a chunk missing or of a wrong length, bytes
     that do not have the digest, arrays that are not the map of the card.
     """
     meta = _parse_meta(stored, version, place)
@@ -173,7 +173,7 @@ def decode_blob(stored: StoredBlob, version: str, place: str) -> ClusterMap:
     shapes["centroids"] = (meta.card.level_1_codes, meta.width)
     arrays, buffers = _allocate(shapes, stored.header.num_chunks if stored.header else 0, place)
     if faults := stored.read_into(buffers):
-        raise FaultyClusterMapError(place, [f"{one}: publish the map anew" for one in faults])
+        raise InvalidClusterMapError(place, [f"{one}: publish the map anew" for one in faults])
     return _checked(arrays, meta.card, place, "it is described as", "publish the map anew")
 
 
@@ -184,7 +184,7 @@ def _parse_meta(stored: StoredBlob, version: str, place: str) -> _BlobMeta:
         meta = None
     if meta is None or meta.card.version != version:
         fault = "its description cannot be read, or is of another map; publish it anew"
-        raise FaultyClusterMapError(place, [fault])
+        raise InvalidClusterMapError(place, [fault])
     return meta
 
 
@@ -197,12 +197,12 @@ def _allocate(
     expected = sum(-(-size // CHUNK_BYTES) for size in sizes)
     if num_chunks != expected:
         fault = f"the description tells of {num_chunks} chunks, its sizes of {expected}"
-        raise FaultyClusterMapError(place, [f"{fault}; publish the map anew"])
+        raise InvalidClusterMapError(place, [f"{fault}; publish the map anew"])
     try:
         arrays = {name: np.empty(shapes[name], dtypes[name]) for name in ARRAYS}
     except MemoryError as error:
         fault = f"takes {sum(sizes):,} bytes, expected what memory has room for"
-        raise FaultyClusterMapError(place, [f"{fault}; publish a smaller map"]) from error
+        raise InvalidClusterMapError(place, [f"{fault}; publish a smaller map"]) from error
     flat = [array.reshape(-1).view(np.uint8).data for array in arrays.values()]
     return arrays, [chunk for one in flat for chunk in split(one)]
 
@@ -215,11 +215,11 @@ def _checked(
     try:
         found = ClusterMap(**arrays, temperature_share=card.temperature_share, made=dict(card.made))
     except ValueError as error:
-        raise FaultyClusterMapError(place, [f"{error}; {remedy}"]) from error
+        raise InvalidClusterMapError(place, [f"{error}; {remedy}"]) from error
     if card_of(found) != card:
         fault = f"{told} {_summary(card)}, the arrays are {_summary(card_of(found))}"
         faults = [f"{fault}; they were changed or are of two maps: {remedy}"]
-        raise FaultyClusterMapError(place, faults)
+        raise InvalidClusterMapError(place, faults)
     return found
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import ClusterMapCard, decode_blob, encode_blob
-from index.errors import ClusterStoreError, FaultyClusterMapError, NoClusterMapError
+from index.errors import ClusterStoreError, InvalidClusterMapError, NoClusterMapError
 from index.storage.address import NAMESPACE, check_namespace
 from index.storage.local import LocalBlobStore, Remedies
 from index.storage.protocols import (
@@ -63,14 +63,14 @@ class ClusterPointer(VersionPointer):
 class ListedMap:
     """A line of the list of what a store holds.
 
-    made_at       UTC, ISO 8601: when the map was made, or else when it was stored
+    created_at       UTC, ISO 8601: when the map was made, or else when it was stored
     expires_in_s  None where it stays
     """
 
     version: str
     items: int
     level_1_codes: int
-    made_at: str
+    created_at: str
     is_current: bool
     is_previous: bool
     expires_in_s: float | None
@@ -107,14 +107,14 @@ class ClusterMapRegistry:
     def pointer(self) -> ClusterPointer | None:
         """Read which map is current; None where nothing was published.
 
-        Raises FaultyClusterMapError if what is there is no pointer.
+        Raises InvalidClusterMapError if what is there is no pointer.
         """
         return self._parse(self.blobs.pointer.read())
 
     def read(self, version: str) -> ClusterMap:
         """Return a map, checked.
 
-        Raises NoClusterMapError if it is not there, FaultyClusterMapError if it is damaged.
+        Raises NoClusterMapError if it is not there, InvalidClusterMapError if it is damaged.
         """
         is_version = re.fullmatch(VERSION_PATTERN, version)
         stored = self.blobs.get(version) if is_version else None
@@ -122,7 +122,7 @@ class ClusterMapRegistry:
             raise self._not_there(version, "`python -m index clusters list` tells what it holds")
         try:
             return decode_blob(stored, version, f"{self.place}, cluster map {version}")
-        except FaultyClusterMapError:
+        except InvalidClusterMapError:
             if self.blobs.get(version) is None:  # it expired meanwhile
                 raise self._not_there(version, "it went while it was read") from None
             raise
@@ -270,7 +270,7 @@ class ClusterMapRegistry:
             raise self._not_there(version, f"it holds {there or 'none'}")
         if faults:
             place = f"{self.place}, cluster map {version}"
-            raise FaultyClusterMapError(place, [f"{one}; publish it anew" for one in faults])
+            raise InvalidClusterMapError(place, [f"{one}; publish it anew" for one in faults])
 
     def _not_there(self, version: str, there: str) -> NoClusterMapError:
         return NoClusterMapError(
@@ -281,7 +281,7 @@ class ClusterMapRegistry:
         try:
             return ClusterPointer.parse(value)
         except ValidationError as error:
-            raise FaultyClusterMapError(
+            raise InvalidClusterMapError(
                 self.place,
                 [
                     "`current` cannot be read as a pointer; expected json with sequence, "
@@ -291,7 +291,7 @@ class ClusterMapRegistry:
             ) from error
 
     def _parse_or_none(self, value: bytes | None) -> ClusterPointer | None:
-        with suppress(FaultyClusterMapError):  # being replaced repairs it
+        with suppress(InvalidClusterMapError):  # being replaced repairs it
             return self._parse(value)
         return None
 
@@ -339,7 +339,7 @@ def _listed(info: BlobInfo, pointer: ClusterPointer | None) -> ListedMap:
         version=info.version,
         items=card.items if card else 0,
         level_1_codes=card.level_1_codes if card else 0,
-        made_at=str(card.made.get("at", stored_at)) if card else stored_at,
+        created_at=str(card.made.get("at", stored_at)) if card else stored_at,
         is_current=pointer is not None and pointer.version == info.version,
         is_previous=pointer is not None and pointer.previous == info.version,
         expires_in_s=info.expires_in_s,

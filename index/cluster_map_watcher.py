@@ -15,7 +15,7 @@ from index.arrays import Hashes
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import join, join_matching
 from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer
-from index.errors import FaultyClusterMapError, ForeignClusterMapError
+from index.errors import IncompatibleClusterMapError, InvalidClusterMapError
 from index.storage.protocols import Notifications
 from index.storage.watcher import Outcome, Watcher, reasons_of
 
@@ -44,7 +44,7 @@ class Catalogue:
     def hold(self, source: ClusterMap, pointer: ClusterPointer) -> "HeldMap":
         """Hold a published map, joined and prepared.
 
-        Raises ForeignClusterMapError, FaultyClusterMapError as `join_matching`.
+        Raises IncompatibleClusterMapError, InvalidClusterMapError as `join_matching`.
         """
         clusters = join_matching(source, self.known)
         prepare(clusters)
@@ -117,7 +117,7 @@ class ClusterMapWatcher(Watcher[HeldMap]):
         if pointer is None:
             return Outcome("empty", (f"nothing is published in {self._registry.place}",))
         if self._refused and pointer == self._refused[0]:
-            return Outcome("refused", self._refused[1])
+            return Outcome("rejected", self._refused[1])
         return self._follow(pointer)
 
     def deliver(self, value: HeldMap | None) -> None:
@@ -135,7 +135,9 @@ class ClusterMapWatcher(Watcher[HeldMap]):
         self._met, self._refused = self._wanted, None
         held = None
         if self._published:
-            with suppress(FaultyClusterMapError, ForeignClusterMapError):  # this poll says why
+            with suppress(
+                InvalidClusterMapError, IncompatibleClusterMapError
+            ):  # this poll says why
                 held = self._met.hold(*self._published)
         self.take(held or self._met.hold_own())
 
@@ -149,7 +151,7 @@ class ClusterMapWatcher(Watcher[HeldMap]):
         """Hold what the pointer names, read where it is a new version."""
         published = self._published
         if published and published[1].is_newer_than(pointer):
-            return Outcome("refused", (_gone_back(published[1], pointer),))
+            return Outcome("rejected", (_gone_back(published[1], pointer),))
         if published and published[0].version == pointer.version:
             self._hold(published[0], pointer)
         else:
@@ -163,7 +165,7 @@ class ClusterMapWatcher(Watcher[HeldMap]):
         else:
             try:
                 self.take(self._met.hold(source, pointer))
-            except (FaultyClusterMapError, ForeignClusterMapError) as error:
+            except (InvalidClusterMapError, IncompatibleClusterMapError) as error:
                 self._refused = (pointer, reasons_of(error))
                 raise
         self._published = (source, pointer)

@@ -23,8 +23,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from index.errors import (
     EsansError,
-    FaultyDenyListError,
-    NoDenyListError,
+    InvalidDenylistError,
+    NoDenylistError,
     ReadOnlyStoreError,
     TooManyDeniedError,
 )
@@ -36,7 +36,7 @@ from index.storage.redis import RedisPointer
 from index.storage.redis_client import TIMEOUT_S, RedisClient
 from index.storage.watcher import Outcome, Watcher
 
-FILE = "deny"  # among the bundles
+FILE = "denylist"  # among the bundles
 MAX_ITEMS = 100_000
 ID_LENGTH = 512  # characters
 HEAD_BYTES = 256  # no head is longer
@@ -44,7 +44,7 @@ HEAD_BYTES = 256  # no head is longer
 Id = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
 IDS: TypeAdapter[list[str]] = TypeAdapter(list[Id])
 
-log = logging.getLogger("deny")
+log = logging.getLogger("denylist")
 
 
 class DenylistHead(FrozenModel):
@@ -89,7 +89,7 @@ class Denylist:
 
 
 def parse_head(found: bytes, place: str) -> DenylistHead:
-    """Read the head of a list; raises FaultyDenyListError if it is none."""
+    """Read the head of a list; raises InvalidDenylistError if it is none."""
     try:
         return DenylistHead.model_validate_json(found.split(b"\n", 1)[0])
     except ValidationError as error:
@@ -97,7 +97,7 @@ def parse_head(found: bytes, place: str) -> DenylistHead:
 
 
 def parse_list(found: bytes, place: str) -> Denylist:
-    """Read a list; raises FaultyDenyListError if it is damaged."""
+    """Read a list; raises InvalidDenylistError if it is damaged."""
     head = parse_head(found, place)
     lines = found.split(b"\n", 1)[-1]
     if hashlib.sha256(lines).hexdigest() != head.sha256:
@@ -111,9 +111,11 @@ def parse_list(found: bytes, place: str) -> Denylist:
     return Denylist(head.sequence, tuple(ids))
 
 
-def _faulty(place: str, found: str) -> FaultyDenyListError:
-    remedy = "write it anew with `python -m index deny set`; the list held before stays in force"
-    return FaultyDenyListError(place, [f"the deny list cannot be used: {found}; {remedy}"])
+def _faulty(place: str, found: str) -> InvalidDenylistError:
+    remedy = (
+        "write it anew with `python -m index denylist set`; the list held before stays in force"
+    )
+    return InvalidDenylistError(place, [f"the denylist cannot be used: {found}; {remedy}"])
 
 
 def next_list(before: Denylist | None, ids: Iterable[str], now_s: float) -> Denylist:
@@ -124,7 +126,7 @@ def next_list(before: Denylist | None, ids: Iterable[str], now_s: float) -> Deny
     ascending = sorted(set(ids))
     if len(ascending) > MAX_ITEMS:
         raise TooManyDeniedError(
-            f"the deny list: found {len(ascending):,} ids, expected at most {MAX_ITEMS:,}; "
+            f"the denylist: found {len(ascending):,} ids, expected at most {MAX_ITEMS:,}; "
             "leave those out of the catalogue that are gone for good"
         )
     sequence = max(before.sequence + 1 if before else 1, int(now_s * 1_000))
@@ -145,13 +147,13 @@ class DenylistStore:
     def head(self) -> DenylistHead | None:
         """Read what the list says of itself, None where there is none.
 
-        Raises FaultyDenyListError if what is there is no denylist.
+        Raises InvalidDenylistError if what is there is no denylist.
         """
         found = self._pointer.read(HEAD_BYTES)
         return None if found is None else parse_head(found, self.place)
 
     def read(self) -> Denylist | None:
-        """Read the list, None where there is none; raises FaultyDenyListError."""
+        """Read the list, None where there is none; raises InvalidDenylistError."""
         return self._parse(self._pointer.read())
 
     def replace(self, ids: Iterable[str], now_s: float) -> Denylist:
@@ -162,18 +164,18 @@ class DenylistStore:
     def change(self, added: Iterable[str], removed: Iterable[str], now_s: float) -> Denylist:
         """Deny some items more, and others no longer.
 
-        Raises NoDenyListError where there is no list, and the store may have lost one, and
-        FaultyDenyListError where it is damaged: what it denied would be denied no longer.
+        Raises NoDenylistError where there is no list, and the store may have lost one, and
+        InvalidDenylistError where it is damaged: what it denied would be denied no longer.
         """
         more, fewer = set(added), set(removed)
 
         def step(found: bytes | None) -> Denylist:
             before = self._parse(found)
             if before is None and not self._pointer.is_durable:
-                raise NoDenyListError(
-                    f"{self.place}: holds no deny list (never set, or lost), and none "
+                raise NoDenylistError(
+                    f"{self.place}: holds no denylist (never set, or lost), and none "
                     "is begun here, lest one be lost for good; wait for a service that holds "
-                    "one to put it back, or begin one with `python -m index deny set`"
+                    "one to put it back, or begin one with `python -m index denylist set`"
                 )
             ids = {*before.ids} if before else set()
             return next_list(before, (ids | more) - fewer, now_s)
@@ -183,7 +185,7 @@ class DenylistStore:
     def repopulate(self, held: Denylist) -> bool:
         """Give a store what it has lost; return whether that was needed.
 
-        Raises FaultyDenyListError where it holds a damaged list, which a person may repair.
+        Raises InvalidDenylistError where it holds a damaged list, which a person may repair.
         """
         return held.is_newer_than(self.head()) and self.overwrite_older(held)
 
@@ -209,7 +211,7 @@ class DenylistStore:
         return None if found is None else parse_list(found, self.place)
 
     def _parse_or_none(self, found: bytes | None) -> Denylist | None:
-        with suppress(FaultyDenyListError):  # being replaced repairs it
+        with suppress(InvalidDenylistError):  # being replaced repairs it
             return self._parse(found)
         return None
 
@@ -220,9 +222,9 @@ def local_denylist(file: Path) -> DenylistStore:
     remedies = Remedies(
         unreadable=f"expected {folder} to be a folder; correct its name, or make it, and "
         f"{file.name} in it a file",
-        full="expected room for a deny list; make some, try again",
+        full="expected room for a denylist; make some, try again",
         read_only="expected the right to write there; where the folder may be written, run "
-        f"`python -m index deny set | add | remove --bundles {folder}`",
+        f"`python -m index denylist set | add | remove --bundles {folder}`",
     )
     return DenylistStore(LocalPointer(file, f".{file.name}.lock", remedies))
 
@@ -230,12 +232,12 @@ def local_denylist(file: Path) -> DenylistStore:
 def redis_denylist(
     url: str, namespace: str = NAMESPACE, timeout_s: float = TIMEOUT_S
 ) -> DenylistStore:
-    """Return the list in Redis, under one key: `{namespace}:deny:current`.
+    """Return the list in Redis, under one key: `{namespace}:denylist:current`.
 
     Raises ConfigError if the address or the namespace cannot be used.
     """
-    check_namespace(namespace, "deny list")
-    client, key = RedisClient(url, timeout_s), f"{namespace}:deny:current"
+    check_namespace(namespace, "denylist")
+    client, key = RedisClient(url, timeout_s), f"{namespace}:denylist:current"
     return DenylistStore(RedisPointer(client, key, f"{client.place}, key {key}"))
 
 
@@ -262,7 +264,7 @@ class DenylistWatcher(Watcher[Denylist]):
         poll_s: float = 2.0,
         on_change: Callable[[Denylist], None] = lambda _: None,
     ) -> None:
-        super().__init__("deny-list", poll_s, log, "deny list")
+        super().__init__("denylist", poll_s, log, "denylist")
         self.store = store
         self.on_change = on_change
         self._copies = copies
@@ -280,10 +282,10 @@ class DenylistWatcher(Watcher[Denylist]):
             self._read_copies()
         self._write_copies()
         if self.value and self.store.repopulate(self.value):
-            log.warning("deny list %d put back into %s", self.value.sequence, self.store.place)
+            log.warning("denylist %d put back into %s", self.value.sequence, self.store.place)
         head = self.store.head()
         if head is None:
-            return Outcome("empty", (f"no deny list is set in {self.store.place}",))
+            return Outcome("empty", (f"no denylist is set in {self.store.place}",))
         if self.value is None or head != self.value.head:
             found = self.store.read()
             if found:
@@ -296,7 +298,7 @@ class DenylistWatcher(Watcher[Denylist]):
             return
         self.on_change(value)
         self._lacking = dict.fromkeys(self._copies, "")
-        log.info("deny list %d is in force: %d items", value.sequence, len(value.ids))
+        log.info("denylist %d is in force: %d items", value.sequence, len(value.ids))
         self._write_copies()
 
     def _take_newer(self, found: Denylist) -> None:
@@ -311,7 +313,7 @@ class DenylistWatcher(Watcher[Denylist]):
             try:
                 found = copy.read()
             except EsansError as error:
-                log.warning("copy of the deny list: %s", error)
+                log.warning("copy of the denylist: %s", error)
                 continue
             if found:
                 self._take_newer(found)
@@ -329,5 +331,5 @@ class DenylistWatcher(Watcher[Denylist]):
                 if reason != str(error):
                     is_usual = isinstance(error, ReadOnlyStoreError)
                     level = logging.INFO if is_usual else logging.WARNING
-                    log.log(level, "deny list not kept in a copy: %s", error)
+                    log.log(level, "denylist not kept in a copy: %s", error)
                 self._lacking[copy] = str(error)

@@ -4,27 +4,27 @@ EsansError                      the root: catch this to catch them all
 ├── ConfigError                 a configuration that cannot be used
 ├── FaultsError                 several faults of one place, told together
 │   ├── DatasetError            the dataset folder breaks a rule
-│   ├── FaultyClusterMapError   a cluster map is missing, changed or disagrees with itself
-│   └── FaultyDenyListError     a deny list is damaged, or none at all
+│   ├── InvalidClusterMapError   a cluster map is missing, changed or disagrees with itself
+│   └── InvalidDenylistError     a denylist is damaged, or none at all
 ├── TrainingError               training cannot go on (a loss that is not finite ...)
 ├── BundleError                 something about what is published
 │   ├── NoBundleError           nothing is published yet
 │   │   └── UnknownVersionError  not under that name, or none before the current one
-│   ├── FaultyBundleError       files are missing, changed or disagree (a FaultsError too)
-│   ├── RefusedBundleError      a service does not take it, and says why (a FaultsError too)
+│   ├── InvalidBundleError       files are missing, changed or disagree (a FaultsError too)
+│   ├── RejectedBundleError      a service does not take it, and says why (a FaultsError too)
 │   ├── ReadOnlyBundlesError    the folder may be read, but not written from here
 │   └── WorseThanPopularityError  measured below popularity, so not made current
-├── ClusterStoreError           something about the store of cluster maps, or of the deny list
+├── ClusterStoreError           something about the store of cluster maps, or of the denylist
 │   ├── StoreUnreachableError   it does not answer, or not us
 │   ├── StoreFullError          it has no room for a map
 │   ├── ReadOnlyStoreError      it may be read, but not written from here
 │   ├── NoClusterMapError       nothing is published in it, or not that version
-│   ├── ForeignClusterMapError  the map is of another catalogue
-│   └── NoDenyListError         none is set in it, and it may have lost one
+│   ├── IncompatibleClusterMapError  the map is of another catalogue
+│   └── NoDenylistError         none is set in it, and it may have lost one
 └── RequestError                a question that cannot be answered as asked
     ├── UnknownAttributeError   it filters by what the bundle cannot be filtered by
     ├── UnknownItemError        it is about an item that the bundle does not hold
-    └── TooManyDeniedError      more items are to be denied than a deny list holds
+    └── TooManyDeniedError      more items are to be denied than a denylist holds
 
 Messages have four parts: where, what was found, what was expected, what to do.
 A programmer's mistake at a public door is a ValueError, never one of these.
@@ -56,12 +56,12 @@ class DatasetError(FaultsError):
     """The dataset folder breaks one or more rules."""
 
 
-class FaultyClusterMapError(FaultsError):
+class InvalidClusterMapError(FaultsError):
     """A saved or received cluster map is missing, changed, or disagrees with itself."""
 
 
-class FaultyDenyListError(FaultsError):
-    """What is stored as a deny list is damaged, or none at all."""
+class InvalidDenylistError(FaultsError):
+    """What is stored as a denylist is damaged, or none at all."""
 
 
 class TrainingError(EsansError):
@@ -80,11 +80,11 @@ class UnknownVersionError(NoBundleError):
     """Nothing is published under that name, or nothing before the current one."""
 
 
-class FaultyBundleError(FaultsError, BundleError):
+class InvalidBundleError(FaultsError, BundleError):
     """Files of a bundle are missing, changed, or disagree with each other."""
 
 
-class RefusedBundleError(FaultsError, BundleError):
+class RejectedBundleError(FaultsError, BundleError):
     """A service was told to take a bundle and does not."""
 
 
@@ -97,7 +97,7 @@ class WorseThanPopularityError(BundleError):
 
 
 class ClusterStoreError(EsansError):
-    """The store of cluster maps, or of the deny list, cannot do what it was asked."""
+    """The store of cluster maps, or of the denylist, cannot do what it was asked."""
 
 
 class StoreUnreachableError(ClusterStoreError):
@@ -116,12 +116,12 @@ class NoClusterMapError(ClusterStoreError):
     """Nothing is published in the store, or not under that version."""
 
 
-class ForeignClusterMapError(ClusterStoreError):
+class IncompatibleClusterMapError(ClusterStoreError):
     """A map shares too few items with the catalogue that it was to be joined with."""
 
 
-class NoDenyListError(ClusterStoreError):
-    """No deny list is set in the store, and it may have lost one."""
+class NoDenylistError(ClusterStoreError):
+    """No denylist is set in the store, and it may have lost one."""
 
 
 class RequestError(EsansError):
@@ -137,4 +137,4 @@ class UnknownItemError(RequestError):
 
 
 class TooManyDeniedError(RequestError):
-    """More items are to be denied than a deny list holds."""
+    """More items are to be denied than a denylist holds."""

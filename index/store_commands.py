@@ -1,4 +1,4 @@
-"""`python -m index clusters` and `python -m index deny`: look at these stores and change them.
+"""`python -m index clusters` and `python -m index denylist`: look at these stores and change them.
 
 Each command returns what to tell a person; `__main__` says it.
 """
@@ -21,7 +21,7 @@ from index.cluster_map_registry import (
     open_cluster_maps,
 )
 from index.denylist import FILE, ID_LENGTH, Denylist, DenylistStore, open_denylist
-from index.errors import ConfigError, FaultyClusterMapError, NoDenyListError
+from index.errors import ConfigError, InvalidClusterMapError, NoDenylistError
 from index.storage.address import (
     FILE_VARIABLE,
     NAMESPACE,
@@ -75,7 +75,7 @@ def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no
 
 def run_deny_command(parsed: argparse.Namespace) -> str:
     """Open the store that is meant, and run a command on it."""
-    url, bundles, namespace = store_of(parsed, "deny list")
+    url, bundles, namespace = store_of(parsed, "denylist")
     command: DenyCommand = parsed.command
     return command(open_denylist(url, bundles / FILE, namespace), parsed)
 
@@ -103,7 +103,7 @@ def show_maps(registry: ClusterMapRegistry, _: argparse.Namespace) -> str:
     listed, pointer, faults = registry.listed(), None, []
     try:
         pointer = registry.pointer()
-    except FaultyClusterMapError as error:  # to mend it a version must be known
+    except InvalidClusterMapError as error:  # to mend it a version must be known
         faults = [str(error)]
     if not listed and not faults:
         raise registry.nothing_published()
@@ -154,7 +154,7 @@ WITHOUT_VERSION = {pin: "the current one", roll_back: "the one before"}
 def _line_of(one: ListedMap, pointer: ClusterPointer | None) -> str:
     mark = "*" if one.is_current else " "
     told = f"{mark} {one.version}  {one.items:,} items  {one.level_1_codes:,} clusters  "
-    return f"{told}{one.made_at}  {_standing(one, pointer)}"
+    return f"{told}{one.created_at}  {_standing(one, pointer)}"
 
 
 def _standing(one: ListedMap, pointer: ClusterPointer | None) -> str:
@@ -208,14 +208,14 @@ DENY_COMMANDS: dict[str, tuple[DenyCommand, str]] = {
 def _read(store: DenylistStore) -> Denylist:
     found = store.read()
     if found is None:
-        raise NoDenyListError(
-            f"{store.place}: holds no deny list; begin one with `python -m index deny set`"
+        raise NoDenylistError(
+            f"{store.place}: holds no denylist; begin one with `python -m index denylist set`"
         )
     return found
 
 
-def _summary(deny_list: Denylist) -> str:
-    return f"{len(deny_list.ids):,} items are denied (sequence {deny_list.sequence})"
+def _summary(denylist: Denylist) -> str:
+    return f"{len(denylist.ids):,} items are denied (sequence {denylist.sequence})"
 
 
 def _ids_given(parsed: argparse.Namespace) -> list[str]:
@@ -224,7 +224,7 @@ def _ids_given(parsed: argparse.Namespace) -> list[str]:
     Raises ConfigError if both or none are given, or one is no id.
     """
     if bool(parsed.ids) == (parsed.file is not None):
-        raise ConfigError("deny list: expected ids, or --file FILE; give one of the two")
+        raise ConfigError("denylist: expected ids, or --file FILE; give one of the two")
     place = "the command line" if parsed.ids else parsed.file
     ids = parsed.ids or _lines_of(parsed.file)
     if parsed.json_lines:

@@ -45,19 +45,19 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     metrics = Metrics()
     maps, denied = open_stores(settings)
     kind: Source = "redis" if settings.secret("redis_url") else "folder"
-    live_clusters = LiveClusters(maps, kind, settings.poll_s)
+    live_clusters = LiveClusters(maps, kind, settings.poll_interval_s)
     copies = [local_denylist(file) for file in denylist_copies(settings)]
-    deny = DenylistWatcher(denied, copies, poll_s=settings.poll_s)
+    deny = DenylistWatcher(denied, copies, poll_s=settings.poll_interval_s)
     live_bundle = LiveBundle(
         BundleRegistry(settings.bundles),
-        settings.poll_s,
+        settings.poll_interval_s,
         metrics,
         on_live=live_clusters.take,
         deny=deny,
     )
     metrics.registry.register(WatcherCollector(live_clusters, deny))
     queue = RequestQueue(
-        settings.queue_limit, settings.budget_ms / 1_000, waited=metrics.queue_s.observe
+        settings.queue_limit, settings.queue_timeout_ms / 1_000, waited=metrics.queue_s.observe
     )
 
     def readiness() -> Readiness:
@@ -89,7 +89,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     add_admin_calls(app, settings, live_bundle, deny, moves)
     install_error_handlers(
         app,
-        retry_after_s=max(1, math.ceil(settings.poll_s)),
+        retry_after_s=max(1, math.ceil(settings.poll_interval_s)),
         on_problem=metrics.count_rejection,
     )
     complete_openapi(app)
@@ -97,7 +97,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         BodyLimit,
         size_bytes=settings.body_limit_bytes,
         timeout_s=settings.request_timeout_s,
-        size_by_path={"/admin/deny": max(settings.body_limit_bytes, DENY_BODY_BYTES)},
+        size_by_path={"/admin/denylist": max(settings.body_limit_bytes, DENY_BODY_BYTES)},
     )
     app.add_middleware(
         RequestObserver, metrics=metrics, lifetime=lifetime, has_log=settings.access_log
@@ -123,7 +123,7 @@ def open_stores(settings: Settings) -> tuple[ClusterMapRegistry, DenylistStore]:
 def denylist_copies(settings: Settings) -> list[Path]:
     """Return the files that keep copies of the denylist, where Redis, which forgets, holds it."""
     copies = [settings.bundles / DENYLIST_FILE] if settings.secret("redis_url") else []
-    return [*copies, settings.deny_copy] if settings.deny_copy else copies
+    return [*copies, settings.denylist_copy] if settings.denylist_copy else copies
 
 
 def readiness_of(live_bundle: LiveBundle, queue: RequestQueue, lifetime: Lifetime) -> Readiness:

@@ -29,7 +29,7 @@ from index.search.retriever import Retriever
 from index.storage.watcher import NOT_POLLED, Outcome, Watcher, reasons_of
 from service.logging_config import fields
 from service.metrics import Metrics, unix_time
-from service.schemas.state import DenyAnswer, Readiness
+from service.schemas.state import DenylistStatus, Readiness
 
 DENY_S = 5.0  # how long the first bundle waits for the denylist
 WARM_COUNT = 100  # candidates of a query that warms up
@@ -152,7 +152,7 @@ class LiveBundle(Watcher[Live]):
         if state.reasons and state.reasons != (NOT_POLLED,):
             status["reasons"] = list(state.reasons)
         if self._deny:
-            status["deny"] = deny_told(self._deny)
+            status["denylist"] = deny_told(self._deny)
         return status
 
     def poll(self) -> Outcome:
@@ -175,11 +175,11 @@ class LiveBundle(Watcher[Live]):
             return Outcome(self.state.status, self.state.reasons)
         return self._open(attempt)
 
-    def _waiting_for(self) -> Literal["loading", "no bundle", "refused"]:
+    def _waiting_for(self) -> Literal["loading", "no bundle", "rejected"]:
         """Say why there is no live bundle."""
         if self.state.status == "empty":
             return "loading" if self.state.reasons == (NOT_POLLED,) else "no bundle"
-        return "loading" if self.state.status == "following" else "refused"
+        return "loading" if self.state.status == "following" else "rejected"
 
     def _miss_pointer(self) -> Outcome:
         self._refused = None
@@ -194,10 +194,10 @@ class LiveBundle(Watcher[Live]):
         try:
             live = open_live(self._bundles.path_of(version))
             warm(live)
-            made_at_s = unix_time(live.bundle.manifest.made_at)
+            made_at_s = unix_time(live.bundle.manifest.created_at)
         except Exception as error:  # whatever a new bundle is like, the old one serves on
             self._refused = None if isinstance(error, OSError) else attempt
-            self._metrics.reloads.labels("refused").inc()
+            self._metrics.reloads.labels("rejected").inc()
             return self._turn_down(version, error)
         load_s = time.perf_counter() - began
         facts = live.bundle.manifest
@@ -227,7 +227,7 @@ class LiveBundle(Watcher[Live]):
         reasons = reasons_of(error)
         if reasons != self.state.reasons:
             log.error("bundle refused", extra=fields(version=what, reasons=reasons))
-        return Outcome("refused", reasons)
+        return Outcome("rejected", reasons)
 
 
 def sizes_of(folder: Path) -> tuple[tuple[str, int], ...]:
@@ -262,10 +262,10 @@ def warm(live: Live) -> None:
     live.retriever.retrieve([*queries, Query(WARM_COUNT)], live.denied)
 
 
-def deny_told(deny: DenylistWatcher) -> DenyAnswer:
+def deny_told(deny: DenylistWatcher) -> DenylistStatus:
     """Put the state of the denylist into the operator's words."""
     state, held = deny.state, deny.value
-    told: DenyAnswer = {"status": state.status}
+    told: DenylistStatus = {"status": state.status}
     if held:
         told["sequence"], told["count"] = held.sequence, len(held.ids)
     if state.reasons:

@@ -20,7 +20,7 @@ from index.storage.watcher import NOT_POLLED, WatchState
 from service.logging_config import fields
 from service.metrics import unix_time
 from service.schemas.shared import Source
-from service.schemas.state import FollowerAnswer
+from service.schemas.state import ClusterWatcherStatus
 
 log = logging.getLogger("service")
 
@@ -142,12 +142,12 @@ class LiveClusters:
         """Return how the watching goes; None before the first bundle."""
         return self._watcher.state if self._watcher else None
 
-    def told(self) -> FollowerAnswer | None:
+    def told(self) -> ClusterWatcherStatus | None:
         """Put the state into the caller's words."""
         state, joined = self.state(), self.current()
         if state is None:
             return None
-        told: FollowerAnswer = {"status": state.status}
+        told: ClusterWatcherStatus = {"status": state.status}
         if joined:
             told["version"], told["source"] = joined.version, joined.source
         if state.reasons:

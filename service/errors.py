@@ -22,16 +22,16 @@ from index.errors import (
     BundleError,
     ClusterStoreError,
     EsansError,
-    FaultyBundleError,
-    FaultyClusterMapError,
-    FaultyDenyListError,
-    ForeignClusterMapError,
+    IncompatibleClusterMapError,
+    InvalidBundleError,
+    InvalidClusterMapError,
+    InvalidDenylistError,
     NoBundleError,
     NoClusterMapError,
-    NoDenyListError,
+    NoDenylistError,
     ReadOnlyBundlesError,
     ReadOnlyStoreError,
-    RefusedBundleError,
+    RejectedBundleError,
     RequestError,
     StoreFullError,
     StoreUnreachableError,
@@ -61,7 +61,7 @@ class BodyTooLargeError(RequestError):
     """The body has more bytes than the service reads."""
 
 
-class SlowBodyError(RequestError):
+class BodyTimeoutError(RequestError):
     """The body did not arrive in time."""
 
 
@@ -76,7 +76,7 @@ class InvalidRequestError(RequestError):
         self.faults = faults[:MAX_FAULTS_SHOWN]
         first, more = faults[0], len(faults) - 1
         rest = f" (and {more} more)" if more else ""
-        super().__init__(f"{first['place']}: {first['expected']}{rest}")
+        super().__init__(f"{first['location']}: {first['expected']}{rest}")
 
 
 class InvalidBodyError(InvalidRequestError):
@@ -103,7 +103,7 @@ class QueueFullError(RequestError):
     """The request queue is full."""
 
 
-class OutOfTimeError(RequestError):
+class QueueTimeoutError(RequestError):
     """The request waited in the queue for longer than the queue timeout."""
 
 
@@ -134,18 +134,18 @@ TABLE: dict[type[Exception], Row] = {
     InvalidRequestError: Row(422, "invalid-request", "The question is not as it must be"),
     InvalidQueryError: Row(422, "invalid-query", "The query is not as it must be"),
     InvalidBodyError: Row(422, "invalid-body", "The body is not as it must be"),
-    SlowBodyError: Row(408, "slow-body", "The body came too slowly"),
+    BodyTimeoutError: Row(408, "body-timeout", "The body came too slowly"),
     BodyTooLargeError: Row(413, "body-too-large", "The body is too large"),
     NoItemEncoderError: Row(409, "no-item-encoder", "The bundle knows no content of items"),
     UnauthorizedError: Row(401, "unauthorized", "The token is not right"),
     BusyError: Row(503, "busy", "Too much of this is asked for at once"),
     QueueFullError: Row(503, "queue-full", "Too many questions wait"),
-    OutOfTimeError: Row(503, "out-of-time", "The turn came too late"),
+    QueueTimeoutError: Row(503, "queue-timeout", "The turn came too late"),
     NoConsumerError: Row(503, "stopped", "Questions are not answered here"),
     NoBundleError: Row(503, "no-bundle", "No bundle is live"),
-    FaultyBundleError: Row(503, "faulty-bundle", "The bundle has faults"),
+    InvalidBundleError: Row(503, "invalid-bundle", "The bundle has faults"),
     UnknownVersionError: Row(404, "unknown-version", "No such bundle"),
-    RefusedBundleError: Row(409, "refused-bundle", "The bundle was refused"),
+    RejectedBundleError: Row(409, "rejected-bundle", "The bundle was refused"),
     ReadOnlyBundlesError: Row(409, "read-only-bundles", "The bundles may not be written here"),
     BundleError: Row(503, "bundle", "The bundle cannot be used"),
     ClusterStoreError: Row(503, "cluster-store", "The store failed"),
@@ -153,10 +153,12 @@ TABLE: dict[type[Exception], Row] = {
     StoreFullError: Row(503, "store-full", "The store is full"),
     ReadOnlyStoreError: Row(409, "read-only-store", "The store may not be written here"),
     NoClusterMapError: Row(404, "no-cluster-map", "There is no such cluster map"),
-    ForeignClusterMapError: Row(409, "foreign-cluster-map", "The cluster map is of other items"),
-    FaultyClusterMapError: Row(503, "faulty-cluster-map", "The stored cluster map has faults"),
-    NoDenyListError: Row(409, "no-deny-list", "There is no deny list to change"),
-    FaultyDenyListError: Row(409, "faulty-deny-list", "The stored deny list has faults"),
+    IncompatibleClusterMapError: Row(
+        409, "incompatible-cluster-map", "The cluster map is of other items"
+    ),
+    InvalidClusterMapError: Row(503, "invalid-cluster-map", "The stored cluster map has faults"),
+    NoDenylistError: Row(409, "no-denylist", "There is no denylist to change"),
+    InvalidDenylistError: Row(409, "invalid-denylist", "The stored denylist has faults"),
     TooManyDeniedError: Row(422, "too-many-denied", "Too many denied items"),
 }
 
@@ -205,9 +207,9 @@ def install_error_handlers(
         more: dict[str, Any] = {}
         if isinstance(error, InvalidRequestError):
             more["errors"] = error.faults
-        if isinstance(error, RefusedBundleError):
+        if isinstance(error, RejectedBundleError):
             more["reasons"] = error.faults
-        seconds = 1 if isinstance(error, QueueFullError | OutOfTimeError) else retry_after_s
+        seconds = 1 if isinstance(error, QueueFullError | QueueTimeoutError) else retry_after_s
         headers = {503: {"Retry-After": str(seconds)}, 401: CHALLENGE}.get(row.status)
         return problem_response(request.scope["path"], row, str(error), headers, more)
 
@@ -244,7 +246,7 @@ def faults_of(errors: Sequence[ErrorDetails], count: int) -> list[Fault]:
     """Describe the faults that a schema found; of very many, their number alone."""
     if count > MAX_FAULTS_READ:
         expected = f"{MAX_FAULTS_READ} at most, to be told them; correct it, or send a part of it"
-        return [{"place": "the question", "found": f"{count} faults", "expected": expected}]
+        return [{"location": "the question", "received": f"{count} faults", "expected": expected}]
     return [_fault(one) for one in errors]
 
 
@@ -255,7 +257,7 @@ def _fault(error: ErrorDetails) -> Fault:
         found = _beginning(error["input"])
     is_extra = error["type"] == "extra_forbidden"
     expected = "no such key here; remove it or correct its name" if is_extra else error["msg"]
-    return {"place": place, "found": found, "expected": expected}
+    return {"location": place, "received": found, "expected": expected}
 
 
 def _beginning(value: object) -> str:

@@ -30,7 +30,7 @@ def encode_results(
     results: Sequence[SearchResult],
     includes: Sequence[Include],
 ) -> list[bytes]:
-    """Write each result as a `RetrieveAnswer`; nothing for incomplete ones."""
+    """Write each result as a `RetrieveResponse`; nothing for incomplete ones."""
     plain = [
         place
         for place, (one, include) in enumerate(zip(results, includes, strict=True))
@@ -53,7 +53,7 @@ def response_of(
     include: Include,
     written: bytes | None,
 ) -> dict[str, Any]:
-    """Return a `RetrieveAnswer`; its candidates as JSON, where they are `written` already."""
+    """Return a `RetrieveResponse`; its candidates as JSON, where they are `written` already."""
     candidates: Any = orjson.Fragment(written) if written else candidates_of(result)
     response: dict[str, Any] = {"bundle": bundle.version, "candidates": candidates}
     if result.fallback:

@@ -26,8 +26,8 @@ COUNT_BUCKETS = (0, 1, 10, 50, 100, 200, 500, 1_000)
 INDEX_FILE = "items.faiss"
 STAGES = ("queue", "encode", "search", "write", "total")
 REJECTIONS = (
-    *("queue-full", "out-of-time", "busy", "stopped", "no-bundle"),
-    *("body-too-large", "slow-body", "client-gone"),
+    *("queue-full", "queue-timeout", "busy", "stopped", "no-bundle"),
+    *("body-too-large", "body-timeout", "client-gone"),
 )
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
@@ -66,7 +66,7 @@ class Metrics:
         gauge = partial(Gauge, registry=self.registry)
         self.ready = gauge("esans_ready", "Whether /readyz says that it is.")
         self.inflight = gauge("esans_inflight_requests", "Requests begun and not answered.")
-        self.queued = gauge("esans_queued_questions", "Questions admitted whose turn has not come.")
+        self.queued = gauge("esans_queued_queries", "Questions admitted whose turn has not come.")
         rejected = Counter(
             "esans_rejected",
             "Requests turned away, cut off or left by their client.",
@@ -113,7 +113,7 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
-        for result in ("live", "refused"):
+        for result in ("live", "rejected"):
             self.reloads.labels(result)
 
     def observe_stage(self, stage: str, duration_s: float) -> None:

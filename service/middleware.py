@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLargeError, SlowBodyError, internal_problem
+from service.errors import BodyTimeoutError, BodyTooLargeError, internal_problem
 from service.logging_config import fields, request_id, trace_id
 from service.metrics import Metrics
 from service.server import Lifetime
@@ -118,7 +118,7 @@ def route_of(scope: MutableMapping[str, Any]) -> str:
 class BodyLimit:
     """Delivers each body whole, as one message, at the first call of `receive`.
 
-    That call raises BodyTooLargeError as soon as the size shows, and SlowBodyError. A route
+    That call raises BodyTooLargeError as soon as the size shows, and BodyTimeoutError. A route
     that reads no body is not affected.
     """
 
@@ -169,7 +169,7 @@ class BodyLimit:
                     if not message.get("more_body"):
                         return {"type": "http.request", "body": bytes(body)}
         except TimeoutError as error:
-            raise SlowBodyError(
+            raise BodyTimeoutError(
                 f"the body did not come within {self._timeout_s:g} s; send it in one "
                 "go, or let the operator raise ESANS_REQUEST_TIMEOUT_S"
             ) from error

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar, cast
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from service.errors import NoConsumerError, OutOfTimeError, QueueFullError
+from service.errors import NoConsumerError, QueueFullError, QueueTimeoutError
 
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
@@ -88,7 +88,7 @@ class RequestQueue:
         A request is admitted whole or not at all; one that is larger than the limit is admitted
         while nobody waits. The queue timeout holds for the wait until its first part.
 
-        Raises QueueFullError at once, OutOfTimeError, ClientDisconnect where nobody waits for
+        Raises QueueFullError at once, QueueTimeoutError, ClientDisconnect where nobody waits for
         the response any more, NoConsumerError, and what `process` raises.
         """
         if not self.is_running:
@@ -150,7 +150,7 @@ class RequestQueue:
             self._waited(waited_s)
             if waited_s > self._timeout_s:
                 job.fail(
-                    OutOfTimeError(
+                    QueueTimeoutError(
                         f"the turn came after {waited_s * 1_000:.0f} ms, of at most "
                         f"{self._timeout_s * 1_000:.0f} ms; ask again after the seconds of "
                         "Retry-After, or let the operator start replicas"

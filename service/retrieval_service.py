@@ -153,7 +153,7 @@ def check_filters(live: Live, filters: Iterable[tuple[str, Iterable[str]]]) -> N
     known = live.bundle.manifest.filters
     expected = f"the bundle can be filtered by {', '.join(sorted(known)) or 'none'}"
     faults: list[Fault] = [
-        {"place": f"{place}.{name}", "found": name, "expected": expected}
+        {"location": f"{place}.{name}", "received": name, "expected": expected}
         for place, names in filters
         for name in names
         if name not in known

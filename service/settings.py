@@ -40,11 +40,11 @@ class Settings(BaseSettings):
     access_log: bool = Field(
         default=True, description="whether each request is a line in the log: true or false"
     )
-    poll_s: float = Field(
+    poll_interval_s: float = Field(
         default=2.0,
         ge=0.02,
         le=3_600,
-        description="seconds between two looks at bundle, cluster map and deny list",
+        description="seconds between two looks at bundle, cluster map and denylist",
     )
     body_limit_bytes: int = Field(
         default=1 << 20,
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         description="questions that may wait for their turn, those of a batch each for itself; "
         "more are refused at once",
     )
-    budget_ms: int = Field(
+    queue_timeout_ms: int = Field(
         default=1_000,
         ge=1,
         le=600_000,
@@ -87,15 +87,15 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
-        description="where cluster maps and deny list are followed, "
+        description="where cluster maps and denylist are followed, "
         "redis://[[user]:password@]host:port/0 or rediss://; empty: among the bundles",
     )
     redis_url_file: Path | None = Field(
         default=None, description="a file that holds the URL, instead of ESANS_REDIS_URL"
     )
-    deny_copy: Path | None = Field(
+    denylist_copy: Path | None = Field(
         default=None,
-        description="a file of this service's own that keeps the last deny list of Redis "
+        description="a file of this service's own that keeps the last denylist of Redis "
         "across restarts, where the folder of bundles may not be written",
     )
     namespace: str = Field(
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
             raise ValueError("expected a folder")
         return value
 
-    @field_validator("redis_url_file", "admin_token_file", "deny_copy", mode="before")
+    @field_validator("redis_url_file", "admin_token_file", "denylist_copy", mode="before")
     @classmethod
     def take_empty_for_unset(cls, value: object) -> object:
         """Compose files set a variable to nothing where the operator set none."""

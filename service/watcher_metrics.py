@@ -69,25 +69,25 @@ def denylist_metrics(deny: DenylistWatcher) -> Iterator[Metric]:
     """Tell which denylist is in force, and whether its store answers."""
     state, held = deny.state, deny.value
     yield GaugeMetricFamily(
-        "esans_denied_items", "Ids on the deny list.", value=len(held.ids) if held else 0
+        "esans_denied_items", "Ids on the denylist.", value=len(held.ids) if held else 0
     )
     yield GaugeMetricFamily(
-        "esans_deny_list_sequence",
-        "Sequence of the deny list in force; 0: there is none.",
+        "esans_denylist_sequence",
+        "Sequence of the denylist in force; 0: there is none.",
         value=held.sequence if held else 0,
     )
     yield GaugeMetricFamily(
-        "esans_deny_list_up",
-        "Whether the store of the deny list answered, with a list or with none.",
+        "esans_denylist_up",
+        "Whether the store of the denylist answered, with a list or with none.",
         value=float(state.status in ("following", "empty")),
     )
     yield results_of(
         state,
-        "esans_deny_list_changes",
-        "Deny lists that came into force (live) or were turned down (refused).",
+        "esans_denylist_changes",
+        "Denylists that came into force (live) or were turned down (refused).",
     )
     yield CounterMetricFamily(
-        "esans_deny_list_errors", "Looks at the store that failed.", value=state.errors
+        "esans_denylist_errors", "Looks at the store that failed.", value=state.errors
     )
 
 
@@ -95,5 +95,5 @@ def results_of(state: WatchState, name: str, meaning: str) -> Metric:
     """Count what a watcher took and turned down."""
     results = CounterMetricFamily(name, meaning, labels=["result"])
     results.add_metric(["live"], state.changes)
-    results.add_metric(["refused"], state.refusals)
+    results.add_metric(["rejected"], state.refusals)
     return results

@@ -112,8 +112,8 @@ def write_handmade(
         counts=np.arange(count, 0, -1, dtype=np.int64),  # item-0 is the most popular
         histories=histories if with_histories else None,
         tuning_histories=asked,
-        probe_histories=asked,
-        probe_queries=np.stack([mean_query(vectors, one) for one in asked]),
+        self_test_histories=asked,
+        self_test_queries=np.stack([mean_query(vectors, one) for one in asked]),
         metadata=described(count, more_columns) if with_described else NO_METADATA,
     )
     dataset = DatasetFacts(
@@ -130,7 +130,7 @@ def write_handmade(
         save_cluster_map(clusters, folder)
         maps = [card_of(clusters).model_dump(mode="json")]
     facts = RunFacts(
-        made_at=NOW.isoformat(),
+        created_at=NOW.isoformat(),
         name="handmade",
         history_length=HISTORY_LENGTH,
         modalities=modalities,
@@ -144,11 +144,11 @@ def write_handmade(
 
 def publish_handmade(bundles: Path, now=NOW, **options):
     """Publish a hand-made bundle and make it current; returns its version."""
-    shelf = BundleRegistry(bundles)
-    with shelf.stage() as staged:
+    registry = BundleRegistry(bundles)
+    with registry.stage() as staged:
         write_handmade(staged, **options)
-        version = shelf.publish(staged, now)
-    shelf.make_current(version)
+        version = registry.publish(staged, now)
+    registry.make_current(version)
     return version
 
 

@@ -77,8 +77,8 @@ def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
         counts=training_counts(data.interactions, len(data.item_ids)),
         histories=whole_histories(data) if run.config.bundle.histories else None,
         tuning_histories=[cases.histories.of(case) for case in tuning],
-        probe_histories=[cases.histories.of(case) for case in probes],
-        probe_queries=queries.cpu().numpy(),
+        self_test_histories=[cases.histories.of(case) for case in probes],
+        self_test_queries=queries.cpu().numpy(),
         metadata=item_metadata(data.attributes, run.columns),
     )
     export_towers(trained.towers, staged)
@@ -108,7 +108,7 @@ def facts_of_run(run: FinishedRun, now: datetime) -> RunFacts:
     parts = data.interactions.parts
     return RunFacts(
         name=config.bundle.name,
-        made_at=now.isoformat(timespec="seconds"),
+        created_at=now.isoformat(timespec="seconds"),
         dataset=DatasetFacts(
             fingerprint=data.fingerprint,
             split=data.split,

@@ -25,7 +25,7 @@ class DataConfig(ConfigSection):
 class TowersConfig(ConfigSection):
     """The two towers."""
 
-    width: int = Field(64, ge=4, le=1024, description="numbers per vector")
+    embedding_dim: int = Field(64, ge=4, le=1024, description="numbers per vector")
     history_length: int = Field(
         50, ge=1, le=1000, description="newest items of a history that the user tower reads"
     )
@@ -36,7 +36,7 @@ class TowersConfig(ConfigSection):
         description="share of items whose id is hidden in a training step, so that content "
         "learns to stand alone",
     )
-    id_scale: float = Field(
+    id_init_std: float = Field(
         0.01,
         gt=0,
         le=1,
@@ -67,7 +67,7 @@ class TrainingConfig(ConfigSection):
     validation_cases: int = Field(
         10_000, ge=1, description="users asked after each epoch, a seeded sample of this size"
     )
-    checkpoint_s: float = Field(
+    checkpoint_interval_s: float = Field(
         60, ge=0, description="seconds between checkpoints; a killed run goes on from the last"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -94,7 +94,7 @@ class ClustersConfig(ConfigSection):
         description="an .npy of [items, width] to use as the behavioural modality; empty: it "
         "is learned from the training histories",
     )
-    width: int = Field(64, ge=2, le=1024, description="numbers per aligned row")
+    embedding_dim: int = Field(64, ge=2, le=1024, description="numbers per aligned row")
     alignment_epochs: int = Field(
         20, ge=0, le=10_000, description="passes over the items when modalities are aligned"
     )

@@ -14,7 +14,7 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, WorseThanPopularityError
-from index.publish.writer import add_measures
+from index.publish.writer import add_metrics
 from index.search.retriever import Retriever
 from trainer.bundle_export import FinishedRun, choose_columns, stage_bundle
 from trainer.checkpoint import Checkpoint
@@ -60,21 +60,21 @@ def run(config: RunConfig, options: RunOptions) -> str:
     data = load_dataset(options.folder, config.data.split, config.seed)
     tqdm.write(description_of(data))
     columns = choose_columns(data.attributes, config.bundle)
-    shelf = BundleRegistry(options.bundles)
-    shelf.prepare()
+    registry = BundleRegistry(options.bundles)
+    registry.prepare()
     training_data = build_training_data(data, config)
     checkpoint = checkpoint_of(options.bundles, data, config, follows=options.follow)
     with open_sampler(data, config, options.store if options.follow else None) as sampler:
         trained = train(training_data, sampler, config, checkpoint)
     clusters = cluster_map_of(sampler)
     finished = FinishedRun(config, data, training_data, trained, clusters, columns)
-    version, report = publish(shelf, finished)
+    version, report = publish(registry, finished)
     tqdm.write(table_of(report))
     # A model that finds fewer of the test items in 50 than popularity does is kept back.
     is_worse = report["model"]["recall@50"] < report["popularity"]["recall@50"]
     is_refused = is_worse and not options.force
     if not is_refused:
-        shelf.make_current(version)
+        registry.make_current(version)
     checkpoint.remove()  # not before: a full disk may yet refuse the pointer
     if is_refused:
         raise worse_than_popularity(report, options.bundles, version)
@@ -83,20 +83,20 @@ def run(config: RunConfig, options: RunOptions) -> str:
     return version
 
 
-def publish(shelf: BundleRegistry, finished: FinishedRun) -> tuple[str, Report]:
+def publish(registry: BundleRegistry, finished: FinishedRun) -> tuple[str, Report]:
     """Stage a bundle, evaluate it as a service would open it, and publish it.
 
     returns  its version, and the report, which is in its manifest too
     """
-    with shelf.stage() as staged:
+    with registry.stage() as staged:
         now = datetime.now(UTC)
         manifest = stage_bundle(staged, finished, now)
         tqdm.write(index_line(manifest.index))
         evaluation_set = build_evaluation_set(finished.data)
         retriever = Retriever(open_bundle(staged))
         report = evaluate(retriever, evaluation_set, finished.config.evaluation)
-        add_measures(staged, {"test": report})
-        return shelf.publish(staged, now), report
+        add_metrics(staged, {"test": report})
+        return registry.publish(staged, now), report
 
 
 def checkpoint_of(
@@ -107,7 +107,7 @@ def checkpoint_of(
     A run that follows a store's map goes on from no other kind, nor the other way round.
     """
     values = config.model_dump(mode="json", include=RUN_KEYS)
-    del values["training"]["checkpoint_s"]
+    del values["training"]["checkpoint_interval_s"]
     told = [data.fingerprint, values, *(["follows"] if follows else [])]
     text = json.dumps(told, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()

@@ -39,10 +39,12 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "uniform": lambda one: UniformSampler(one.count),
     "popularity": lambda one: PopularitySampler(one.count, one.exponent),
     "mixed": lambda one: MixedSampler(one.count),
-    "cross-batch": lambda one: CrossBatchSampler(one.size, one.warm_up),
-    "dynamic": lambda one: DnsSampler(one.count, one.kept),
-    "batch-mix": lambda one: BatchMixSampler(one.count, one.batch_part, one.mix_temperature),
-    "positive-mix": lambda one: PositiveMixingSampler(one.count, one.candidates, one.kept),
+    "cross-batch": lambda one: CrossBatchSampler(one.size, one.warmup_steps),
+    "dns": lambda one: DnsSampler(one.count, one.kept),
+    "batch-mix": lambda one: BatchMixSampler(
+        one.count, one.in_batch_weight, one.mixing_temperature
+    ),
+    "positive-mixing": lambda one: PositiveMixingSampler(one.count, one.candidates, one.kept),
 }
 
 

@@ -30,11 +30,11 @@ class ItemTower(nn.Module):
         means  name -> [raw width], the catalogue's mean raw row of each modality
         """
         super().__init__()
-        width = config.width
+        width = config.embedding_dim
         self.unknown_row = num_items
         self.names = list(means)
         self.ids = nn.Embedding(num_items + 1, width)
-        nn.init.normal_(self.ids.weight, std=config.id_scale)
+        nn.init.normal_(self.ids.weight, std=config.id_init_std)
         for place, mean in enumerate(means.values()):  # by place: torch takes no dot in a name
             self.register_buffer(f"mean_{place}", mean.clone())
         self.projections = nn.ModuleList(nn.Linear(len(means[name]), width) for name in means)
@@ -158,5 +158,5 @@ def build_towers(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         item = ItemTower(num_items, means, config)
-        user = UserTower(config.width, config.history_length, is_ordered)
+        user = UserTower(config.embedding_dim, config.history_length, is_ordered)
     return Towers(item, user)

@@ -120,7 +120,7 @@ class TrainLoop:
                 progress.batch += 1
                 bar.update(len(batch.user_rows))
                 bar.set_postfix(loss=f"{progress.loss_sum / progress.batch:.4f}", refresh=False)
-                if time.monotonic() - saved_at >= self.config.checkpoint_s:
+                if time.monotonic() - saved_at >= self.config.checkpoint_interval_s:
                     self.save()
                     saved_at = time.monotonic()
         self.finish_epoch(time.monotonic() - began)

@@ -50,7 +50,7 @@ class TrialStore:
                 "dataset": trial.dataset,
                 "method": trial.method,
                 "budget": trial.budget,
-                "made_at": now.isoformat(timespec="seconds"),
+                "created_at": now.isoformat(timespec="seconds"),
                 "fingerprint": trial.fingerprint,
                 "config": trial.config.model_dump(mode="json", exclude={"bundle", "evaluation"}),
                 "figures": figures,

@@ -39,7 +39,7 @@ MEASURED_AS = 1  # raise it when figures change their meaning: all trials are th
 RECALL_COUNTS = (50, 200)
 RESAMPLES = 1_000
 CHUNK = 1_000  # cases ranked at once
-NOT_OF_A_RUN = {"checkpoint_s", "device", "threads"}
+NOT_OF_A_RUN = {"checkpoint_interval_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
 Draws = NDArray[np.float64]

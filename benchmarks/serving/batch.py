@@ -19,7 +19,7 @@ def show(plan: Plan) -> None:
     rows = []
     for shop in plan.shops:
         questions = [orjson.loads(line) for line in shop.bodies.read_bytes().splitlines()]
-        batch = orjson.dumps({"questions": questions[:BATCH]})
+        batch = orjson.dumps({"queries": questions[:BATCH]})
         with serving("service", shop.bundles, SERVER_CORE) as server:
             alone = compare({"it": server}, shop.bodies, 1, plan.turns, plan.seconds)["it"]
             spent = []

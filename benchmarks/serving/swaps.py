@@ -22,16 +22,16 @@ QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0
 class Swapper(threading.Thread):
     """Makes the other bundle current, every few seconds, until stopped."""
 
-    def __init__(self, shelf: BundleRegistry) -> None:
+    def __init__(self, registry: BundleRegistry) -> None:
         super().__init__(daemon=True)
         self.count = 0
-        self._shelf = shelf
+        self._registry = registry
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Swap."""
         while not self._stopping.wait(SWAP_EVERY_S):
-            self._shelf.roll_back()
+            self._registry.roll_back()
             self.count += 1
 
     def stop(self) -> None:
@@ -41,9 +41,9 @@ class Swapper(threading.Thread):
 
 
 @contextmanager
-def swapping(shelf: BundleRegistry) -> Iterator[Swapper]:
+def swapping(registry: BundleRegistry) -> Iterator[Swapper]:
     """Swap as long as the block lasts."""
-    swapper = Swapper(shelf)
+    swapper = Swapper(registry)
     swapper.start()
     try:
         yield swapper
@@ -51,30 +51,30 @@ def swapping(shelf: BundleRegistry) -> Iterator[Swapper]:
         swapper.stop()
 
 
-def publish_twin(shelf: BundleRegistry) -> None:
+def publish_twin(registry: BundleRegistry) -> None:
     """Publish the current bundle once more under another version, unless that was done."""
-    if len(shelf.versions()) > 1:
+    if len(registry.versions()) > 1:
         return
-    with shelf.stage() as staged:
-        shutil.copytree(shelf.current(), staged, dirs_exist_ok=True)
+    with registry.stage() as staged:
+        shutil.copytree(registry.current(), staged, dirs_exist_ok=True)
         now = datetime.now(UTC)
-        twin = read_manifest(staged).model_copy(update={"made_at": now.isoformat()})
+        twin = read_manifest(staged).model_copy(update={"created_at": now.isoformat()})
         write_manifest(staged, twin)
-        shelf.make_current(shelf.publish(staged, now))
+        registry.make_current(registry.publish(staged, now))
 
 
 def show(plan: Plan) -> None:
     """Ask over 16 connections, first in peace, then while bundles change."""
     rows = []
     for shop in plan.shops:
-        shelf = BundleRegistry(shop.bundles)
-        publish_twin(shelf)
-        with serving("service", shop.bundles, None, ESANS_POLL_S="0.1") as server:
-            with swapping(shelf):  # two bundles have been held at once: the level to return to
+        registry = BundleRegistry(shop.bundles)
+        publish_twin(registry)
+        with serving("service", shop.bundles, None, ESANS_POLL_INTERVAL_S="0.1") as server:
+            with swapping(registry):  # two bundles have been held at once: the level to return to
                 ask(server.url, "/retrieve", shop.bodies, 16, 4 * SWAP_EVERY_S, CLIENT_CORE)
             quiet = ask(server.url, "/retrieve", shop.bodies, 16, QUIET_S, CLIENT_CORE)
             before = memory_of(server, shop.bundles)
-            with swapping(shelf) as swapper:
+            with swapping(registry) as swapper:
                 busy = ask(server.url, "/retrieve", shop.bodies, 16, SWAPPING_S, CLIENT_CORE)
             after = memory_of(server, shop.bundles)
         rows.append(

@@ -2,8 +2,8 @@
 
 A query close to one coarse centroid finds its neighbours in a few lists; one between many needs
 many. A fixed nprobe is too many for the one and too few for the other. Results are expected to
-be e times as dense in a list for each 1 / steepness that its centroid scores more; a list is
-probed where they are at least e ** reach times as dense as in all items. The figures:
+be e times as dense in a list for each 1 / slope that its centroid scores more; a list is
+probed where they are at least e ** log_threshold times as dense as in all items. The figures:
 docs/decisions/0012-lists-by-what-they-hold.md.
 """
 
@@ -64,11 +64,11 @@ class SearchEffort(NamedTuple):
 
 
 class ProbingPolicy(NamedTuple):
-    """The lists to probe for results at one depth; see the module for reach and steepness."""
+    """The lists to probe for results at one depth; see the module for log_threshold and slope."""
 
     depth: float
-    reach: float
-    steepness: float
+    log_threshold: float
+    slope: float
 
 
 class Probes(NamedTuple):
@@ -153,14 +153,16 @@ class CoarseCentroids:
         if depth <= first.depth:
             return first
         if depth >= last.depth:
-            return last._replace(depth=depth, reach=last.reach - math.log(depth / last.depth))
+            return last._replace(
+                depth=depth, log_threshold=last.log_threshold - math.log(depth / last.depth)
+            )
         after = bisect_left(self.policies, (depth,))
         near, far = self.policies[after - 1], self.policies[after]
         weight = math.log(depth / near.depth) / math.log(far.depth / near.depth)
         return ProbingPolicy(
             depth,
-            near.reach + (far.reach - near.reach) * weight,
-            near.steepness + (far.steepness - near.steepness) * weight,
+            near.log_threshold + (far.log_threshold - near.log_threshold) * weight,
+            near.slope + (far.slope - near.slope) * weight,
         )
 
     def probe(self, queries: Floats, effort: SearchEffort) -> Probes:
@@ -193,9 +195,9 @@ class CoarseCentroids:
         """Return the score from which on a list is probed; [queries]."""
         if math.isinf(depth):
             return np.full(len(scores), -np.inf, dtype=np.float32)
-        _, reach, steepness = self.policy_at(depth)
-        mean = log_mean_density(scores, self.shares, steepness)
-        return np.asarray((mean + np.float32(reach)) / np.float32(steepness), dtype=np.float32)
+        _, log_threshold, slope = self.policy_at(depth)
+        mean = log_mean_density(scores, self.shares, slope)
+        return np.asarray((mean + np.float32(log_threshold)) / np.float32(slope), dtype=np.float32)
 
 
 def shares_of(sizes: NDArray[np.int64]) -> Floats:
@@ -203,16 +205,16 @@ def shares_of(sizes: NDArray[np.int64]) -> Floats:
     return np.asarray(sizes / max(1, sizes.sum()), dtype=np.float32)
 
 
-def log_mean_density(scores: Floats, shares: Floats, steepness: float) -> Floats:
+def log_mean_density(scores: Floats, shares: Floats, slope: float) -> Floats:
     """Return the log of the mean density of results over all items; [queries].
 
     Args:
         scores: [queries, lists] of the coarse centroids; a list's log density is
-            `steepness * score`.
+            `slope * score`.
         shares: [lists] of all rows.
-        steepness: See the module.
+        slope: See the module.
     """
-    mean: Floats = np.log(np.vecdot(np.exp(np.float32(steepness) * scores), shares))
+    mean: Floats = np.log(np.vecdot(np.exp(np.float32(slope) * scores), shares))
     return mean
 
 

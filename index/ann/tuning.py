@@ -28,9 +28,9 @@ FLAT, FLAT_LIMIT = "Flat", 50_000
 AIMED_RECALL = 0.955  # excluding seen items costs 0.004: requests get 0.951
 TUNING_QUERIES = 4_000  # tell a mean within 0.001; for more results, which cost more, fewer
 MIN_QUERIES = 100
-STEEPNESSES = tuple(round(4 * 1.1**step, 1) for step in range(30))  # tried: 4 to 63
+SLOPES = tuple(round(4 * 1.1**step, 1) for step in range(30))  # tried: 4 to 63
 STEEPNESS_QUERIES = 1_000  # by which one is chosen
-MIN_REACH = -40.0  # all lists, nearly
+MIN_LOG_THRESHOLD = -40.0  # all lists, nearly
 MAX_TRIES = 4  # at the recall, see `fit_policy`
 REPORTED_COUNTS = (100, 200, 1_000)
 BATCH = 16  # queries searched at once
@@ -150,13 +150,13 @@ def fit_policy(index: ItemIndex, lists: Rows, benchmark: Benchmark) -> tuple[Pro
     scores = benchmark.queries @ index.centroid_vectors().T
     shares, held = shares_of(index.list_sizes()), lists[benchmark.truth]
     some = slice(STEEPNESS_QUERIES)
-    steepness = min(STEEPNESSES, key=lambda one: share_read(scores[some], held[some], shares, one))
-    sought = np.take_along_axis(densities_of(scores, shares, steepness), held, axis=1)
+    slope = min(SLOPES, key=lambda one: share_read(scores[some], held[some], shares, one))
+    sought = np.take_along_axis(densities_of(scores, shares, slope), held, axis=1)
     effort = effort_for(benchmark.truth.shape[1], 1.0, index.rows_per_list)
-    share, policy, recall = AIMED_RECALL, ProbingPolicy(benchmark.depth, 0.0, steepness), 0.0
+    share, policy, recall = AIMED_RECALL, ProbingPolicy(benchmark.depth, 0.0, slope), 0.0
     for _ in range(MAX_TRIES):
-        reach = max(MIN_REACH, float(np.quantile(sought, 1 - share)))
-        policy = policy._replace(reach=reach)
+        log_threshold = max(MIN_LOG_THRESHOLD, float(np.quantile(sought, 1 - share)))
+        policy = policy._replace(log_threshold=log_threshold)
         recall = benchmark.recall(index.with_policies([policy]), effort)
         if recall >= AIMED_RECALL:
             break
@@ -164,22 +164,22 @@ def fit_policy(index: ItemIndex, lists: Rows, benchmark: Benchmark) -> tuple[Pro
     return policy, recall
 
 
-def share_read(scores: Floats, held: Rows, shares: Floats, steepness: float) -> float:
+def share_read(scores: Floats, held: Rows, shares: Floats, slope: float) -> float:
     """Return the share of all rows read, if the probed lists are to hold enough of the truth.
 
     Args:
         scores: [queries, lists] of the coarse centroids.
         held: [queries, count] the lists that hold the truth.
         shares: [lists] of all rows.
-        steepness: See `index.ann.probing`.
+        slope: See `index.ann.probing`.
     """
-    densities = densities_of(scores, shares, steepness)
-    reach = np.quantile(np.take_along_axis(densities, held, axis=1), 1 - AIMED_RECALL)
-    return float(((densities >= reach) @ shares).mean())
+    densities = densities_of(scores, shares, slope)
+    log_threshold = np.quantile(np.take_along_axis(densities, held, axis=1), 1 - AIMED_RECALL)
+    return float(((densities >= log_threshold) @ shares).mean())
 
 
-def densities_of(scores: Floats, shares: Floats, steepness: float) -> Floats:
+def densities_of(scores: Floats, shares: Floats, slope: float) -> Floats:
     """Return the log density of results in each list, relative to that in all items."""
-    mean = log_mean_density(scores, shares, steepness)
-    densities: Floats = scores * np.float32(steepness) - mean[:, np.newaxis]
+    mean = log_mean_density(scores, shares, slope)
+    densities: Floats = scores * np.float32(slope) - mean[:, np.newaxis]
     return densities

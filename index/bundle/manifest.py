@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from index.ann.probing import ProbingPolicy
 from index.cluster_map import CLUSTER_FILES
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 from index.fsio import FrozenModel, faults_of, sha256_of, write_json
 from index.ids import files_of
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
@@ -23,7 +23,7 @@ REQUIRED = (
     "item_counts.npy",
     "items.faiss",
     "items.parquet",
-    "probe.npz",
+    "self_test.npz",
     "towers.safetensors",
     "user_encoder.onnx",
 )
@@ -33,8 +33,8 @@ OPTIONAL = (*HISTORIES, *CLUSTER_FILES, *ATTRIBUTE_FILES, *FILTER_FILES, "item_e
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=80)]
 Count = Annotated[int, Field(ge=0)]
 Depth = Annotated[float, Field(ge=1)]
-Reach = Annotated[float, Field(ge=-50, le=50)]
-Steepness = Annotated[float, Field(ge=1, le=80)]  # e ** 80 is a float32 still
+LogThreshold = Annotated[float, Field(ge=-50, le=50)]
+Slope = Annotated[float, Field(ge=1, le=80)]  # e ** 80 is a float32 still
 
 
 def _moment(told: str) -> str:
@@ -57,10 +57,10 @@ class IndexFacts(FrozenModel):
 
     factory: str
     nprobe: int | None = Field(ge=1)
-    reaches: dict[Depth, Reach] = Field(
+    log_thresholds: dict[Depth, LogThreshold] = Field(
         max_length=16, description="how dense results must be in a list to probe it, by depth"
     )
-    steepnesses: dict[Depth, Steepness] = Field(
+    slopes: dict[Depth, Slope] = Field(
         max_length=16, description="how fast density grows with the centroid's score, by depth"
     )
     recall: dict[int, float]
@@ -68,18 +68,20 @@ class IndexFacts(FrozenModel):
 
     @model_validator(mode="after")
     def _has_policies(self) -> Self:
-        if self.steepnesses.keys() != self.reaches.keys():
-            raise ValueError("steepnesses are told of other depths than reaches")
-        if bool(self.reaches) != (self.nprobe is not None):
-            raise ValueError("reaches are told of an index without lists, or none of one with")
+        if self.slopes.keys() != self.log_thresholds.keys():
+            raise ValueError("slopes are told of other depths than log_thresholds")
+        if bool(self.log_thresholds) != (self.nprobe is not None):
+            raise ValueError(
+                "log_thresholds are told of an index without lists, or none of one with"
+            )
         return self
 
     @property
     def policies(self) -> list[ProbingPolicy]:
         """Return the probing policies by depth; none where the index is exact."""
         return [
-            ProbingPolicy(depth, reach, self.steepnesses[depth])
-            for depth, reach in sorted(self.reaches.items())
+            ProbingPolicy(depth, log_threshold, self.slopes[depth])
+            for depth, log_threshold in sorted(self.log_thresholds.items())
         ]
 
 
@@ -106,14 +108,14 @@ class AddedFacts(FrozenModel):
 class RunFacts(FrozenModel):
     """What the run says of itself, before anything is written."""
 
-    made_at: Moment = Field(description="UTC, ISO 8601")
+    created_at: Moment = Field(description="UTC, ISO 8601")
     name: str
     history_length: Annotated[int, Field(ge=1)] = Field(description="newest items that are read")
     modalities: dict[str, int] = Field(description="name -> numbers per raw row")
     dataset: DatasetFacts
     cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
     added: list[AddedFacts] = Field(
-        default=[], description="items added since the training, in order; not in the measures"
+        default=[], description="items added since the training, in order; not in the metrics"
     )
     run: dict[str, Any] = Field(description="the run configuration")
     libraries: dict[str, str]
@@ -124,7 +126,7 @@ class Manifest(RunFacts):
 
     format: Literal[1] = 1
     items: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
+    embedding_dim: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
     item_ids_digest: str
     has_histories: bool
     attributes: list[str] = Field(description="what is told of an item, by name")
@@ -132,7 +134,7 @@ class Manifest(RunFacts):
         description="what can be filtered by -> how many distinct values"
     )
     index: IndexFacts
-    measures: dict[str, Any] = Field(default={}, description="offline, through the same index")
+    metrics: dict[str, Any] = Field(default={}, description="offline, through the same index")
     files: dict[FileName, FileFact]
 
 
@@ -165,18 +167,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest.
 
-    Raises FaultyBundleError with every fault if it is absent, unreadable or not of format 1.
+    Raises InvalidBundleError with every fault if it is absent, unreadable or not of format 1.
     """
     path = folder / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise FaultyBundleError(
+        raise InvalidBundleError(
             str(path),
             [f"cannot be read ({error.strerror}); without a manifest it is no bundle"],
         ) from error
     except ValidationError as error:
-        raise FaultyBundleError(str(path), faults_of(error)) from error
+        raise InvalidBundleError(str(path), faults_of(error)) from error
 
 
 def version_of(staged: Path, now: datetime) -> str:

@@ -29,7 +29,7 @@ from index.bundle.validation import (
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import open_cluster_map
 from index.encoders import ItemEncoder, UserEncoder
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 from index.ids import IdTable, open_id_table
 from index.metadata import Attributes, Filters, open_attributes
 
@@ -91,13 +91,13 @@ class Bundle:
 def open_bundle(folder: Path) -> Bundle:
     """Open a bundle: digests, counts and widths, the self-test, its name; never half of one.
 
-    Raises FaultyBundleError, listing every fault of the first of these steps that finds any.
+    Raises InvalidBundleError, listing every fault of the first of these steps that finds any.
     """
     manifest = read_manifest(folder)
     _refuse(folder, changed_files(folder, manifest))
     files = _Files(folder)
     bundle = _read(files, manifest)
-    self_test = files.read("probe.npz", open_self_test)
+    self_test = files.read("self_test.npz", open_self_test)
     _refuse(folder, files.faults)
     _refuse(folder, _mismatches(bundle))
     _refuse(folder, _run(self_test, bundle))
@@ -169,12 +169,12 @@ def _run(self_test: SelfTest, bundle: Bundle) -> list[str]:
     try:
         return self_test.run(bundle.user_encoder, bundle.index, bundle.vectors)
     except Exception as error:  # what a graph or an index cannot do, it says only when run
-        return [f"probe.npz: cannot be asked: {_first_line(error)}"]
+        return [f"self_test.npz: cannot be asked: {_first_line(error)}"]
 
 
 def _refuse(folder: Path, faults: list[str]) -> None:
     if faults:
-        raise FaultyBundleError(f"bundle {folder}", faults)
+        raise InvalidBundleError(f"bundle {folder}", faults)
 
 
 def _mismatches(bundle: Bundle) -> list[str]:
@@ -193,17 +193,17 @@ def _mismatches(bundle: Bundle) -> list[str]:
 
 def _checks(bundle: Bundle) -> list[Check]:
     manifest = bundle.manifest
-    items, width = manifest.items, manifest.width
+    items, dim = manifest.items, manifest.embedding_dim
     checks: list[Check] = [
-        ("item_vectors.npy holds", bundle.vectors.shape, (items, width)),
+        ("item_vectors.npy holds", bundle.vectors.shape, (items, dim)),
         ("item_counts.npy holds", bundle.counts.shape, (items,)),
         ("items.faiss holds items", bundle.index.count, items),
-        ("items.faiss has the width", bundle.index.dim, width),
-        ("user_encoder.onnx has the width", bundle.user_encoder.width, width),
+        ("items.faiss has the width", bundle.index.dim, dim),
+        ("user_encoder.onnx has the width", bundle.user_encoder.width, dim),
         *id_checks("item_ids", bundle.items, items),
     ]
     if encoder := bundle.item_encoder:
-        checks.append(("item_encoder.onnx has the width", encoder.width, width))
+        checks.append(("item_encoder.onnx has the width", encoder.width, dim))
         checks.append(("item_encoder.onnx reads", encoder.modalities, list(manifest.modalities)))
     if clusters := bundle.clusters:
         version = manifest.cluster_maps[-1].get("version")

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
-from index.errors import BundleError, FaultyBundleError, NoBundleError, UnknownVersionError
+from index.errors import BundleError, InvalidBundleError, NoBundleError, UnknownVersionError
 from index.fsio import sync_folder, sync_tree
 from index.storage.local import LocalPointer
 from index.storage.protocols import VersionPointer, moved, newest
@@ -50,12 +50,12 @@ class BundleRegistry:
     def pointer(self) -> BundlePointer | None:
         """Read which bundle is current; None where nothing was ever published.
 
-        Raises FaultyBundleError if the file is not a pointer.
+        Raises InvalidBundleError if the file is not a pointer.
         """
         try:
             return BundlePointer.parse(self._current.read())
         except (OSError, ValidationError) as error:
-            raise FaultyBundleError(
+            raise InvalidBundleError(
                 str(self.folder / "current"),
                 [
                     f"cannot be read as a pointer ({type(error).__name__}); expected json with "

@@ -35,7 +35,7 @@ class SelfTest:
     scores: Floats
 
     def save(self, path: Path) -> None:
-        """Write `probe.npz`: plain arrays, no pickle."""
+        """Write `self_test.npz`: plain arrays, no pickle."""
         history_rows, mask = padded(self.histories)
         np.savez(
             path,
@@ -53,11 +53,13 @@ class SelfTest:
         """
         named = np.concatenate([*self.histories, self.rows.ravel()])
         if named.min() < 0 or named.max() >= len(vectors):
-            return [f"probe.npz: names row {named.max()}, the bundle holds {len(vectors)} items"]
+            return [
+                f"self_test.npz: names row {named.max()}, the bundle holds {len(vectors)} items"
+            ]
         queries = encoder.encode_histories(vectors, self.histories)
         if queries.shape != self.queries.shape:
             made, stored = queries.shape, self.queries.shape
-            return [f"probe.npz: queries are {stored}, the encoder makes {made}"]
+            return [f"self_test.npz: queries are {stored}, the encoder makes {made}"]
         faults = []
         error = float(np.abs(queries - self.queries).max())
         if not error <= TOLERANCE:
@@ -83,7 +85,7 @@ class SelfTest:
 
 
 def open_self_test(path: Path) -> SelfTest:
-    """Read `probe.npz`; raises ValueError, KeyError or OSError if it is not one."""
+    """Read `self_test.npz`; raises ValueError, KeyError or OSError if it is not one."""
     with np.load(path, allow_pickle=False) as arrays:
         histories = [row[row >= 0].astype(np.int32) for row in arrays["history_rows"]]
         queries = np.asarray(arrays["queries"], dtype=np.float32)

@@ -27,7 +27,7 @@ from index.bundle.registry import BundleRegistry
 from index.bundle.self_test import open_self_test
 from index.cluster_map import CLUSTER_FILES
 from index.encoders import ItemEncoder
-from index.errors import BundleError, DatasetError, FaultyBundleError
+from index.errors import BundleError, DatasetError, InvalidBundleError
 from index.ingest.items import Items, read_items
 from index.ingest.tables import (
     Findings,
@@ -41,7 +41,7 @@ from index.ingest.tables import (
     undictionaried,
 )
 from index.metadata import ItemMetadata
-from index.publish.writer import Contents, add_measures, write_bundle
+from index.publish.writer import Contents, add_metrics, write_bundle
 
 CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTER_FILES)
 CHUNK = 4_096  # items encoded at once
@@ -85,7 +85,7 @@ class Added:
 
 
 def add_items(
-    shelf: BundleRegistry,
+    registry: BundleRegistry,
     folder: Path,
     now: datetime,
     *,
@@ -94,10 +94,10 @@ def add_items(
 ) -> Added:
     """Publish a bundle with more items than another one, the current one if none is named.
 
-    It is not made current. Raises NoBundleError, FaultyBundleError, DatasetError, BundleError
+    It is not made current. Raises NoBundleError, InvalidBundleError, DatasetError, BundleError
     if the bundle cannot encode items, OSError if the disk refuses: nothing is published then.
     """
-    base = open_bundle(shelf.path_of(version) if version else shelf.current())
+    base = open_bundle(registry.path_of(version) if version else registry.current())
     encoder = base.item_encoder
     if encoder is None:
         raise BundleError(
@@ -108,10 +108,10 @@ def add_items(
     if not new.ids:
         return Added(base.version, base.version, 0, base.manifest.index, new.notes)
     vectors = encode(encoder, new, base)
-    with shelf.stage() as staged:
+    with registry.stage() as staged:
         write_extended(staged, base, new, vectors, now)
         opened = open_bundle(staged)
-        published = shelf.publish(staged, now)
+        published = registry.publish(staged, now)
     return Added(published, base.version, len(new.ids), opened.manifest.index, new.notes)
 
 
@@ -128,7 +128,7 @@ def encode(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
     vectors = np.concatenate(parts)
     lengths = np.linalg.norm(vectors, axis=1)
     if not (np.abs(lengths - 1) < UNIT_TOLERANCE).all():
-        raise FaultyBundleError(
+        raise InvalidBundleError(
             f"bundle {base.folder}",
             ["item_encoder.onnx: made a vector that is not of length 1; train again"],
         )
@@ -144,7 +144,7 @@ def write_extended(
             shutil.copyfile(base.folder / name, staged / name)
     table = pa.concat_tables([_published(base), new.table], promote_options="default")
     pq.write_table(table, staged / "items.parquet")
-    self_test = open_self_test(base.folder / "probe.npz")
+    self_test = open_self_test(base.folder / "self_test.npz")
     manifest, count = base.manifest, len(base.items)
     metadata = ItemMetadata(manifest.attributes, base.attributes, manifest.filters, base.filters)
     contents = Contents(
@@ -153,17 +153,17 @@ def write_extended(
         counts=np.concatenate([base.counts, np.zeros(len(new.ids), dtype=np.int64)]),
         histories=base.histories,
         tuning_histories=[*self_test.histories, *histories_to_tune_on(base)],
-        probe_histories=self_test.histories,
-        probe_queries=self_test.queries,
+        self_test_histories=self_test.histories,
+        self_test_queries=self_test.queries,
         metadata=metadata.extended(new.metadata, count),
     )
-    made_at = now.isoformat(timespec="seconds")
-    added = [*manifest.added, AddedFacts(to=base.version, count=len(new.ids), at=made_at)]
-    facts = manifest.model_copy(update={"made_at": made_at, "added": added})
+    created_at = now.isoformat(timespec="seconds")
+    added = [*manifest.added, AddedFacts(to=base.version, count=len(new.ids), at=created_at)]
+    facts = manifest.model_copy(update={"created_at": created_at, "added": added})
     seed = int(manifest.run.get("config", {}).get("seed", 0))
     saved, factory = base.folder / "items.faiss", manifest.index.factory
     write_bundle(staged, contents, facts, partial(extend_item_index, saved, factory, seed=seed))
-    add_measures(staged, manifest.measures)
+    add_metrics(staged, manifest.metrics)
 
 
 def histories_to_tune_on(base: Bundle) -> list[Rows]:
@@ -306,7 +306,7 @@ def _published(bundle: Bundle) -> pa.Table:
     try:
         table = read_table(bundle.folder / "items.parquet")
     except (OSError, pa.ArrowException) as error:
-        raise FaultyBundleError(
+        raise InvalidBundleError(
             f"bundle {bundle.folder}", [f"items.parquet: cannot be read ({error})"]
         ) from error
     for place, name in enumerate(table.column_names):

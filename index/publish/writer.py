@@ -41,8 +41,8 @@ class Contents:
         counts: [items] int64, training positives.
         histories: Of known users, or None to publish none.
         tuning_histories: From validation, none empty: the queries that the index is tuned on.
-        probe_histories: A few of them, for the self-test.
-        probe_queries: [probes, dim] the trainer's own query vectors of these.
+        self_test_histories: A few of them, for the self-test.
+        self_test_queries: [probes, dim] the trainer's own query vectors of these.
     """
 
     item_ids: Sequence[str]
@@ -50,8 +50,8 @@ class Contents:
     counts: NDArray[np.int64]
     histories: StoredHistories | None
     tuning_histories: Sequence[Rows]
-    probe_histories: Sequence[Rows]
-    probe_queries: Floats
+    self_test_histories: Sequence[Rows]
+    self_test_queries: Floats
     metadata: ItemMetadata = NO_METADATA
 
 
@@ -68,7 +68,7 @@ def write_bundle(
     if contents.histories:
         contents.histories.save(folder)
     contents.metadata.save(folder)
-    build_self_test(contents, index).save(folder / "probe.npz")
+    build_self_test(contents, index).save(folder / "self_test.npz")
     manifest = _manifest(folder, contents, facts, report)
     write_manifest(folder, manifest)
     return manifest
@@ -78,7 +78,7 @@ def _manifest(folder: Path, contents: Contents, facts: RunFacts, report: IndexRe
     return Manifest(
         **{name: getattr(facts, name) for name in RunFacts.model_fields},
         items=len(contents.item_ids),
-        width=contents.vectors.shape[1],
+        embedding_dim=contents.vectors.shape[1],
         item_ids_digest=digest_of(contents.item_ids),
         has_histories=contents.histories is not None,
         attributes=list(contents.metadata.names),
@@ -86,8 +86,8 @@ def _manifest(folder: Path, contents: Contents, facts: RunFacts, report: IndexRe
         index=IndexFacts(
             factory=report.factory,
             nprobe=report.nprobe,
-            reaches={one.depth: one.reach for one in report.policies},
-            steepnesses={one.depth: one.steepness for one in report.policies},
+            log_thresholds={one.depth: one.log_threshold for one in report.policies},
+            slopes={one.depth: one.slope for one in report.policies},
             recall=report.recall,
             faiss_version=FAISS_VERSION,
         ),
@@ -109,18 +109,20 @@ def tuning_queries(encoder: UserEncoder, contents: Contents) -> Floats:
 def build_self_test(contents: Contents, index: ItemIndex) -> SelfTest:
     """Record what the index returns for the trainer's own queries."""
     count = min(SELF_TEST_COUNT, len(contents.item_ids))
-    near = index.search(contents.probe_queries, count)
+    near = index.search(contents.self_test_queries, count)
     found = best_by(*near, [count] * len(near.rows))
     rows = found[:, (found >= 0).all(axis=0)]
     scores = [
         exact_scores(contents.vectors, chosen, query)
-        for chosen, query in zip(rows, contents.probe_queries, strict=True)
+        for chosen, query in zip(rows, contents.self_test_queries, strict=True)
     ]
-    return SelfTest(contents.probe_histories, contents.probe_queries, rows, np.stack(scores))
+    return SelfTest(
+        contents.self_test_histories, contents.self_test_queries, rows, np.stack(scores)
+    )
 
 
-def add_measures(folder: Path, measures: dict[str, Any]) -> Manifest:
+def add_metrics(folder: Path, metrics: dict[str, Any]) -> Manifest:
     """Write the offline metrics into a staged bundle's manifest."""
-    manifest = read_manifest(folder).model_copy(update={"measures": measures})
+    manifest = read_manifest(folder).model_copy(update={"metrics": metrics})
     write_manifest(folder, manifest)
     return manifest

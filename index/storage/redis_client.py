@@ -223,7 +223,7 @@ class RedisClient:
         if isinstance(error, ResponseError):
             return "expected this command to be carried out; see the configuration of Redis"
         expected = f"expected an answer within {self._timeout_s:g} s"
-        if "refused" in text.lower():
+        if "rejected" in text.lower():
             expected = f"nothing listens there, {expected}"
         return f"{expected}; start Redis, or correct its address"
 

@@ -17,7 +17,7 @@ from index.errors import (
     ClusterStoreError,
     EsansError,
     FaultsError,
-    ForeignClusterMapError,
+    IncompatibleClusterMapError,
     NoClusterMapError,
     ReadOnlyStoreError,
     StoreFullError,
@@ -31,7 +31,7 @@ BACK_OFF = 4  # times the usual pause, at most, while a store is unreachable ...
 BACK_OFF_S = 5.0  # ... but no longer than this, or the usual pause
 JITTER = 0.1  # so that replicas do not poll in step
 
-Status = Literal["following", "unreachable", "refused", "empty", "stopped"]
+Status = Literal["following", "unreachable", "rejected", "empty", "stopped"]
 Value = TypeVar("Value")
 
 
@@ -152,7 +152,7 @@ class Watcher(ABC, Generic[Value]):
             reasons=reasons,
             since=state.since if status == state.status else time.time(),
             errors=state.errors + (error is not None),
-            refusals=state.refusals + (is_news and status == "refused"),
+            refusals=state.refusals + (is_news and status == "rejected"),
         )
 
     def _run(self) -> None:
@@ -208,16 +208,16 @@ def outcome_of(step: Callable[[], Outcome]) -> Outcome:
     except EsansError as error:
         return Outcome(status_of(error), reasons_of(error), error)
     except Exception as error:  # nobody has thought of it: say so, and poll on
-        return Outcome("refused", reasons_of(error), error)
+        return Outcome("rejected", reasons_of(error), error)
 
 
 def status_of(error: EsansError) -> Status:
     """Say what an error makes of the status."""
     if isinstance(error, StoreFullError | ReadOnlyStoreError):
         return "empty"  # met only where an empty store is to be repopulated
-    if isinstance(error, NoClusterMapError | ForeignClusterMapError):
-        return "refused"
-    return "unreachable" if isinstance(error, ClusterStoreError) else "refused"
+    if isinstance(error, NoClusterMapError | IncompatibleClusterMapError):
+        return "rejected"
+    return "unreachable" if isinstance(error, ClusterStoreError) else "rejected"
 
 
 def reasons_of(error: Exception) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer
 from index.denylist import Denylist, DenylistStore, DenylistWatcher
 from index.errors import (
     BundleError,
-    FaultyBundleError,
+    InvalidBundleError,
     NoBundleError,
     ReadOnlyBundlesError,
-    RefusedBundleError,
+    RejectedBundleError,
     StoreUnreachableError,
 )
 from index.storage.local import READ_ONLY
@@ -23,13 +23,13 @@ from service.bundle_watcher import LiveBundle
 from service.executor import BoundedExecutor
 from service.routing import problems
 from service.schemas.admin import (
-    DenyChangeAnswer,
-    DenyRequest,
-    PointerAnswer,
+    ClusterPointerResponse,
+    DenylistRequest,
+    DenylistResponse,
     PointerRequest,
-    ReloadAnswer,
-    RollbackAnswer,
+    ReloadResponse,
     RollbackRequest,
+    RollbackResponse,
 )
 
 RELOAD_S = 60.0  # a bundle of a million items opens in two; a slow volume may take longer
@@ -48,7 +48,7 @@ def add_bundle_routes(
         response_description="What is live",
         responses=problems(401, 409, 503),
     )
-    async def reload_now() -> ReloadAnswer:
+    async def reload_now() -> ReloadResponse:
         return await executor.run(partial(reload, live_bundle, str(bundles.folder)))
 
     @router.post(
@@ -57,16 +57,16 @@ def add_bundle_routes(
         response_description="What is live",
         responses=problems(401, 404, 409, 408, 413, 422, 503),
     )
-    async def roll_back_now(asked: RollbackRequest) -> RollbackAnswer:
+    async def roll_back_now(asked: RollbackRequest) -> RollbackResponse:
         return await executor.run(partial(roll_back, live_bundle, bundles, asked.version))
 
 
-def reload(live_bundle: LiveBundle, place: str, timeout_s: float = RELOAD_S) -> ReloadAnswer:
+def reload(live_bundle: LiveBundle, place: str, timeout_s: float = RELOAD_S) -> ReloadResponse:
     """Look at `current` now, open what it names, and tell what is live then.
 
     It may take seconds, so it is called beside the event loop, as `roll_back` is.
 
-    Raises RefusedBundleError with the reasons if an older bundle serves on, NoBundleError if
+    Raises RejectedBundleError with the reasons if an older bundle serves on, NoBundleError if
     none does, BundleError if the time was too short.
     """
     if not live_bundle.poll_now(timeout_s):
@@ -80,25 +80,25 @@ def reload(live_bundle: LiveBundle, place: str, timeout_s: float = RELOAD_S) -> 
     if version is None:
         raise NoBundleError(f"{place}: no bundle is live: {'; '.join(reasons)}")
     if reasons:
-        raise RefusedBundleError(f"{place}, where {version} serves on", reasons)
+        raise RejectedBundleError(f"{place}, where {version} serves on", reasons)
     return {"status": "ready", "bundle": version}
 
 
 def roll_back(
     live_bundle: LiveBundle, bundles: BundleRegistry, version: str | None
-) -> RollbackAnswer:
+) -> RollbackResponse:
     """Make an older bundle current, and return once it answers here.
 
     One that cannot be opened is not made current: replicas that start would have nothing.
 
-    Raises UnknownVersionError, RefusedBundleError, ReadOnlyBundlesError, BundleError.
+    Raises UnknownVersionError, RejectedBundleError, ReadOnlyBundlesError, BundleError.
     """
     wanted = version or bundles.before()
     try:
         open_bundle(bundles.path_of(wanted))
-    except FaultyBundleError as error:
+    except InvalidBundleError as error:
         told = f"{error.place}, which was not made current"
-        raise RefusedBundleError(told, error.faults) from error
+        raise RejectedBundleError(told, error.faults) from error
     pointer = move_pointer(bundles, wanted)
     live = reload(live_bundle, str(bundles.folder))
     return {
@@ -138,7 +138,7 @@ def add_cluster_routes(
         response_description="What is current now",
         responses=problems(401, 404, 408, 413, 422, 503),
     )
-    async def point(asked: PointerRequest) -> PointerAnswer:
+    async def point(asked: PointerRequest) -> ClusterPointerResponse:
         try:
             async with asyncio.timeout(STORE_S):
                 pointer = await executor.run(partial(point_to, maps, asked))
@@ -178,18 +178,18 @@ def add_deny_routes(
     """
 
     @router.put(
-        "/deny",
+        "/denylist",
         summary="Replace or change the list of items that are never returned",
         response_description="The list in force",
         responses=problems(401, 408, 409, 413, 422, 503),
     )
-    async def change_now(asked: DenyRequest) -> DenyChangeAnswer:
+    async def change_now(asked: DenylistRequest) -> DenylistResponse:
         return await executor.run(partial(change_denied, live_bundle, deny, store, asked))
 
 
 def change_denied(
-    live_bundle: LiveBundle, deny: DenylistWatcher, store: DenylistStore, asked: DenyRequest
-) -> DenyChangeAnswer:
+    live_bundle: LiveBundle, deny: DenylistWatcher, store: DenylistStore, asked: DenylistRequest
+) -> DenylistResponse:
     """Write the list, and wait until it is in force in this process.
 
     Raises what the store raises; StoreUnreachableError if it is stored, but not in force yet.
@@ -209,7 +209,7 @@ def change_denied(
     }
 
 
-def write_denied(held: Denylist | None, store: DenylistStore, asked: DenyRequest) -> Denylist:
+def write_denied(held: Denylist | None, store: DenylistStore, asked: DenylistRequest) -> Denylist:
     """Write what was asked for into the store, which may have lost the list that is held."""
     now_s = max(time.time(), (held.sequence + 1) / 1_000 if held else 0)
     if asked.items is not None:

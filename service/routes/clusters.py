@@ -14,9 +14,9 @@ from service.executor import BoundedExecutor
 from service.json_encoder import json_in_parts
 from service.routing import JsonResponse, JsonRoute, problems
 from service.schemas.clusters import (
-    ClustersAnswer,
-    NegativesAnswer,
+    ClustersResponse,
     NegativesRequest,
+    NegativesResponse,
 )
 
 IDS_IN_PART = 20_000  # written in one go, about 2 ms
@@ -37,14 +37,14 @@ def cluster_routes(
         response_description="The map, and how it is followed",
         responses=problems(404, 503),
     )
-    async def clusters() -> ClustersAnswer:
+    async def clusters() -> ClustersResponse:
         live_bundle.get()  # without a bundle there are no items to speak of
         return card_of(live_clusters.get(), live_clusters)
 
     @router.post(
         "/negatives",
         summary="Easy and hard negatives for positives, with their log expected counts",
-        response_model=NegativesAnswer,
+        response_model=NegativesResponse,
         response_description="Negatives of each known positive",
         responses=problems(404, 408, 413, 422, 503),
     )
@@ -56,7 +56,7 @@ def cluster_routes(
     return router
 
 
-def card_of(joined: Joined, live_clusters: LiveClusters) -> ClustersAnswer:
+def card_of(joined: Joined, live_clusters: LiveClusters) -> ClustersResponse:
     """Describe the map in use."""
     source, pointer = joined.held.source, joined.held.pointer
     return {
@@ -90,7 +90,7 @@ def draw(joined: Joined, body: NegativesRequest) -> Response:
 
 
 def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
-    """Put negatives into the caller's words: a `NegativesAnswer`, its lists written already."""
+    """Put negatives into the caller's words: a `NegativesResponse`, its lists written already."""
     ids, log_counts = found.ids, found.drawn.log_counts
     begins = [place * (easy + hard) for place in range(len(found.positives))]
     rows = max(1, IDS_IN_PART // max(1, easy + hard))

@@ -16,7 +16,7 @@ from service.bundle_watcher import Live, LiveBundle
 from service.errors import InvalidBodyError, NoItemEncoderError
 from service.request_queue import RequestQueue, Work, split
 from service.routing import JsonResponse, JsonRoute, problems
-from service.schemas.embed import EmbedAnswer, EmbedRequest, Features, UserToEmbed
+from service.schemas.embed import EmbedRequest, EmbedResponse, Features, UserToEmbed
 from service.schemas.shared import Fault
 
 PART, PART_TEXTS = 16, 2_000  # users or items processed in one call, and their ids
@@ -29,7 +29,7 @@ def embed_routes(live_bundle: LiveBundle, queue: RequestQueue) -> APIRouter:
     @router.post(
         "/embed",
         summary="Vectors of users, or of items from their raw features",
-        response_model=EmbedAnswer,
+        response_model=EmbedResponse,
         response_description="A vector for each",
         responses=problems(409, 408, 413, 422, 503),
     )
@@ -92,10 +92,10 @@ def embed_items(encoder: ItemEncoder, items: Sequence[Features]) -> list[Embedde
     ]
 
 
-def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedAnswer:
+def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedResponse:
     """Put vectors into the caller's words."""
     vectors: list[Any] = [one.vector for one in embedded]  # arrays are written as lists
-    told: EmbedAnswer = {"bundle": version, "vectors": vectors}
+    told: EmbedResponse = {"bundle": version, "vectors": vectors}
     if any(one.fallback for one in embedded):
         told["fallbacks"] = [one.fallback for one in embedded]
     if any(one.unknown for one in embedded):
@@ -115,11 +115,11 @@ def _faults_of(items: Sequence[Features], widths: dict[str, int]) -> list[Fault]
             where = f"items.{place}.{name}"
             if name not in widths:
                 expected = f"a modality of the bundle: {known}"
-                faults.append({"place": where, "found": name, "expected": expected})
+                faults.append({"location": where, "received": name, "expected": expected})
             elif values is not None and len(values) != widths[name]:
                 found = f"{len(values)} numbers"
                 expected = f"{widths[name]} numbers, or null"
-                faults.append({"place": where, "found": found, "expected": expected})
+                faults.append({"location": where, "received": found, "expected": expected})
     return faults
 
 

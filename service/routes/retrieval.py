@@ -13,10 +13,10 @@ from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, check_filters, filter_of
 from service.routing import JsonResponse, JsonRoute, Responses, fast_route, problems
 from service.schemas.retrieval import (
-    BatchAnswer,
     BatchRequest,
-    RetrieveAnswer,
+    BatchResponse,
     RetrieveRequest,
+    RetrieveResponse,
     SimilarQuery,
     SimilarRequest,
 )
@@ -56,7 +56,7 @@ def retrieval_routes(
     @router.post(
         "/retrieve",
         summary="Candidates for one user",
-        response_model=RetrieveAnswer,
+        response_model=RetrieveResponse,
         response_description="Candidates, best first",
         responses=problems(408, 413, 422, 503),
     )
@@ -70,17 +70,17 @@ def retrieval_routes(
     @router.post(
         "/retrieve/batch",
         summary="Candidates for many users",
-        response_model=BatchAnswer,
+        response_model=BatchResponse,
         response_description="An answer to each question",
         responses=problems(408, 413, 422, 503),
     )
     async def retrieve_batch(request: Request, body: BatchRequest) -> Response:
         live = live_bundle.get()
-        filters = enumerate(one.filter for one in body.questions)
-        check_filters(live, ((f"questions.{place}.filter", one) for place, one in filters))
-        results = await service.retrieve(request, live, body.questions)
-        answers = [orjson.Fragment(result) for result in results]
-        return JsonResponse({"bundle": live.bundle.version, "answers": answers})
+        filters = enumerate(one.filter for one in body.queries)
+        check_filters(live, ((f"queries.{place}.filter", one) for place, one in filters))
+        results = await service.retrieve(request, live, body.queries)
+        fragments = [orjson.Fragment(result) for result in results]
+        return JsonResponse({"bundle": live.bundle.version, "results": fragments})
 
     return router
 
@@ -102,7 +102,7 @@ def similar_routes(
     @router.get(
         "/items/{item_id:any}/similar",
         summary="Items like another one",
-        response_model=RetrieveAnswer,
+        response_model=RetrieveResponse,
         response_description="Candidates, best first",
         responses=problems(404, 422, 503) | too_long,
     )

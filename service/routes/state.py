@@ -10,7 +10,7 @@ from service.bundle_watcher import LiveBundle
 from service.cluster_watcher import LiveClusters
 from service.metrics import Metrics
 from service.routing import JsonResponse, Responses, problems
-from service.schemas.state import Alive, BundleAnswer, Readiness
+from service.schemas.state import Alive, BundleResponse, Readiness
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -62,7 +62,7 @@ def state_routes(
     @router.get(
         "/bundle",
         summary="The manifest of what is live",
-        response_model=BundleAnswer,
+        response_model=BundleResponse,
         response_description="The live bundle",
         responses=problems(503) | unchanged,
     )

@@ -8,13 +8,13 @@ from typing_extensions import TypedDict
 
 from index.bundle.manifest import VERSION_PATTERN
 from index.denylist import MAX_ITEMS
-from service.schemas.shared import Asked, Id, example
+from service.schemas.shared import Id, RequestModel, example
 
 MapVersion = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 DeniedIds = Annotated[list[Id], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
 
-class RollbackRequest(Asked):
+class RollbackRequest(RequestModel):
     """Which bundle is to be current?"""
 
     model_config = example()
@@ -24,7 +24,7 @@ class RollbackRequest(Asked):
     )
 
 
-class ReloadAnswer(TypedDict):
+class ReloadResponse(TypedDict):
     """What is live once `current` has been looked at."""
 
     status: Literal["ready"]
@@ -32,7 +32,7 @@ class ReloadAnswer(TypedDict):
     reasons: NotRequired[list[str]]
 
 
-class RollbackAnswer(TypedDict):
+class RollbackResponse(TypedDict):
     """What `current` says now; this service follows it already, replicas within seconds."""
 
     status: Literal["ready"]
@@ -41,7 +41,7 @@ class RollbackAnswer(TypedDict):
     sequence: int
 
 
-class PointerRequest(Asked):
+class PointerRequest(RequestModel):
     """Which map is to be current?"""
 
     model_config = example(action="rollback")
@@ -62,7 +62,7 @@ class PointerRequest(Asked):
         return version
 
 
-class PointerAnswer(TypedDict):
+class ClusterPointerResponse(TypedDict):
     """What the store says is current now; replicas follow within seconds."""
 
     sequence: int
@@ -71,7 +71,7 @@ class PointerAnswer(TypedDict):
     is_pinned: bool
 
 
-class DenyRequest(Asked):
+class DenylistRequest(RequestModel):
     """Which items are never to be returned? Either all of them, or what changes."""
 
     model_config = example(add=["sku-00042"])
@@ -81,7 +81,7 @@ class DenyRequest(Asked):
     remove: DeniedIds = Field(default=[], description="these no longer; it comes after `add`")
 
     @model_validator(mode="after")
-    def want_one_way(self) -> "DenyRequest":
+    def want_one_way(self) -> "DenylistRequest":
         """Refuse a body that says both, or nothing."""
         if (self.items is None) == (not self.add and not self.remove):
             raise PydanticCustomError(
@@ -90,7 +90,7 @@ class DenyRequest(Asked):
         return self
 
 
-class DenyChangeAnswer(TypedDict):
+class DenylistResponse(TypedDict):
     """The list that is in force in this process now; replicas follow within seconds."""
 
     sequence: int

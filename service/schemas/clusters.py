@@ -6,8 +6,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from service.schemas.shared import Asked, Id, Source, example
-from service.schemas.state import FollowerAnswer
+from service.schemas.shared import Id, RequestModel, Source, example
+from service.schemas.state import ClusterWatcherStatus
 
 MOST_POSITIVES = 10_000
 MOST_EACH = 1_000
@@ -16,7 +16,7 @@ MOST_DRAWS = 1_000_000
 Each = Annotated[int, Field(ge=0, le=MOST_EACH)]
 
 
-class NegativesRequest(Asked):
+class NegativesRequest(RequestModel):
     """Which negatives for which positives? At most a million draws in all."""
 
     model_config = example(positives=["sku-00042", "sku-00007"], easy=5, hard=5, seed=1)
@@ -48,7 +48,7 @@ class NegativesRequest(Asked):
         return positives
 
 
-class NegativesAnswer(TypedDict):
+class NegativesResponse(TypedDict):
     """Negatives of each known positive: row by row as in `positives`."""
 
     bundle: Annotated[str, Field(description="the version of the bundle whose items they are")]
@@ -71,7 +71,7 @@ class NegativesAnswer(TypedDict):
     ]
 
 
-class ClustersAnswer(TypedDict):
+class ClustersResponse(TypedDict):
     """The card of the map that is used."""
 
     version: str
@@ -88,4 +88,4 @@ class ClustersAnswer(TypedDict):
     bundle: Annotated[str, Field(description="the version of the bundle it is joined with")]
     sequence: Annotated[int | None, Field(description="of the pointer; null for a bundle's own")]
     is_pinned: bool
-    follower: FollowerAnswer
+    follower: ClusterWatcherStatus

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from index.search.query import Fallback
-from service.schemas.shared import Asked, Id, Ids
+from service.schemas.shared import Id, Ids, RequestModel
 
 MOST_EMBEDDED = 256
 LARGEST = 1e15  # of a float32: squares must not overflow where lengths are measured
@@ -17,7 +17,7 @@ Numbers = Annotated[list[Number], Field(fail_fast=True)]
 Features = dict[str, Numbers | None]
 
 
-class UserToEmbed(Asked):
+class UserToEmbed(RequestModel):
     """One user; the history is found as for `/retrieve`."""
 
     user_id: Id | None = Field(
@@ -28,7 +28,7 @@ class UserToEmbed(Asked):
     )
 
 
-class EmbedRequest(Asked):
+class EmbedRequest(RequestModel):
     """Either users or items; never both at once."""
 
     model_config = ConfigDict(
@@ -58,7 +58,7 @@ class EmbedRequest(Asked):
         return self
 
 
-class EmbedAnswer(TypedDict):
+class EmbedResponse(TypedDict):
     """A vector for each user or item, in the order asked."""
 
     bundle: Annotated[str, Field(description="whose vectors these are: of no use beside another's")]

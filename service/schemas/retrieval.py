@@ -9,16 +9,16 @@ from typing_extensions import TypedDict
 from index.search.query import Fallback
 from service.schemas.shared import (
     ID_LENGTH,
-    Asked,
     Id,
     Ids,
+    RequestModel,
     Value,
     example,
     none_by_default,
 )
 
 MAX_COUNT, DEFAULT_COUNT = 1_000, 100
-MOST_QUESTIONS = 256
+MAX_QUERIES = 256
 
 MOST_ATTRIBUTES, MOST_VALUES = 32, 1_000
 
@@ -40,7 +40,7 @@ Decimals = Annotated[int, BeforeValidator(decimals_to_int)]
 Condition = Annotated[str, Field(pattern="^[^:]+:", max_length=2 * ID_LENGTH + 1)]
 
 
-class RetrieveRequest(Asked):
+class RetrieveRequest(RequestModel):
     """One user's question. Without any history the popular items are the answer."""
 
     model_config = example(history=["sku-00042", "sku-00007"], k=20, exclude=["sku-00001"])
@@ -72,7 +72,7 @@ class RetrieveRequest(Asked):
     include: Include = none_by_default(list, "what to tell of each candidate besides its score")
 
 
-class SimilarQuery(Asked):
+class SimilarQuery(RequestModel):
     """Query string of a request for items like another one."""
 
     k: Decimals = Field(
@@ -100,15 +100,15 @@ class SimilarRequest(SimilarQuery):
     item_id: TextId
 
 
-class BatchRequest(Asked):
+class BatchRequest(RequestModel):
     """Questions of many users; each is answered as if asked alone, all from one bundle."""
 
     model_config = example(
-        questions=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
+        queries=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
     )
 
-    questions: Annotated[list[RetrieveRequest], Field(min_length=1, max_length=MOST_QUESTIONS)] = (
-        Field(description="what `/retrieve` takes")
+    queries: Annotated[list[RetrieveRequest], Field(min_length=1, max_length=MAX_QUERIES)] = Field(
+        description="what `/retrieve` takes"
     )
 
 
@@ -138,7 +138,7 @@ class Candidate(TypedDict):
     ]
 
 
-class RetrieveAnswer(TypedDict):
+class RetrieveResponse(TypedDict):
     """Candidates, best first."""
 
     bundle: Annotated[str, Field(description="the version of the bundle that answered")]
@@ -160,8 +160,8 @@ class RetrieveAnswer(TypedDict):
     ]
 
 
-class BatchAnswer(TypedDict):
+class BatchResponse(TypedDict):
     """An answer to each question, in the order asked."""
 
     bundle: Annotated[str, Field(description="the version of the bundle that answered them all")]
-    answers: Annotated[list[RetrieveAnswer], Field(description="what `/retrieve` answers")]
+    answers: Annotated[list[RetrieveResponse], Field(description="what `/retrieve` answers")]

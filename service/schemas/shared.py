@@ -74,7 +74,7 @@ def none_by_default(kind: type[list[Any]] | type[dict[str, Any]], description: s
     )
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """What a caller sends: it cannot change, and nothing in it is guessed or passed over."""
 
     # values are not kept: of millions of ids hardly one comes again while it would be
@@ -84,8 +84,8 @@ class Asked(BaseModel):
 class Fault(TypedDict):
     """One thing wrong with a body."""
 
-    place: Annotated[str, Field(description="the way to it, as in history.3")]
-    found: str
+    location: Annotated[str, Field(description="path to the value, for example history.3")]
+    received: str
     expected: str
 
 

@@ -15,10 +15,10 @@ class Alive(TypedDict):
     status: Literal["alive"]
 
 
-WatchStatus = Literal["following", "unreachable", "refused", "empty", "stopped"]
+WatchStatus = Literal["following", "unreachable", "rejected", "empty", "stopped"]
 
 
-class FollowerAnswer(TypedDict):
+class ClusterWatcherStatus(TypedDict):
     """How the following of cluster maps goes; in trouble the last good map stays in use."""
 
     status: Annotated[
@@ -30,8 +30,8 @@ class FollowerAnswer(TypedDict):
     reasons: NotRequired[list[str]]
 
 
-class DenyAnswer(TypedDict):
-    """How the following of the deny list goes; in trouble the last good list stays in force."""
+class DenylistStatus(TypedDict):
+    """How the following of the denylist goes; in trouble the last good list stays in force."""
 
     status: Annotated[WatchStatus, Field(description="none of them makes the service less ready")]
     sequence: NotRequired[Annotated[int, Field(description="of the list in force")]]
@@ -42,14 +42,14 @@ class DenyAnswer(TypedDict):
 class Readiness(TypedDict):
     """Whether a bundle is live; what is wrong, even where an older one serves on."""
 
-    status: Literal["ready", "loading", "no bundle", "refused", "stopped", "draining"]
+    status: Literal["ready", "loading", "no bundle", "rejected", "stopped", "draining"]
     bundle: NotRequired[str]
     reasons: NotRequired[list[str]]
-    clusters: NotRequired[FollowerAnswer]
-    deny: NotRequired[DenyAnswer]
+    clusters: NotRequired[ClusterWatcherStatus]
+    denylist: NotRequired[DenylistStatus]
 
 
-class BundleAnswer(TypedDict):
+class BundleResponse(TypedDict):
     """The live bundle: its version and its manifest."""
 
     version: str

@@ -10,7 +10,7 @@ from trainer.__main__ import build_parser
 
 NOT_CHOSEN = {
     "ESANS_BUNDLES",
-    "ESANS_DENY_COPY",
+    "ESANS_DENYLIST_COPY",
     "ESANS_HTTP_HOST",
     "ESANS_HTTP_PORT",
     "ESANS_NAMESPACE",
@@ -137,7 +137,7 @@ def test_nobody_runs_as_root_and_the_service_only_reads_the_bundles():
         assert SERVICES[name]["user"] == "10001:10001" == values(name, "USER")[-1]
         assert SERVICES[name]["read_only"] is True
     assert SERVICES["service"]["volumes"] == ["bundles:/bundles:ro", "state:/state"]
-    assert SERVICES["service"]["environment"]["ESANS_DENY_COPY"].startswith("/state/")
+    assert SERVICES["service"]["environment"]["ESANS_DENYLIST_COPY"].startswith("/state/")
     assert SERVICES["trainer"]["volumes"] == ["bundles:/bundles"]
     assert environment("service")["ESANS_BUNDLES"] == "/bundles"
 

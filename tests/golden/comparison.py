@@ -9,10 +9,18 @@ import re
 
 CLOSE = 1e-5
 DIGITS = 7  # of a recorded number
-VOLATILE = {"request_id", "age_seconds", "sequence", "at", "made_at"}
+VOLATILE = {"request_id", "age_seconds", "sequence", "at", "created_at"}
 PROMISED = (  # of the manifest; the rest tells of files, of libraries and of the index
-    *("name", "items", "width", "history_length", "modalities", "has_histories", "attributes"),
-    *("filters", "dataset", "added", "measures", "run"),
+    *(
+        "name",
+        "items",
+        "embedding_dim",
+        "history_length",
+        "modalities",
+        "has_histories",
+        "attributes",
+    ),
+    *("filters", "dataset", "added", "metrics", "run"),
 )
 PATTERNS = (
     (re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+"), "<version>"),

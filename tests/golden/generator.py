@@ -37,7 +37,7 @@ def generate(total=500, seed=20_260_131):
     """Return requests by world: the same arguments return the same."""
     wishes = Wishes(np.random.default_rng(seed))
     ids = wishes.ids
-    full = [put("/admin/deny", items=[*ids[5:60:6], "never heard of"])]
+    full = [put("/admin/denylist", items=[*ids[5:60:6], "never heard of"])]
     full += [get("/bundle"), get("/clusters"), get("/livez"), get("/readyz"), get("/health")]
     full += [post("/retrieve"), post("/retrieve", history=ids[3:9], k=1000)]
     full += [post("/retrieve", user_id="user-1", k=1000, exclude_seen=False, exclude=ids[:100])]
@@ -66,13 +66,13 @@ def generate(total=500, seed=20_260_131):
         get("/readyz"),
         get("/clusters"),
     ]
-    none += [post("/negatives", positives=["a"], easy=1, hard=1), put("/admin/deny", add=["a"])]
+    none += [post("/negatives", positives=["a"], easy=1, hard=1), put("/admin/denylist", add=["a"])]
     makers = [wishes.retrieve] * 9 + [wishes.similar] * 3
     makers += [wishes.batch, wishes.embed_users, wishes.embed_items, wishes.negatives] * 2
     left = total - len(full) - len(bare) - len(none) - 3
     varied = [makers[number % len(makers)]() for number in range(left)]
-    varied.insert(left // 2, put("/admin/deny", add=ids[100:120], remove=ids[5:20]))
-    varied += [put("/admin/deny", items=[]), wishes.retrieve()]
+    varied.insert(left // 2, put("/admin/denylist", add=ids[100:120], remove=ids[5:20]))
+    varied += [put("/admin/denylist", items=[]), wishes.retrieve()]
     return {"full": full + varied, "bare": bare, "none": none}
 
 

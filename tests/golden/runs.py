@@ -21,7 +21,7 @@ from tests.tiny_world import write_tiny_world
 CONFIG = """\
 seed = 11
 [towers]
-width = 16
+embedding_dim = 16
 history_length = 8
 [training]
 device = "cpu"
@@ -112,7 +112,7 @@ def digest_of_all(arrays):
 def metrics_of(bundle):
     """The offline metrics of the model and of what it is compared with, and the curve."""
     manifest = json.loads((bundle / "manifest.json").read_text())
-    test = manifest["measures"]["test"]
+    test = manifest["metrics"]["test"]
     told = {name: _numbers(test[name]) for name in ("model", "popularity", "ease")}
     training = manifest["run"]["training"]
     curve = [{"loss": one["loss"], "recall@50": one["recall@50"]} for one in training["curve"]]

@@ -30,7 +30,7 @@ def test_the_golden_requests_cover_every_call_and_many_statuses(recorded):
     assert len(recorded) == 500
     paths = {line["request"]["path"].partition("?")[0] for line in recorded}
     assert {"/retrieve", "/retrieve/batch", "/embed", "/clusters", "/negatives"} <= paths
-    assert {"/bundle", "/livez", "/readyz", "/health", "/admin/deny"} <= paths
+    assert {"/bundle", "/livez", "/readyz", "/health", "/admin/denylist"} <= paths
     statuses = [line["response"]["status"] for line in recorded]
     assert {200, 401, 404, 405, 409, 413, 422, 503} <= set(statuses)
     assert statuses.count(200) > 250

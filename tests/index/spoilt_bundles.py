@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from index.bundle.reader import open_bundle
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 from index.search.query import Query
 from index.search.retriever import Retriever
 from service.bundle_watcher import Live, warm
@@ -40,7 +40,7 @@ def write_two(folder: Path) -> None:
 def answers(folder: Path) -> str:
     """Open a bundle as the service does, and ask it all kinds of questions."""
     bundle = open_bundle(folder)
-    unix_time(bundle.manifest.made_at)
+    unix_time(bundle.manifest.created_at)
     live = Live(bundle, Retriever(bundle))
     warm(live)
     queries = [
@@ -63,8 +63,8 @@ def outcome_of(folder: Path, truth: str) -> str:
     """Say what becomes of a spoilt bundle."""
     try:
         return "same" if answers(folder) == truth else "other"
-    except FaultyBundleError:
-        return "refused"
+    except InvalidBundleError:
+        return "rejected"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

@@ -106,7 +106,7 @@ def test_everything_else_is_carried_over_unchanged(bundles, items, capsys):
         assert new.manifest.files[name] == old.manifest.files[name], name
     assert np.array_equal(new.vectors[:ITEM_COUNT], old.vectors)
     assert np.array_equal(new.counts, [*old.counts, *[0] * 6])
-    kept = {"dataset", "run", "modalities", "cluster_maps", "measures", "name", "width"}
+    kept = {"dataset", "run", "modalities", "cluster_maps", "metrics", "name", "embedding_dim"}
     for name in kept:
         assert getattr(new.manifest, name) == getattr(old.manifest, name)
     asked = Query(5, user_id="user-0", exclude=[f"new-{row}" for row in range(6)])
@@ -246,14 +246,14 @@ def test_a_folder_without_items_is_told(bundles, tmp_path, capsys, content, told
 
 def publish_with_years(bundles):
     """Publish a bundle whose table has a column of integers; returns its version."""
-    shelf = BundleRegistry(bundles)
-    with shelf.stage() as staged:
+    registry = BundleRegistry(bundles)
+    with registry.stage() as staged:
         manifest = write_handmade(staged, with_content=True)
         years = {"item_id": [f"item-{row}" for row in range(40)], "year": list(range(40))}
         pq.write_table(pa.table(years), staged / "items.parquet")
         write_manifest(staged, manifest.model_copy(update={"files": facts_of(staged)}))
-        version = shelf.publish(staged, NOW)
-    shelf.make_current(version)
+        version = registry.publish(staged, NOW)
+    registry.make_current(version)
     return version
 
 
@@ -305,13 +305,13 @@ def test_one_may_extend_another_version_and_leave_current_alone(bundles, items, 
 
 
 def test_a_bundle_that_became_current_meanwhile_is_not_undone(bundles):
-    shelf = BundleRegistry(bundles)
-    before = shelf.pointer()
+    registry = BundleRegistry(bundles)
+    before = registry.pointer()
     later = publish_handmade(bundles, now=NOW + timedelta(days=1))
     with pytest.raises(Exception, match=f"meanwhile {later} was") as refused:
-        shelf.advance(before.version, before)
+        registry.advance(before.version, before)
     assert f"python -m index rollback {bundles} {before.version}" in str(refused.value)
-    assert shelf.pointer().version == later
+    assert registry.pointer().version == later
 
 
 def test_a_catalogue_that_outgrows_the_exact_index_gets_another(tmp_path, capsys):

@@ -194,7 +194,7 @@ def test_tuning_begins_somewhere_though_what_is_sought_lies_opposite():
     sought = Benchmark(vectors, queries, exact_neighbours(vectors, queries, 100))
     look, _ = fit_policy(index, index.lists_of_rows(), sought)
     assert look.depth == 1.0
-    assert -40.1 < look.reach < 0
+    assert -40.1 < look.log_threshold < 0
 
 
 def test_a_query_that_finds_no_list_dense_enough_visits_the_nearest():

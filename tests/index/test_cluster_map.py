@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import join, open_cluster_map, save_cluster_map
-from index.errors import FaultyClusterMapError
+from index.errors import InvalidClusterMapError
 from index.ids import hash_ids
 
 CODES1 = [0, 0, 0, 0, 1, 1, 1, 2, 2, 0]
@@ -233,7 +233,7 @@ def test_all_missing_files_of_a_map_are_told_together(tmp_path):
     save_cluster_map(by_hand(), tmp_path)
     (tmp_path / "cluster_map.json").unlink()
     (tmp_path / "cluster_map.codes1.npy").write_bytes(b"")
-    with pytest.raises(FaultyClusterMapError, match=r"(?s)2 faults.*map.json.*codes1.npy"):
+    with pytest.raises(InvalidClusterMapError, match=r"(?s)2 faults.*map.json.*codes1.npy"):
         open_cluster_map(tmp_path)
 
 
@@ -252,14 +252,14 @@ def test_all_missing_files_of_a_map_are_told_together(tmp_path):
 def test_an_array_that_does_not_fit_the_others_is_refused(tmp_path, name, values, told):
     save_cluster_map(by_hand(), tmp_path)
     np.save(tmp_path / f"cluster_map.{name}.npy", values)
-    with pytest.raises(FaultyClusterMapError, match=told):
+    with pytest.raises(InvalidClusterMapError, match=told):
         open_cluster_map(tmp_path)
 
 
 def test_pickled_arrays_are_not_opened(tmp_path):
     save_cluster_map(by_hand(), tmp_path)
     np.save(tmp_path / "cluster_map.codes1.npy", np.array([{}], dtype=object))
-    with pytest.raises(FaultyClusterMapError, match=r"codes1\.npy: cannot be read"):
+    with pytest.raises(InvalidClusterMapError, match=r"codes1\.npy: cannot be read"):
         open_cluster_map(tmp_path)
 
 
@@ -267,7 +267,7 @@ def test_a_card_with_an_unknown_key_is_refused(tmp_path):
     save_cluster_map(by_hand(), tmp_path)
     path = tmp_path / "cluster_map.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": "red"}))
-    with pytest.raises(FaultyClusterMapError, match="colour"):
+    with pytest.raises(InvalidClusterMapError, match="colour"):
         open_cluster_map(tmp_path)
 
 
@@ -297,5 +297,5 @@ def test_joining_puts_items_that_the_map_does_not_know_into_a_cluster_at_the_ori
 def test_a_map_with_two_items_of_one_hash_is_not_joined():
     twins = by_hand()
     twins.id_hashes[4] = twins.id_hashes[1]
-    with pytest.raises(FaultyClusterMapError, match="rows 1 and 4 share an id hash"):
+    with pytest.raises(InvalidClusterMapError, match="rows 1 and 4 share an id hash"):
         join(twins, twins.id_hashes)

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from index.cluster_map_io import join_matching
 from index.cluster_map_watcher import Catalogue
-from index.errors import ForeignClusterMapError
+from index.errors import IncompatibleClusterMapError
 from tests.index.cluster_maps import (
     COUNT,
     Counted,
@@ -117,7 +117,7 @@ def test_a_map_of_another_catalogue_is_refused_and_the_old_one_kept(shift, store
     held = wait_for(follower, A.version)
     foreign = numbered(9, first=shift)
     store.publish(foreign)
-    wait_until(lambda: follower.state.status == "refused")
+    wait_until(lambda: follower.state.status == "rejected")
     assert follower.value is held
     shared = COUNT - shift
     assert f"{foreign.version}: shares {shared} items" in follower.state.reasons[0]
@@ -132,7 +132,7 @@ def test_a_refusal_is_counted_and_logged_once(store, following, caplog):
     follower = following(counted, KNOWN, own=A, poll_s=0.02)
     wait_until(lambda: counted.polls > 5)
     assert follower.state.errors == 1
-    assert [line for line in caplog.messages if "refused" in line] == [
+    assert [line for line in caplog.messages if "rejected" in line] == [
         f"cluster maps: refused; {follower.state.reasons[0]}"
     ]
 
@@ -142,13 +142,13 @@ def test_two_items_of_one_hash_are_refused(store, following):
     twins[1] = twins[0]
     follower = following(store, A.id_hashes, own=A)
     store.publish(of_known(B, twins))
-    wait_until(lambda: follower.state.status == "refused")
+    wait_until(lambda: follower.state.status == "rejected")
     assert "rows 0 and 1 share an id hash" in follower.state.reasons[0]
     assert follower.value.clusters is A
 
 
 def test_overlap_is_measured_against_the_smaller_of_the_two():
-    with pytest.raises(ForeignClusterMapError, match=r"shares 9 items .* expected 95% of 10"):
+    with pytest.raises(IncompatibleClusterMapError, match=r"shares 9 items .* expected 95% of 10"):
         join_matching(A, np.concatenate([KNOWN[:9], hashes(1, first=10**6)]))
     assert len(join_matching(A, hashes(10 * COUNT))) == 10 * COUNT
 
@@ -169,7 +169,7 @@ def test_another_bundle_of_other_items_is_served_from_its_own_map(store, followi
     follower = following(store, KNOWN)
     wait_for(follower, A.version)
     follower.join_with(Catalogue(ABROAD.id_hashes, ABROAD))
-    wait_until(lambda: follower.state.status == "refused")
+    wait_until(lambda: follower.state.status == "rejected")
     assert follower.value.clusters is ABROAD
     assert follower.value.pointer is None
     follower.join_with(Catalogue(KNOWN, None))
@@ -214,7 +214,7 @@ def test_a_callback_that_fails_is_told_and_later_maps_are_held_all_the_same(
     store.publish(A)
     follower = following(store, KNOWN, on_change=fail)
     wait_until(lambda: follower.state.reasons == ("RuntimeError: planted",))
-    assert follower.state.status == "refused"
+    assert follower.state.status == "rejected"
     store.publish(B)
     wait_until(lambda: follower.value.source.version == B.version)
     errors = follower.state.errors

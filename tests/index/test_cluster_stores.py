@@ -5,7 +5,7 @@ import pytest
 
 from index.cluster_map import ARRAYS
 from index.cluster_map_registry import open_cluster_maps
-from index.errors import ConfigError, FaultyClusterMapError, NoClusterMapError
+from index.errors import ConfigError, InvalidClusterMapError, NoClusterMapError
 from tests.index.cluster_maps import (
     emptied,
     is_local,
@@ -119,7 +119,7 @@ def test_a_broken_pointer_is_told_and_naming_a_version_mends_it(store):
         store.publish(one)
     with_broken_pointer(store)
     for call in (store.pin, store.unpin, store.roll_back):
-        with pytest.raises(FaultyClusterMapError, match="`current` cannot be read as a pointer"):
+        with pytest.raises(InvalidClusterMapError, match="`current` cannot be read as a pointer"):
             call()
     assert versions_of(store) == [A.version, B.version]
     assert store.roll_back(A.version).version == A.version
@@ -186,7 +186,7 @@ def test_listed_tells_what_is_current_previous_and_how_large(store):
     assert [one.is_current for one in listed.values()] == [False, False, True]
     assert [one.is_previous for one in listed.values()] == [False, True, False]
     assert (listed[A.version].items, listed[A.version].level_1_codes) == (200, 6)
-    assert listed[A.version].made_at.startswith("20")
+    assert listed[A.version].created_at.startswith("20")
 
 
 def test_pruning_keeps_the_newest_the_current_and_the_one_before(store):

@@ -21,8 +21,8 @@ from index.denylist import (
     redis_denylist,
 )
 from index.errors import (
-    FaultyDenyListError,
-    NoDenyListError,
+    InvalidDenylistError,
+    NoDenylistError,
     ReadOnlyStoreError,
     StoreUnreachableError,
     TooManyDeniedError,
@@ -38,7 +38,7 @@ ODD = ["ünï", 'a "quote"', "two\nlines", " spaced ", "tab\there", "\u2028", "0
 def open_deny(request, tmp_path):
     """Open the store of this test, once more each time; over a file, then over Redis."""
     if request.param == "folder":
-        return lambda: local_denylist(tmp_path / "deny")
+        return lambda: local_denylist(tmp_path / "denylist")
     redis = request.getfixturevalue("redis")
     return lambda: redis_denylist(redis.url)
 
@@ -78,7 +78,7 @@ def test_a_damaged_list_is_never_taken_for_another(data):
     content[place] ^= data.draw(st.integers(1, 255))
     try:
         found = parse_list(bytes(content), "here")
-    except FaultyDenyListError:
+    except InvalidDenylistError:
         return
     assert sorted(found.ids) == sorted(ODD)  # the sequence alone has no digest
 
@@ -135,9 +135,9 @@ def test_an_older_list_is_put_back_nowhere(store):
 
 
 def test_a_store_that_forgets_begins_no_list_by_an_addition(redis, tmp_path):
-    with pytest.raises(NoDenyListError, match="holds no deny list"):
+    with pytest.raises(NoDenylistError, match="holds no denylist"):
         redis_denylist(redis.url).change(["a"], [], NOW)
-    assert local_denylist(tmp_path / "deny").change(["a"], [], NOW).ids == ("a",)
+    assert local_denylist(tmp_path / "denylist").change(["a"], [], NOW).ids == ("a",)
 
 
 def is_durable(store):
@@ -146,9 +146,9 @@ def is_durable(store):
 
 def spoil(store, redis, tmp_path, content):
     if not is_durable(store):
-        redis.client.set("esans:deny:current", content)
+        redis.client.set("esans:denylist:current", content)
     else:
-        (tmp_path / "deny").write_bytes(content)
+        (tmp_path / "denylist").write_bytes(content)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"{}\n", b"\x00\xff" * 400])
@@ -157,9 +157,9 @@ def test_nonsense_is_refused_and_repaired_by_a_new_list(open_deny, tmp_path, red
     store.replace(["a"], NOW)
     spoil(store, redis, tmp_path, content)
     if content or is_durable(store):  # an empty value is no value to Redis
-        with pytest.raises(FaultyDenyListError, match="python -m index deny set"):
+        with pytest.raises(InvalidDenylistError, match="python -m index denylist set"):
             store.head()
-    with pytest.raises(FaultyDenyListError):
+    with pytest.raises(InvalidDenylistError):
         store.read()
     assert store.replace(["b"], NOW).ids == store.read().ids == ("b",)
 
@@ -172,9 +172,9 @@ def test_nothing_is_added_to_a_damaged_list_lest_the_rest_be_denied_no_longer(
     content[-3] ^= 1  # the head is as it was
     for damaged in (bytes(content), b"nonsense"):
         spoil(store, redis, tmp_path, damaged)
-        with pytest.raises(FaultyDenyListError, match="write it anew with `python"):
+        with pytest.raises(InvalidDenylistError, match="write it anew with `python"):
             store.change(["c"], [], NOW)
-        with pytest.raises(FaultyDenyListError):
+        with pytest.raises(InvalidDenylistError):
             store.read()
     assert store.overwrite_older(Denylist(5, ("a", "b")))
     assert store.change(["c"], [], NOW).ids == ("a", "b", "c")
@@ -189,20 +189,20 @@ def test_a_follower_holds_the_list_through_all_that_befalls_its_store(
     first = store.replace(["a"], NOW)
     wait_until(lambda: follower.value == first)
     spoil(store, redis, tmp_path, b"nonsense")
-    wait_until(lambda: follower.state.status == "refused")
+    wait_until(lambda: follower.state.status == "rejected")
     assert follower.value == first
     if not is_durable(store):
         redis.client.flushall()
     else:
-        (tmp_path / "deny").unlink()
+        (tmp_path / "denylist").unlink()
     wait_until(lambda: follower.state.status == "following")
     assert store.read() == follower.value == first
     second = store.change(["b"], [], NOW)
     wait_until(lambda: follower.is_in_force(second.sequence))
     if not is_durable(store):  # as where Redis comes back with what it once saved
-        redis.client.set("esans:deny:current", first.render())
+        redis.client.set("esans:denylist:current", first.render())
     else:
-        (tmp_path / "deny").write_bytes(first.render())
+        (tmp_path / "denylist").write_bytes(first.render())
     wait_until(lambda: store.read() == second)
     assert seen == [("a",), ("a", "b")]
     assert (follower.state.changes, follower.state.refusals) == (2, 1)
@@ -290,9 +290,9 @@ for number in range(10_000):
 
 
 def test_a_writer_that_is_killed_leaves_the_old_list_or_the_new_one(tmp_path):
-    store, before = local_denylist(tmp_path / "deny"), None
+    store, before = local_denylist(tmp_path / "denylist"), None
     for turn in range(6):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "deny")]
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "denylist")]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as writer:
             writer.stdout.readline()
             wait_until(lambda before=before: store.head() not in (None, before))
@@ -303,7 +303,7 @@ def test_a_writer_that_is_killed_leaves_the_old_list_or_the_new_one(tmp_path):
         assert len({one.split("-")[0] for one in found.ids}) == 1
         before = found.head
     store.change(["a"], [], time.time())
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".deny.lock", "deny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".denylist.lock", "denylist"]
 
 
 BOUND = """
@@ -328,35 +328,35 @@ def test_who_may_only_read_the_folder_is_told_the_command_to_run_elsewhere():
     with tempfile.TemporaryDirectory(prefix="bundles-") as above:  # pytest's own are private
         folder = Path(above) / "bundles"
         folder.mkdir()
-        local_denylist(folder / "deny").replace(["a"], NOW)
+        local_denylist(folder / "denylist").replace(["a"], NOW)
         for path, mode in (
-            (folder / ".deny.lock", 0o444),
+            (folder / ".denylist.lock", 0o444),
             (folder, 0o555),
             (Path(above), 0o755),
         ):
             path.chmod(mode)
-        command = [sys.executable, "-c", BOUND, str(folder / "deny")]
+        command = [sys.executable, "-c", BOUND, str(folder / "denylist")]
         asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         folder.chmod(0o755)
     assert asked.stderr == ""
-    assert f"python -m index deny set | add | remove --bundles {folder}" in asked.stdout
+    assert f"python -m index denylist set | add | remove --bundles {folder}" in asked.stdout
 
 
 def test_a_folder_that_is_misspelt_is_not_made(tmp_path):
-    store = local_denylist(tmp_path / "misspelt" / "deny")
+    store = local_denylist(tmp_path / "misspelt" / "denylist")
     assert store.read() is None
     with pytest.raises(StoreUnreachableError, match=r"misspelt to be a folder; correct"):
         store.replace(["a"], NOW)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "deny").mkdir()
+    (tmp_path / "denylist").mkdir()
     with pytest.raises(StoreUnreachableError):
-        local_denylist(tmp_path / "deny").head()
+        local_denylist(tmp_path / "denylist").head()
     assert not issubclass(StoreUnreachableError, ReadOnlyStoreError)
 
 
 def deny(capsys, *words):
     """Run a command; return its status, its words and its complaint."""
-    status = main(["deny", *map(str, words)])
+    status = main(["denylist", *map(str, words)])
     said = capsys.readouterr()
     return status, said.out, said.err
 
@@ -364,7 +364,7 @@ def deny(capsys, *words):
 @pytest.mark.parametrize("place", ["folder", "redis"])
 def test_the_commands_change_the_list(tmp_path, capsys, redis, place):
     where = ["--redis", redis.url] if place == "redis" else ["--bundles", tmp_path]
-    assert "holds no deny list" in deny(capsys, "list", *where)[2]
+    assert "holds no denylist" in deny(capsys, "list", *where)[2]
     assert "3 items are denied" in deny(capsys, "set", *where, "a", "b", "--", "-c")[1]
     assert deny(capsys, "list", *where)[1] == "-c\na\nb\n"
     assert "4 items" in deny(capsys, "add", *where, "d")[1]
@@ -378,13 +378,13 @@ def test_ids_of_a_file_survive_as_they_are(tmp_path, capsys):
     file.write_bytes('\ufeff spaced \r\n"quoted"\r\n\r\nünï\u2028x\nlast'.encode())
     assert deny(capsys, "set", *where, "--file", file)[0] == 0
     ids = (" spaced ", '"quoted"', "last", "ünï\u2028x")
-    assert local_denylist(tmp_path / "deny").read().ids == tuple(sorted(ids))
-    local_denylist(tmp_path / "deny").replace(ODD, NOW)
+    assert local_denylist(tmp_path / "denylist").read().ids == tuple(sorted(ids))
+    local_denylist(tmp_path / "denylist").replace(ODD, NOW)
     assert "--json-lines" in deny(capsys, "list", *where)[2]
     file.write_text(deny(capsys, "list", *where, "--json-lines")[1])
     deny(capsys, "set", *where, "other")
     deny(capsys, "set", *where, "--json-lines", "--file", file)
-    assert local_denylist(tmp_path / "deny").read().ids == tuple(sorted(ODD))
+    assert local_denylist(tmp_path / "denylist").read().ids == tuple(sorted(ODD))
     file.write_text("")
     assert "0 items" in deny(capsys, "set", *where, "--file", file)[1]
 
@@ -404,7 +404,7 @@ def test_ids_of_a_file_survive_as_they_are(tmp_path, capsys):
 def test_what_is_no_id_is_told(tmp_path, capsys, words, told):
     status, _, said = deny(capsys, words[0], "--bundles", tmp_path, *words[1:])
     assert (status, told in said) == (1, True)
-    assert not (tmp_path / "deny").exists()
+    assert not (tmp_path / "denylist").exists()
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path, capsys):

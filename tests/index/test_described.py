@@ -6,7 +6,7 @@ import pytest
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.bundle.validation import attribute_faults, filter_faults
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 from tests.handmade import ITEM_COUNT, publish_handmade
 from tests.index.test_bundle import sign_again
@@ -110,5 +110,5 @@ def spoil(folder, name, change):
 )
 def test_files_that_disagree_are_refused_by_name(copied, name, change, told):
     spoil(copied, name, lambda one: change(one).astype(one.dtype))
-    with pytest.raises(FaultyBundleError, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         open_bundle(copied)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from index.bundle.reader import open_bundle
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 
 
 def sign_again(folder, name):
@@ -32,5 +32,5 @@ def test_a_bundle_whose_offsets_fall_is_refused(copied, name, told):
     assert (np.diff(offsets) < 0).any()
     np.save(copied / name, offsets)
     sign_again(copied, name)
-    with pytest.raises(FaultyBundleError, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         open_bundle(copied)

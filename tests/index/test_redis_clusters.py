@@ -8,7 +8,7 @@ from redis import Redis
 
 from index.cluster_map_registry import open_cluster_maps
 from index.denylist import redis_denylist
-from index.errors import FaultyClusterMapError, NoClusterMapError, StoreUnreachableError
+from index.errors import InvalidClusterMapError, NoClusterMapError, StoreUnreachableError
 from tests.conftest import ROOT
 from tests.index.cluster_maps import numbered, redis_maps, versions_of
 from tests.redis_server import free_port, wait_until
@@ -65,7 +65,7 @@ def test_a_map_whose_keys_are_gone_is_not_rolled_back_to(redis, store):
     store.publish(A)
     before = store.publish(B)
     redis.client.delete(f"esans:clusters:{A.version}:2")
-    with pytest.raises(FaultyClusterMapError, match="1 of its 5 keys are missing; publish it"):
+    with pytest.raises(InvalidClusterMapError, match="1 of its 5 keys are missing; publish it"):
         store.roll_back()
     redis.client.delete(f"esans:clusters:{A.version}:meta")
     with pytest.raises(NoClusterMapError, match=f"holds no cluster map '{A.version}'"):
@@ -102,7 +102,7 @@ def test_a_damaged_piece_is_told_and_mended_by_publishing_anew(redis, store, spo
     key = f"esans:clusters:{LARGE.version}:3"
     piece = redis.client.get(key)
     redis.client.set(key, spoil(piece)) if spoil else redis.client.delete(key)
-    with pytest.raises(FaultyClusterMapError, match=told):
+    with pytest.raises(InvalidClusterMapError, match=told):
         store.read(LARGE.version)
     store.publish(LARGE)
     assert redis.client.get(key) == piece
@@ -127,7 +127,7 @@ def test_a_damaged_description_is_told(redis, store, field, value, told):
     part = about if field in about else about["meta"]
     part[field] = value
     redis.client.set(key, json.dumps(about))
-    with pytest.raises(FaultyClusterMapError, match=told):
+    with pytest.raises(InvalidClusterMapError, match=told):
         store.read(A.version)
 
 
@@ -138,7 +138,7 @@ def test_a_description_of_absurd_numbers_asks_for_no_memory(redis, store, field)
     about = json.loads(redis.client.get(key))
     about["meta"]["card"][field] = about["meta"]["width"] = 2**31
     redis.client.set(key, json.dumps(about))
-    with pytest.raises(FaultyClusterMapError, match="tells of 4 chunks, its sizes of"):
+    with pytest.raises(InvalidClusterMapError, match="tells of 4 chunks, its sizes of"):
         store.read(A.version)
 
 
@@ -148,7 +148,7 @@ def test_a_description_of_another_temperature_is_told(redis, store):
     about = json.loads(redis.client.get(key))
     about["meta"]["card"]["temperature_share"] = 0.3
     redis.client.set(key, json.dumps(about))
-    with pytest.raises(FaultyClusterMapError, match=f"described as version {A.version}"):
+    with pytest.raises(InvalidClusterMapError, match=f"described as version {A.version}"):
         store.read(A.version)
 
 
@@ -156,7 +156,7 @@ def test_a_description_of_another_temperature_is_told(redis, store):
 def test_a_broken_pointer_is_told_and_mended_by_publishing(redis, store, found):
     store.publish(A)
     redis.client.set("esans:clusters:current", found)
-    with pytest.raises(FaultyClusterMapError, match="cannot be read as a pointer; expected"):
+    with pytest.raises(InvalidClusterMapError, match="cannot be read as a pointer; expected"):
         store.pointer()
     assert [one.is_current for one in store.listed()] == [False]
     assert store.publish(B).version == B.version
@@ -234,7 +234,7 @@ def test_a_user_with_the_rights_that_the_operations_page_names_can_do_all(start_
     (named,) = re.findall(r"^`(get [a-z ]+)`", page, re.MULTILINE)
     server = start_redis()
     rights = [*(f"+{one}" for one in named.split()), "+@connection"]
-    keys = ["~esans:clusters:*", "~esans:deny:*"]
+    keys = ["~esans:clusters:*", "~esans:denylist:*"]
     keys += ["resetchannels", "&esans:clusters:announce"]  # Redis 6.2 allows all at first
     server.client.execute_command("ACL", "SETUSER", "shop", "on", ">word", *keys, *rights)
     store = redis_maps(f"unix://shop:word@{server.socket}")

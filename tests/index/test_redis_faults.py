@@ -78,7 +78,7 @@ def test_a_damaged_piece_is_refused_and_followed_once_it_is_mended(server, follo
     wait_for(follower, "following", A.version)
     server.client.setrange(f"esans:clusters:{A.version}:0", 0, b"\xff")
     late = following(redis_maps(server.url), KNOWN, own=B)
-    wait_for(late, "refused", B.version)
+    wait_for(late, "rejected", B.version)
     assert "they were changed: publish the map anew" in late.state.reasons[0]
     assert follower.state.status == "following"  # it has read the map long ago
     store.publish(A)

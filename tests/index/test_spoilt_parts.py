@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from index.bundle.manifest import facts_of, read_manifest, write_manifest
 from index.bundle.reader import open_bundle
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def change(path, place, value):
 def test_ids_that_would_fail_when_asked_are_refused(renewed, name, place, value, told):
     folder, open_anew = renewed
     change(folder / name, place, value)
-    with pytest.raises(FaultyBundleError, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         open_anew()
 
 
@@ -61,7 +61,7 @@ def test_ids_that_cut_a_character_are_refused(renewed):
     begin = int(offsets[1])
     blob[begin - 1 : begin + 1] = list("é".encode())
     np.save(folder / "item_ids.blob.npy", blob)
-    with pytest.raises(FaultyBundleError, match=r"item_ids\.blob is no UTF-8, id by id"):
+    with pytest.raises(InvalidBundleError, match=r"item_ids\.blob is no UTF-8, id by id"):
         open_anew()
 
 
@@ -79,7 +79,7 @@ def test_a_graph_that_fails_only_when_it_is_asked_is_refused(renewed):
         helper.make_model(graph, opset_imports=opset, ir_version=9),
         folder / "user_encoder.onnx",
     )
-    with pytest.raises(FaultyBundleError, match="cannot be asked: InvalidArgument"):
+    with pytest.raises(InvalidBundleError, match="cannot be asked: InvalidArgument"):
         open_anew()
 
 
@@ -93,7 +93,7 @@ def test_weights_outside_the_folder_are_not_read(renewed, tmp_path):
     entry = weights.external_data.add()
     entry.key, entry.value = "location", "../weights"
     (folder / "user_encoder.onnx").write_bytes(graph.SerializeToString())
-    with pytest.raises(FaultyBundleError, match=r"user_encoder\.onnx: cannot be read"):
+    with pytest.raises(InvalidBundleError, match=r"user_encoder\.onnx: cannot be read"):
         open_anew()
 
 
@@ -101,7 +101,7 @@ def test_a_manifest_that_was_changed_is_refused_by_its_folders_name(copied):
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["name"] = "another"
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(FaultyBundleError, match="it was changed since it was published"):
+    with pytest.raises(InvalidBundleError, match="it was changed since it was published"):
         open_bundle(copied)
     elsewhere = shutil.copytree(copied, copied.with_name("a copy"))
     assert open_bundle(elsewhere).manifest.name == "another"
@@ -109,7 +109,7 @@ def test_a_manifest_that_was_changed_is_refused_by_its_folders_name(copied):
 
 def test_a_moment_that_is_none_is_refused(copied):
     manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["made_at"] = "yesterday"
+    manifest["created_at"] = "yesterday"
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(FaultyBundleError, match="made_at: Value error, Invalid isoformat"):
+    with pytest.raises(InvalidBundleError, match="created_at: Value error, Invalid isoformat"):
         open_bundle(copied)

@@ -13,7 +13,7 @@ from tests.trainer.runs import run
 
 HELD_OUT = 60
 SMALL = """
-towers = {width = 32, history_length = 20}
+towers = {embedding_dim = 32, history_length = 20}
 training = {epochs = 3, device = "cpu"}
 evaluation = {ease_items_limit = 0}
 """

@@ -5,7 +5,7 @@ from tests.service.asking import running
 
 
 @pytest.fixture(scope="session")
-def shelf_folder(tmp_path_factory):
+def bundles_folder(tmp_path_factory):
     """A folder with one published bundle; look, but do not touch."""
     folder = tmp_path_factory.mktemp("bundles")
     publish_handmade(folder)
@@ -13,9 +13,9 @@ def shelf_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def caller(shelf_folder):
+def caller(bundles_folder):
     """An app whose bundle is live."""
-    with running(shelf_folder) as caller:
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         yield caller
 

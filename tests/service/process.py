@@ -43,7 +43,7 @@ def served(bundles, **variables):
     """The real process on a free port: its address and its lines, then SIGTERM."""
     command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment(**{"ESANS_POLL_S": "0.05", **variables}),
+        command, cwd=ROOT, env=environment(**{"ESANS_POLL_INTERVAL_S": "0.05", **variables}),
         stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         lines = []

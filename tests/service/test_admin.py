@@ -113,7 +113,7 @@ def test_where_nothing_is_published_there_is_nothing_to_pin(tmp_path):
     ],
 )
 def test_a_body_that_breaks_a_rule_is_refused_by_place(admin, body, place):
-    assert problem(put(admin, **body), 422)["errors"][0]["place"] == place
+    assert problem(put(admin, **body), 422)["errors"][0]["location"] == place
 
 
 def test_the_token_is_in_no_log(admin):

@@ -11,7 +11,7 @@ from index.bundle.registry import BundleRegistry
 from service.bundle_watcher import open_live
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, work_of
-from service.schemas.retrieval import BatchAnswer, RetrieveRequest
+from service.schemas.retrieval import BatchResponse, RetrieveRequest
 from tests.handmade import publish_handmade
 from tests.service.asking import running
 from tests.service.test_problems import problem
@@ -46,7 +46,7 @@ questions = st.fixed_dictionaries(
 
 
 def batch(caller, questions):
-    return caller.ask("POST", "/retrieve/batch", json={"questions": questions})
+    return caller.ask("POST", "/retrieve/batch", json={"queries": questions})
 
 
 TOLD = ("unknown_items", "unknown_values")  # what an answer tells of what is not known
@@ -81,15 +81,15 @@ def test_each_question_of_a_batch_is_answered_as_if_asked_alone(caller):
     assert answer.status_code == 200
     told = answer.json()
     assert told["bundle"] == caller.get("/bundle").json()["version"]
-    assert len(told["answers"]) == len(QUESTIONS)
-    for question, together in zip(QUESTIONS, told["answers"], strict=True):
+    assert len(told["results"]) == len(QUESTIONS)
+    for question, together in zip(QUESTIONS, told["results"], strict=True):
         assert_same(together, caller.retrieve(**question).json())
 
 
 @given(asked=st.lists(questions, min_size=1, max_size=40))
 @settings(max_examples=40, deadline=None)
 def test_a_batch_is_answered_as_its_questions_alone_whatever_they_are(caller, asked):
-    together = batch(caller, asked).json()["answers"]
+    together = batch(caller, asked).json()["results"]
     for question, told in zip(asked, together, strict=True):
         assert_same(told, caller.retrieve(**question).json())
 
@@ -103,14 +103,14 @@ def test_a_question_with_very_many_ids_is_answered_beside_the_others_and_alike(c
         {"history": ["item-0"], "filter": {"tags": [*many[:900], "tag 1"]}, "k": 5},
         {"exclude": many},
     ]
-    for question, together in zip(asked, batch(caller, asked).json()["answers"], strict=True):
+    for question, together in zip(asked, batch(caller, asked).json()["results"], strict=True):
         assert_same(together, caller.retrieve(**question).json())
         few = {key: without(value, {*many}) for key, value in question.items()}
         assert_same(together | NOT_TOLD, caller.retrieve(**few).json() | NOT_TOLD)
 
 
-def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(shelf_folder):
-    live = open_live(BundleRegistry(shelf_folder).current())
+def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(bundles_folder):
+    live = open_live(BundleRegistry(bundles_folder).current())
     lengths = [10, 2_001, 1_990, 1_990, 11, *[1] * 40]
     nothing = SimpleNamespace(current=lambda: None, denied_of=lambda _: None)
     service = RetrievalService(None, None, nothing, nothing, Metrics())
@@ -127,13 +127,13 @@ def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(shelf_folder):
 
 def test_the_largest_batch_is_answered_in_order(caller):
     questions = [{"history": [f"item-{row % 40}"], "k": 1 + row % 39} for row in range(256)]
-    for row, told in enumerate(batch(caller, questions).json()["answers"]):
+    for row, told in enumerate(batch(caller, questions).json()["results"]):
         assert len(told["candidates"]) == 1 + row % 39
         assert f"item-{row % 40}" not in [one["item_id"] for one in told["candidates"]]
 
 
 def test_an_answer_is_what_the_schema_says(caller):
-    closed = TypeAdapter(with_config(ConfigDict(extra="forbid"))(BatchAnswer))
+    closed = TypeAdapter(with_config(ConfigDict(extra="forbid"))(BatchResponse))
     answer = batch(caller, QUESTIONS)
     closed.validate_json(answer.content, strict=True)
     assert answer.headers["cache-control"] == "no-store"
@@ -143,38 +143,38 @@ def test_an_answer_is_what_the_schema_says(caller):
 @pytest.mark.parametrize(
     ("body", "place", "expected"),
     [
-        ("{}", "questions", "required"),
-        ('{"questions": []}', "questions", "at least 1"),
-        (json.dumps({"questions": [{}] * 257}), "questions", "at most 256"),
+        ("{}", "queries", "required"),
+        ('{"queries": []}', "queries", "at least 1"),
+        (json.dumps({"queries": [{}] * 257}), "queries", "at most 256"),
         (
-            '{"questions": [{}, {}, {}, {"history": [1.5]}]}',
-            "questions.3.history.0",
+            '{"queries": [{}, {}, {}, {"history": [1.5]}]}',
+            "queries.3.history.0",
             "an id is text",
         ),
-        ('{"questions": [{"k": 1001}]}', "questions.0.k", "less than or equal to 1000"),
-        ('{"questions": [{"questions": []}]}', "questions.0.questions", "no such key here"),
-        ('{"questions": [{}, null]}', "questions.1", "object"),
+        ('{"queries": [{"k": 1001}]}', "queries.0.k", "less than or equal to 1000"),
+        ('{"queries": [{"queries": []}]}', "queries.0.queries", "no such key here"),
+        ('{"queries": [{}, null]}', "queries.1", "object"),
     ],
 )
 def test_one_fault_refuses_the_batch_and_is_named_by_place(caller, body, place, expected):
     told = problem(caller.ask("POST", "/retrieve/batch", content=body), 422)
     (fault,) = told["errors"]
-    assert fault["place"] == place
+    assert fault["location"] == place
     assert expected in fault["expected"]
 
 
 def test_an_attribute_that_is_not_known_is_named_by_place_in_all_questions(caller):
     asked = [{}, {"filter": {"parity": ["odd"], "colour": ["red"]}}, {"filter": {"size": [1]}}]
     told = problem(batch(caller, asked), 422)
-    places = [one["place"] for one in told["errors"]]
-    assert places == ["questions.1.filter.colour", "questions.2.filter.size"]
+    places = [one["location"] for one in told["errors"]]
+    assert places == ["queries.1.filter.colour", "queries.2.filter.size"]
     expected = "the bundle can be filtered by hundred, mood, odd, parity, tags"
     assert {one["expected"] for one in told["errors"]} == {expected}
     assert told["type"] == "urn:esans:problem:unknown-attribute"
 
 
-def test_each_answer_of_a_batch_is_counted(shelf_folder):
-    with running(shelf_folder) as caller:
+def test_each_answer_of_a_batch_is_counted(bundles_folder):
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         batch(caller, [{"history": ["item-0"], "k": 10}, {"user_id": "nobody"}, {}])
         assert caller.metric("esans_candidates_returned_count") == 3
@@ -213,15 +213,15 @@ def test_a_batch_is_answered_by_one_bundle_while_bundles_change(tmp_path):
             versions.append(publish_handmade(tmp_path, prefix=letter, seed=len(versions)))
             while caller.get("/readyz").json()["bundle"] != versions[-1]:
                 told = batch(caller, questions).json()
-                assert {one["bundle"] for one in told["answers"]} == {told["bundle"]}
+                assert {one["bundle"] for one in told["results"]} == {told["bundle"]}
                 found = {
-                    one["item_id"][0] for each in told["answers"] for one in each["candidates"]
+                    one["item_id"][0] for each in told["results"] for one in each["candidates"]
                 }
                 assert len(found) == 1
 
 
-def test_a_batch_that_comes_when_the_queue_is_full_is_refused_whole(shelf_folder):
-    with running(shelf_folder, queue_limit=1) as caller:
+def test_a_batch_that_comes_when_the_queue_is_full_is_refused_whole(bundles_folder):
+    with running(bundles_folder, queue_limit=1) as caller:
         caller.wait_for("ready")
         questions = [{"history": ["item-0"], "k": 39}] * 256
         seen = set()
@@ -231,7 +231,7 @@ def test_a_batch_that_comes_when_the_queue_is_full_is_refused_whole(shelf_folder
                 answer = batch(caller, questions)
                 seen.add(answer.status_code)
                 if answer.status_code == 503:
-                    assert "answers" not in problem(answer, 503)
+                    assert "results" not in problem(answer, 503)
                     assert answer.headers["retry-after"]
 
         asking = [threading.Thread(target=ask_much) for _ in range(4)]

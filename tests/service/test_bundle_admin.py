@@ -111,7 +111,7 @@ def test_a_rollback_to_a_spoilt_bundle_leaves_the_pointer_alone(admin, tmp_path)
     ("body", "place"), [({"version": "../etc"}, "version"), ({"now": True}, "now")]
 )
 def test_a_rollback_that_breaks_a_rule_is_refused_by_place(admin, body, place):
-    assert problem(post(admin, "rollback", json=body), 422)["errors"][0]["place"] == place
+    assert problem(post(admin, "rollback", json=body), 422)["errors"][0]["location"] == place
 
 
 BOUND = """
@@ -121,11 +121,11 @@ from index.errors import ReadOnlyBundlesError
 from index.bundle.registry import BundleRegistry
 from service.routes.admin import move_pointer
 
-shelf = BundleRegistry(Path(sys.argv[1]))
+registry = BundleRegistry(Path(sys.argv[1]))
 if os.geteuid() == 0:  # who may write anywhere
     os.setresuid(65534, 65534, 65534)
 try:
-    move_pointer(shelf, sys.argv[2])
+    move_pointer(registry, sys.argv[2])
 except ReadOnlyBundlesError as error:
     print(error)
 """
@@ -149,7 +149,7 @@ def test_two_services_follow_one_pointer_and_a_signal_makes_one_look_at_once(tmp
     with (
         served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (one, _),
         served(tmp_path) as (other, _),
-        served(tmp_path, ESANS_POLL_S="3600") as (deaf, _),
+        served(tmp_path, ESANS_POLL_INTERVAL_S="3600") as (deaf, _),
     ):
         for client in (one, other, deaf):
             until(lambda client=client: client.get("/readyz").json().get("bundle") == first)

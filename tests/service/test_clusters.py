@@ -9,7 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from service.logging_config import JsonFormatter
-from service.schemas.clusters import ClustersAnswer
+from service.schemas.clusters import ClustersResponse
 from tests.handmade import NOW, handmade_map, publish_handmade
 from tests.index.cluster_maps import local_maps
 from tests.service.asking import logged_lines, running, until
@@ -46,7 +46,7 @@ def test_the_bundles_own_map_is_used_where_nothing_is_published(own_map):
 
 
 def test_the_card_is_what_the_schema_says(own_map):
-    closed = with_config(ConfigDict(extra="forbid"))(ClustersAnswer)
+    closed = with_config(ConfigDict(extra="forbid"))(ClustersResponse)
     TypeAdapter(closed).validate_json(own_map.get("/clusters").content, strict=True)
 
 
@@ -76,7 +76,7 @@ def test_popular_items_tell_their_clusters_too(own_map):
 
 def test_what_else_is_to_be_included_is_refused(own_map):
     told = problem(own_map.retrieve(include=["vectors"]), 422)
-    assert told["errors"][0]["place"] == "include.0"
+    assert told["errors"][0]["location"] == "include.0"
 
 
 def test_without_any_map_clusters_are_null_and_the_calls_say_why(caller):
@@ -114,7 +114,7 @@ def test_a_published_map_is_followed_and_seen_everywhere(tmp_path):
         info = f'esans_cluster_map_info{{source="folder",version="{found.version}"}}'
         assert caller.metric(info) == 1
         assert caller.metric('esans_cluster_map_swaps_total{result="live"}') == 2
-        assert caller.metric('esans_cluster_map_swaps_total{result="refused"}') == 0
+        assert caller.metric('esans_cluster_map_swaps_total{result="rejected"}') == 0
         assert caller.metric("esans_cluster_map_items") == 40
         assert caller.metric("esans_cluster_map_age_seconds") > 0
         assert handmade_map(turn=1).version not in caller.get("/metrics").text
@@ -129,13 +129,13 @@ def test_a_map_of_other_items_is_refused_and_the_old_one_stays(tmp_path):
     with running(tmp_path) as caller, logged_lines(JsonFormatter(), "clusters") as lines:
         caller.wait_for_clusters("following", handmade_map().version)
         store.publish(handmade_map(prefix="foreign"))
-        told = caller.wait_for_clusters("refused", handmade_map().version)
+        told = caller.wait_for_clusters("rejected", handmade_map().version)
         assert told["source"] == "folder"
         assert caller.get("/readyz").status_code == 200
-        assert caller.metric('esans_cluster_map_swaps_total{result="refused"}') == 1
+        assert caller.metric('esans_cluster_map_swaps_total{result="rejected"}') == 1
         store.roll_back()
         caller.wait_for_clusters("following", handmade_map().version)
-    assert any("refused" in line["event"] for line in lines)
+    assert any("rejected" in line["event"] for line in lines)
 
 
 def test_items_that_the_map_does_not_know_have_no_cluster(tmp_path):
@@ -177,7 +177,7 @@ def test_a_bundle_of_other_items_brings_its_own_map_back_into_use(tmp_path):
         own = handmade_map(prefix="other", turn=1)
         second = publish_handmade(tmp_path, NOW + timedelta(days=1), prefix="other", clusters=own)
         caller.wait_for("ready", second)
-        told = caller.wait_for_clusters("refused", own.version)
+        told = caller.wait_for_clusters("rejected", own.version)
         assert told["source"] == "bundle"
         assert codes_found(caller, history=["other-0"], k=1)
 

@@ -21,11 +21,11 @@ TOKEN = "a token"
 
 def put(caller, token=TOKEN, **body):
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return caller.ask("PUT", "/admin/deny", json=body, headers=headers)
+    return caller.ask("PUT", "/admin/denylist", json=body, headers=headers)
 
 
 def told(caller):
-    return caller.get("/readyz").json()["deny"]
+    return caller.get("/readyz").json()["denylist"]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def admin(tmp_path, store_options):
 def found_everywhere(caller):
     """The ids that each call returns, asked for everything."""
     known = [*caller.found(k=1_000), "item-2"][-2:][0]  # the last one of the live bundle
-    questions = {"questions": [{"k": 1_000}, {"history": [known], "k": 1_000}]}
-    popular, asked = caller.ask("POST", "/retrieve/batch", json=questions).json()["answers"]
+    questions = {"queries": [{"k": 1_000}, {"history": [known], "k": 1_000}]}
+    popular, asked = caller.ask("POST", "/retrieve/batch", json=questions).json()["results"]
     similar = caller.get(f"/items/{known}/similar?k=1000").json()
     told = {"popular in a batch": popular, "in a batch": asked, "similar": similar}
     found = {
@@ -95,7 +95,7 @@ def test_a_denied_item_is_gone_from_every_answer_once_it_is_answered(admin):
 
 def test_a_list_that_others_change_is_followed(admin, tmp_path, store_options):
     url = store_options.get("redis_url")
-    store = redis_denylist(url) if url else local_denylist(tmp_path / "deny")
+    store = redis_denylist(url) if url else local_denylist(tmp_path / "denylist")
     changed = store.replace(["item-4"], 1.0)
     until(lambda: told(admin).get("sequence") == changed.sequence)
     until(lambda: is_gone(admin, "item-4"))
@@ -105,13 +105,13 @@ def test_an_addition_to_a_damaged_list_is_refused_and_the_good_list_holds(
     admin, tmp_path, store_options, request
 ):
     put(admin, items=["item-4"])
-    file, key = tmp_path / "deny", "esans:deny:current"
+    file, key = tmp_path / "denylist", "esans:denylist:current"
     redis = request.getfixturevalue("server").client if store_options else None
     content = redis.get(key) if redis else file.read_bytes()
     for damaged in (content.replace(b"item-4", b"item-5"), b"nonsense"):
         _ = redis.set(key, damaged) if redis else file.write_bytes(damaged)
         told = problem(put(admin, add=["item-6"]), 409)["detail"]
-        assert "write it anew with `python -m index deny set`" in told
+        assert "write it anew with `python -m index denylist set`" in told
         assert is_gone(admin, "item-4")
     assert put(admin, items=["item-4", "item-6"]).json()["count"] == 2
     assert is_gone(admin, "item-4", "item-6")
@@ -131,7 +131,7 @@ def test_a_denied_item_stays_gone_across_bundles_and_restarts(admin, tmp_path, s
 
 def test_what_is_denied_while_a_question_waits_is_not_in_its_answer(tmp_path):
     publish_handmade(tmp_path, now=day(0))
-    store, metrics = local_denylist(tmp_path / "deny"), Metrics()
+    store, metrics = local_denylist(tmp_path / "denylist"), Metrics()
     follower = DenylistWatcher(store, poll_s=0.02)
     live_bundle = LiveBundle(BundleRegistry(tmp_path), 0.02, metrics, deny=follower)
     live_bundle.start()
@@ -162,10 +162,10 @@ def test_where_every_item_is_denied_the_answers_are_empty(admin):
 def test_the_list_is_told_in_the_metrics(admin):
     put(admin, items=["item-4", "item-5"])
     assert admin.metric("esans_denied_items") == 2
-    assert admin.metric("esans_deny_list_sequence") == told(admin)["sequence"]
-    assert admin.metric("esans_deny_list_up") == 1
-    assert admin.metric('esans_deny_list_changes_total{result="live"}') == 1
-    assert admin.metric("esans_deny_list_errors_total") == 0
+    assert admin.metric("esans_denylist_sequence") == told(admin)["sequence"]
+    assert admin.metric("esans_denylist_up") == 1
+    assert admin.metric('esans_denylist_changes_total{result="live"}') == 1
+    assert admin.metric("esans_denylist_errors_total") == 0
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
@@ -189,7 +189,7 @@ def test_the_call_wants_the_token(admin, caller, token):
 )
 def test_a_body_that_breaks_a_rule_is_refused_by_place(admin, body, place, expected):
     faults = problem(put(admin, **body), 422)["errors"]
-    assert any(one["place"] == place and expected in one["expected"] for one in faults)
+    assert any(one["location"] == place and expected in one["expected"] for one in faults)
 
 
 def test_the_longest_list_is_taken_and_one_more_is_not(admin):
@@ -218,10 +218,10 @@ def test_a_denied_item_never_comes_back_whatever_becomes_of_redis(with_redis):
     sequence = put(caller, items=["item-4"]).json()["sequence"]
     server.client.flushall()
     assert put(caller, add=["item-5"]).json()["count"] == 2  # put back first, then changed
-    server.client.set("esans:deny:current", b"nonsense")
-    until(lambda: told(caller)["status"] == "refused")
+    server.client.set("esans:denylist:current", b"nonsense")
+    until(lambda: told(caller)["status"] == "rejected")
     assert is_gone(caller, "item-4", "item-5")
-    assert "python -m index deny set" in problem(put(caller, add=["item-6"]), 409)["detail"]
+    assert "python -m index denylist set" in problem(put(caller, add=["item-6"]), 409)["detail"]
     server.client.flushall()
     until(lambda: told(caller)["status"] == "following")
     server.freeze()
@@ -232,7 +232,7 @@ def test_a_denied_item_never_comes_back_whatever_becomes_of_redis(with_redis):
     server.kill()
     until(lambda: told(caller)["status"] == "unreachable")
     assert caller.get("/readyz").status_code == 200
-    assert caller.metric("esans_deny_list_up") == 0
+    assert caller.metric("esans_denylist_up") == 0
     assert is_gone(caller, "item-4", "item-5")
     server.start()
     until(lambda: redis_denylist(server.url).read() is not None)
@@ -258,14 +258,14 @@ def test_a_copy_of_its_own_serves_where_the_bundles_hold_none(with_redis, tmp_pa
     caller, server = with_redis
     copy = tmp_path / "own" / "copy"
     copy.parent.mkdir()
-    with running(tmp_path, redis_url=server.url, deny_copy=copy) as first:
+    with running(tmp_path, redis_url=server.url, denylist_copy=copy) as first:
         first.wait_for("ready")
         put(caller, items=["item-4"])
         until(lambda: local_denylist(copy).read() is not None)
-    until(lambda: local_denylist(tmp_path / "deny").read() is not None)
-    (tmp_path / "deny").unlink()
+    until(lambda: local_denylist(tmp_path / "denylist").read() is not None)
+    (tmp_path / "denylist").unlink()
     server.kill()
-    with running(tmp_path, redis_url=server.url, deny_copy=copy) as second:
+    with running(tmp_path, redis_url=server.url, denylist_copy=copy) as second:
         second.wait_for("ready")
         assert is_gone(second, "item-4")
     with running(tmp_path / "elsewhere", redis_url=server.url) as bare:
@@ -288,7 +288,7 @@ def test_two_services_follow_one_list(tmp_path):
         for client in (one, other):
             until(lambda client=client: client.get("/readyz").status_code == 200)
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        answer = one.put("/admin/deny", headers=headers, json={"items": ["item-0"]})
+        answer = one.put("/admin/denylist", headers=headers, json={"items": ["item-0"]})
         assert answer.json()["count"] == 1
         assert best_of(one) == "item-1"
         until(lambda: best_of(other) == "item-1")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from service.schemas.embed import EmbedAnswer
+from service.schemas.embed import EmbedResponse
 from tests.handmade import item_vectors, mean_query, publish_handmade
 from tests.handmade_towers import BY_PRESENCE, BY_WORD, look_of
 from tests.service.asking import running
@@ -92,7 +92,7 @@ def test_an_item_without_any_content_has_no_vector_but_a_reason(seeing):
 
 
 def test_an_answer_is_what_the_schema_says(caller, seeing):
-    closed = TypeAdapter(with_config(ConfigDict(extra="forbid"))(EmbedAnswer))
+    closed = TypeAdapter(with_config(ConfigDict(extra="forbid"))(EmbedResponse))
     asked = [{"users": [{"user_id": "user-0"}, {"history": ["lost"]}]}, {"users": [{}]}]
     asked += [{"items": [{"look": LOOK}, {}]}, {"items": [{"words": [1, 2, 3]}]}]
     for body in asked:
@@ -134,8 +134,8 @@ def test_an_answer_is_what_the_schema_says(caller, seeing):
 def test_what_breaks_a_rule_is_named_by_place(seeing, body, place, found, expected):
     told = problem(seeing.ask("POST", "/embed", content=body), 422)
     fault = told["errors"][0]
-    assert fault["place"] == place
-    assert found in fault["found"]
+    assert fault["location"] == place
+    assert found in fault["received"]
     assert expected in fault["expected"]
 
 

@@ -8,7 +8,7 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
-from service.schemas.retrieval import RetrieveAnswer
+from service.schemas.retrieval import RetrieveResponse
 from tests.handmade import publish_handmade, retrieve_one
 from tests.service.asking import running
 
@@ -79,7 +79,7 @@ def test_an_attribute_that_is_not_known_is_refused_with_the_known_ones(caller):
 def test_a_filter_of_another_form_is_refused(caller, asked, place):
     answer = caller.retrieve(history=EVEN, filter=asked)
     assert answer.status_code == 422
-    assert [one["place"] for one in answer.json()["errors"]] == [place]
+    assert [one["location"] for one in answer.json()["errors"]] == [place]
 
 
 def test_attributes_are_told_on_request(caller):
@@ -112,7 +112,7 @@ def test_a_bundle_without_attributes_tells_none_and_filters_by_none(tmp_path):
 
 
 def test_a_filtered_answer_is_what_the_schema_says(caller):
-    closed = with_config(ConfigDict(extra="forbid"))(RetrieveAnswer)
+    closed = with_config(ConfigDict(extra="forbid"))(RetrieveResponse)
     answer = caller.retrieve(history=EVEN, filter={"parity": ["odd", "of"]}, include=["attributes"])
     TypeAdapter(closed).validate_json(answer.content, strict=True)
 
@@ -137,6 +137,6 @@ def test_a_batch_filters_each_question_by_its_own(caller):
         {"history": EVEN, "k": 5, "filter": {"parity": ["even"]}, "include": ["attributes"]},
         {"history": EVEN, "k": 5},
     ]
-    told = caller.ask("POST", "/retrieve/batch", json={"questions": questions}).json()
+    told = caller.ask("POST", "/retrieve/batch", json={"queries": questions}).json()
     alone = [caller.retrieve(**one).json() for one in questions]
-    assert json.dumps(told["answers"]) == json.dumps(alone)
+    assert json.dumps(told["results"]) == json.dumps(alone)

@@ -47,9 +47,9 @@ def test_the_port_is_open_before_there_is_a_bundle(empty, tmp_path):
     assert told.json() == {
         "status": "no bundle",
         "reasons": [f"nothing is published in {tmp_path}"],
-        "deny": {
+        "denylist": {
             "status": "empty",
-            "reasons": [f"no deny list is set in {tmp_path / 'deny'}"],
+            "reasons": [f"no denylist is set in {tmp_path / 'denylist'}"],
         },
     }
 
@@ -61,8 +61,8 @@ def test_a_balancer_may_ask_for_the_head_alone(caller, empty):
         assert (told.status_code, told.content) == (status, b"")
 
 
-def test_that_nothing_is_published_is_logged_once_and_that_it_is_mended(shelf_folder, tmp_path):
-    shutil.copytree(shelf_folder, bundles := tmp_path / "bundles")
+def test_that_nothing_is_published_is_logged_once_and_that_it_is_mended(bundles_folder, tmp_path):
+    shutil.copytree(bundles_folder, bundles := tmp_path / "bundles")
     current = bundles / "current"
     with running(bundles) as caller, logged_lines(JsonFormatter()) as lines:
         caller.wait_for("ready")
@@ -114,7 +114,7 @@ def test_a_spoilt_bundle_is_refused_and_the_old_one_serves_on(tmp_path):
         told = caller.wait_for("ready", old, reason="item_vectors.npy: its content is not")
         assert spoilt in told["reasons"][0]
         assert caller.retrieve(k=1).json()["bundle"] == old
-        assert caller.metric('esans_bundle_reloads_total{result="refused"}') == 1
+        assert caller.metric('esans_bundle_reloads_total{result="rejected"}') == 1
         third = publish_handmade(tmp_path, now=day(2))
         assert "reasons" not in caller.wait_for("ready", third)
 
@@ -132,7 +132,7 @@ def test_going_back_from_a_refused_bundle_ends_the_complaint(tmp_path):
 
 def test_where_the_only_bundle_is_spoilt_nothing_is_ready(empty, tmp_path):
     publish_spoilt(tmp_path, NOW)
-    told = empty.wait_for("refused", reason="item_vectors.npy")
+    told = empty.wait_for("rejected", reason="item_vectors.npy")
     assert "bundle" not in told
     assert empty.get("/readyz").status_code == 503
 
@@ -150,7 +150,7 @@ def test_a_refused_bundle_is_not_opened_again_at_each_look(tmp_path):
     live_bundle.start()
     until(lambda: len(looks) >= 10)
     live_bundle.stop()
-    assert b'esans_bundle_reloads_total{result="refused"} 1.0' in metrics.render()
+    assert b'esans_bundle_reloads_total{result="rejected"} 1.0' in metrics.render()
 
 
 def test_a_file_that_shows_up_late_is_reason_to_try_again(empty, tmp_path):
@@ -159,7 +159,7 @@ def test_a_file_that_shows_up_late_is_reason_to_try_again(empty, tmp_path):
         shutil.move(aside / version, tmp_path / version)
     hidden = shutil.move(tmp_path / version / "items.faiss", tmp_path / "hidden")
     BundleRegistry(tmp_path).make_current(version)
-    empty.wait_for("refused", reason="items.faiss: missing")
+    empty.wait_for("rejected", reason="items.faiss: missing")
     shutil.move(hidden, tmp_path / version / "items.faiss")
     empty.wait_for("ready", version)
 

@@ -41,7 +41,11 @@ def test_it_stops_in_peace_before_anything_is_published(tmp_path):
         ([], {}, "ESANS_BUNDLES is not set"),
         (["--port", "http"], {"ESANS_BUNDLES": "x"}, "ESANS_HTTP_PORT: found 'http'"),
         (["--bundles", "x"], {"ESANS_HTTP_PROT": "1"}, "did you mean ESANS_HTTP_PORT?"),
-        (["--bundles", "x"], {"ESANS_POLL_S": "soon"}, "ESANS_POLL_S: found 'soon'"),
+        (
+            ["--bundles", "x"],
+            {"ESANS_POLL_INTERVAL_S": "soon"},
+            "ESANS_POLL_INTERVAL_S: found 'soon'",
+        ),
         (
             ["--bundles", "x"],
             {"ESANS_REDIS_URL": "http://:hush@h:1"},

@@ -10,8 +10,8 @@ from tests.service.asking import running
 REQUESTS = "http_server_request_duration_seconds"
 
 
-def test_fallbacks_are_counted_by_reason(shelf_folder):
-    with running(shelf_folder) as caller:
+def test_fallbacks_are_counted_by_reason(bundles_folder):
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 0
         caller.retrieve(user_id="nobody")
@@ -23,8 +23,8 @@ def test_fallbacks_are_counted_by_reason(shelf_folder):
         assert caller.metric('esans_fallback_total{reason="empty_history"}') == 0
 
 
-def test_short_answers_and_candidates_are_counted(shelf_folder):
-    with running(shelf_folder) as caller:
+def test_short_answers_and_candidates_are_counted(bundles_folder):
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         caller.retrieve(history=["item-0"], k=10)
         caller.retrieve(history=["item-0"], k=40)
@@ -84,8 +84,8 @@ def test_the_process_is_measured_too(caller):
     assert "python_info{" in caller.get("/metrics").text
 
 
-def test_who_was_turned_away_is_counted_by_reason(shelf_folder):
-    with running(shelf_folder, body_limit_bytes=1024) as caller:
+def test_who_was_turned_away_is_counted_by_reason(bundles_folder):
+    with running(bundles_folder, body_limit_bytes=1024) as caller:
         caller.wait_for("ready")
         assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 0
         caller.ask("POST", "/retrieve", content=b" " * 1025)
@@ -103,11 +103,11 @@ def test_what_is_turned_away_has_the_name_of_its_problem():
 
 def test_a_question_that_asks_itself_is_in_flight(caller):
     assert caller.metric("esans_inflight_requests") == 1
-    assert caller.metric("esans_queued_questions") == 0
+    assert caller.metric("esans_queued_queries") == 0
 
 
-def test_readiness_is_shown(shelf_folder, tmp_path):
-    with running(shelf_folder) as caller:
+def test_readiness_is_shown(bundles_folder, tmp_path):
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         assert caller.metric("esans_ready") == 1
     with running(tmp_path) as caller:

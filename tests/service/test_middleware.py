@@ -38,11 +38,11 @@ def test_each_request_is_one_line_in_the_log(caller):
     assert (second["route"], second["status"]) == ("unmatched", 404)
 
 
-def test_a_failure_is_logged_with_its_traceback_and_the_request(shelf_folder):
+def test_a_failure_is_logged_with_its_traceback_and_the_request(bundles_folder):
     async def fail():
         raise RuntimeError("the cause")
 
-    with running(shelf_folder) as caller, logged_lines(JsonFormatter()) as lines:
+    with running(bundles_folder) as caller, logged_lines(JsonFormatter()) as lines:
         caller.app.router.add_api_route("/broken", fail)
         told = caller.get("/broken").json()
     failure = next(line for line in lines if line["event"] == "request failed")
@@ -66,9 +66,9 @@ def test_a_trace_that_the_caller_began_is_told_in_the_log(caller):
     assert "trace_id" not in lines[1]
 
 
-def test_without_an_access_log_requests_leave_no_line(shelf_folder):
+def test_without_an_access_log_requests_leave_no_line(bundles_folder):
     with (
-        running(shelf_folder, access_log=False) as caller,
+        running(bundles_folder, access_log=False) as caller,
         logged_lines(JsonFormatter()) as lines,
     ):
         caller.wait_for("ready")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from service.schemas.clusters import NegativesAnswer
+from service.schemas.clusters import NegativesResponse
 from tests.handmade import handmade_map, publish_handmade
 from tests.index.test_cluster_map import assert_drawn_as_told, everyone, rows
 from tests.service.asking import running
@@ -66,7 +66,7 @@ def test_the_answer_names_its_map_and_keeps_the_order(caller):
 
 
 def test_an_answer_is_what_the_schema_says(caller):
-    closed = with_config(ConfigDict(extra="forbid"))(NegativesAnswer)
+    closed = with_config(ConfigDict(extra="forbid"))(NegativesResponse)
     for positives in (IDS[:3], ["lost"], []):
         answer = caller.negatives(positives=positives, easy=2, hard=1)
         TypeAdapter(closed).validate_json(answer.content, strict=True)
@@ -120,7 +120,7 @@ def test_a_bound_that_is_broken_is_named_by_place(caller, change, place, told):
     question = {"positives": ["item-1"], "easy": 1, "hard": 1} | change
     answer = problem(caller.negatives(**question), 422)
     (fault,) = answer["errors"]
-    assert fault["place"] == place
+    assert fault["location"] == place
     assert told in fault["expected"]
 
 
@@ -128,7 +128,7 @@ def test_a_bound_that_is_broken_is_named_by_place(caller, change, place, told):
 def test_what_must_be_told_is_named(caller, missing):
     question = {"positives": ["item-1"], "easy": 1, "hard": 1}
     del question[missing]
-    assert problem(caller.negatives(**question), 422)["errors"][0]["place"] == missing
+    assert problem(caller.negatives(**question), 422)["errors"][0]["location"] == missing
 
 
 def test_at_the_bounds_it_is_answered(caller):

@@ -30,8 +30,8 @@ def described(caller):
 
 
 @pytest.fixture(scope="module")
-def described_to_admins(shelf_folder):
-    with running(shelf_folder, admin_token="secret") as caller:
+def described_to_admins(bundles_folder):
+    with running(bundles_folder, admin_token="secret") as caller:
         return caller.get("/openapi.json").json()
 
 

@@ -3,7 +3,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from index.errors import ConfigError, EsansError, FaultyBundleError
+from index.errors import ConfigError, EsansError, InvalidBundleError
 from service.errors import TABLE
 from tests.service.asking import running
 
@@ -63,15 +63,15 @@ def test_every_error_of_ours_has_a_status():
 def test_a_body_that_breaks_a_rule_is_refused_by_place(caller, body, place, told):
     answer = problem(caller.ask("POST", "/retrieve", content=body), 422)
     (fault,) = answer["errors"]
-    assert fault["place"] == place
+    assert fault["location"] == place
     assert told in fault["expected"]
-    assert fault["found"]
+    assert fault["received"]
     assert place in answer["detail"]
 
 
 def test_all_faults_of_a_body_are_told_at_once(caller):
     answer = problem(caller.retrieve(k=0, history=[1.5], surprise=1), 422)
-    assert [one["place"] for one in answer["errors"]] == ["history.0", "k", "surprise"]
+    assert [one["location"] for one in answer["errors"]] == ["history.0", "k", "surprise"]
     assert "and 2 more" in answer["detail"]
 
 
@@ -84,7 +84,7 @@ def test_of_very_many_faults_the_first_are_told(caller):
 def test_of_more_faults_than_are_read_their_number_is_told(caller):
     answer = problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_001)}), 422)
     (fault,) = answer["errors"]
-    assert (fault["place"], fault["found"]) == ("the question", "1001 faults")
+    assert (fault["location"], fault["received"]) == ("the question", "1001 faults")
     assert "correct it, or send a part of it" in fault["expected"]
 
 
@@ -100,36 +100,36 @@ def test_of_more_faults_than_are_read_their_number_is_told(caller):
 )
 def test_of_a_list_the_first_fault_is_told(caller, path, body, place):
     (fault,) = problem(caller.ask("POST", path, json=body), 422)["errors"]
-    assert fault["place"] == place
+    assert fault["location"] == place
 
 
 def test_of_a_long_list_the_beginning_is_told(caller):
     answer = problem(caller.retrieve(k=list(range(1_000))), 422)
-    assert answer["errors"][0]["found"].startswith("[0, 1, 2, 3")
-    assert len(answer["errors"][0]["found"]) < 100
+    assert answer["errors"][0]["received"].startswith("[0, 1, 2, 3")
+    assert len(answer["errors"][0]["received"]) < 100
 
 
 def test_a_long_text_is_not_sent_back_whole(caller):
     answer = problem(caller.retrieve(user_id="x" * 100_000), 422)
-    assert len(answer["errors"][0]["found"]) < 100
+    assert len(answer["errors"][0]["received"]) < 100
 
 
-def test_the_longest_lists_are_read(shelf_folder):
+def test_the_longest_lists_are_read(bundles_folder):
     ids = [f"item-{row}" for row in range(10_000)]
-    with running(shelf_folder) as caller:
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         told = caller.retrieve(history=ids, exclude=ids)
     assert told.status_code == 200
     assert len(told.json()["unknown_items"]) == 9_960
 
 
-def test_a_body_beyond_the_limit_is_refused(shelf_folder):
-    with running(shelf_folder, body_limit_bytes=2_000) as caller:
+def test_a_body_beyond_the_limit_is_refused(bundles_folder):
+    with running(bundles_folder, body_limit_bytes=2_000) as caller:
         told = problem(caller.ask("POST", "/retrieve", content=b" " * 2_001), 413)
     assert "larger than 2000 bytes" in told["detail"]
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(shelf_folder):
+def test_a_body_without_a_length_is_counted_as_it_comes(bundles_folder):
     read = []
 
     async def pieces():
@@ -137,7 +137,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes(shelf_folder):
             read.append(1)
             yield b" " * 1_000
 
-    with running(shelf_folder, body_limit_bytes=2_000) as caller:
+    with running(bundles_folder, body_limit_bytes=2_000) as caller:
         problem(caller.ask("POST", "/retrieve", content=pieces()), 413)
     assert len(read) < 10
 
@@ -190,7 +190,7 @@ def test_what_is_our_own_fault_is_a_500_that_tells_nothing(empty, error):
 
 def test_a_bundle_at_fault_is_a_503(empty):
     async def fail():
-        raise FaultyBundleError("here", ["this is wrong"])
+        raise InvalidBundleError("here", ["this is wrong"])
 
     empty.app.router.add_api_route("/faulty", fail)
     assert "this is wrong" in problem(empty.get("/faulty"), 503)["detail"]

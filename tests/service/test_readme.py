@@ -34,7 +34,7 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
         told = {path_of(call): told_by(call, client.base_url) for call in CALLS}
     found, similar = told["/retrieve"], told["/items/sku-00042/similar"]
     assert found["candidates"][0].keys() == {"item_id", "score"}
-    assert [len(one["candidates"]) for one in told["/retrieve/batch"]["answers"]] == [20, 20]
+    assert [len(one["candidates"]) for one in told["/retrieve/batch"]["results"]] == [20, 20]
     found_rows = {int(one["item_id"][4:]) for one in similar["candidates"]}
     assert len(found_rows) == 20
     assert found_rows <= {*range(0, 50, 2)} - {42}  # the crimson ones

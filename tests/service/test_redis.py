@@ -234,12 +234,12 @@ def test_a_damaged_map_is_refused_and_the_last_good_one_stays(caller, redis, sto
     redis.client.setrange(key, 8, b"\xff" * 8)
     with asked_all_the_time(caller) as asker:
         assert put(caller, action="rollback").status_code == 200
-        told = caller.wait_for_clusters("refused", SECOND.version)
+        told = caller.wait_for_clusters("rejected", SECOND.version)
         assert FIRST.version in " ".join(told["reasons"])
         asker.go_on()
         assert caller.get("/readyz").json()["status"] == "ready"
         assert caller.metric("esans_redis_up") == 1
-        assert caller.metric('esans_cluster_map_swaps_total{result="refused"}') == 1
+        assert caller.metric('esans_cluster_map_swaps_total{result="rejected"}') == 1
         assert put(caller, action="rollback").status_code == 200
         caller.wait_for_clusters("following", SECOND.version)
 

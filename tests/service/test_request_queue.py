@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import NoConsumerError, OutOfTimeError, QueueFullError
+from service.errors import NoConsumerError, QueueFullError, QueueTimeoutError
 from service.request_queue import CHECK_AFTER_S, SLICE_S, RequestQueue, Work
 
 
@@ -213,7 +213,7 @@ def test_what_waited_longer_than_the_budget_is_refused_and_not_done():
         of=queue(clock, timeout_s=1.0),
     )
     assert slow == "slow"
-    assert isinstance(late, OutOfTimeError)
+    assert isinstance(late, QueueTimeoutError)
     assert str(late).startswith("the turn came after 2000 ms, of at most 1000 ms; ask again")
     assert done == []
 
@@ -360,7 +360,7 @@ def test_what_a_dropped_request_held_is_let_go_at_once():
         async with consumed(door):
             slow = asyncio.ensure_future(run(door, clock.taking(2.0)))
             await asyncio.sleep(0)
-            with suppress(OutOfTimeError):
+            with suppress(QueueTimeoutError):
                 await run(door, bundle.search)
             held = weakref.ref(bundle)
             del bundle

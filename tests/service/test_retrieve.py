@@ -6,7 +6,7 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
-from service.schemas.retrieval import RetrieveAnswer
+from service.schemas.retrieval import RetrieveResponse
 from tests.handmade import ITEM_COUNT, publish_handmade, retrieve_one
 from tests.service.asking import running
 
@@ -89,8 +89,8 @@ def test_what_there_is_nothing_to_say_about_is_absent(caller):
         {"user_id": "nobody", "k": 5},
     ],
 )
-def test_the_answer_is_the_retrievers_own(caller, shelf_folder, question):
-    bundle = open_bundle(BundleRegistry(shelf_folder).current())
+def test_the_answer_is_the_retrievers_own(caller, bundles_folder, question):
+    bundle = open_bundle(BundleRegistry(bundles_folder).current())
     own = retrieve_one(Retriever(bundle), Query(**question))
     told = caller.retrieve(**question).json()["candidates"]
     assert [one["item_id"] for one in told] == own.item_ids
@@ -111,6 +111,6 @@ def test_integer_ids_are_text_once_they_are_read(tmp_path):
 
 
 def test_an_answer_is_what_the_schema_says(caller):
-    closed = with_config(ConfigDict(extra="forbid"))(RetrieveAnswer)
+    closed = with_config(ConfigDict(extra="forbid"))(RetrieveResponse)
     for question in ({"history": EVEN}, {"history": ["lost"]}, {"user_id": "nobody"}):
         TypeAdapter(closed).validate_json(caller.retrieve(**question).content, strict=True)

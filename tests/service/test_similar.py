@@ -64,7 +64,7 @@ def test_only_what_the_filter_keeps_comes(caller):
 def test_an_attribute_that_is_not_known_is_refused_with_the_known_ones(caller):
     told = problem(similar(caller, "item-0", filter="colour:red"), 422)
     (fault,) = told["errors"]
-    assert (fault["place"], fault["found"]) == ("filter.colour", "colour")
+    assert (fault["location"], fault["received"]) == ("filter.colour", "colour")
     assert fault["expected"].endswith("by hundred, mood, odd, parity, tags")
 
 
@@ -109,26 +109,26 @@ def test_an_item_that_the_bundle_lacks_is_not_found(caller):
 def test_a_query_that_breaks_a_rule_is_refused_by_place(caller, query, place, given, expected):
     told = problem(caller.get(f"/items/item-0/similar?{query}"), 422)
     (fault,) = told["errors"]
-    assert fault["place"] == place
-    assert given in fault["found"]
+    assert fault["location"] == place
+    assert given in fault["received"]
     assert expected in fault["expected"]
     assert told["type"] == "urn:esans:problem:invalid-query"
 
 
 def test_all_faults_of_a_query_are_told_at_once(caller):
     told = problem(caller.get("/items/item-0/similar?k=0&limit=1&exclude="), 422)
-    assert {one["place"] for one in told["errors"]} == {"k", "limit", "exclude.0"}
+    assert {one["location"] for one in told["errors"]} == {"k", "limit", "exclude.0"}
 
 
 def test_of_more_faults_of_a_query_than_are_read_their_number_is_told(caller):
     query = "&".join(f"limit-{n}=1" for n in range(1_001))
     (fault,) = problem(caller.get(f"/items/item-0/similar?{query}"), 422)["errors"]
-    assert (fault["place"], fault["found"]) == ("the question", "1001 faults")
+    assert (fault["location"], fault["received"]) == ("the question", "1001 faults")
 
 
 def test_an_empty_or_endless_id_is_no_id(caller):
-    assert problem(caller.get("/items//similar"), 422)["errors"][0]["place"] == "item_id"
-    assert problem(similar(caller, "x" * 513), 422)["errors"][0]["place"] == "item_id"
+    assert problem(caller.get("/items//similar"), 422)["errors"][0]["location"] == "item_id"
+    assert problem(similar(caller, "x" * 513), 422)["errors"][0]["location"] == "item_id"
 
 
 def test_an_id_may_hold_anything_that_text_can(tmp_path):
@@ -158,13 +158,13 @@ def test_a_denied_item_may_be_asked_about_but_never_comes(tmp_path):
     with running(tmp_path, admin_token="token") as caller:
         caller.wait_for("ready")
         headers, denied = {"Authorization": "Bearer token"}, {"items": ["item-4", "item-6"]}
-        caller.ask("PUT", "/admin/deny", json=denied, headers=headers).raise_for_status()
+        caller.ask("PUT", "/admin/denylist", json=denied, headers=headers).raise_for_status()
         assert sorted(found(caller, "item-4")) == sorted(set(ALL) - {"item-4", "item-6"})
         assert sorted(found(caller, "item-5")) == sorted(set(ALL) - {*denied["items"], "item-5"})
 
 
-def test_answers_are_counted_as_those_of_retrieve(shelf_folder):
-    with running(shelf_folder) as caller:
+def test_answers_are_counted_as_those_of_retrieve(bundles_folder):
+    with running(bundles_folder) as caller:
         caller.wait_for("ready")
         similar(caller, "item-0", k=40)
         similar(caller, "item-0", k=4)

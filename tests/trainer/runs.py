@@ -5,7 +5,7 @@ import json
 from trainer.__main__ import main
 
 TINY = {
-    "towers": {"width": 16, "history_length": 8, "id_dropout": 0.1, "id_scale": 0.2},
+    "towers": {"embedding_dim": 16, "history_length": 8, "id_dropout": 0.1, "id_init_std": 0.2},
     "training": {
         "device": "cpu",
         "batch_size": 64,

@@ -2,7 +2,7 @@ import pytest
 
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
-from index.errors import FaultyBundleError
+from index.errors import InvalidBundleError
 from tests.trainer.runs import run, write_config
 
 SAMPLER = {"name": "esans", "easy": 16, "hard": 1}
@@ -26,7 +26,7 @@ def test_a_map_changed_since_is_refused(bundles):
     path = BundleRegistry(bundles).current() / "cluster_map.codes1.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(FaultyBundleError, match=r"cluster_map\.codes1\.npy"):
+    with pytest.raises(InvalidBundleError, match=r"cluster_map\.codes1\.npy"):
         open_bundle(path.parent)
     path.write_bytes(whole)
 

@@ -69,8 +69,8 @@ def test_a_key_at_fault_is_named_with_what_was_found_and_expected(tmp_path, text
 
 
 def test_all_keys_at_fault_are_told_together():
-    with pytest.raises(ConfigError, match=r"seed.*\n.*towers\.width.*\n.*bundle\.nam:"):
-        check_config({"seed": -1, "towers": {"width": 1}, "bundle": {"nam": "x"}}, "here")
+    with pytest.raises(ConfigError, match=r"seed.*\n.*towers\.embedding_dim.*\n.*bundle\.nam:"):
+        check_config({"seed": -1, "towers": {"embedding_dim": 1}, "bundle": {"nam": "x"}}, "here")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_tells_all_its_maps(world_data, tmp_path, store):
             store,
             tmp_path,
             {5: publishing(store, second), 8: stop},
-            checkpoint_s=0,
+            checkpoint_interval_s=0,
         )
     store.publish(third)
     trained, watched = follow(

@@ -198,7 +198,7 @@ def test_a_run_that_goes_on_without_redis_has_the_map_it_was_stopped_with(
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        follow(world_data, store, tmp_path, {5: stop}, checkpoint_s=0)
+        follow(world_data, store, tmp_path, {5: stop}, checkpoint_interval_s=0)
     trained, watched = follow(world_data, store, tmp_path)
     assert lineage_of(trained) == [(0, found.version)]
     assert set(watched.versions) == {found.version}

@@ -15,7 +15,7 @@ CLOSE = {"rtol": 0, "atol": 2e-6}
 
 def towers(raw=RAW, item_count=12, is_ordered=True, length=8):
     means = {name: torch.linspace(0, 1, width) for name, width in raw.items()}
-    config = TowersConfig(width=WIDTH, history_length=length, id_scale=0.2)
+    config = TowersConfig(embedding_dim=WIDTH, history_length=length, id_init_std=0.2)
     made = build_towers(item_count, means, config, is_ordered, seed=0)
     torch.nn.init.normal_(made.user.positions.weight, generator=torch.Generator().manual_seed(1))
     return made.eval()

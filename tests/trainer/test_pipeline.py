@@ -122,7 +122,7 @@ def test_the_manifest_tells_the_run(retriever, data, bundles):
         {"loss", "recall@50", "seconds"}
     ] * len(manifest.run["training"]["curve"])
     assert 1 <= manifest.run["training"]["best_epoch"] <= 3
-    measures = manifest.measures["test"]
+    measures = manifest.metrics["test"]
     assert measures["cases"] == 120
     assert {"model", "popularity", "ease", "buckets", "notes"} <= measures.keys()
     assert measures["model"]["recall@50"] > measures["popularity"]["recall@50"]

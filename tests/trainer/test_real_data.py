@@ -7,7 +7,7 @@ from index.bundle.registry import BundleRegistry
 from tests.trainer.runs import run
 
 SMALL = """
-towers = {width = 32, history_length = 20}
+towers = {embedding_dim = 32, history_length = 20}
 training = {epochs = 1, device = "cpu"}
 evaluation = {ease_items_limit = 0}
 """
@@ -25,5 +25,5 @@ def test_one_epoch_on_a_real_set_beats_popularity(test_data, tmp_path, name):
     config.write_text(SMALL)
     bundles = tmp_path / "bundles"
     assert run(test_data(name), bundles, config) == 0
-    measures = read_manifest(BundleRegistry(bundles).current()).measures["test"]
+    measures = read_manifest(BundleRegistry(bundles).current()).metrics["test"]
     assert measures["model"]["recall@50"] > measures["popularity"]["recall@50"]

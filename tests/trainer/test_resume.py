@@ -54,7 +54,9 @@ def weights_of(bundles):
 
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(world, tmp_path):
     training = {"batch_size": 32, "epochs": 2}  # 29 batches an epoch
-    often = write_config(tmp_path / "often.toml", {"training": training | {"checkpoint_s": 0}})
+    often = write_config(
+        tmp_path / "often.toml", {"training": training | {"checkpoint_interval_s": 0}}
+    )
     never = write_config(tmp_path / "never.toml", {"training": training})
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     first = started(*arguments(world, killed, often))
@@ -91,7 +93,7 @@ def test_the_pace_of_checkpoints_is_the_one_training_key_that_makes_no_other_run
         values = {"seed": seed, "training": training}
         return checkpoint_of(Path(), data, check_config(values, "a test")).run_key
 
-    assert key_of() == key_of(checkpoint_s=1)
+    assert key_of() == key_of(checkpoint_interval_s=1)
     assert len({key_of(), key_of(seed=1), key_of(epochs=9), key_of(batch_size=9)}) == 4
 
 

@@ -130,7 +130,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(world_data, tmp_path
 
     whole = trained(world_data, tmp_path / "whole", epochs=3)
     with pytest.raises(InterruptedError):
-        trained(world_data, tmp_path / "stopped", stops_once, epochs=3, checkpoint_s=0)
+        trained(world_data, tmp_path / "stopped", stops_once, epochs=3, checkpoint_interval_s=0)
     again = trained(world_data, tmp_path / "stopped", stops_once, epochs=3)
     assert "going on from epoch 2, batch" in capsys.readouterr().out
     pairs = zip(whole.towers.parameters(), again.towers.parameters(), strict=True)

@@ -15,10 +15,10 @@ def tiny_config(sections=None, **training):
     """A run of seconds; `training` changes that section, `sections` whole other ones."""
     values = {
         "towers": {
-            "width": WIDTH,
+            "embedding_dim": WIDTH,
             "history_length": LENGTH,
             "id_dropout": 0.1,
-            "id_scale": 0.2,
+            "id_init_std": 0.2,
         },
         "training": {
             "device": "cpu",

@@ -109,7 +109,7 @@ def align(modalities: Mapping[str, Floats], config: ClustersConfig, seed: int) -
         return AlignedItems(blocks, presence, None)
     encoders, loss = _train(list(parts.values()), presence, config, seed)
     blocks = {
-        name: _encode_all(encoder, part, config.width)
+        name: _encode_all(encoder, part, config.embedding_dim)
         for encoder, (name, part) in zip(encoders, parts.items(), strict=True)
     }
     return AlignedItems(blocks, presence, loss)
@@ -164,7 +164,7 @@ def _train(
     """Train an encoder per modality on the items that have two modalities or more."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoders = [Encoder(part.values.shape[1], config.width) for part in parts]
+        encoders = [Encoder(part.values.shape[1], config.embedding_dim) for part in parts]
     weights = [one for encoder in encoders for one in encoder.parameters()]
     optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE)
     rows = np.flatnonzero(presence.sum(axis=1) > 1)

@@ -74,7 +74,7 @@ def _behaviour(data: Dataset, config: ClustersConfig, seed: int) -> Floats:
     if config.behaviour_file:
         return read_behaviour(Path(config.behaviour_file), count)
     taken = histories(data.interactions, (TRAIN,), len(data.user_ids))
-    return behavioural_features(taken, count, config.width, seed)
+    return behavioural_features(taken, count, config.embedding_dim, seed)
 
 
 def read_behaviour(path: Path, count: int) -> Floats:

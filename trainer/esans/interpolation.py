@@ -36,7 +36,7 @@ def interpolate_hard(positives: Tensor, negatives: Tensor, share: Tensor) -> Ten
     return part * positives[:, None] + (1 - part) * negatives
 
 
-def on_sphere(rows: Tensor) -> Tensor:
+def normalize_virtual(rows: Tensor) -> Tensor:
     """Put rows back on the unit sphere; [..., dim] to unit rows [..., dim]."""
     return functional.normalize(rows, dim=-1)
 

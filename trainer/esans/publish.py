@@ -4,7 +4,7 @@ from pathlib import Path
 
 from index.cluster_map import ClusterMap
 from index.cluster_map_registry import ClusterMapRegistry
-from index.errors import ClusterStoreError, EsansError, FaultyClusterMapError
+from index.errors import ClusterStoreError, EsansError, InvalidClusterMapError
 from trainer.esans.hot_swap import HotSwapSampler
 from trainer.samplers.base import Sampler
 
@@ -36,7 +36,7 @@ def publish_map_of(
         return f"{registry.place}: left as it is; a run that follows only fills an empty store"
     try:
         return publish_map(registry, clusters)
-    except (ClusterStoreError, FaultyClusterMapError, OSError) as error:
+    except (ClusterStoreError, InvalidClusterMapError, OSError) as error:
         return (
             f"warning: {error}\n  the run's cluster map {clusters.version} is in its bundle, not "
             "in the store; once that is back, publish it with\n  "

@@ -17,7 +17,12 @@ from torch import Tensor
 
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
-from trainer.esans.interpolation import draw_share, interpolate_hard, interpolate_simple, on_sphere
+from trainer.esans.interpolation import (
+    draw_share,
+    interpolate_hard,
+    interpolate_simple,
+    normalize_virtual,
+)
 from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.samplers.config import EsansConfig
 from trainer.samplers.simple import sample_in_batch
@@ -111,11 +116,11 @@ class EsansSampler:
 
     def _interpolate_hard(self, context: StepContext, drawn: SampledNegatives) -> SampledNegatives:
         """Move each hard negative along the line through its positive; [batch, hard, width]."""
-        low, high = self.config.share_low, self.config.share_high
+        low, high = self.config.alpha_min, self.config.alpha_max
         shape = tuple(drawn.is_masked.shape)
         share = draw_share(shape, low, high, context.rng, drawn.vectors.device)
         positives = context.positives
-        if self.config.stop_at_positive:
+        if self.config.detach_positive:
             positives = positives.detach()
         moved = interpolate_hard(positives, drawn.vectors, share)
         return self._virtual(moved, drawn.log_q, drawn.is_masked)
@@ -123,14 +128,14 @@ class EsansSampler:
     def _virtual(self, mixed: Tensor, log_q: Tensor, is_masked: Tensor) -> SampledNegatives:
         """Make negatives of mixed rows, on the unit sphere and weighted as configured."""
         return SampledNegatives(
-            vectors=on_sphere(mixed) if self.config.on_sphere else mixed,
+            vectors=normalize_virtual(mixed) if self.config.normalize_virtual else mixed,
             log_q=log_q - self.config.virtual_log_weight,
             is_masked=is_masked,
         )
 
     def _hard_log_weight(self, step: int) -> float:
         """Return what is added to hard negatives' scores: from nearly nothing to all of it."""
-        grown = min(1.0, (step + 1) / max(1, self.config.growing_steps))
+        grown = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
         return self.config.hard_log_weight + math.log(grown)
 
     def _log_q(self, context: StepContext, positives: Rows, rows: Rows) -> Tensor:

@@ -29,11 +29,11 @@ Labels = Sequence[str | None]  # the category of each item, by row
 def write_run_report(bundles: Path, version: str | None, out: Path) -> None:
     """Write the report of a published run; of the current one where no version is named.
 
-    Raises NoBundleError, FaultyBundleError; ConfigError if `out` is no place for it.
+    Raises NoBundleError, InvalidBundleError; ConfigError if `out` is no place for it.
     """
     validate_place(out)
-    shelf = BundleRegistry(bundles)
-    folder = shelf.current() if version is None else shelf.path_of(version)
+    registry = BundleRegistry(bundles)
+    folder = registry.current() if version is None else registry.path_of(version)
     write_page(render_run_report(open_bundle(folder)), out)
 
 
@@ -49,13 +49,13 @@ def render_run_report(bundle: Bundle) -> str:
         TEMPLATE,
         manifest=manifest,
         version=bundle.version,
-        made_at=f"{manifest.made_at[:19].replace('T', ' ')} UTC",
+        created_at=f"{manifest.created_at[:19].replace('T', ' ')} UTC",
         modalities=", ".join(f"{name} [{width}]" for name, width in manifest.modalities.items()),
         training=training,
         curve=curve_figure(training["curve"], int(training["best_epoch"])) if has_curve else None,
         category=None if category is None else repr(category),
         settings=flattened(manifest.run.get("config", {})),
-        **metric_values(manifest.measures.get("test", {})),
+        **metric_values(manifest.metrics.get("test", {})),
         **item_values(bundle, attributes, labels),
         **cluster_values(map_of_all(bundle), labels),
     )

@@ -67,15 +67,15 @@ class CrossBatchConfig(ConfigSection):
         le=COUNT_LIMIT,
         description="past item vectors in the bank, oldest out first",
     )
-    warm_up: int = Field(
+    warmup_steps: int = Field(
         500, ge=0, description="steps before the bank is used: early vectors age too fast"
     )
 
 
-class DynamicConfig(ConfigSection):
+class DNSConfig(ConfigSection):
     """Of a uniform pool, those that the model scores highest for each row."""
 
-    name: Literal["dynamic"]
+    name: Literal["dns"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
     kept: int = Field(
         32, ge=1, le=COUNT_LIMIT, description="highest-scoring of them per row, at most count"
@@ -94,10 +94,10 @@ class BatchMixConfig(ConfigSection):
 
     name: Literal["batch-mix"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="mixtures per step, shared")
-    batch_part: float = Field(
+    in_batch_weight: float = Field(
         0.2, gt=0, lt=1, description="weight of the batch; the mixtures have the rest"
     )
-    mix_temperature: float = Field(
+    mixing_temperature: float = Field(
         1.0,
         gt=0,
         le=100,
@@ -105,10 +105,10 @@ class BatchMixConfig(ConfigSection):
     )
 
 
-class PositiveMixConfig(ConfigSection):
+class PositiveMixingConfig(ConfigSection):
     """Per row, hard items of a uniform pool moved towards the row's positive."""
 
-    name: Literal["positive-mix"]
+    name: Literal["positive-mixing"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
     candidates: int = Field(
         16, ge=1, le=10_000, description="items of the pool that compete for one negative"
@@ -131,17 +131,17 @@ class EsansConfig(ConfigSection):
         1, ge=0, le=1_000, description="items of the positive's cluster per row, encoded"
     )
     virtual: bool = Field(True, description="one virtual negative for each of them (EDIS)")
-    share_low: float = Field(
+    alpha_min: float = Field(
         -0.5,
         ge=-2,
         lt=1,
         description="hard virtual negatives: least part of the way to the positive",
     )
-    share_high: float = Field(0.5, gt=-2, lt=1, description="and the most")
-    stop_at_positive: bool = Field(
+    alpha_max: float = Field(0.5, gt=-2, lt=1, description="and the most")
+    detach_positive: bool = Field(
         False, description="hard virtual negatives pass no gradient on to their positive"
     )
-    on_sphere: bool = Field(
+    normalize_virtual: bool = Field(
         True, description="virtual negatives are unit rows, as all others; else shorter"
     )
     in_batch: bool = Field(
@@ -159,16 +159,16 @@ class EsansConfig(ConfigSection):
     virtual_log_weight: float = Field(
         0.0, ge=-20, le=20, description="added to the score of virtual negatives, over tau"
     )
-    growing_steps: int = Field(
+    hard_warmup_steps: int = Field(
         0, ge=0, description="steps over which hard negatives gain their whole weight"
     )
 
     @model_validator(mode="after")
     def validate_shares_and_counts(self) -> Self:
         """Refuse a reversed range, and a sampler without negatives."""
-        if self.share_low > self.share_high:
+        if self.alpha_min > self.alpha_max:
             raise ValueError(
-                f"share_low ({self.share_low}) must be at most share_high ({self.share_high})"
+                f"alpha_min ({self.alpha_min}) must be at most alpha_max ({self.alpha_max})"
             )
         if not (self.easy or self.hard or self.in_batch):
             raise ValueError("easy and hard are 0 and in_batch is false: nothing to draw")
@@ -183,9 +183,9 @@ SamplerConfig = Annotated[
     | PopularityConfig
     | MixedConfig
     | CrossBatchConfig
-    | DynamicConfig
+    | DNSConfig
     | BatchMixConfig
-    | PositiveMixConfig
+    | PositiveMixingConfig
     | EsansConfig,
     Field(discriminator="name"),
 ]

@@ -44,7 +44,7 @@ class CrossBatchSampler:
 
     The bank is a queue, the oldest leave first. Past vectors are as their step left them, its
     hidden ids included, and take no gradient. They are kept from the first step on, and used
-    once `warm_up` steps are taken: a tower that still moves fast leaves them stale at once.
+    once `warmup_steps` steps are taken: a tower that still moves fast leaves them stale at once.
     Batch and bank have one proposal distribution, log q = log((batch + held) * target share),
     at negatives and positives alike. Seen items are masked in the bank as in the batch.
 
@@ -55,15 +55,15 @@ class CrossBatchSampler:
     that they take as negatives counts (batch + held) / batch times, for the bank's too.
     """
 
-    def __init__(self, size: int, warm_up: int) -> None:
-        self.size, self.warm_up = size, warm_up
+    def __init__(self, size: int, warmup_steps: int) -> None:
+        self.size, self.warmup_steps = size, warmup_steps
         self._bank: tuple[Tensor, Tensor] | None = None  # rows [held], vectors [held, dim]
 
     def __call__(self, context: StepContext) -> SampledNegatives:
         """Draw from batch and bank, then put the batch into the bank."""
         rows, vectors = context.positive_rows, context.positives
         bank_rows, bank_vectors = self._held(context)
-        if context.step >= self.warm_up:
+        if context.step >= self.warmup_steps:
             rows = torch.cat([rows, bank_rows])  # [batch + held]
             vectors = scale_gradient(vectors, len(rows) / len(vectors))
             vectors = torch.cat([vectors, bank_vectors])
@@ -133,8 +133,8 @@ class DnsSampler:
 class BatchMixSampler:
     """Shares the batch's positives, and `count` mixtures of all of them (BMNS).
 
-    batch_part       g, the weight of the batch; the mixtures have 1 - g
-    mix_temperature  T of the mixing weights
+    in_batch_weight       g, the weight of the batch; the mixtures have 1 - g
+    mixing_temperature  T of the mixing weights
 
     Source: BMNS (Fan et al., CIKM 2023). Where we differ:
       - Its loss is g * L_batch + (1 - g) * L_mix, two softmaxes. Ours is one: every sum of
@@ -148,19 +148,19 @@ class BatchMixSampler:
     """
 
     count: int
-    batch_part: float
-    mix_temperature: float
+    in_batch_weight: float
+    mixing_temperature: float
 
     def __call__(self, context: StepContext) -> SampledNegatives:
         """Mix, and mask seen items in the batch itself."""
         batch = sample_in_batch(context)
         share = context.target_share[context.positive_rows]
-        weights = mixing_weights(share, self.count, self.mix_temperature, context.rng)
+        weights = mixing_weights(share, self.count, self.mixing_temperature, context.rng)
         mixtures = functional.normalize(weights @ context.positives, dim=-1)
         expected = math.log(self.count / len(context.target_share))
         log_q = [
-            batch.log_q - math.log(self.batch_part),
-            mixtures.new_full((self.count,), expected - math.log(1 - self.batch_part)),
+            batch.log_q - math.log(self.in_batch_weight),
+            mixtures.new_full((self.count,), expected - math.log(1 - self.in_batch_weight)),
         ]
         is_never = batch.is_masked.new_zeros(len(share), self.count)
         return replace(

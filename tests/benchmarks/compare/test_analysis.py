@@ -63,7 +63,7 @@ def test_the_fixed_list_counts_only_when_all_of_it_is_there():
         ("in-batch", 0),
         ("uniform", 512),
     ]
-    undone = line("dynamic", None, budget=512) | {"seeds": 0, "recalls": {}}
+    undone = line("dns", None, budget=512) | {"seeds": 0, "recalls": {}}
     assert fixed_list_of(frame(*lines, undone), 512).empty
 
 

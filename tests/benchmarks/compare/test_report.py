@@ -19,7 +19,7 @@ LINES = [
     line("uniform", 0.35, negative_score=0.1, false_negative_share=0.002),
     line("in_batch", 0.2, budget=None, seconds_per_step=0.05),
     line("esans <b>", 0.4, seeds=1.0, health_of="encoded"),
-    line("dynamic", None or 0.0, seeds=0.0),
+    line("dns", None or 0.0, seeds=0.0),
 ]
 
 
@@ -61,7 +61,7 @@ def test_every_dataset_is_a_section_with_its_figures(tmp_path):
     assert "does not tell the seconds per step" in body
     assert "for esans &lt;b&gt; the items" in body
     assert "<b>" not in body.replace("esans &lt;b&gt;", "")
-    assert "dynamic" not in body
+    assert "dns" not in body
 
 
 def test_a_folder_without_a_comparison_is_refused(tmp_path, capsys):

@@ -291,6 +291,6 @@ def test_a_row_tells_what_it_is_of(finished):
     for path in (finished / "out/rows").iterdir():
         row = json.loads(path.read_text())
         assert row.keys() == {
-            *("dataset", "method", "budget", "made_at", "fingerprint", "config", "figures")
+            *("dataset", "method", "budget", "created_at", "fingerprint", "config", "figures")
         }
         assert row["config"]["training"]["temperature"] == 0.1

@@ -67,7 +67,7 @@ def test_a_file_that_is_not_toml_or_not_there_is_refused_by_name(tmp_path):
 
 def test_a_budget_sets_the_samplers_counts_by_their_shares(tmp_path):
     shares = "budget_shares = { count = 1.0, kept = 0.25 }"
-    text = changed("budget_shares = { count = 1.0 }", shares).replace('"uniform" }', '"dynamic" }')
+    text = changed("budget_shares = { count = 1.0 }", shares).replace('"uniform" }', '"dns" }')
     plan = read_study(write_plan(tmp_path, text))
     sampler = plan.config_of("uniform", 32, 0.1, seed=0).training.sampler
     assert (sampler.count, sampler.kept) == (32, 8)

@@ -81,7 +81,9 @@ def test_kept_recalls_are_what_they_were(tmp_path):
 def test_a_trial_is_named_by_what_it_is_and_not_by_what_it_is_called(tmp_path):
     trial = trial_of(tmp_path)
     assert trial.digest == trial_of(tmp_path / "moved", dataset="other", method="c").digest
-    assert trial.digest == trial_of(tmp_path, tiny_config(threads=2, checkpoint_s=1)).digest
+    assert (
+        trial.digest == trial_of(tmp_path, tiny_config(threads=2, checkpoint_interval_s=1)).digest
+    )
     assert trial.digest != trial_of(tmp_path, tiny_config({"seed": 1})).digest
     assert trial.digest != trial_of(tmp_path, tiny_config(temperature=0.2)).digest
     assert trial.digest != trial_of(tmp_path, fingerprint="g").digest

@@ -4,7 +4,7 @@ import numpy as np
 
 from trainer.config import ClustersConfig
 
-QUICK = ClustersConfig(width=16, alignment_epochs=20, alignment_batch=16)
+QUICK = ClustersConfig(embedding_dim=16, alignment_epochs=20, alignment_batch=16)
 
 
 def groups_of(count, groups=2):

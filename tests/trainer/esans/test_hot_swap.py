@@ -166,7 +166,7 @@ def test_a_run_that_goes_on_keeps_the_lineage_of_the_one_that_was_stopped(tmp_pa
                 raise InterruptedError
             return super().__call__(context)
 
-    config = config_of(SAMPLER, epochs=1, checkpoint_s=0)
+    config = config_of(SAMPLER, epochs=1, checkpoint_interval_s=0)
     with pytest.raises(InterruptedError):
         train_tiny(tmp_path, Stops({0: first, 3: second}), config)
     again = Scripted({6: third})

@@ -7,7 +7,7 @@ from trainer.esans.interpolation import (
     draw_share,
     interpolate_hard,
     interpolate_simple,
-    on_sphere,
+    normalize_virtual,
 )
 
 EAST, NORTH = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -17,7 +17,7 @@ HALF = math.sqrt(0.5)
 def test_half_of_each_lies_between_the_two():
     mixed = interpolate_simple(EAST[None], NORTH[None], torch.tensor([0.5]))
     assert mixed[0].tolist() == [0.5, 0.5]
-    assert on_sphere(mixed)[0].tolist() == pytest.approx([HALF, HALF])
+    assert normalize_virtual(mixed)[0].tolist() == pytest.approx([HALF, HALF])
 
 
 def test_a_share_of_one_is_the_first_and_of_none_the_second():
@@ -37,7 +37,7 @@ def test_a_hard_negative_stays_at_share_none_and_leans_away_below():
 def test_virtual_rows_are_unit_rows_and_pass_gradient_to_both_ends():
     ends = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     ends = torch.nn.functional.normalize(ends, dim=-1).requires_grad_()
-    moved = on_sphere(interpolate_hard(ends[0], ends[1][:, None], torch.full((4, 1), 0.3)))
+    moved = normalize_virtual(interpolate_hard(ends[0], ends[1][:, None], torch.full((4, 1), 0.3)))
     assert moved.norm(dim=-1).flatten().tolist() == pytest.approx([1] * 4)
     moved.sum().backward()
     assert (ends.grad.norm(dim=-1) > 0).all()

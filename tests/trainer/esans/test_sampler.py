@@ -118,7 +118,9 @@ def test_the_weight_of_hard_negatives_raises_their_scores():
 
 def test_hard_negatives_gain_their_weight_over_the_growing_steps():
     weights = [
-        -list(sample(step, easy=4, hard=1, growing_steps=100)[1].sets())[2].log_q.unique().item()
+        -list(sample(step, easy=4, hard=1, hard_warmup_steps=100)[1].sets())[2]
+        .log_q.unique()
+        .item()
         for step in (0, 49, 99, 500)
     ]
     assert weights == pytest.approx([np.log(0.01), np.log(0.5), 0, 0], abs=1e-6)
@@ -131,7 +133,7 @@ def test_virtual_negatives_can_weigh_less_than_those_they_are_made_of():
 
 
 def test_off_the_sphere_mixtures_are_shorter_and_reach_beyond():
-    _, drawn = sample(easy=40, hard=0, on_sphere=False)
+    _, drawn = sample(easy=40, hard=0, normalize_virtual=False)
     _, simple = drawn.sets()
     lengths = simple.vectors.norm(dim=-1)
     assert (lengths <= 1 + 1e-6).all()
@@ -142,7 +144,7 @@ def test_off_the_sphere_mixtures_are_shorter_and_reach_beyond():
 def test_the_gradient_of_hard_virtual_negatives_stops_at_the_positive_if_told(is_stopped):
     context, _ = sample()
     positives = context.positives.clone().requires_grad_()
-    settings = part(easy=0, hard=2, stop_at_positive=is_stopped)
+    settings = part(easy=0, hard=2, detach_positive=is_stopped)
     drawn = EsansSampler(CLUSTERS, settings)(replace(context, positives=positives))
     _, moved = drawn.sets()
     (gradient,) = torch.autograd.grad(moved.vectors.sum(), positives, allow_unused=True)
@@ -209,7 +211,7 @@ def test_a_sampler_that_needs_a_map_is_not_built_without():
     ("settings", "told"),
     [
         ({"easy": 0, "hard": 0}, "nothing to draw"),
-        ({"share_low": 0.5, "share_high": -0.5}, "share_low .0.5. must be at most"),
+        ({"alpha_min": 0.5, "alpha_max": -0.5}, "alpha_min .0.5. must be at most"),
         ({"easy": 3}, "multiple of 2"),
     ],
 )

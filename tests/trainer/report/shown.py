@@ -57,10 +57,10 @@ def cluster_map():
     )
 
 
-def publish(bundles, *, run=None, measures=None, clusters=None, attributes=None):
+def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None):
     """Publish a hand-made bundle that tells of a run; return its version."""
-    shelf = BundleRegistry(bundles)
-    with shelf.stage() as staged:
+    registry = BundleRegistry(bundles)
+    with registry.stage() as staged:
         manifest = write_handmade(staged, count=COUNT)
         if attributes:
             ids = [f"item-{row}" for row in range(COUNT)]
@@ -69,13 +69,13 @@ def publish(bundles, *, run=None, measures=None, clusters=None, attributes=None)
             save_cluster_map(clusters, staged)
         changes = {
             "run": run or {},
-            "measures": {"test": measures} if measures else {},
+            "metrics": {"test": metrics} if metrics else {},
             "cluster_maps": [card_of(clusters).model_dump(mode="json")] if clusters else [],
             "files": facts_of(staged),
         }
         write_manifest(staged, manifest.model_copy(update=changes))
-        version = shelf.publish(staged, NOW)
-    shelf.make_current(version)
+        version = registry.publish(staged, NOW)
+    registry.make_current(version)
     return version
 
 
@@ -84,7 +84,7 @@ def publish_whole(bundles):
     return publish(
         bundles,
         run={"config": CONFIG, "training": TRAINING},
-        measures=MEASURES,
+        metrics=MEASURES,
         clusters=cluster_map(),
         attributes={
             "title": [MARKUP, *(f"thing {row}" for row in range(1, COUNT))],

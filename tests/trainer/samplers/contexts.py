@@ -62,7 +62,7 @@ def config_of(sampler, **training):
     """A run of seconds with a sampler's table."""
     return check_config(
         {
-            "towers": {"width": 16, "history_length": 8},
+            "towers": {"embedding_dim": 16, "history_length": 8},
             "training": {
                 "sampler": sampler,
                 "device": "cpu",

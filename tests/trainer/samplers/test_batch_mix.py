@@ -61,16 +61,16 @@ def test_the_batch_is_masked_as_ever_and_a_mixture_cannot_be():
     assert drawn.encoded_count == 0
 
 
-@pytest.mark.parametrize("batch_part", [0.2, 0.7])
-def test_both_sums_of_exponentials_have_their_weight(batch_part):
+@pytest.mark.parametrize("in_batch_weight", [0.2, 0.7])
+def test_both_sums_of_exponentials_have_their_weight(in_batch_weight):
     context = step()
-    drawn = BatchMixSampler(5, batch_part, 1.0)(context)
+    drawn = BatchMixSampler(5, in_batch_weight, 1.0)(context)
     scores = context.queries @ drawn.vectors.T / 0.1
     law = torch.tensor([3 * share for share in SHARE[:3]])
     own = (context.queries * context.positives).sum(dim=1) / 0.1 - torch.log(law)
     of_batch = ((scores[:, :3].exp() / law) * ~drawn.is_masked[:, :3]).sum(dim=1)
     of_mixtures = (scores[:, 3:].exp() * 4 / 5).sum(dim=1)  # 4 items, 5 mixtures
-    whole = own.exp() + batch_part * of_batch + (1 - batch_part) * of_mixtures
+    whole = own.exp() + in_batch_weight * of_batch + (1 - in_batch_weight) * of_mixtures
     assert loss_of(context, drawn).item() == pytest.approx((whole.log() - own).mean().item())
 
 

@@ -23,7 +23,7 @@ def take(sampler, users, positives, step):
 
 
 def test_past_positives_follow_the_batch_and_the_oldest_leave_first():
-    sampler = CrossBatchSampler(size=3, warm_up=0)
+    sampler = CrossBatchSampler(size=3, warmup_steps=0)
     seen = [
         take(sampler, [1, 2], pair, number)[0].rows.tolist()
         for number, pair in enumerate([[0, 1], [2, 3], [1, 1], [0, 0]])
@@ -32,7 +32,7 @@ def test_past_positives_follow_the_batch_and_the_oldest_leave_first():
 
 
 def test_a_past_vector_is_as_its_step_left_it_and_takes_no_gradient():
-    sampler = CrossBatchSampler(size=10, warm_up=0)
+    sampler = CrossBatchSampler(size=10, warmup_steps=0)
     _, _, old = take(sampler, [0], [0], 0)
     drawn, context, new = take(sampler, [1], [1], 1)
     assert torch.equal(drawn.vectors, torch.stack([new[1], old[0]]))
@@ -42,7 +42,7 @@ def test_a_past_vector_is_as_its_step_left_it_and_takes_no_gradient():
 
 
 def test_the_batch_takes_the_push_of_the_bank_too_and_its_values_stay():
-    sampler = CrossBatchSampler(size=10, warm_up=0)
+    sampler = CrossBatchSampler(size=10, warmup_steps=0)
     take(sampler, [0, 1, 2], [0, 1, 3], 0)
     drawn, context, _ = take(sampler, [0, 2], [2, 3], 1)  # 2 of the batch, 3 of the bank
     assert torch.equal(drawn.vectors[:2], context.positives)
@@ -51,13 +51,13 @@ def test_the_batch_takes_the_push_of_the_bank_too_and_its_values_stay():
 
 
 def test_the_bank_is_not_used_before_the_warm_up_is_over():
-    sampler = CrossBatchSampler(size=10, warm_up=2)
+    sampler = CrossBatchSampler(size=10, warmup_steps=2)
     counts = [len(take(sampler, [0], [0], number)[0].rows) for number in range(4)]
     assert counts == [1, 1, 3, 4]
 
 
 def test_batch_and_bank_and_positive_have_the_law_of_all_that_is_held():
-    sampler = CrossBatchSampler(size=10, warm_up=0)
+    sampler = CrossBatchSampler(size=10, warmup_steps=0)
     take(sampler, [0, 1, 2], [0, 1, 3], 0)
     drawn, _, _ = take(sampler, [0, 1], [2, 1], 1)
     law = [5 * share for share in SHARE]  # 2 of the batch, 3 of the bank
@@ -66,7 +66,7 @@ def test_batch_and_bank_and_positive_have_the_law_of_all_that_is_held():
 
 
 def test_every_known_positive_is_masked_in_the_bank_too():
-    sampler = CrossBatchSampler(size=10, warm_up=0)
+    sampler = CrossBatchSampler(size=10, warmup_steps=0)
     take(sampler, [0, 1, 2], [0, 1, 3], 0)
     drawn, _, _ = take(sampler, [0], [2], 1)
     assert drawn.rows.tolist() == [2, 0, 1, 3]
@@ -103,7 +103,7 @@ class Interrupted(CrossBatchSampler):
 
 
 def test_a_run_that_goes_on_takes_the_very_steps_of_one_that_never_stopped(tmp_path):
-    config = config_of({"name": "cross-batch"}, epochs=3, checkpoint_s=0)
+    config = config_of({"name": "cross-batch"}, epochs=3, checkpoint_interval_s=0)
     straight, resumed = CrossBatchSampler(150, 4), CrossBatchSampler(150, 4)
     undisturbed = train_tiny(tmp_path / "one", straight, config)
     with pytest.raises(PulledPlugError):

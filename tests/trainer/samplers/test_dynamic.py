@@ -60,4 +60,4 @@ def test_a_row_without_any_negative_gives_a_finite_loss():
 
 def test_keeping_more_than_is_drawn_stops_the_start():
     with pytest.raises(ConfigError, match=r"kept \(9\) must be at most count \(8\)"):
-        config_of({"name": "dynamic", "count": 8, "kept": 9})
+        config_of({"name": "dns", "count": 8, "kept": 9})

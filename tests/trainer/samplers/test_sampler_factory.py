@@ -18,7 +18,7 @@ NAMES = [get_args(part.model_fields["name"].annotation)[0] for part in PARTS]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sampler_trains_the_planted_world(name, tmp_path):
-    settings = {"size": 64, "warm_up": 0} if name == "cross-batch" else {}  # full from step 1
+    settings = {"size": 64, "warmup_steps": 0} if name == "cross-batch" else {}  # full from step 1
     config = config_of({"name": name, **settings}, epochs=3)
     sampler = build_sampler(config.training.sampler, by_parity(40))
     trained = train_tiny(tmp_path, sampler, config)
