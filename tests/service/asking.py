@@ -104,7 +104,7 @@ class Caller:
 
 @contextmanager
 def running(bundles, **settings):
-    chosen = Settings(**{"bundles": bundles, "poll_s": POLL_S, **settings})
+    chosen = Settings(**{"bundles": bundles, "poll_interval_s": POLL_S, **settings})
     app = create_app(chosen, Lifetime())
     with (
         start_blocking_portal() as portal,

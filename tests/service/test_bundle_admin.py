@@ -30,7 +30,7 @@ def post(caller, path, token=TOKEN, **options):
 def admin(tmp_path):
     """An app whose one bundle is live, and that looks only when it is told to."""
     publish_handmade(tmp_path, now=day(0), prefix="old")
-    with running(tmp_path, admin_token=TOKEN, poll_s=NEVER_S) as caller:
+    with running(tmp_path, admin_token=TOKEN, poll_interval_s=NEVER_S) as caller:
         caller.wait_for("ready")
         yield caller
 

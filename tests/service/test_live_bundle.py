@@ -233,7 +233,7 @@ def test_no_request_fails_or_mixes_bundles_while_they_are_swapped(tmp_path):
 
 
 async def ask_during_swaps(bundles: Path, versions, count):
-    app = create_app(Settings(bundles=bundles, poll_s=0.02), Lifetime())
+    app = create_app(Settings(bundles=bundles, poll_interval_s=0.02), Lifetime())
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://esans")
     answers, swapped = [], anyio.Event()
 

@@ -26,8 +26,8 @@ def test_settings_do_not_change(tmp_path):
         ("http_port", "65536", "ESANS_HTTP_PORT: found '65536'; .*65535"),
         ("bundles", "", "ESANS_BUNDLES: found ''; .*expected a folder"),
         ("http_port", "-1", "ESANS_HTTP_PORT: found '-1'"),
-        ("poll_s", "0", "ESANS_POLL_INTERVAL_S: found '0'; .*0.02"),
-        ("poll_s", "nan", "ESANS_POLL_INTERVAL_S: found 'nan'"),
+        ("poll_interval_s", "0", "ESANS_POLL_INTERVAL_S: found '0'; .*0.02"),
+        ("poll_interval_s", "nan", "ESANS_POLL_INTERVAL_S: found 'nan'"),
         ("log_level", "loud", "ESANS_LOG_LEVEL: found 'loud'; .*'debug'"),
         ("body_limit_bytes", "1", "ESANS_BODY_LIMIT_BYTES: found '1'"),
         ("namespace", "a:b", "ESANS_NAMESPACE: found 'a:b'"),
@@ -42,7 +42,7 @@ def test_a_value_out_of_range_is_refused_by_name(tmp_path, name, value, told):
 
 def test_all_bad_values_are_told_at_once(tmp_path):
     with pytest.raises(ConfigError, match=r"(?s)ESANS_HTTP_PORT.*ESANS_POLL_INTERVAL_S"):
-        load_settings({"bundles": tmp_path, "http_port": "x", "poll_s": "y"})
+        load_settings({"bundles": tmp_path, "http_port": "x", "poll_interval_s": "y"})
 
 
 def test_a_misspelt_variable_is_told_with_the_nearest_and_all_known_ones():
