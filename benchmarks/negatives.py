@@ -28,8 +28,8 @@ from index.ids import IdTable, build_id_table
 from service.cluster_watcher import BundleCatalogue, Joined
 from service.routes.clusters import draw
 from service.schemas.clusters import NegativesRequest
-from tests.handmade import publish_handmade
-from tests.redis_server import RedisServer, wait_until
+from tests.support.redis_server import RedisServer, wait_until
+from tests.support.synthetic_bundle import publish_handmade
 
 EASY = HARD = 5
 POSITIVES = 1_000  # so 10,000 negatives

@@ -5,7 +5,7 @@ import yaml
 from index.storage.watcher import STOP_S
 from service.server import EMPTYING_S
 from service.settings import Settings
-from tests.containers.dockerfile import ROOT, environment, exec_form, stages, values
+from tests.support.dockerfile import ROOT, environment, exec_form, stages, values
 from trainer.__main__ import build_parser
 
 NOT_CHOSEN = {

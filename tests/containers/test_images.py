@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.dockerfile import ROOT, environment, exec_form, values
+from tests.support.dockerfile import ROOT, environment, exec_form, values
 
 pytestmark = pytest.mark.images
 

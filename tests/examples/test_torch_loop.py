@@ -8,9 +8,9 @@ import torch
 from pyarrow import parquet, table
 
 from examples.torch_loop import Tables, main, train
-from tests.handmade import handmade_map, publish_handmade
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.http_caller import until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 ITEMS = [f"item-{row}" for row in range(40)]
 USERS = [f"user-{row}" for row in range(16)]

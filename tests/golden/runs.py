@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from tests.conftest import ROOT
-from tests.service.process import environment
-from tests.tiny_world import write_tiny_world
+from tests.support.service_process import environment
+from tests.support.tiny_dataset import write_tiny_world
 
 CONFIG = """\
 seed = 11

@@ -7,8 +7,8 @@ from functools import partial
 from http.client import HTTPResponse
 
 from tests.golden import world
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.http_caller import until
+from tests.support.service_process import served
 
 KEPT_HEADERS = ("allow", "cache-control", "retry-after", "www-authenticate")
 SETTINGS = {

@@ -1,6 +1,6 @@
 """The bundles that the golden requests are sent to, built from code alone."""
 
-from tests.handmade import handmade_map, publish_handmade
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 COUNT = 400
 WORLDS = ("full", "bare", "none")

@@ -5,9 +5,9 @@ import pytest
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
-from tests.handmade import publish_handmade
-from tests.index.cluster_maps import local_maps, numbered, redis_maps
-from tests.redis_server import RedisServer
+from tests.support.cluster_maps import local_maps, numbered, redis_maps
+from tests.support.redis_server import RedisServer
+from tests.support.synthetic_bundle import publish_handmade
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ from index.cluster_map import CLUSTER_FILES
 from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.conftest import ROOT
-from tests.handmade import (
+from tests.support.redis_server import wait_until
+from tests.support.synthetic_bundle import (
     ITEM_COUNT,
     NOW,
     handmade_map,
@@ -30,8 +31,7 @@ from tests.handmade import (
     retrieve_one,
     write_handmade,
 )
-from tests.handmade_towers import DIM, look_of
-from tests.redis_server import wait_until
+from tests.support.synthetic_towers import DIM, look_of
 
 NEW = item_vectors(6, seed=7)  # new-0, new-2 ... are even, new-1 ... are odd
 

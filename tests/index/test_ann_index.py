@@ -17,7 +17,7 @@ from index.bitmap import RowSet
 from index.ids import build_id_table
 from index.search.query import SearchResult
 from index.search.searcher import Searcher, found_rows
-from tests.handmade import item_vectors
+from tests.support.synthetic_bundle import item_vectors
 
 CLUSTERED_COUNT, DIM, CENTRES = 60_000, 16, 200
 

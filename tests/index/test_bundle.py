@@ -14,7 +14,7 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.errors import InvalidBundleError
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
-from tests.handmade import publish_handmade, write_mean_encoder
+from tests.support.synthetic_bundle import publish_handmade, write_mean_encoder
 
 FILES = [*REQUIRED, *HISTORIES, *ATTRIBUTE_FILES, *FILTER_FILES]
 OF_THE_ITEMS = [name for name in FILES if name.startswith(("item", "probe"))]

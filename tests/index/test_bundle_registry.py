@@ -8,14 +8,14 @@ import pytest
 
 from index.bundle.registry import BundleRegistry
 from index.errors import BundleError, InvalidBundleError, NoBundleError
-from tests.handmade import NOW, publish_handmade
+from tests.support.synthetic_bundle import NOW, publish_handmade
 
 ROOT = Path(__file__).parents[2]
 PUBLISH_FIVE = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from tests.handmade import NOW, publish_handmade
+from tests.support.synthetic_bundle import NOW, publish_handmade
 for second in range(5):
     publish_handmade(Path(sys.argv[1]), now=NOW + timedelta(seconds=second), prefix=sys.argv[2])
 """

@@ -5,8 +5,8 @@ import pytest
 from index.__main__ import main
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import open_cluster_maps
-from tests.handmade import publish_handmade
-from tests.index.cluster_maps import numbered, with_broken_pointer
+from tests.support.cluster_maps import numbered, with_broken_pointer
+from tests.support.synthetic_bundle import publish_handmade
 
 A, B, C = (numbered(number) for number in range(3))
 

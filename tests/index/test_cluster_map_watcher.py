@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from index.cluster_map_io import join_matching
 from index.cluster_map_watcher import Catalogue
 from index.errors import IncompatibleClusterMapError
-from tests.index.cluster_maps import (
+from tests.support.cluster_maps import (
     COUNT,
     Counted,
     emptied,
@@ -18,7 +18,7 @@ from tests.index.cluster_maps import (
     numbered,
     of_known,
 )
-from tests.redis_server import wait_until
+from tests.support.redis_server import wait_until
 
 A, B, C = (numbered(number) for number in range(3))
 KNOWN = hashes()

@@ -6,14 +6,14 @@ import pytest
 from index.cluster_map import ARRAYS
 from index.cluster_map_registry import open_cluster_maps
 from index.errors import ConfigError, InvalidClusterMapError, NoClusterMapError
-from tests.index.cluster_maps import (
+from tests.support.cluster_maps import (
     emptied,
     is_local,
     numbered,
     versions_of,
     with_broken_pointer,
 )
-from tests.redis_server import wait_until
+from tests.support.redis_server import wait_until
 
 A, B, C, D = (numbered(number) for number in range(4))
 FOR_GOOD, SOON_S = 3_600.0, 0.3

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from index.cluster_map_registry import open_cluster_maps
 from index.errors import NoClusterMapError
 from tests.conftest import ROOT
-from tests.index.cluster_maps import (
+from tests.support.cluster_maps import (
     emptied,
     is_local,
     local_maps,
@@ -113,7 +113,7 @@ import sys
 from pathlib import Path
 
 from index.cluster_map_registry import open_cluster_maps
-from tests.index.cluster_maps import numbered
+from tests.support.cluster_maps import numbered
 
 url, folder, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 store = open_cluster_maps(url, folder)

@@ -28,7 +28,7 @@ from index.errors import (
     TooManyDeniedError,
 )
 from tests.conftest import ROOT
-from tests.redis_server import wait_until
+from tests.support.redis_server import wait_until
 
 NOW = 1_769_854_500.0
 ODD = ["ünï", 'a "quote"', "two\nlines", " spaced ", "tab\there", "\u2028", "007", "x" * 512]

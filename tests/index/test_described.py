@@ -8,8 +8,8 @@ from index.bundle.registry import BundleRegistry
 from index.bundle.validation import attribute_faults, filter_faults
 from index.errors import InvalidBundleError
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
-from tests.handmade import ITEM_COUNT, publish_handmade
 from tests.index.test_bundle import sign_again
+from tests.support.synthetic_bundle import ITEM_COUNT, publish_handmade
 
 
 def rows(*values):

@@ -20,7 +20,7 @@ from index.errors import (
 from index.storage.local import storage_error
 from index.storage.watcher import status_of
 from tests.conftest import ROOT
-from tests.index.cluster_maps import local_maps, numbered
+from tests.support.cluster_maps import local_maps, numbered
 
 A, B = (numbered(number) for number in range(2))
 
@@ -76,8 +76,8 @@ BOUND = """
 import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyStoreError
-from tests.index.cluster_maps import local_maps
-from tests.index.cluster_maps import numbered
+from tests.support.cluster_maps import local_maps
+from tests.support.cluster_maps import numbered
 
 store = local_maps(Path(sys.argv[1]))
 version = store.pointer().version

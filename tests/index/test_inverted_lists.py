@@ -13,7 +13,7 @@ from index.search.filters import CompiledFilter
 from index.search.query import Query, SearchResult
 from index.search.retriever import Retriever
 from index.search.searcher import Searcher
-from tests.handmade import publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import publish_handmade, retrieve_one
 
 COUNT = 900
 

@@ -4,7 +4,7 @@ import pytest
 
 from index.__main__ import main
 from index.bundle.registry import BundleRegistry
-from tests.handmade import NOW, publish_handmade
+from tests.support.synthetic_bundle import NOW, publish_handmade
 
 
 @pytest.fixture

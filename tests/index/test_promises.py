@@ -15,7 +15,7 @@ from index.errors import UnknownAttributeError
 from index.search.query import Query
 from index.search.retriever import Retriever
 from index.search.searcher import drop_excluded
-from tests.handmade import mean_query, publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import mean_query, publish_handmade, retrieve_one
 
 COUNT, CLOSE = 600, 1e-5
 SMALL = Limits(few=20, visited=120, looked_up=40, many_excluded=10)

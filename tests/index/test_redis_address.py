@@ -7,7 +7,7 @@ import pytest
 from index.errors import ConfigError
 from index.storage.address import OPTIONS, place_of
 from tests.conftest import ROOT
-from tests.index.cluster_maps import redis_maps
+from tests.support.cluster_maps import redis_maps
 
 SECRET = "s3cr"
 

@@ -10,8 +10,8 @@ from index.cluster_map_registry import open_cluster_maps
 from index.denylist import redis_denylist
 from index.errors import InvalidClusterMapError, NoClusterMapError, StoreUnreachableError
 from tests.conftest import ROOT
-from tests.index.cluster_maps import numbered, redis_maps, versions_of
-from tests.redis_server import free_port, wait_until
+from tests.support.cluster_maps import numbered, redis_maps, versions_of
+from tests.support.redis_server import free_port, wait_until
 
 A, B, C = (numbered(number) for number in range(3))
 LARGE = numbered(5, count=300_000)

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from index.errors import StoreFullError, StoreUnreachableError
-from tests.index.cluster_maps import hashes, names, numbered, redis_maps, wait_for
-from tests.redis_server import wait_until
+from tests.support.cluster_maps import hashes, names, numbered, redis_maps, wait_for
+from tests.support.redis_server import wait_until
 
 A, B, C = (numbered(number) for number in range(3))  # A is in `server` already
 KNOWN = hashes()

@@ -3,9 +3,9 @@
 import pytest
 
 from index.errors import StoreUnreachableError
-from tests.index.cluster_maps import hashes, numbered, redis_maps, wait_for
-from tests.index.garbling import NONSENSE, garbling
-from tests.redis_server import wait_until
+from tests.support.cluster_maps import hashes, numbered, redis_maps, wait_for
+from tests.support.corrupt_bytes import NONSENSE, garbling
+from tests.support.redis_server import wait_until
 
 A, B, C = (numbered(number) for number in range(3))  # A is in `server` already
 KNOWN = hashes()

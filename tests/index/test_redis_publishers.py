@@ -10,8 +10,8 @@ import pytest
 
 from index.errors import StoreUnreachableError
 from tests.conftest import ROOT
-from tests.index.cluster_maps import hashes, names, numbered, redis_maps, staged, wait_for
-from tests.redis_server import wait_until
+from tests.support.cluster_maps import hashes, names, numbered, redis_maps, staged, wait_for
+from tests.support.redis_server import wait_until
 
 A, B = (numbered(number) for number in range(2))  # A is in `server` already
 KNOWN = hashes()
@@ -19,8 +19,8 @@ LARGE = numbered(7, count=1_000_000)  # 16 MB
 
 PUBLISHER = """
 import sys
-from tests.index.cluster_maps import redis_maps
-from tests.index.cluster_maps import numbered
+from tests.support.cluster_maps import redis_maps
+from tests.support.cluster_maps import numbered
 
 store = redis_maps(sys.argv[1], staged_s=1.0)
 large = numbered(5, count=1_000_000)

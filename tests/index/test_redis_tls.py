@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from index.errors import StoreUnreachableError
-from tests.index.cluster_maps import numbered, redis_maps
-from tests.redis_server import free_port, speaks_tls
+from tests.support.cluster_maps import numbered, redis_maps
+from tests.support.redis_server import free_port, speaks_tls
 
 A = numbered(0)
 

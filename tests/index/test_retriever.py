@@ -9,7 +9,7 @@ from index.bitmap import RowSet
 from index.errors import UnknownItemError
 from index.search.query import Query
 from index.search.retriever import Retriever
-from tests.handmade import ITEM_COUNT, item_vectors, mean_query, retrieve_one
+from tests.support.synthetic_bundle import ITEM_COUNT, item_vectors, mean_query, retrieve_one
 
 CLOSE = 1e-5  # scores this near may change places
 ROWS = st.integers(0, ITEM_COUNT - 1)

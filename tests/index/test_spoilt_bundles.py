@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.index.spoilt_bundles import write_two
+from tests.support.corrupt_bundles import write_two
 
 BATCH = 500
 DEADLINE_S = 600  # of a batch: a hang is seen, a slow machine is not
@@ -22,7 +22,7 @@ def two(tmp_path_factory):
 
 def outcomes(two, first, count, kind="plain"):
     """Open these cases in a process of their own; a crash of it names its case."""
-    command = [sys.executable, "-m", "tests.index.spoilt_bundles"]
+    command = [sys.executable, "-m", "tests.support.corrupt_bundles"]
     done = subprocess.run(
         [*command, str(two), str(first), str(count), kind],
         cwd=ROOT,

@@ -8,7 +8,7 @@ from index.storage.local import LocalBlobStore, LocalPointer, Remedies
 from index.storage.protocols import CHUNK_BYTES, Blob, Move, split
 from index.storage.redis import RedisBlobStore, RedisPointer
 from index.storage.redis_client import RedisClient
-from tests.redis_server import wait_until
+from tests.support.redis_server import wait_until
 
 A, B, C = ("a" * 16, "b" * 16, "c" * 16)
 REMEDIES = Remedies("make it readable", "make room", "write elsewhere")

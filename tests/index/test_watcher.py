@@ -6,7 +6,7 @@ import time
 
 from index.errors import StoreUnreachableError
 from index.storage.watcher import BACK_OFF, Outcome, Watcher
-from tests.redis_server import wait_until
+from tests.support.redis_server import wait_until
 
 LOG = logging.getLogger("watched")
 

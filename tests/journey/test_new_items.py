@@ -8,8 +8,8 @@ import pytest
 
 from index.__main__ import main
 from index.bundle.registry import BundleRegistry
-from tests.service.asking import running
-from tests.trainer.runs import run
+from tests.support.http_caller import running
+from tests.support.training_runs import run
 
 HELD_OUT = 60
 SMALL = """

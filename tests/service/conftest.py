@@ -1,7 +1,7 @@
 import pytest
 
-from tests.handmade import publish_handmade
-from tests.service.asking import running
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import publish_handmade
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import numpy as np
 
 from index.__main__ import main
 from index.bundle.registry import BundleRegistry
-from tests.handmade import ITEM_COUNT, handmade_map, item_vectors, publish_handmade
-from tests.handmade_towers import look_of
-from tests.service.asking import running, until
+from tests.support.http_caller import running, until
+from tests.support.synthetic_bundle import ITEM_COUNT, handmade_map, item_vectors, publish_handmade
+from tests.support.synthetic_towers import look_of
 
 
 def write_items(folder):

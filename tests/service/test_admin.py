@@ -2,10 +2,10 @@ import pytest
 
 from index.cluster_map_registry import ClusterPointer
 from service.logging_config import JsonFormatter
-from tests.handmade import handmade_map, publish_handmade
-from tests.index.cluster_maps import local_maps
-from tests.service.asking import logged_lines, running
 from tests.service.test_problems import problem
+from tests.support.cluster_maps import local_maps
+from tests.support.http_caller import logged_lines, running
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 TOKEN = "correct horse é"
 PATH = "/admin/clusters/current"

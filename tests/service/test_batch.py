@@ -12,9 +12,9 @@ from service.bundle_watcher import open_live
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, work_of
 from service.schemas.retrieval import BatchResponse, RetrieveRequest
-from tests.handmade import publish_handmade
-from tests.service.asking import running
 from tests.service.test_problems import problem
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import publish_handmade
 
 CLOSE = 1e-5
 QUESTIONS = [

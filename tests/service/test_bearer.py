@@ -1,6 +1,6 @@
 import pytest
 
-from tests.service.asking import running
+from tests.support.http_caller import running
 
 TOKEN = "secret"
 

@@ -11,11 +11,11 @@ from index.bundle.registry import BundleRegistry
 from service.bundle_watcher import LiveBundle
 from service.metrics import Metrics
 from tests.conftest import ROOT
-from tests.handmade import handmade_map, publish_handmade
-from tests.service.asking import running, until
-from tests.service.process import served
 from tests.service.test_live_bundle import day, flip_a_byte, publish_spoilt
 from tests.service.test_problems import problem
+from tests.support.http_caller import running, until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 TOKEN = "a token"
 NEVER_S = 3_600  # between two looks: only what is asked for happens

@@ -7,8 +7,8 @@ from pathlib import Path
 import faiss
 import pytest
 
-from tests.handmade import publish_handmade
-from tests.service.asking import running
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import publish_handmade
 
 ROOT = Path(__file__).parents[2]
 OWN = (str(ROOT / "index"), str(ROOT / "service"))

@@ -10,10 +10,10 @@ from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from service.logging_config import JsonFormatter
 from service.schemas.clusters import ClustersResponse
-from tests.handmade import NOW, handmade_map, publish_handmade
-from tests.index.cluster_maps import local_maps
-from tests.service.asking import logged_lines, running, until
 from tests.service.test_problems import problem
+from tests.support.cluster_maps import local_maps
+from tests.support.http_caller import logged_lines, running, until
+from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade
 
 CODES = {row: [row % 4, row // 4 % 3] for row in range(40)}
 

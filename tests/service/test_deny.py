@@ -9,12 +9,12 @@ from service.logging_config import JsonFormatter
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService
 from service.schemas.retrieval import RetrieveRequest
-from tests.handmade import publish_handmade
-from tests.redis_server import RedisServer
-from tests.service.asking import logged_lines, running, until
 from tests.service.test_live_bundle import day
 from tests.service.test_main import served
 from tests.service.test_problems import problem
+from tests.support.http_caller import logged_lines, running, until
+from tests.support.redis_server import RedisServer
+from tests.support.synthetic_bundle import publish_handmade
 
 TOKEN = "a token"
 

@@ -6,7 +6,7 @@ import sys
 import httpx
 import pytest
 
-from tests.service.asking import until
+from tests.support.http_caller import until
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from service.schemas.embed import EmbedResponse
-from tests.handmade import item_vectors, mean_query, publish_handmade
-from tests.handmade_towers import BY_PRESENCE, BY_WORD, look_of
-from tests.service.asking import running
 from tests.service.test_problems import problem
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import item_vectors, mean_query, publish_handmade
+from tests.support.synthetic_towers import BY_PRESENCE, BY_WORD, look_of
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 LOOK = [1.0] * 8

@@ -12,8 +12,8 @@ from service.logging_config import JsonFormatter
 from service.metrics import Metrics
 from service.server import Lifetime
 from service.settings import Settings
-from tests.handmade import NOW, publish_handmade
-from tests.service.asking import logged_lines, running, until
+from tests.support.http_caller import logged_lines, running, until
+from tests.support.synthetic_bundle import NOW, publish_handmade
 
 SWAP_COUNT = 5
 

@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from service.__main__ import listen
-from tests.handmade import publish_handmade
-from tests.service.asking import until
-from tests.service.process import ROOT, environment, run, served
+from tests.support.http_caller import until
+from tests.support.service_process import ROOT, environment, run, served
+from tests.support.synthetic_bundle import publish_handmade
 
 
 def test_a_process_serves_follows_and_stops_in_peace(tmp_path):

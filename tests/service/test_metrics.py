@@ -4,8 +4,8 @@ import pytest
 
 from service.errors import TABLE
 from service.metrics import REJECTIONS
-from tests.handmade import publish_handmade
-from tests.service.asking import running
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import publish_handmade
 
 REQUESTS = "http_server_request_duration_seconds"
 

@@ -11,7 +11,7 @@ from service.metrics import Metrics
 from service.request_queue import MAX_BATCH_COST, MAX_JOBS, RequestQueue, pop_batch, split
 from service.retrieval_service import RetrievalService, query_of, work_of
 from service.schemas.retrieval import RetrieveRequest
-from tests.handmade import publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import publish_handmade, retrieve_one
 
 
 @pytest.fixture(scope="module")

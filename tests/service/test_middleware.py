@@ -8,7 +8,7 @@ from service.errors import BodyTooLargeError
 from service.logging_config import JsonFormatter, written
 from service.middleware import BodyLimit
 from service.request_queue import received
-from tests.service.asking import logged_lines, running
+from tests.support.http_caller import logged_lines, running
 
 
 def test_a_safe_request_id_comes_back(caller):

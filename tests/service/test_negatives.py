@@ -6,10 +6,10 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from service.schemas.clusters import NegativesResponse
-from tests.handmade import handmade_map, publish_handmade
 from tests.index.test_cluster_map import assert_drawn_as_told, everyone, rows
-from tests.service.asking import running
 from tests.service.test_problems import problem
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 IDS = [f"item-{row}" for row in range(40)]
 

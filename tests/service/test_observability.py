@@ -6,10 +6,10 @@ import subprocess
 import pytest
 import yaml
 
-from tests.containers.dockerfile import ROOT
-from tests.handmade import handmade_map, publish_handmade
-from tests.redis_server import RedisServer
-from tests.service.asking import running
+from tests.support.dockerfile import ROOT
+from tests.support.http_caller import running
+from tests.support.redis_server import RedisServer
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 FOLDER = ROOT / "docs" / "observability"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "esans.json").read_text())

@@ -3,10 +3,10 @@ import sys
 
 import pytest
 
-from tests.handmade import handmade_map, publish_handmade
-from tests.index.cluster_maps import local_maps
-from tests.service.asking import running
-from tests.service.process import ROOT
+from tests.support.cluster_maps import local_maps
+from tests.support.http_caller import running
+from tests.support.service_process import ROOT
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 CALLS = [
     ("post", "/retrieve", {"200", "408", "413", "422", "500", "503"}),

@@ -5,7 +5,7 @@ import pytest
 
 from index.errors import ConfigError, EsansError, InvalidBundleError
 from service.errors import TABLE
-from tests.service.asking import running
+from tests.support.http_caller import running
 
 
 def problem(response, status):

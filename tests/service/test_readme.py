@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from index.metadata import Column
-from tests.handmade import handmade_map, publish_handmade
-from tests.index.cluster_maps import local_maps
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.cluster_maps import local_maps
+from tests.support.http_caller import until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CALLS = re.findall(r"^    (curl (?:.*\\\n)*.*)$", README, re.M)

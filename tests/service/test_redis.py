@@ -9,13 +9,13 @@ import pytest
 from index.cluster_map import ClusterMap
 from index.errors import StoreFullError, StoreUnreachableError
 from service.logging_config import JsonFormatter
-from tests.handmade import handmade_map, publish_handmade
-from tests.index.cluster_maps import redis_maps
-from tests.redis_server import RedisServer
-from tests.service.asking import logged_lines, running, until
-from tests.service.process import served
 from tests.service.test_admin import TOKEN, put
 from tests.service.test_problems import problem
+from tests.support.cluster_maps import redis_maps
+from tests.support.http_caller import logged_lines, running, until
+from tests.support.redis_server import RedisServer
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 FIRST, SECOND = handmade_map(turn=1), handmade_map(turn=2)
 MEANWHILE = 30  # answers that must come while there is trouble

@@ -7,8 +7,8 @@ from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from service.schemas.retrieval import RetrieveResponse
-from tests.handmade import ITEM_COUNT, publish_handmade, retrieve_one
-from tests.service.asking import running
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import ITEM_COUNT, publish_handmade, retrieve_one
 
 EVEN = ["item-0", "item-2", "item-4"]
 ALL = [f"item-{row}" for row in range(ITEM_COUNT)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.handmade import NOW, handmade_map, publish_handmade
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.http_caller import until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade
 
 HERE = Path(__file__).parent
 TOKEN = "schemathesis"

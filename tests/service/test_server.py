@@ -8,9 +8,9 @@ from contextlib import closing, suppress
 import httpx
 import pytest
 
-from tests.handmade import publish_handmade
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.http_caller import until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import publish_handmade
 
 BODY = b'{"history": ["item-0", "item-2"], "k": 40}'
 QUESTION = (

@@ -3,9 +3,9 @@ import time
 
 import httpx
 
-from tests.handmade import publish_handmade
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.http_caller import until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import publish_handmade
 
 
 def test_the_port_stays_open_during_the_shutdown_delay(tmp_path):

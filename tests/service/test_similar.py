@@ -4,10 +4,10 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from tests.handmade import ITEM_COUNT, item_vectors, publish_handmade
-from tests.service.asking import running
 from tests.service.test_main import served
 from tests.service.test_problems import problem
+from tests.support.http_caller import running
+from tests.support.synthetic_bundle import ITEM_COUNT, item_vectors, publish_handmade
 
 ALL = [f"item-{row}" for row in range(ITEM_COUNT)]
 ODD_IDS = [

@@ -12,9 +12,9 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
-from tests.handmade import NOW, handmade_map, publish_handmade, retrieve_one
-from tests.service.asking import until
-from tests.service.process import served
+from tests.support.http_caller import until
+from tests.support.service_process import served
+from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_one
 
 CONNECTIONS = 16
 WARM_SWAPS = 4  # before memory is compared: allocators and caches take their share

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from index.storage.address import VARIABLES
-from tests.tiny_world import write_tiny_world
+from tests.support.tiny_dataset import write_tiny_world
 from trainer.data.dataset import load_dataset
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.trainer.worlds import as_histories
+from tests.support.training_data import as_histories
 from trainer.baselines import rank_by_ease, rank_by_popularity
 from trainer.data.interactions import Cases
 from trainer.metrics import DEPTH

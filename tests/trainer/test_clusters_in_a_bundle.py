@@ -3,7 +3,7 @@ import pytest
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.errors import InvalidBundleError
-from tests.trainer.runs import run, write_config
+from tests.support.training_runs import run, write_config
 
 SAMPLER = {"name": "esans", "easy": 16, "hard": 1}
 

@@ -3,8 +3,8 @@ import pytest
 
 from index.bundle.reader import open_bundle
 from index.search.retriever import Retriever
-from tests.handmade import item_vectors, mean_query, publish_handmade
-from tests.trainer.worlds import as_histories
+from tests.support.synthetic_bundle import item_vectors, mean_query, publish_handmade
+from tests.support.training_data import as_histories
 from trainer.config import EvaluationConfig
 from trainer.data.interactions import Cases
 from trainer.evaluate import evaluate, rank_by_retriever, table_of

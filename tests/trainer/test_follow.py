@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import chisquare
 
 from index.cluster_map_registry import open_cluster_maps
-from tests.redis_server import wait_until
-from tests.trainer.maps import (
+from tests.support.redis_server import wait_until
+from tests.support.trainer_maps import (
     config_of,
     follow,
     lineage_of,

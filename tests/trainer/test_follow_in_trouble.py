@@ -14,8 +14,8 @@ from index.cluster_map_registry import (
     open_cluster_maps,
 )
 from index.errors import StoreFullError, StoreUnreachableError
-from tests.redis_server import wait_until
-from tests.trainer.maps import follow, lineage_of, map_of, publishing
+from tests.support.redis_server import wait_until
+from tests.support.trainer_maps import follow, lineage_of, map_of, publishing
 
 BROKEN_AT, REPAIRED_AT = 3, 9
 

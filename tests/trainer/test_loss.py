@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.trainer.worlds import unit
+from tests.support.training_data import unit
 from trainer.loss import sampled_softmax, scores_of
 from trainer.samplers.base import SampledNegatives
 

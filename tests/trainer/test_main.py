@@ -5,9 +5,9 @@ import torch
 
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
-from tests.handmade import publish_handmade
-from tests.trainer.runs import run, write_config
-from tests.trainer.shops import interactions, write_shop
+from tests.support.synthetic_bundle import publish_handmade
+from tests.support.training_runs import run, write_config
+from tests.support.training_shops import interactions, write_shop
 from trainer.__main__ import main
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.trainer.worlds import as_histories
+from tests.support.training_data import as_histories
 from trainer.data.interactions import Cases
 from trainer.metrics import DEPTH, bucket_metrics, buckets_of, compute_metrics, rank_targets
 

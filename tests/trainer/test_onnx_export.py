@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file
 
 from index.encoders import ItemEncoder, UserEncoder
-from tests.trainer.worlds import WIDTH, unit
+from tests.support.training_data import WIDTH, unit
 from trainer.config import TowersConfig
 from trainer.onnx_export import export_item_tower, export_towers, export_user_tower
 from trainer.towers import build_towers

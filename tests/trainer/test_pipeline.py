@@ -9,9 +9,9 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
-from tests.handmade import retrieve_one
-from tests.tiny_world import write_tiny_world
-from tests.trainer.runs import run, write_config
+from tests.support.synthetic_bundle import retrieve_one
+from tests.support.tiny_dataset import write_tiny_world
+from tests.support.training_runs import run, write_config
 from trainer.config import read_config
 from trainer.data.dataset import load_dataset
 from trainer.evaluate import rank_by_retriever

@@ -4,7 +4,7 @@ import pytest
 
 from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
-from tests.trainer.runs import run
+from tests.support.training_runs import run
 
 SMALL = """
 towers = {embedding_dim = 32, history_length = 20}

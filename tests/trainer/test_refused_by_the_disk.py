@@ -14,8 +14,8 @@ import torch
 from index.ann.index import ItemIndex
 from index.bundle.registry import BundleRegistry
 from tests.conftest import ROOT
-from tests.handmade import publish_handmade
-from tests.trainer.runs import arguments, run, write_config
+from tests.support.synthetic_bundle import publish_handmade
+from tests.support.training_runs import arguments, run, write_config
 from trainer.checkpoint import Checkpoint, Progress
 
 LARGEST_FILE_BYTES = 20_000

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from index.bundle.registry import BundleRegistry
 from tests.conftest import ROOT
-from tests.trainer.runs import arguments, run, write_config
+from tests.support.training_runs import arguments, run, write_config
 from trainer.config import check_config, read_config
 from trainer.data.dataset import load_dataset
 from trainer.pipeline import checkpoint_of

@@ -1,7 +1,7 @@
 import torch
 from hypothesis import given, settings, strategies as st
 
-from tests.trainer.worlds import as_histories
+from tests.support.training_data import as_histories
 from trainer.seen_items import MAX_TABLE_CELLS, build_seen_items
 
 ITEM_COUNT = 12

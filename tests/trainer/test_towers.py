@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.trainer.worlds import LENGTH, WIDTH, tiny_config, unit
+from tests.support.training_data import LENGTH, WIDTH, tiny_config, unit
 from trainer.item_features import build_item_features
 from trainer.towers import build_towers
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from index.errors import TrainingError
-from tests.trainer.worlds import tiny_config
+from tests.support.training_data import tiny_config
 from trainer.checkpoint import Checkpoint
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.base import SampledNegatives

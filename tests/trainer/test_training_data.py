@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.trainer.worlds import as_histories
+from tests.support.training_data import as_histories
 from trainer.training_data import BatchLoader
 
 # user 1 took one thing, user 2 nothing; an item's row tells whose it is

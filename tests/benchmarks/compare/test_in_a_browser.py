@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from benchmarks.compare.__main__ import main
-from tests.benchmarks.compare.tables import line, write_table
+from tests.support.study_tables import line, write_table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from benchmarks.compare.monitor import SamplerMonitor
-from tests.trainer.worlds import as_histories, context_for
+from tests.support.training_data import as_histories, context_for
 from trainer.samplers.base import SampledNegatives
 from trainer.seen_items import build_seen_items
 

@@ -12,7 +12,7 @@ from benchmarks.compare.report import (
     render_report,
     side_by_side,
 )
-from tests.benchmarks.compare.tables import frame, line, write_table
+from tests.support.study_tables import frame, line, write_table
 
 LINES = [
     line("uniform", 0.3, budget=256.0),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.compare.__main__ import main
-from tests.benchmarks.compare.plans import (
+from tests.support.study_plans import (
     DATASET,
     HEAD,
     IN_BATCH,

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.compare.study import read_study
 from index.errors import ConfigError
-from tests.benchmarks.compare.plans import DATASET, HEAD, IN_BATCH, TINY, write_plan
+from tests.support.study_plans import DATASET, HEAD, IN_BATCH, TINY, write_plan
 
 PLANS = Path(__file__).parents[3] / "benchmarks" / "plans"
 

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks.compare.subset import Subset, keep_some_users, load_subset
 from index.errors import DatasetError
-from tests.tiny_world import write_tiny_world
+from tests.support.tiny_dataset import write_tiny_world
 from trainer.data.dataset import load_dataset
 
 

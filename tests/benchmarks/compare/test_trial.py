@@ -10,7 +10,7 @@ from benchmarks.compare.store import TrialStore
 from benchmarks.compare.subset import Subset
 from benchmarks.compare.trial import Trial, rank_all, recalls_of
 from index.errors import TrainingError
-from tests.trainer.worlds import as_histories, tiny_config
+from tests.support.training_data import as_histories, tiny_config
 from trainer.data.interactions import VALID, Cases, cases
 from trainer.metrics import DEPTH, rank_targets
 from trainer.train_loop import build_run_towers, validation_recall

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.trainer.shops import ITEMS, USERS, VISUAL, interactions, items, write_shop
+from tests.support.training_shops import ITEMS, USERS, VISUAL, interactions, items, write_shop
 from trainer.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, load_dataset
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from index.errors import DatasetError
-from tests.trainer.shops import ITEMS, USERS, VISUAL, interactions, items, write_shop
+from tests.support.training_shops import ITEMS, USERS, VISUAL, interactions, items, write_shop
 from trainer.data.dataset import load_dataset
 
 

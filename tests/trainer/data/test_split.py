@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.trainer.shops import interactions, items, write_shop
+from tests.support.training_shops import interactions, items, write_shop
 from trainer.data.dataset import TEST, TRAIN, VALID, Interactions, load_dataset
 from trainer.data.interactions import ItemLists, cases, histories
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.esans.planted import QUICK, grouped_rows, groups_of
+from tests.support.planted_map import QUICK, grouped_rows, groups_of
 from trainer.esans.alignment import align, contrastive_loss, prepare_modality
 
 GROUPS = groups_of(200, 8)

@@ -6,8 +6,8 @@ import pytest
 from index.cluster_map_io import open_cluster_map
 from index.errors import ConfigError
 from index.ids import hash_ids
-from tests.tiny_world import write_tiny_world
-from tests.trainer.esans.planted import QUICK, is_divided
+from tests.support.planted_map import QUICK, is_divided
+from tests.support.tiny_dataset import write_tiny_world
 from trainer.__main__ import main
 from trainer.data.dataset import load_dataset
 from trainer.esans.build_map import build_cluster_map

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from index.cluster_map import ClusterMap
-from tests.trainer.samplers.contexts import config_of, context_for, train_tiny
+from tests.support.sampler_contexts import config_of, context_for, train_tiny
 from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler
 from trainer.esans.sampler import EsansSampler
 from trainer.samplers.base import StatefulSampler, SwappableSampler

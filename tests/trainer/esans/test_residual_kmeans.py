@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.trainer.esans.planted import QUICK, grouped_rows, groups_of, is_divided
+from tests.support.planted_map import QUICK, grouped_rows, groups_of, is_divided
 from trainer.esans.alignment import AlignedItems
 from trainer.esans.residual_kmeans import automatic_count, fit_codebooks, train_centroids
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from index.cluster_map import ClusterMap
-from tests.trainer.samplers.contexts import context_for, loss_of
+from tests.support.sampler_contexts import context_for, loss_of
 from trainer.config import check_config
 from trainer.esans.sampler import EsansSampler
 from trainer.sampler_factory import build_sampler

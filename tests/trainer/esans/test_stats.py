@@ -5,8 +5,8 @@ import pytest
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from index.ids import hash_ids
-from tests.tiny_world import write_tiny_world
-from tests.trainer.shops import items, write_shop
+from tests.support.tiny_dataset import write_tiny_world
+from tests.support.training_shops import items, write_shop
 from trainer.data.dataset import load_dataset
 from trainer.esans.stats import (
     agreement,

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from tests.trainer.report.shown import publish
+from tests.support.report_bundles import publish
 from trainer.__main__ import main
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tests.trainer.report.shown import COUNT, CURVE, MARKUP, MEASURES, cluster_map
+from tests.support.report_bundles import COUNT, CURVE, MARKUP, MEASURES, cluster_map
 from trainer.report.figures import buckets_figure, curve_figure, methods_figure, sizes_figure
 from trainer.report.item_map import SHOWN_LABELS, lay_out, map_figure
 

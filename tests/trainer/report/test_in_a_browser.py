@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.trainer.report.shown import MARKUP, publish_whole
+from tests.support.report_bundles import MARKUP, publish_whole
 from trainer.__main__ import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

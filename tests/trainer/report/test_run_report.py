@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from tests.trainer.report.shown import COUNT, MARKUP, publish, publish_whole
+from tests.support.report_bundles import COUNT, MARKUP, publish, publish_whole
 from trainer.__main__ import main
 
 SECTIONS = (

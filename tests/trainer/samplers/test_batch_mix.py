@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
+from tests.support.sampler_contexts import context_for, knows_all, loss_of
 from trainer.samplers.literature import BatchMixSampler, mixing_weights
 from trainer.samplers.simple import sample_in_batch
 

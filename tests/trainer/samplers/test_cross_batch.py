@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.trainer.samplers.contexts import (
+from tests.support.sampler_contexts import (
     config_of,
     context_for,
     knows_all,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from index.errors import ConfigError
-from tests.trainer.samplers.contexts import config_of, context_for, knows_all, loss_of
+from tests.support.sampler_contexts import config_of, context_for, knows_all, loss_of
 from trainer.samplers.literature import DnsSampler
 
 ITEMS = 30

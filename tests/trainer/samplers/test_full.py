@@ -1,6 +1,6 @@
 import torch
 
-from tests.trainer.samplers.contexts import context_for, loss_of
+from tests.support.sampler_contexts import context_for, loss_of
 from trainer.samplers.simple import sample_full
 
 SHARE = [0.4, 0.3, 0.2, 0.1, 0.0]

@@ -1,6 +1,6 @@
 import torch
 
-from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
+from tests.support.sampler_contexts import context_for, knows_all, loss_of
 from trainer.samplers.simple import sample_in_batch, sample_in_batch_uncorrected
 
 SHARE = [0.5, 0.3, 0.1, 0.1]

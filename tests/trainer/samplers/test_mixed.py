@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
+from tests.support.sampler_contexts import context_for, knows_all, loss_of
 from trainer.samplers.literature import MixedSampler
 
 SHARE = [0.6, 0.3, 0.1, 0.0, 0.0]

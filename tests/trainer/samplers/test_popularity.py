@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
+from tests.support.sampler_contexts import context_for, knows_all, loss_of
 from trainer.samplers.simple import PopularitySampler
 
 SHARE = [0.0, 0.5, 0.25, 0.0, 0.2, 0.05, 0.0]  # first, last and one between are never targets

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.trainer.samplers.contexts import context_for, knows_all, loss_of
+from tests.support.sampler_contexts import context_for, knows_all, loss_of
 from trainer.samplers.literature import PositiveMixingSampler, best_candidates
 
 ITEMS = 30

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from index.cluster_map import ClusterMap
-from tests.trainer.samplers.contexts import config_of, train_tiny
+from tests.support.sampler_contexts import config_of, train_tiny
 from trainer.config import check_config
 from trainer.config_docs import example_config
 from trainer.sampler_factory import build_sampler

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from tests.trainer.worlds import context_for
+from tests.support.training_data import context_for
 from trainer.config import check_config
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.simple import UniformSampler, sample_in_batch

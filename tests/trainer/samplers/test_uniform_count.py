@@ -1,4 +1,4 @@
-from tests.trainer.samplers.contexts import context_for
+from tests.support.sampler_contexts import context_for
 from trainer.samplers.simple import UniformSampler, sample_in_batch
 
 

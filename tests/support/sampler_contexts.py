@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from tests.tiny_world import write_tiny_world
+from tests.support.tiny_dataset import write_tiny_world
 from trainer.checkpoint import Checkpoint
 from trainer.config import check_config
 from trainer.data.dataset import load_dataset

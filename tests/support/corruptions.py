@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from index.bundle.manifest import MANIFEST, facts_of, version_of
-from tests.handmade import NOW
+from tests.support.synthetic_bundle import NOW
 
 FOREIGN = ("items.faiss", "user_encoder.onnx", "item_encoder.onnx")
 ODD = [

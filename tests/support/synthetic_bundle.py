@@ -22,7 +22,12 @@ from index.cluster_map_io import card_of, save_cluster_map
 from index.ids import build_id_table, hash_ids
 from index.metadata import NO_METADATA, Column, ItemMetadata, build_attributes, build_filters
 from index.publish.writer import Contents, write_bundle
-from tests.handmade_towers import DIM, MODALITIES, write_content_encoder, write_mean_encoder
+from tests.support.synthetic_towers import (
+    DIM,
+    MODALITIES,
+    write_content_encoder,
+    write_mean_encoder,
+)
 
 NOW = datetime(2026, 1, 31, 10, 15, tzinfo=UTC)
 ITEM_COUNT, HISTORY_LENGTH = 40, 10

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.tiny_world import write_tiny_world
+from tests.support.tiny_dataset import write_tiny_world
 
 
 @pytest.fixture(scope="module")

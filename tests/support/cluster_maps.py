@@ -11,7 +11,7 @@ from index.cluster_map_registry import ClusterMapRegistry, local_map_blobs, redi
 from index.storage.local import LocalBlobStore
 from index.storage.redis import STAGED_S
 from index.storage.redis_client import TIMEOUT_S
-from tests.redis_server import wait_until
+from tests.support.redis_server import wait_until
 
 COUNT, CLUSTERS, CODES, WIDTH = 200, 6, 4, 3
 

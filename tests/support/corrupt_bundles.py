@@ -1,6 +1,6 @@
 """Bundles spoilt at random, opened and asked in a process of their own, case by case.
 
-    python -m tests.index.spoilt_bundles FOLDER FIRST COUNT KIND
+    python -m tests.support.corrupt_bundles FOLDER FIRST COUNT KIND
 
 writes a line of JSON before each case, and one after it: what came of it. A case is named by
 its number alone. KIND is `plain`, or `foreign`: files of FAISS and onnxruntime whose digests
@@ -22,8 +22,8 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from service.bundle_watcher import Live, warm
 from service.metrics import unix_time
-from tests.handmade import handmade_map, retrieve_one, write_handmade
-from tests.index.spoiling import Case
+from tests.support.corruptions import Case
+from tests.support.synthetic_bundle import handmade_map, retrieve_one, write_handmade
 
 MEMORY_BYTES = 8 << 30
 

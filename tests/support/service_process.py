@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.service.asking import until
+from tests.support.http_caller import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
 """What the tests of the study share: a plan of seconds on the planted world."""
 
 from benchmarks.compare.__main__ import main
-from tests.tiny_world import write_tiny_world
+from tests.support.tiny_dataset import write_tiny_world
 
 HEAD = """
 seeds = 2

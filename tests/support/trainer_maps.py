@@ -5,8 +5,8 @@ import torch
 
 from index.cluster_map import ClusterMap
 from index.ids import hash_ids
-from tests.redis_server import wait_until
-from tests.trainer.worlds import tiny_config
+from tests.support.redis_server import wait_until
+from tests.support.training_data import tiny_config
 from trainer.checkpoint import Checkpoint
 from trainer.sampler_factory import open_sampler
 from trainer.train_loop import train

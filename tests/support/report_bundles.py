@@ -9,7 +9,7 @@ from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import card_of, save_cluster_map
 from index.ids import hash_ids
-from tests.handmade import NOW, write_handmade
+from tests.support.synthetic_bundle import NOW, write_handmade
 
 COUNT = 60
 MARKUP = "<script>alert('a title')</script> & co"
