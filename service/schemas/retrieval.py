@@ -164,4 +164,4 @@ class BatchResponse(TypedDict):
     """An answer to each question, in the order asked."""
 
     bundle: Annotated[str, Field(description="the version of the bundle that answered them all")]
-    answers: Annotated[list[RetrieveResponse], Field(description="what `/retrieve` answers")]
+    results: Annotated[list[RetrieveResponse], Field(description="what `/retrieve` answers")]

@@ -9,7 +9,7 @@ temperatures = [0.1]
 budget = 32
 budgets = [8, 32]
 [run.towers]
-width = 16
+embedding_dim = 16
 history_length = 8
 [run.training]
 device = "cpu"
