@@ -6,7 +6,9 @@ Builds the cluster map of the demo shop with the default settings (`trainer.esan
 draws, for one positive, how similar each kind of negative is to it in the aligned space.
 """
 
+import io
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +35,8 @@ COLOURS = ("#9aa0a6", "#1a73e8", "#e8710a", "#188038")
 
 def figure() -> str:
     """Return the figure as a raw HTML block for a MyST page."""
-    return f"```{{raw}} html\n{draw()}\n```"
+    with redirect_stderr(io.StringIO()):  # progress bars
+        return f"```{{raw}} html\n{draw()}\n```"
 
 
 def draw() -> str:
