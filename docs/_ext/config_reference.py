@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import Literal, get_args, get_origin
 
+from md_table import sentence, table
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from markdown import sentence, table
 from service.settings import PREFIX, Settings
 from trainer.config import RunConfig
 from trainer.samplers.config import SamplerConfig
@@ -57,7 +57,8 @@ def _samplers(path: str) -> Iterator[str]:
     for model in get_args(get_args(SamplerConfig)[0]):
         (name,) = get_args(model.model_fields["name"].annotation)
         keys = {f"{path}{key}": field for key, field in model.model_fields.items() if key != "name"}
-        yield f'#### `name = "{name}"`\n'
+        default = " (default)" if isinstance(RunConfig().training.sampler, model) else ""
+        yield f'#### `name = "{name}"`{default}\n'
         yield sentence(model.__doc__ or "") + "\n"
         yield _keys(keys) if keys else ""
 

@@ -6,11 +6,10 @@ References and the figure are rendered at build time, so they cannot differ from
 import re
 from collections.abc import Callable
 
-from sphinx.application import Sphinx
-
 import cluster_map
 import config_reference
 import http_reference
+from sphinx.application import Sphinx
 
 MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.M)
 GENERATORS: dict[str, Callable[[], str]] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from markdown import sentence, table
+from md_table import sentence, table
 
 SPECIFICATION = Path(__file__).parents[1] / "openapi.json"
 Json = dict[str, Any]
@@ -109,16 +109,18 @@ def _type(schema: Json) -> str:
         return f"[{_name(schema)}](#{_name(schema).lower()})"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"]))
-    if "enum" in schema:
-        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
-    if "const" in schema:
-        return f"`{json.dumps(schema['const'])}`"
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return ", ".join(f"`{json.dumps(value)}`" for value in values)
+    return _plain_type(schema) + _bounds(schema)
+
+
+def _plain_type(schema: Json) -> str:
     if schema.get("type") == "array":
-        inner = _type(schema["items"]) if schema.get("items") else "anything"
-        return f"array of {inner}{_bounds(schema)}"
+        return f"array of {_type(schema['items']) if schema.get('items') else 'anything'}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"object of {_type(schema['additionalProperties'])}{_bounds(schema)}"
-    return str(schema.get("format") or schema.get("type", "any")) + _bounds(schema)
+        return f"object of {_type(schema['additionalProperties'])}"
+    return str(schema.get("format") or schema.get("type", "any"))
 
 
 def _bounds(schema: Json) -> str:
