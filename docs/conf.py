@@ -12,7 +12,7 @@ project = "esans"
 author = "the esans authors"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.mathjax", "generated"]
+extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx-mathjax-offline", "generated"]
 exclude_patterns = ["_ext", "figures", "observability"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
