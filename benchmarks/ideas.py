@@ -164,7 +164,7 @@ def simple_in_batch(clusters: ClusterMap) -> Sampler:
         mixed = interpolate_simple(context.positives[first], context.positives[second], share)
         law = (drawn.log_q[first] + drawn.log_q[second]) / 2
         is_masked = drawn.is_masked[:, first] | drawn.is_masked[:, second]
-        return replace(drawn, also=SampledNegatives(normalize_virtual(mixed), law, is_masked))
+        return replace(drawn, next_set=SampledNegatives(normalize_virtual(mixed), law, is_masked))
 
     return sample
 
@@ -193,7 +193,7 @@ def hard_in_batch(weight: float, low: float, high: float, hard_warmup_steps: int
                 (drawn.log_q[others.clamp(min=0)] - now)[:, None],
                 (others < 0)[:, None],
             )
-            return replace(drawn, also=virtual)
+            return replace(drawn, next_set=virtual)
 
         return sample
 

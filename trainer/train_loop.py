@@ -84,7 +84,7 @@ class TrainLoop:
         self.best = groups["best"]
         restore_optimizer(self.optimizer, groups["optimizer"])
         if isinstance(self.sampler, StatefulSampler):
-            self.sampler.load_state(groups["sampler"])
+            self.sampler.load_state_dict(groups["sampler"])
         progress = self.progress
         tqdm.write(f"going on from epoch {progress.epoch + 1}, batch {progress.batch}")
 
@@ -98,7 +98,7 @@ class TrainLoop:
             "optimizer": optimizer_tensors(self.optimizer),
         }
         if isinstance(self.sampler, StatefulSampler):
-            groups["sampler"] = self.sampler.state()
+            groups["sampler"] = self.sampler.state_dict()
         self.checkpoint.save(groups, self.progress)
 
     def run_epoch(self) -> None:

@@ -95,7 +95,7 @@ class SamplerMonitor:
 
     def _record(self, context: StepContext, drawn: SampledNegatives, encoded: list[Tensor]) -> None:
         self._steps += 1
-        self._encoded += drawn.encoded_count
+        self._encoded += drawn.num_encoded
         is_sampled = context.step % self.every == 0
         if is_sampled:
             for part in drawn.sets():

@@ -58,11 +58,11 @@ class Watched:
     def swap(self, step):
         return self.sampler.swap(step)
 
-    def state(self):
-        return self.sampler.state()
+    def state_dict(self):
+        return self.sampler.state_dict()
 
-    def load_state(self, state):
-        self.sampler.load_state(state)
+    def load_state_dict(self, state):
+        self.sampler.load_state_dict(state)
 
 
 def config_of(**training):

@@ -107,5 +107,5 @@ def test_further_negatives_count_as_if_they_stood_in_one_set():
     drawn = unit(5, width=2)
     whole = sampled_softmax(QUERY, POSITIVE, negatives(drawn, 0.3, (4,)), 0.5, 1)
     per_row = negatives(drawn[None, 3:], 0.3, (1,))
-    split = replace(negatives(drawn[:3], 0.3), also=per_row)
+    split = replace(negatives(drawn[:3], 0.3), next_set=per_row)
     assert sampled_softmax(QUERY, POSITIVE, split, 0.5, 1).item() == pytest.approx(whole.item())

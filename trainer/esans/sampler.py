@@ -77,7 +77,7 @@ class EsansSampler:
             log_q=self._log_q(context, positives, pairs),
             is_masked=context.is_seen(rows) | self._same_cell(context, pairs),
             rows=rows,
-            encoded_count=len(rows),
+            num_encoded=len(rows),
         )
         return [drawn, self._interpolate_simple(context, drawn)] if self.config.virtual else [drawn]
 
@@ -98,7 +98,7 @@ class EsansSampler:
             log_q=self._log_q(context, positives, chosen) - self._hard_log_weight(context.step),
             is_masked=context.is_seen(rows) | self._same_cell(context, chosen),
             rows=rows,
-            encoded_count=len(distinct),
+            num_encoded=len(distinct),
         )
         return [drawn, self._interpolate_hard(context, drawn)] if self.config.virtual else [drawn]
 
@@ -182,6 +182,6 @@ def _chain(parts: list[SampledNegatives]) -> SampledNegatives:
     """Chain sets of negatives; the first has log q of the positives, all what they cost."""
     chained = None
     for part in reversed(parts):
-        chained = replace(part, also=chained)
+        chained = replace(part, next_set=chained)
     assert chained is not None  # the configuration refuses a sampler that draws nothing
-    return replace(chained, encoded_count=sum(part.encoded_count for part in parts))
+    return replace(chained, num_encoded=sum(part.num_encoded for part in parts))

@@ -1,7 +1,7 @@
-"""The interface between the loss and its negatives: `sampler(context) -> SampledNegatives`.
+"""Interface between the loss and its negatives: `sampler(context) -> SampledNegatives`.
 
-A sampler is a function, or an object called like one where it keeps state. The loop never
-changes for a new one: it hands over what the step knows and takes vectors, whatever they are.
+A sampler is a function, or a callable object where it keeps state. The training loop passes the
+context of the step and receives vectors with their log q and mask; it knows no sampler by name.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,17 +14,19 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step knows when its negatives are sampled.
+    """Inputs of a sampler for one training step.
 
-    user_rows      [batch]       int64
-    positive_rows  [batch]       int64, the targets
-    positives      [batch, dim]  their vectors, with gradient
-    queries        [batch, dim]  the users' vectors, with gradient
-    target_share   [items]       float32, each item's share of all training targets, sum 1
-    encode         rows [n] -> vectors [n, dim], with gradient
-    is_seen        rows [n] or [batch, n] -> bool [batch, n]: training positives of each user
-    step           counted from 0 over the whole run
-    rng            of this step alone: the same step draws the same, resumed or not
+    Attributes:
+        user_rows: [batch] int64.
+        positive_rows: [batch] int64, the targets.
+        positives: [batch, dim], embeddings of the targets, with gradient.
+        queries: [batch, dim], embeddings of the users, with gradient.
+        target_share: [num_items] float32, share of each item of all training targets, sum 1.
+        encode: item rows [n] to embeddings [n, dim], with gradient.
+        is_seen: item rows [n] or [batch, n] to bool [batch, n], True for training positives of
+            the user.
+        step: counted from 0 over the whole training run.
+        rng: seeded per step, so that a resumed run samples what an uninterrupted one does.
     """
 
     user_rows: Tensor
@@ -37,27 +39,29 @@ class StepContext:
     step: int
     rng: Generator
 
-    def draw_uniformly(self, count: int) -> Tensor:
-        """Draw item rows uniformly with replacement; [count]."""
+    def sample_uniform(self, count: int) -> Tensor:
+        """Sample item rows uniformly with replacement; [count]."""
         rows = torch.randint(len(self.target_share), (count,), generator=self.rng)
         return rows.to(self.positive_rows.device)
 
 
 @dataclass(frozen=True)
 class SampledNegatives:
-    """What a sampler drew: shared by the batch, or a set per row.
+    """A set of sampled negatives, shared by the batch or separate for each row of it.
 
-    vectors         [n, dim] or [batch, n, dim]
-    log_q           [n] or [batch, n]  log of the expected count with which each was drawn;
-                    per row where the proposal distribution is, though vectors be shared
-    is_masked       [batch, n]         True where it must not count as a negative of that row:
-                    a false negative (seen by the user, of the positive's cell), or not kept
-    positive_log_q  [batch] or None    log q of the positives; None where it has none
-    rows            [n] or [batch, n]  item rows; None where any vector is virtual
-    encoded_count   item rows encoded for this draw, candidates included: what it cost
-    also            further negatives of the same rows, in the other shape: shared ones and a
-                    set per row need not be copied into one; only vectors, log_q and is_masked
-                    of it are read
+    Attributes:
+        vectors: [n, dim] if shared, [batch, n, dim] if per row.
+        log_q: [n] or [batch, n], log of the expected count of each negative; per row where the
+            proposal distribution depends on the row, even if the vectors are shared.
+        is_masked: [batch, n], True where a vector is no negative of that row: a false negative
+            (seen by the user, or in the positive's cell), or not selected for the row.
+        positive_log_q: [batch], log q of the positives; None if the proposal distribution
+            never samples the positive.
+        rows: [n] or [batch, n], item rows; None if any vector is virtual.
+        num_encoded: item rows encoded for the sample, rejected candidates included.
+        next_set: further negatives of the same batch in the other shape, so that shared and
+            per-row vectors need not be copied into one tensor. Of a further set only `vectors`,
+            `log_q` and `is_masked` are read.
     """
 
     vectors: Tensor
@@ -65,42 +69,43 @@ class SampledNegatives:
     is_masked: Tensor
     positive_log_q: Tensor | None = None
     rows: Tensor | None = None
-    encoded_count: int = 0
-    also: "SampledNegatives | None" = None
+    num_encoded: int = 0
+    next_set: "SampledNegatives | None" = None
 
     def sets(self) -> "Iterator[SampledNegatives]":
-        """Yield every set: this one, then those chained to it."""
-        part: SampledNegatives | None = self
-        while part is not None:
-            yield part
-            part = part.also
+        """Yield this set, then those chained to it."""
+        current: SampledNegatives | None = self
+        while current is not None:
+            yield current
+            current = current.next_set
 
 
 class Sampler(Protocol):
-    """Samples the negatives of one step."""
+    """Samples the negatives of one training step."""
 
     def __call__(self, context: StepContext, /) -> SampledNegatives:
-        """Sample for the step that the context describes."""
+        """Sample negatives for the step of the context."""
 
 
 @runtime_checkable
 class StatefulSampler(Protocol):
-    """A sampler that remembers: the loop keeps its state in the checkpoint with the weights."""
+    """Sampler whose state is saved in the checkpoint beside the weights."""
 
-    def state(self) -> dict[str, Tensor]:
-        """Return everything that later draws depend on."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything that later samples depend on."""
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the state that `state_dict` returned."""
 
 
 @runtime_checkable
 class SwappableSampler(Protocol):
-    """A sampler whose cluster map is replaced while it trains, between two steps."""
+    """Sampler whose cluster map can be replaced between two training steps."""
 
     def swap(self, step: int) -> dict[str, Any] | None:
-        """Sample from the newest map, from this step on.
+        """Sample from the newest cluster map from this step on.
 
-        returns  its entry in the manifest: its card, `from_step`, `published_version`,
-                 `sequence` and `source`; None where nothing changed
+        Returns:
+            The manifest entry of the map: its card, `from_step`, `published_version`,
+            `sequence` and `source`. None if the map did not change.
         """

@@ -1,4 +1,4 @@
-"""The samplers' part of the run configuration: one table, told apart by its name."""
+"""Sampler configuration: one table of the run configuration, discriminated by `name`."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,48 +8,48 @@ COUNT_LIMIT = 100_000  # vectors a step
 
 
 class ConfigSection(BaseModel):
-    """A table of the configuration: frozen, and closed, so that an unknown key is an error."""
+    """Table of the configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InBatchConfig(ConfigSection):
-    """The other positives of the batch as negatives; nothing more is encoded."""
+    """In-batch negatives with logQ correction; encodes no further item."""
 
     name: Literal["in-batch"] = "in-batch"
 
 
 class InBatchUncorrectedConfig(ConfigSection):
-    """As in-batch, without log q: shows what the correction is worth."""
+    """In-batch negatives without log q; measures what the correction is worth."""
 
     name: Literal["in-batch-uncorrected"]
 
 
 class UniformConfig(ConfigSection):
-    """Negatives drawn from the whole catalogue, each item alike."""
+    """Uniform negatives from the whole catalogue."""
 
     name: Literal["uniform"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
 
 
 class FullConfig(ConfigSection):
-    """Every item of the catalogue: the softmax that samplers estimate, for small catalogues."""
+    """Full softmax over the catalogue, which samplers estimate; for small catalogues."""
 
     name: Literal["full"]
 
 
 class PopularityConfig(ConfigSection):
-    """Negatives drawn by a power of their share of the training targets."""
+    """Negatives sampled in proportion to a power of their share of the training targets."""
 
     name: Literal["popularity"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
     exponent: float = Field(
-        0.75, ge=0, le=2, description="of the share: 0 draws every target alike, 1 by its share"
+        0.75, ge=0, le=2, description="of the share: 0 is uniform over the targets, 1 their share"
     )
 
 
 class MixedConfig(ConfigSection):
-    """The other positives of the batch together with uniform draws."""
+    """In-batch and uniform negatives together (MNS)."""
 
     name: Literal["mixed"]
     count: int = Field(
@@ -58,66 +58,66 @@ class MixedConfig(ConfigSection):
 
 
 class CrossBatchConfig(ConfigSection):
-    """The other positives of the batch together with a bank of past ones; none encoded."""
+    """In-batch negatives and a memory bank of past ones (CBNS); encodes no further item."""
 
     name: Literal["cross-batch"]
     size: int = Field(
         2048,
         ge=1,
         le=COUNT_LIMIT,
-        description="past item vectors in the bank, oldest out first",
+        description="past item vectors in the bank, first in, first out",
     )
     warmup_steps: int = Field(
-        500, ge=0, description="steps before the bank is used: early vectors age too fast"
+        500, ge=0, description="steps before the bank is used: early vectors go stale at once"
     )
 
 
 class DNSConfig(ConfigSection):
-    """Of a uniform pool, those that the model scores highest for each row."""
+    """The highest-scored items of a uniform pool for each row (DNS)."""
 
     name: Literal["dns"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
     kept: int = Field(
-        32, ge=1, le=COUNT_LIMIT, description="highest-scoring of them per row, at most count"
+        32, ge=1, le=COUNT_LIMIT, description="highest-scored items kept per row, at most count"
     )
 
     @model_validator(mode="after")
     def validate_kept(self) -> Self:
-        """Refuse to keep more than there are."""
+        """Reject a `kept` above `count`."""
         if self.kept > self.count:
             raise ValueError(f"kept ({self.kept}) must be at most count ({self.count})")
         return self
 
 
 class BatchMixConfig(ConfigSection):
-    """The other positives of the batch together with mixtures of them; none encoded."""
+    """In-batch negatives and mixtures of them (BMNS); encodes no further item."""
 
     name: Literal["batch-mix"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="mixtures per step, shared")
     in_batch_weight: float = Field(
-        0.2, gt=0, lt=1, description="weight of the batch; the mixtures have the rest"
+        0.2, gt=0, lt=1, description="weight of the batch; the mixtures get the rest"
     )
     mixing_temperature: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="of the mixing weights: the lower, the fewer items make up a mixture",
+        description="of the mixing weights: at a lower one, fewer items dominate a mixture",
     )
 
 
 class PositiveMixingConfig(ConfigSection):
-    """Per row, hard items of a uniform pool moved towards the row's positive."""
+    """Per row, hard items of a uniform pool mixed with the positive (MixGCF-style)."""
 
     name: Literal["positive-mixing"]
     count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
     candidates: int = Field(
-        16, ge=1, le=10_000, description="items of the pool that compete for one negative"
+        16, ge=1, le=10_000, description="items of the pool to select each negative from"
     )
     kept: int = Field(32, ge=1, le=10_000, description="negatives per row")
 
 
 class EsansConfig(ConfigSection):
-    """Negatives from the semantic map of the items, and virtual ones made between them."""
+    """Easy and hard negatives from a cluster map, and virtual ones (ESANS)."""
 
     name: Literal["esans"]
     easy: int = Field(
@@ -125,53 +125,55 @@ class EsansConfig(ConfigSection):
         ge=0,
         le=COUNT_LIMIT,
         multiple_of=2,
-        description="items of other clusters encoded per step, in pairs, shared",
+        description="easy negatives encoded per step, in pairs of one cluster, shared",
     )
     hard: int = Field(
-        1, ge=0, le=1_000, description="items of the positive's cluster per row, encoded"
+        1, ge=0, le=1_000, description="hard negatives encoded per row, of the positive's cluster"
     )
-    virtual: bool = Field(True, description="one virtual negative for each of them (EDIS)")
+    virtual: bool = Field(True, description="add a virtual negative for each of them (EDIS)")
     alpha_min: float = Field(
         -0.5,
         ge=-2,
         lt=1,
-        description="hard virtual negatives: least part of the way to the positive",
+        description="hard virtual negatives: lowest weight of the positive",
     )
-    alpha_max: float = Field(0.5, gt=-2, lt=1, description="and the most")
+    alpha_max: float = Field(
+        0.5, gt=-2, lt=1, description="hard virtual negatives: highest weight of the positive"
+    )
     detach_positive: bool = Field(
-        False, description="hard virtual negatives pass no gradient on to their positive"
+        False, description="stop the gradient from hard virtual negatives to their positive"
     )
     normalize_virtual: bool = Field(
-        True, description="virtual negatives are unit rows, as all others; else shorter"
+        True, description="normalise virtual negatives; otherwise they are shorter and easier"
     )
-    in_batch: bool = Field(
-        False, description="the batch's positives too, without those of a row's own cell"
-    )
+    in_batch: bool = Field(False, description="add in-batch negatives, with same-cell masking")
     log_q_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="part of log q that is subtracted, the law of all draws together",
+        description="share of log q of the whole proposal distribution that is subtracted",
     )
     hard_log_weight: float = Field(
-        0.0, ge=-20, le=20, description="added to the score of hard negatives, over tau"
+        0.0, ge=-20, le=20, description="added to the logit of hard negatives"
     )
     virtual_log_weight: float = Field(
-        0.0, ge=-20, le=20, description="added to the score of virtual negatives, over tau"
+        0.0, ge=-20, le=20, description="added to the logit of virtual negatives"
     )
     hard_warmup_steps: int = Field(
-        0, ge=0, description="steps over which hard negatives gain their whole weight"
+        0, ge=0, description="steps over which hard negatives reach their full weight"
     )
 
     @model_validator(mode="after")
     def validate_shares_and_counts(self) -> Self:
-        """Refuse a reversed range, and a sampler without negatives."""
+        """Reject a reversed range and a sampler without negatives."""
         if self.alpha_min > self.alpha_max:
             raise ValueError(
                 f"alpha_min ({self.alpha_min}) must be at most alpha_max ({self.alpha_max})"
             )
         if not (self.easy or self.hard or self.in_batch):
-            raise ValueError("easy and hard are 0 and in_batch is false: nothing to draw")
+            raise ValueError(
+                "easy and hard are 0 and in_batch is false, so nothing is sampled; set one of them"
+            )
         return self
 
 

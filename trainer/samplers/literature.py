@@ -1,4 +1,4 @@
-"""Samplers of the literature that mix sources, choose hard items, or make virtual ones."""
+"""Samplers of the literature that mix sources, mine hard negatives or make virtual ones."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from trainer.samplers.simple import sample_in_batch
 
 @dataclass(frozen=True)
 class MixedSampler:
-    """Shares the batch's positives, and `count` items drawn uniformly with replacement (MNS).
+    """Mixed negative sampling (MNS): in-batch negatives and `count` uniform ones, all shared.
 
-    Either kind may bring any item, so each negative and each positive has the proposal
-    distribution of the whole set: log q = log(batch * target share + count / items).
+    Either source may sample any item, so log q is that of the mixture, for negatives and
+    positives: log q = log(batch * target_share + count / num_items).
 
     Source: MNS (Yang et al., WWW 2020 companion).
     """
@@ -24,47 +24,47 @@ class MixedSampler:
     count: int
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw, encode the uniform part, and mask seen items."""
+        """Sample and encode the uniform part, and mask seen items."""
         share, positive_rows = context.target_share, context.positive_rows
-        drawn = context.draw_uniformly(self.count)
-        rows = torch.cat([positive_rows, drawn])  # [batch + count]
+        uniform = context.sample_uniform(self.count)
+        rows = torch.cat([positive_rows, uniform])  # [batch + count]
         log_q = torch.log(len(positive_rows) * share[rows] + self.count / len(share))
         return SampledNegatives(
-            vectors=torch.cat([context.positives, context.encode(drawn)]),
+            vectors=torch.cat([context.positives, context.encode(uniform)]),
             log_q=log_q,
             is_masked=context.is_seen(rows),
             positive_log_q=log_q[: len(positive_rows)],
             rows=rows,
-            encoded_count=self.count,
+            num_encoded=self.count,
         )
 
 
 class CrossBatchSampler:
-    """Shares the batch's positives, and a bank of the last `size` before them (CBNS).
+    """Cross-batch negative sampling (CBNS): in-batch negatives and a memory bank of past ones.
 
-    The bank is a queue, the oldest leave first. Past vectors are as their step left them, its
-    hidden ids included, and take no gradient. They are kept from the first step on, and used
-    once `warmup_steps` steps are taken: a tower that still moves fast leaves them stale at once.
-    Batch and bank have one proposal distribution, log q = log((batch + held) * target share),
-    at negatives and positives alike. Seen items are masked in the bank as in the batch.
+    The bank is a FIFO queue of the last `size` positives, with the embeddings that their step
+    computed (id dropout included) and without gradient. It fills from the first step and is
+    used after `warmup_steps` steps, because early embeddings go stale at once. Batch and bank
+    have one proposal distribution: log q = log((batch + bank) * target_share), for negatives
+    and positives, where `bank` is the current number of entries. Seen items are masked in both.
 
-    Source: CBNS (Wang, Zhu, He, SIGIR 2021); the sizes are ours. Where we differ: as the bank
-    takes no gradient, it would pull every item towards its users and push back only with the
-    batch's part of the negatives: all items ran into one point (mean vector of length 1 within
-    an epoch, on a real set). The batch's items are draws of the same distribution, so the push
-    that they take as negatives counts (batch + held) / batch times, for the bank's too.
+    Source: CBNS (Wang, Zhu, He, SIGIR 2021); the sizes are ours. Deviation: the bank takes no
+    gradient, so an item gets all of its pull as a positive but only the in-batch part of its
+    push as a negative; on a real dataset all items collapsed into one point (mean vector of
+    length 1 within an epoch). The items of the batch are samples of the same distribution, so
+    their gradient as negatives is multiplied by (batch + bank) / batch to include the bank's.
     """
 
     def __init__(self, size: int, warmup_steps: int) -> None:
         self.size, self.warmup_steps = size, warmup_steps
-        self._bank: tuple[Tensor, Tensor] | None = None  # rows [held], vectors [held, dim]
+        self._bank: tuple[Tensor, Tensor] | None = None  # rows [bank], vectors [bank, dim]
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw from batch and bank, then put the batch into the bank."""
+        """Sample from batch and bank, then append the batch to the bank."""
         rows, vectors = context.positive_rows, context.positives
-        bank_rows, bank_vectors = self._held(context)
+        bank_rows, bank_vectors = self._load_bank(context)
         if context.step >= self.warmup_steps:
-            rows = torch.cat([rows, bank_rows])  # [batch + held]
+            rows = torch.cat([rows, bank_rows])  # [batch + bank]
             vectors = scale_gradient(vectors, len(rows) / len(vectors))
             vectors = torch.cat([vectors, bank_vectors])
         self._bank = (
@@ -80,16 +80,16 @@ class CrossBatchSampler:
             rows=rows,
         )
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the bank, oldest first."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the bank, oldest entry first."""
         return dict(zip(("rows", "vectors"), self._bank, strict=True)) if self._bank else {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore a bank."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the bank."""
         self._bank = (state["rows"], state["vectors"]) if state else None
 
-    def _held(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Return the bank on the context's device; empty at first."""
+    def _load_bank(self, context: StepContext) -> tuple[Tensor, Tensor]:
+        """Return the bank on the context's device; empty before the first step."""
         if self._bank is None:
             return context.positive_rows[:0], context.positives[:0].detach()
         rows, vectors = self._bank
@@ -98,23 +98,23 @@ class CrossBatchSampler:
 
 @dataclass(frozen=True)
 class DnsSampler:
-    """Draws a pool of `count` items uniformly; each row keeps its `kept` highest-scoring (DNS).
+    """Dynamic negative sampling (DNS): each row keeps the `kept` best-scored of a uniform pool.
 
-    The pool is shared by the batch and encoded once; what a row does not keep is masked in that
-    row. A seen item is never kept, unless a row has seen too many to keep enough: then it has
-    fewer negatives. No log q: the choice is the point, and has no tractable distribution.
+    The pool of `count` items is shared by the batch and encoded once; in each row, what is not
+    kept is masked. A seen item is never kept: a row with fewer unseen items in the pool has
+    fewer negatives. log q = 0, because the selection has no tractable distribution.
 
-    Source: DNS (Zhang et al., SIGIR 2013), DNS(M, N) (Shi et al., WWW 2023). There every
-    positive has a pool of M to itself and takes one of the top N at random, for a pairwise
-    loss; our loss is a softmax and takes all N. A pool per row would cost batch * M encodings.
+    Source: DNS (Zhang et al., SIGIR 2013), DNS(M, N) (Shi et al., WWW 2023). Deviation: there
+    every positive has its own pool of M and a pairwise loss takes one of the top N at random;
+    our softmax takes all N. A pool per row would encode batch * M items.
     """
 
     count: int
     kept: int
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw and encode the pool, and mask all but each row's hardest."""
-        pool = context.draw_uniformly(self.count)
+        """Sample and encode the pool, and mask all but the hardest items of each row."""
+        pool = context.sample_uniform(self.count)
         vectors, is_seen = context.encode(pool), context.is_seen(pool)  # [batch, count]
         with torch.no_grad():
             scores = (context.queries @ vectors.T).masked_fill(is_seen, -torch.inf)
@@ -125,26 +125,28 @@ class DnsSampler:
             log_q=vectors.new_zeros(self.count),
             is_masked=is_seen | ~is_kept,
             rows=pool,
-            encoded_count=self.count,
+            num_encoded=self.count,
         )
 
 
 @dataclass(frozen=True)
 class BatchMixSampler:
-    """Shares the batch's positives, and `count` mixtures of all of them (BMNS).
+    """Batch-mix negative sampling (BMNS): in-batch negatives and `count` mixtures of them.
 
-    in_batch_weight       g, the weight of the batch; the mixtures have 1 - g
-    mixing_temperature  T of the mixing weights
+    Source: BMNS (Fan et al., CIKM 2023). Deviations:
+      - Its loss is g * L_batch + (1 - g) * L_mix with two softmaxes. Ours is one softmax that
+        weights the two sums of exponentials through log q: -log g and -log(1 - g). It is an
+        upper bound of theirs (Jensen), tight where both sums are equal.
+      - Its mixtures have no log q. With mixing weights of 1 / p a mixture stands for a uniform
+        sample, so ours have log(count / num_items); without it they vanish beside the batch.
+      - Mixtures are normalised, like every vector here.
+    A mixture contains a little of every positive, the row's own included: it is never masked.
+    `log_q_share` scales the weights of the two parts like the rest of log q.
 
-    Source: BMNS (Fan et al., CIKM 2023). Where we differ:
-      - Its loss is g * L_batch + (1 - g) * L_mix, two softmaxes. Ours is one: every sum of
-        exponentials gets its weight through log q, -log g and -log(1 - g). That is never below
-        its loss (Jensen), and equal where both sums are.
-      - Its mixtures have no log q. Weights of 1 / p make a mixture stand for a uniform draw, so
-        ours have log(count / items); with none they would vanish beside the batch.
-      - Mixtures are put back on the unit sphere, as every vector here.
-    A mixture holds a little of every positive, the row's own too: it cannot be masked.
-    The weights of the two kinds are scaled by `log_q_share` as all of log q is.
+    Attributes:
+        count: mixtures per step.
+        in_batch_weight: g, the weight of the batch; the mixtures have 1 - g.
+        mixing_temperature: T of the mixing weights.
     """
 
     count: int
@@ -152,38 +154,39 @@ class BatchMixSampler:
     mixing_temperature: float
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Mix, and mask seen items in the batch itself."""
+        """Mix the batch, and mask seen items in the batch itself."""
         batch = sample_in_batch(context)
         share = context.target_share[context.positive_rows]
-        weights = mixing_weights(share, self.count, self.mixing_temperature, context.rng)
+        weights = sample_mixing_weights(share, self.count, self.mixing_temperature, context.rng)
         mixtures = functional.normalize(weights @ context.positives, dim=-1)
-        expected = math.log(self.count / len(context.target_share))
+        log_expected = math.log(self.count / len(context.target_share))
         log_q = [
             batch.log_q - math.log(self.in_batch_weight),
-            mixtures.new_full((self.count,), expected - math.log(1 - self.in_batch_weight)),
+            mixtures.new_full((self.count,), log_expected - math.log(1 - self.in_batch_weight)),
         ]
-        is_never = batch.is_masked.new_zeros(len(share), self.count)
+        unmasked = batch.is_masked.new_zeros(len(share), self.count)
         return replace(
             batch,
             vectors=torch.cat([batch.vectors, mixtures]),
             log_q=torch.cat(log_q),
-            is_masked=torch.cat([batch.is_masked, is_never], dim=1),
+            is_masked=torch.cat([batch.is_masked, unmasked], dim=1),
             rows=None,
         )
 
 
 @dataclass(frozen=True)
 class PositiveMixingSampler:
-    """Gives every row `kept` virtual negatives a * positive + (1 - a) * hardest candidate.
+    """Positive mixing (MixGCF-style): `kept` virtual negatives per row, near the positive.
 
-    A pool of `count` items is drawn uniformly and encoded once a step. For each negative a row
-    draws `candidates` of the pool and one a ~ U(0, 1) for all of them; the highest-scoring
-    mixture stays. With one a for all, that is the mixture of the highest-scoring candidate.
-    Gradient flows into both ends. No log q: the choice is the model's.
+    A virtual negative is a * positive + (1 - a) * hardest candidate. A pool of `count` items is
+    sampled uniformly and encoded once per step. For each negative a row samples `candidates`
+    items of the pool and one a ~ U(0, 1); the highest-scoring mixture stays, which with one `a`
+    is the mixture with the highest-scoring candidate. Gradient flows into both ends. log q = 0,
+    because the model makes the selection.
 
-    Source: positive mixing of MixGCF (Huang et al., KDD 2021). Where we differ: no graph, so no
-    hops to mix over; candidates come from a shared pool; they are chosen before, and mixtures
-    put back on the unit sphere after; seen items never are candidates.
+    Source: positive mixing of MixGCF (Huang et al., KDD 2021). Deviations: no graph, so no hops
+    to mix over; candidates come from a shared pool and are selected before mixing; mixtures are
+    normalised; seen items are never candidates.
     """
 
     count: int
@@ -191,49 +194,58 @@ class PositiveMixingSampler:
     kept: int
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw and encode the pool, choose per row, and mix."""
+        """Sample and encode the pool, select candidates per row, and mix."""
         device, rng = context.positive_rows.device, context.rng
-        pool = context.draw_uniformly(self.count)
+        pool = context.sample_uniform(self.count)
         vectors, is_seen = context.encode(pool), context.is_seen(pool)
         batch = len(context.positive_rows)
         shape = (batch, self.kept, self.candidates)
         groups = torch.randint(self.count, shape, generator=rng).to(device)
         with torch.no_grad():
             scores = (context.queries @ vectors.T).masked_fill(is_seen, -torch.inf)
-            chosen = best_candidates(groups, scores)  # [batch, kept]
-        part = torch.rand(batch, self.kept, 1, generator=rng).to(device)
-        mixed = part * context.positives[:, None] + (1 - part) * vectors[chosen]
+            selected = select_candidates(groups, scores)  # [batch, kept]
+        alpha = torch.rand(batch, self.kept, 1, generator=rng).to(device)
+        mixed = alpha * context.positives[:, None] + (1 - alpha) * vectors[selected]
         return SampledNegatives(
             vectors=functional.normalize(mixed, dim=-1),
             log_q=mixed.new_zeros(batch, self.kept),
-            is_masked=torch.gather(is_seen, 1, chosen),
-            encoded_count=self.count,
+            is_masked=torch.gather(is_seen, 1, selected),
+            num_encoded=self.count,
         )
 
 
 def scale_gradient(vectors: Tensor, factor: float) -> Tensor:
-    """Return the same vectors, whose gradient counts `factor` times."""
+    """Return vectors of the same values whose gradient is multiplied by `factor`."""
     fixed = vectors.detach()
     return fixed + factor * (vectors - fixed)
 
 
-def mixing_weights(share: Tensor, count: int, temperature: float, rng: Generator) -> Tensor:
-    """Draw softmax over j of (r_kj - log p_j) / T, r ~ U(0, 1): rare items weigh more.
+def sample_mixing_weights(share: Tensor, count: int, temperature: float, rng: Generator) -> Tensor:
+    """Sample softmax over j of (r_kj - log p_j) / T, r ~ U(0, 1): rare items weigh more.
 
-    share    [batch]         p, each item's share of the targets
-    returns  [count, batch]  rows of sum 1
+    Args:
+        share: [batch], p, share of each item of the targets.
+        count: rows to sample.
+        temperature: T.
+        rng: of the step.
+
+    Returns:
+        [count, batch], rows of sum 1.
     """
     noise = torch.rand(count, len(share), generator=rng).to(share.device)
     return torch.softmax((noise - torch.log(share)) / temperature, dim=1)
 
 
-def best_candidates(groups: Tensor, scores: Tensor) -> Tensor:
-    """Choose the highest-scoring place of every group.
+def select_candidates(groups: Tensor, scores: Tensor) -> Tensor:
+    """Select the highest-scoring candidate of every group.
 
-    groups   [batch, kept, candidates]  places in the pool
-    scores   [batch, pool]
-    returns  [batch, kept]              places in the pool
+    Args:
+        groups: [batch, kept, candidates], positions in the pool.
+        scores: [batch, pool].
+
+    Returns:
+        [batch, kept], positions in the pool.
     """
     flat = groups.flatten(start_dim=1)  # [batch, kept * candidates]
-    found = torch.gather(scores, 1, flat).view_as(groups)
-    return torch.gather(groups, 2, found.argmax(dim=2, keepdim=True)).squeeze(2)
+    group_scores = torch.gather(scores, 1, flat).view_as(groups)
+    return torch.gather(groups, 2, group_scores.argmax(dim=2, keepdim=True)).squeeze(2)

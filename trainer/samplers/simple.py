@@ -1,4 +1,4 @@
-"""Plain samplers: the batch itself, all items, or independent draws of one distribution."""
+"""Samplers with a single source: the batch, the whole catalogue, or one proposal distribution."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,16 +10,17 @@ from trainer.samplers.base import SampledNegatives, StepContext
 
 
 def sample_in_batch(context: StepContext) -> SampledNegatives:
-    """Share the batch's positives; an item is drawn as often as it is a target.
+    """Use the positives of the batch as shared negatives, with logQ correction.
 
-    log q = log(batch * target share), at negatives and positives alike. No item is encoded.
-    Every training positive of a row's user is masked, the row's own positive among them, so
-    neither its twin in the batch nor another item that the user has seen counts against it.
+    log q = log(batch * target_share) for negatives and positives: log p_j of Yi et al. plus
+    log(batch), a constant. Encodes no further item. Masks every training positive of the row's
+    user, and with it the row's own positive and copies of it in the batch.
 
-    Source: Yi et al., RecSys 2019 (in-batch softmax with sampling-bias correction, by counts).
+    Source: Yi et al., RecSys 2019 (sampling-bias correction s(x, y_j) - log p_j). We take p_j
+    from exact target counts instead of their streaming estimate.
     """
-    count = len(context.positive_rows)
-    log_q = torch.log(count * context.target_share[context.positive_rows])
+    batch = len(context.positive_rows)
+    log_q = torch.log(batch * context.target_share[context.positive_rows])
     return SampledNegatives(
         vectors=context.positives,
         log_q=log_q,
@@ -30,16 +31,16 @@ def sample_in_batch(context: StepContext) -> SampledNegatives:
 
 
 def sample_in_batch_uncorrected(context: StepContext) -> SampledNegatives:
-    """As `sample_in_batch`, without log q: popular items are pushed away too hard."""
-    drawn = sample_in_batch(context)
-    return replace(drawn, log_q=torch.zeros_like(drawn.log_q), positive_log_q=None)
+    """Like `sample_in_batch` without log q: popular items are penalised too much."""
+    negatives = sample_in_batch(context)
+    return replace(negatives, log_q=torch.zeros_like(negatives.log_q), positive_log_q=None)
 
 
 def sample_full(context: StepContext) -> SampledNegatives:
-    """Take every item once, encoded in each step; seen items are masked.
+    """Use every item of the catalogue once, encoded in each step; seen items are masked.
 
-    log q is 0 at negatives and positives alike: each is there exactly once. For small
-    catalogues it shows how much a sampler could still gain by estimating better.
+    log q = 0 for negatives and positives: each expected count is 1. On small catalogues this is
+    the upper bound of what a sampler gains by estimating the full softmax better.
     """
     rows = torch.arange(len(context.target_share), device=context.positive_rows.device)
     return SampledNegatives(
@@ -48,23 +49,23 @@ def sample_full(context: StepContext) -> SampledNegatives:
         is_masked=context.is_seen(rows),
         positive_log_q=context.queries.new_zeros(len(context.positive_rows)),
         rows=rows,
-        encoded_count=len(rows),
+        num_encoded=len(rows),
     )
 
 
 @dataclass(frozen=True)
 class UniformSampler:
-    """Draws `count` items a step with replacement, each with equal chance.
+    """Samples `count` shared items per step, uniformly with replacement (UNS).
 
-    They are shared by the batch. log q = log(count / items), everywhere the same, so that it
-    cancels in the softmax; it is given all the same, for the loss treats every sampler alike.
+    log q = log(count / num_items) for negatives and positives. It is constant and cancels in
+    the softmax; it is returned because the loss treats all samplers alike.
     """
 
     count: int
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw, encode, and mask seen items."""
-        rows = context.draw_uniformly(self.count)
+        """Sample and encode items, and mask seen ones."""
+        rows = context.sample_uniform(self.count)
         expected = self.count / len(context.target_share)
         log_q = torch.full((), math.log(expected), device=rows.device)
         return SampledNegatives(
@@ -73,16 +74,16 @@ class UniformSampler:
             is_masked=context.is_seen(rows),
             positive_log_q=log_q.expand(len(context.positive_rows)),
             rows=rows,
-            encoded_count=self.count,
+            num_encoded=self.count,
         )
 
 
 class PopularitySampler:
-    """Draws `count` items a step with replacement, by share^exponent. Shared by the batch.
+    """Samples `count` shared items per step with replacement, q proportional to share^exponent.
 
-    Popularity is an item's share of the training *targets*: an item that never is one has
-    chance 0, whatever the exponent, and is never drawn.
-    log q = log(count * share^exponent / sum of share^exponent), negatives and positives alike.
+    The share is that of the training *targets*: an item that is never a target has probability
+    0 for every exponent. log q = log(count * share^exponent / sum of share^exponent), for
+    negatives and positives.
 
     Source: PNS with the exponent 0.75 of word2vec (Mikolov et al., NeurIPS 2013).
     """
@@ -93,47 +94,48 @@ class PopularitySampler:
         self._table: ProposalTable | None = None
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw, encode, and mask seen items."""
+        """Sample and encode items, and mask seen ones."""
         if self._table is None or self._share is not context.target_share:
-            self._share = context.target_share  # a run's shares never change: once a run
+            self._share = context.target_share  # constant within a run: the table is built once
             self._table = build_proposal_table(self._share, self.exponent)
-        rows = self._table.draw(self.count, context.rng)
-        chance = self._table.chance
+        rows = self._table.sample(self.count, context.rng)
+        probability = self._table.probability
         return SampledNegatives(
             vectors=context.encode(rows),
-            log_q=torch.log(self.count * chance[rows]),
+            log_q=torch.log(self.count * probability[rows]),
             is_masked=context.is_seen(rows),
-            positive_log_q=torch.log(self.count * chance[context.positive_rows]),
+            positive_log_q=torch.log(self.count * probability[context.positive_rows]),
             rows=rows,
-            encoded_count=self.count,
+            num_encoded=self.count,
         )
 
 
 @dataclass(frozen=True)
 class ProposalTable:
-    """A proposal distribution over items, laid out to draw from in O(log items).
+    """Proposal distribution over items, with O(log num_items) sampling.
 
-    chance      [items]  float32, sum 1
-    rows        [some]   int64, the items with a chance above 0
-    cumulative  [some]   float64, their cumulative chances; the last is 1
+    Attributes:
+        probability: [num_items] float32, sum 1.
+        rows: [support] int64, items with a probability above 0.
+        cumulative: [support] float64, cumulative probabilities of `rows`; the last is 1.
     """
 
-    chance: Tensor
+    probability: Tensor
     rows: Tensor
     cumulative: Tensor
 
-    def draw(self, count: int, rng: Generator) -> Tensor:
-        """Draw rows with replacement; [count]."""
+    def sample(self, count: int, rng: Generator) -> Tensor:
+        """Sample item rows with replacement; [count]."""
         points = torch.rand(count, generator=rng, dtype=torch.float64)
-        places = torch.searchsorted(self.cumulative, points.to(self.rows.device))
-        return self.rows[places.clamp(max=len(self.rows) - 1)]
+        positions = torch.searchsorted(self.cumulative, points.to(self.rows.device))
+        return self.rows[positions.clamp(max=len(self.rows) - 1)]
 
 
 def build_proposal_table(share: Tensor, exponent: float) -> ProposalTable:
-    """Build the table of share^exponent, normalised; no share, no chance."""
+    """Build the table of share^exponent, normalised; a share of 0 has probability 0."""
     rows = torch.nonzero(share).squeeze(1)
     weights = share[rows].double() ** exponent
-    chances = weights / weights.sum()
-    chance = torch.zeros_like(share, dtype=torch.float32)
-    chance[rows] = chances.float()
-    return ProposalTable(chance, rows, torch.cumsum(chances, 0))
+    weights = weights / weights.sum()
+    probability = torch.zeros_like(share, dtype=torch.float32)
+    probability[rows] = weights.float()
+    return ProposalTable(probability, rows, torch.cumsum(weights, 0))

@@ -26,9 +26,7 @@ def shared(*rows):
         chosen = torch.tensor(rows)
         masked = context.is_seen(chosen)
         vectors = context.encode(chosen)
-        return SampledNegatives(
-            vectors, torch.zeros(len(rows)), masked, rows=chosen, encoded_count=9
-        )
+        return SampledNegatives(vectors, torch.zeros(len(rows)), masked, rows=chosen, num_encoded=9)
 
     return sample
 
@@ -76,7 +74,7 @@ def test_rows_drawn_for_each_user_are_looked_at_as_theirs():
         rows = torch.tensor([[2, 4], [2, 5]])
         masked = torch.zeros(2, 2, dtype=torch.bool)
         vectors = context.encode(rows.flatten()).view(2, 2, -1)
-        return SampledNegatives(vectors, torch.zeros(2, 2), masked, rows=rows, encoded_count=4)
+        return SampledNegatives(vectors, torch.zeros(2, 2), masked, rows=rows, num_encoded=4)
 
     sampler = monitored(sample)
     sampler(context())

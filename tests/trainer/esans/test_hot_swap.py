@@ -94,7 +94,7 @@ def test_a_sampler_that_goes_on_draws_from_the_map_it_was_stopped_with():
     stopped.arrived = published(dataclasses.replace(HALVES, made={"at": "noon"}), sequence=7)
     stopped.swap(0)
     again = HotSwapSampler(build, own(PARITIES))
-    again.load_state(stopped.state())
+    again.load_state_dict(stopped.state_dict())
     assert again.swap(10) is None
     assert again.clusters.version == HALVES.version
     assert again.clusters.made == {"at": "noon"}
@@ -106,7 +106,7 @@ def test_a_sampler_that_goes_on_swaps_to_what_arrived_meanwhile():
     stopped.swap(0)
     again = HotSwapSampler(build)
     again.arrived = published(PARITIES)
-    again.load_state(stopped.state())
+    again.load_state_dict(stopped.state_dict())
     assert again.swap(10)["version"] == PARITIES.version
 
 

@@ -35,7 +35,7 @@ def test_easy_pairs_are_of_one_cluster_and_shared_by_the_batch():
     rows = drawn.rows.reshape(-1, 2)
     assert torch.equal(torch.tensor(CODES1)[rows[:, 0]], torch.tensor(CODES1)[rows[:, 1]])
     assert drawn.vectors.shape == (40, 8)
-    assert drawn.encoded_count == 40
+    assert drawn.num_encoded == 40
 
 
 def test_hard_negatives_share_the_cluster_and_not_the_cell():
@@ -43,7 +43,7 @@ def test_hard_negatives_share_the_cluster_and_not_the_cell():
     assert drawn.rows.shape == (2, 5)
     assert set(drawn.rows[0].tolist()) <= {2, 3}
     assert set(drawn.rows[1].tolist()) <= {6, 7}
-    assert drawn.encoded_count == len(set(drawn.rows.flatten().tolist()))
+    assert drawn.num_encoded == len(set(drawn.rows.flatten().tolist()))
 
 
 def test_items_of_the_own_cell_and_known_ones_are_masked_wherever_they_come_from():

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.support.sampler_contexts import context_for, knows_all, loss_of
-from trainer.samplers.literature import BatchMixSampler, mixing_weights
+from trainer.samplers.literature import BatchMixSampler, sample_mixing_weights
 from trainer.samplers.simple import sample_in_batch
 
 SHARE = [0.4, 0.3, 0.2, 0.1]
@@ -18,7 +18,7 @@ def step():
 
 def weights(share, temperature, count=500):
     rng = torch.Generator().manual_seed(0)
-    return mixing_weights(torch.tensor(share), count, temperature, rng)
+    return sample_mixing_weights(torch.tensor(share), count, temperature, rng)
 
 
 def test_mixing_weights_are_shares_of_one():
@@ -58,7 +58,7 @@ def test_the_batch_is_masked_as_ever_and_a_mixture_cannot_be():
     assert torch.equal(drawn.is_masked[:, :3], sample_in_batch(step()).is_masked)
     assert not drawn.is_masked[:, 3:].any()
     assert drawn.rows is None
-    assert drawn.encoded_count == 0
+    assert drawn.num_encoded == 0
 
 
 @pytest.mark.parametrize("in_batch_weight", [0.2, 0.7])

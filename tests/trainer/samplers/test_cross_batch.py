@@ -74,7 +74,7 @@ def test_every_known_positive_is_masked_in_the_bank_too():
 
 
 def test_nothing_is_encoded():
-    assert take(CrossBatchSampler(9, 0), [0], [0], 0)[0].encoded_count == 0
+    assert take(CrossBatchSampler(9, 0), [0], [0], 0)[0].num_encoded == 0
 
 
 def test_a_row_without_any_negative_gives_a_finite_loss():
@@ -84,8 +84,8 @@ def test_a_row_without_any_negative_gives_a_finite_loss():
 
 def test_state_without_a_step_is_empty_and_can_be_put_back():
     sampler = CrossBatchSampler(4, 0)
-    assert sampler.state() == {}
-    sampler.load_state({})
+    assert sampler.state_dict() == {}
+    sampler.load_state_dict({})
     assert take(sampler, [0], [0], 0)[0].rows.tolist() == [0]
 
 
@@ -111,8 +111,8 @@ def test_a_run_that_goes_on_takes_the_very_steps_of_one_that_never_stopped(tmp_p
     gone_on = train_tiny(tmp_path / "two", resumed, config)
     for name, wanted in undisturbed.towers.state_dict().items():
         assert torch.equal(gone_on.towers.state_dict()[name], wanted), name
-    for name, wanted in straight.state().items():
-        assert torch.equal(resumed.state()[name], wanted), name
+    for name, wanted in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], wanted), name
     assert [row["loss"] for row in gone_on.progress.curve] == [
         row["loss"] for row in undisturbed.progress.curve
     ]

@@ -50,7 +50,7 @@ def test_nothing_is_corrected_and_the_whole_pool_is_paid_for():
     drawn = DnsSampler(count=40, kept=3)(step())
     assert drawn.log_q.tolist() == [0] * 40
     assert drawn.positive_log_q is None
-    assert drawn.encoded_count == 40
+    assert drawn.num_encoded == 40
 
 
 def test_a_row_without_any_negative_gives_a_finite_loss():

@@ -9,7 +9,7 @@ SHARE = [0.4, 0.3, 0.2, 0.1, 0.0]
 def test_every_item_is_there_once_and_counts_as_encoded():
     drawn = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
     assert drawn.rows.tolist() == [0, 1, 2, 3, 4]
-    assert drawn.encoded_count == 5
+    assert drawn.num_encoded == 5
 
 
 def test_known_positives_are_masked_and_nothing_else():

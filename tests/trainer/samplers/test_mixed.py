@@ -44,7 +44,7 @@ def test_the_batch_comes_first_and_only_the_rest_is_encoded():
     drawn = MixedSampler(7)(context)
     assert drawn.rows[:2].tolist() == [0, 1]
     assert torch.equal(drawn.vectors, context.encode(drawn.rows))
-    assert drawn.encoded_count == 7
+    assert drawn.num_encoded == 7
 
 
 def test_known_positives_are_masked_in_both_parts():

@@ -65,4 +65,4 @@ def test_a_row_without_any_negative_gives_a_finite_loss():
     context = knows_all([0.5, 0.5])
     drawn = PopularitySampler(4, 0.75)(context)
     assert torch.isfinite(loss_of(context, drawn))
-    assert drawn.encoded_count == 4
+    assert drawn.num_encoded == 4

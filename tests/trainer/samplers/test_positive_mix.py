@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.support.sampler_contexts import context_for, knows_all, loss_of
-from trainer.samplers.literature import PositiveMixingSampler, best_candidates
+from trainer.samplers.literature import PositiveMixingSampler, select_candidates
 
 ITEMS = 30
 SHARE = [1 / ITEMS] * ITEMS
@@ -16,7 +16,7 @@ def step(**changes):
 def test_the_highest_scoring_candidate_of_each_group_is_chosen():
     groups = torch.tensor([[[0, 1], [2, 2]], [[3, 0], [1, 2]]])
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.0], [0.1, 0.9, 0.5, -torch.inf]])
-    assert best_candidates(groups, scores).tolist() == [[1, 2], [0, 1]]
+    assert select_candidates(groups, scores).tolist() == [[1, 2], [0, 1]]
 
 
 def test_every_row_has_its_own_unit_vectors():
@@ -65,4 +65,4 @@ def test_nothing_is_corrected_and_the_whole_pool_is_paid_for():
     drawn = PositiveMixingSampler(count=50, candidates=4, kept=6)(step())
     assert not drawn.log_q.any()
     assert drawn.positive_log_q is None
-    assert drawn.encoded_count == 50
+    assert drawn.num_encoded == 50
