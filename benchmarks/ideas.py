@@ -28,7 +28,7 @@ from index.arrays import Rows
 from index.cluster_map import ClusterMap
 from trainer.config import check_config
 from trainer.esans.build_map import build_cluster_map
-from trainer.esans.interpolation import draw_share, interpolate_simple, normalize_virtual
+from trainer.esans.interpolation import interpolate_simple, normalize_virtual, sample_alpha
 from trainer.esans.residual_kmeans import train_centroids
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 from trainer.samplers.simple import sample_in_batch
@@ -160,7 +160,7 @@ def simple_in_batch(clusters: ClusterMap) -> Sampler:
         others = _partners(_is_near(clusters, rows), context)
         first = torch.nonzero(others >= 0).squeeze(1)
         second = others[first]
-        share = draw_share((len(first),), 0, 1, context.rng, context.positives.device)
+        share = sample_alpha((len(first),), 0, 1, context.rng, context.positives.device)
         mixed = interpolate_simple(context.positives[first], context.positives[second], share)
         law = (drawn.log_q[first] + drawn.log_q[second]) / 2
         is_masked = drawn.is_masked[:, first] | drawn.is_masked[:, second]
@@ -180,7 +180,7 @@ def hard_in_batch(weight: float, low: float, high: float, hard_warmup_steps: int
         def sample(context: StepContext) -> SampledNegatives:
             drawn, rows = sample_in_batch(context), _rows(context)
             others = _partners(_is_near(clusters, rows) & ~drawn.is_masked, context)
-            share = draw_share((len(rows),), low, high, context.rng, others.device)[:, None]
+            share = sample_alpha((len(rows),), low, high, context.rng, others.device)[:, None]
             hard = context.positives[others.clamp(min=0)]
             mixed = share * context.positives.detach() + (1 - share) * hard
             now = (

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from index.arrays import Floats
 from index.cluster_map import ClusterMap
 from trainer.config import ClustersConfig
-from trainer.esans.alignment import align
+from trainer.esans.alignment import align_modalities
 from trainer.esans.residual_kmeans import fit_codebooks
 
 MODALITIES = ("visual", "textual", "behavioural")
@@ -45,7 +45,7 @@ def time_making(items: int, rng: np.random.Generator) -> tuple[ClusterMap, list[
     """Align and cluster; return the map and the seconds of each stage."""
     modalities, config = imagine(items, rng), ClustersConfig()
     begin = time.perf_counter()
-    aligned = align(modalities, config, seed=0)
+    aligned = align_modalities(modalities, config, seed=0)
     middle = time.perf_counter()
     books = fit_codebooks(aligned, config, seed=0)
     end = time.perf_counter()

@@ -203,9 +203,9 @@ def clusters(parsed: argparse.Namespace) -> None:
         save_cluster_map(found, parsed.out)
         lines.append(f"saved to {parsed.out}")
     if store is not None:
-        from trainer.esans.publish import publish_map
+        from trainer.esans.publish import publish_cluster_map
 
-        lines.append(publish_map(store, found))
+        lines.append(publish_cluster_map(store, found))
     print("\n\n".join(lines))
 
 

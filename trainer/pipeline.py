@@ -20,7 +20,7 @@ from trainer.bundle_export import FinishedRun, choose_columns, stage_bundle
 from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
-from trainer.esans.publish import publish_map_of
+from trainer.esans.publish import publish_run_cluster_map
 from trainer.evaluate import Report, evaluate, table_of
 from trainer.metrics import build_evaluation_set
 from trainer.sampler_factory import cluster_map_of, open_sampler, require_cluster_map_sampler
@@ -79,7 +79,9 @@ def run(config: RunConfig, options: RunOptions) -> str:
     if is_refused:
         raise worse_than_popularity(report, options.bundles, version)
     if clusters is not None:
-        tqdm.write(publish_map_of(clusters, sampler, options.store, options.bundles / version))
+        tqdm.write(
+            publish_run_cluster_map(clusters, sampler, options.store, options.bundles / version)
+        )
     return version
 
 

@@ -87,9 +87,9 @@ def open_sampler(
     build = partial(build_sampler, config.training.sampler)
     known = hash_ids(one.encode() for one in data.item_ids)
     with watch_cluster_maps(followed, known, build, poll_s) as sampler:
-        if sampler.arrived is None:
+        if sampler.received_map is None:
             own = build_cluster_map(data, config.clusters, config.seed, now)
-            sampler.own = build_map_sampler(own, build)
+            sampler.own_map = build_map_sampler(own, build)
         yield sampler
 
 

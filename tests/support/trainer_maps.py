@@ -97,6 +97,7 @@ def publishing(store, found):
 def wait_for_arrival(sampler, found):
     wait_until(
         lambda: (
-            sampler.arrived and sampler.arrived.description["published_version"] == found.version
+            sampler.received_map
+            and sampler.received_map.description["published_version"] == found.version
         )
     )

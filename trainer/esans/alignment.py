@@ -1,4 +1,4 @@
-"""Align the modalities of the items in one space, by a contrastive loss over items."""
+"""Align the modalities of the items in one space with a contrastive loss (MSAC)."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -22,137 +22,157 @@ CHUNK = 65_536  # items prepared or encoded at once
 
 @dataclass(frozen=True)
 class AlignedItems:
-    """Items in one space.
+    """Items embedded in one space, per modality.
 
-    blocks    name -> [items, width]  unit rows; 0 where the item lacks the modality
-    presence  [items, modalities]     bool
-    loss      of the last tenth of the steps; None where nothing had to be aligned
+    Attributes:
+        embeddings: modality name to z_i^m, [num_items, dim], unit norm; 0 where it is missing.
+        presence: [num_items, modalities] bool.
+        loss: mean over the last tenth of the steps; None if nothing was aligned.
     """
 
-    blocks: dict[str, Floats]
+    embeddings: dict[str, Floats]
     presence: NDArray[np.bool_]
     loss: float | None
 
     def means(self, rows: slice | NDArray[np.int64]) -> Floats:
-        """Return the mean of each item's rows over what it has, 0 of nothing; [n, width]."""
-        total = np.sum([block[rows] for block in self.blocks.values()], axis=0)
+        """Return zbar_i, the mean over the modalities of an item, 0 if it has none; [n, dim]."""
+        total = np.sum([values[rows] for values in self.embeddings.values()], axis=0)
         counts = np.maximum(self.presence[rows].sum(axis=1, keepdims=True), 1)
         means: Floats = (total / counts).astype(np.float32)
         return means
 
-    def residuals(self, rows: slice | NDArray[np.int64], centres: Floats) -> Floats:
-        """Return each item's rows less its centre, side by side; [n, modalities * width].
+    def residuals(self, rows: slice | NDArray[np.int64], centroids: Floats) -> Floats:
+        """Return r_i, the concatenation over the modalities of z_i^m - C_c1(i).
 
-        centres  [n, width]
-        A modality that the item lacks leaves 0.
+        Args:
+            rows: of n items.
+            centroids: [n, dim], C_c1(i) of each item.
+
+        Returns:
+            [n, modalities * dim], 0 in the block of a missing modality.
         """
-        parts = [
-            (block[rows] - centres) * self.presence[rows, place, None]
-            for place, block in enumerate(self.blocks.values())
+        blocks = [
+            (values[rows] - centroids) * self.presence[rows, column, None]
+            for column, values in enumerate(self.embeddings.values())
         ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        return np.concatenate(blocks, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality, as the alignment reads it.
+    """One modality, prepared for alignment.
 
-    values   [items, width]  raw, NaN where missing
-    mean     [width]         over the items that have it
-    looks    [items]         items of equal rows have equal numbers
-    is_here  [items]
+    Attributes:
+        values: [num_items, dim], raw, NaN where missing.
+        mean: [dim], over the items that have it.
+        duplicate_groups: [num_items], equal numbers for items with equal rows; -1 where missing.
+        is_present: [num_items].
     """
 
     values: Floats
     mean: Floats
-    looks: NDArray[np.int64]
-    is_here: NDArray[np.bool_]
+    duplicate_groups: NDArray[np.int64]
+    is_present: NDArray[np.bool_]
 
-    def unit_rows(self, rows: NDArray[np.int64]) -> Floats:
-        """Return rows centred over the catalogue, then put on the unit sphere; [n, width]."""
-        return unit_rows(self.values[rows] - self.mean)
+    def normalized(self, rows: NDArray[np.int64]) -> Floats:
+        """Return rows centred over the catalogue and scaled to unit norm; [n, dim]."""
+        return normalize_rows(self.values[rows] - self.mean)
 
-    def spread(self, encode: Callable[[NDArray[np.int64]], Floats], width: int) -> Floats:
-        """Encode each different row once, in chunks, for all items of that look.
+    def encode_distinct(self, encode: Callable[[NDArray[np.int64]], Floats], dim: int) -> Floats:
+        """Encode each distinct row once, in chunks, and copy it to its duplicates.
 
-        So that equal raw rows are equal to the last bit, whatever chunk they fall in.
-        returns  [items, width]  0 where missing
+        Equal raw rows are then bitwise equal, whichever chunk they fall in.
+
+        Returns:
+            [num_items, dim], 0 where missing.
         """
-        block = np.zeros((len(self.values), width), dtype=np.float32)
-        rows = np.flatnonzero(self.is_here)
-        firsts = rows[np.unique(self.looks[rows], return_index=True)[1]]
+        encoded = np.zeros((len(self.values), dim), dtype=np.float32)
+        rows = np.flatnonzero(self.is_present)
+        firsts = rows[np.unique(self.duplicate_groups[rows], return_index=True)[1]]
         for start in range(0, len(firsts), CHUNK):
-            some = firsts[start : start + CHUNK]
-            block[some] = encode(some)
-        models = firsts[self.looks[rows]]
-        is_copy = models != rows
-        block[rows[is_copy]] = block[models[is_copy]]
-        return block
+            chunk = firsts[start : start + CHUNK]
+            encoded[chunk] = encode(chunk)
+        originals = firsts[self.duplicate_groups[rows]]
+        is_copy = originals != rows
+        encoded[rows[is_copy]] = encoded[originals[is_copy]]
+        return encoded
 
 
-def align(modalities: Mapping[str, Floats], config: ClustersConfig, seed: int) -> AlignedItems:
-    """Align modalities in one space; one alone is only centred and scaled, at its own width.
+def align_modalities(
+    modalities: Mapping[str, Floats], config: ClustersConfig, seed: int
+) -> AlignedItems:
+    """Align modalities in one space; a single one is only centred and scaled, at its own width.
 
-    modalities  name -> [items, raw width]  all-NaN rows where missing
-    Source: the ESANS paper, MSAC. The encoders are ours.
-    Raises ValueError if there is no modality.
+    Args:
+        modalities: name to [num_items, raw dim], all-NaN rows where missing.
+        config: of the clusters.
+        seed: of encoders and batches.
+
+    Raises:
+        ValueError: there is no modality.
+
+    Source: ESANS (Xing et al., WWW 2025), MSAC, alignment. The encoders are ours.
     """
     if not modalities:
-        raise ValueError("no modality to align")
-    every = {name: prepare_modality(values) for name, values in modalities.items()}
-    parts = {name: part for name, part in every.items() if part.is_here.any()} or every
-    presence = np.stack([part.is_here for part in parts.values()], axis=1)
-    if len(parts) == 1:
-        (alone,) = parts.values()
-        raw_width = alone.values.shape[1]
-        blocks = {name: alone.spread(alone.unit_rows, raw_width) for name in parts}
-        return AlignedItems(blocks, presence, None)
-    encoders, loss = _train(list(parts.values()), presence, config, seed)
-    blocks = {
+        raise ValueError("no modality to align, expected one or more; add one to the dataset")
+    prepared = {name: prepare_modality(values) for name, values in modalities.items()}
+    used = {name: part for name, part in prepared.items() if part.is_present.any()} or prepared
+    presence = np.stack([part.is_present for part in used.values()], axis=1)
+    if len(used) == 1:
+        (single,) = used.values()
+        raw_dim = single.values.shape[1]
+        embeddings = {name: single.encode_distinct(single.normalized, raw_dim) for name in used}
+        return AlignedItems(embeddings, presence, None)
+    encoders, loss = _train(list(used.values()), presence, config, seed)
+    embeddings = {
         name: _encode_all(encoder, part, config.embedding_dim)
-        for encoder, (name, part) in zip(encoders, parts.items(), strict=True)
+        for encoder, (name, part) in zip(encoders, used.items(), strict=True)
     }
-    return AlignedItems(blocks, presence, loss)
+    return AlignedItems(embeddings, presence, loss)
 
 
-def contrastive_loss(left: Tensor, right: Tensor, is_twin: Tensor, temperature: float) -> Tensor:
-    """Tell the two rows of each item apart from those of other items, in both directions.
+def contrastive_loss(
+    left: Tensor, right: Tensor, is_duplicate: Tensor, temperature: float
+) -> Tensor:
+    """Return [CE(Z^m Z^nT / tau_a, identity) + CE(Z^n Z^mT / tau_a, identity)] / 2.
 
-    left, right  [n, width]  unit rows of two modalities, item by item
-    is_twin      [n, n]      True where two items look equal in one of the two: no negatives
+    Args:
+        left: [n, dim], Z^m, unit norm.
+        right: [n, dim], Z^n, unit norm, of the same items.
+        is_duplicate: [n, n], True where two items have equal rows in one of the modalities;
+            they are not each other's negatives.
+        temperature: tau_a.
     """
     logits = left @ right.T / temperature
-    itself = torch.eye(len(left), dtype=torch.bool, device=left.device)
-    logits = logits.masked_fill(is_twin & ~itself, -torch.inf)
-    wanted = torch.arange(len(left), device=left.device)
-    there, back = (functional.cross_entropy(one, wanted) for one in (logits, logits.T))
-    return (there + back) / 2
+    identity = torch.eye(len(left), dtype=torch.bool, device=left.device)
+    logits = logits.masked_fill(is_duplicate & ~identity, -torch.inf)
+    labels = torch.arange(len(left), device=left.device)
+    forward, backward = (functional.cross_entropy(x, labels) for x in (logits, logits.T))
+    return (forward + backward) / 2
 
 
 class Encoder(nn.Module):
-    """Two layers from a modality's unit rows into the common space (ours)."""
+    """Two-layer MLP f_m from a modality into the common space (ours)."""
 
-    def __init__(self, raw_width: int, width: int) -> None:
+    def __init__(self, raw_dim: int, dim: int) -> None:
         super().__init__()
-        self.scale = math.sqrt(raw_width)  # unit rows have tiny entries: biases would drown them
-        self.layers = nn.Sequential(
-            nn.Linear(raw_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.scale = math.sqrt(raw_dim)  # entries of unit rows are tiny: biases would dominate
+        self.layers = nn.Sequential(nn.Linear(raw_dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Encode unit rows [n, raw width] to unit rows [n, width]."""
+        """Encode unit rows [n, raw_dim] to unit rows [n, dim]."""
         return functional.normalize(self.layers(rows * self.scale), dim=-1)
 
 
 @torch.no_grad()
-def _encode_all(encoder: Encoder, part: Modality, width: int) -> Floats:
-    """Encode every item that has the modality; [items, width], 0 where missing."""
+def _encode_all(encoder: Encoder, part: Modality, dim: int) -> Floats:
+    """Encode every item that has the modality; [num_items, dim], 0 where missing."""
 
     def encode(rows: NDArray[np.int64]) -> Floats:
-        encoded: Floats = encoder(torch.from_numpy(part.unit_rows(rows))).numpy()
+        encoded: Floats = encoder(torch.from_numpy(part.normalized(rows))).numpy()
         return encoded
 
-    return part.spread(encode, width)
+    return part.encode_distinct(encode, dim)
 
 
 def _train(
@@ -161,15 +181,15 @@ def _train(
     config: ClustersConfig,
     seed: int,
 ) -> tuple[list[Encoder], float | None]:
-    """Train an encoder per modality on the items that have two modalities or more."""
+    """Train one encoder per modality on the items that have at least two modalities."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoders = [Encoder(part.values.shape[1], config.embedding_dim) for part in parts]
-    weights = [one for encoder in encoders for one in encoder.parameters()]
-    optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE)
+    parameters = [parameter for encoder in encoders for parameter in encoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     rows = np.flatnonzero(presence.sum(axis=1) > 1)
     losses: list[float] = []
-    bar = tqdm(_batches(rows, config, seed), "alignment", _step_count(rows, config), unit=" steps")
+    bar = tqdm(_batches(rows, config, seed), "alignment", _num_steps(rows, config), unit=" steps")
     for batch in bar:
         loss = _loss(parts, encoders, presence, batch, config.alignment_temperature)
         if loss is None:
@@ -190,30 +210,30 @@ def _loss(
     batch: NDArray[np.int64],
     temperature: float,
 ) -> Tensor | None:
-    """Return the mean loss over the pairs of modalities that two items of the batch have."""
+    """Return the mean loss over pairs of modalities that two or more items of the batch have."""
     encoded = [
-        encoder(torch.from_numpy(np.nan_to_num(part.unit_rows(batch))))
+        encoder(torch.from_numpy(np.nan_to_num(part.normalized(batch))))
         for part, encoder in zip(parts, encoders, strict=True)
     ]
     losses = []
-    for one, other in combinations(range(len(parts)), 2):
-        kept = np.flatnonzero(presence[batch, one] & presence[batch, other])
-        if len(kept) < 2:
+    for m, n in combinations(range(len(parts)), 2):
+        positions = np.flatnonzero(presence[batch, m] & presence[batch, n])
+        if len(positions) < 2:
             continue
-        twins = _is_equal(parts[one].looks[batch[kept]])
-        twins |= _is_equal(parts[other].looks[batch[kept]])
-        places = torch.from_numpy(kept)
-        left, right = encoded[one][places], encoded[other][places]
-        losses.append(contrastive_loss(left, right, torch.from_numpy(twins), temperature))
+        is_duplicate = _pairwise_equal(parts[m].duplicate_groups[batch[positions]])
+        is_duplicate |= _pairwise_equal(parts[n].duplicate_groups[batch[positions]])
+        selected = torch.from_numpy(positions)
+        left, right = encoded[m][selected], encoded[n][selected]
+        losses.append(contrastive_loss(left, right, torch.from_numpy(is_duplicate), temperature))
     return torch.stack(losses).mean() if losses else None
 
 
-def _is_equal(looks: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return looks[:, None] == looks  # type: ignore[no-any-return]  # [n, n]
+def _pairwise_equal(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return groups[:, None] == groups  # type: ignore[no-any-return]  # [n, n]
 
 
-def _step_count(rows: NDArray[np.int64], config: ClustersConfig) -> int:
-    """Count the steps; none where fewer than two items have two modalities."""
+def _num_steps(rows: NDArray[np.int64], config: ClustersConfig) -> int:
+    """Return the number of steps; 0 if fewer than two items have two modalities."""
     if len(rows) < 2:
         return 0
     per_epoch = math.ceil(len(rows) / config.alignment_batch)
@@ -225,35 +245,34 @@ def _batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield shuffled batches of items, epoch after epoch."""
     rng = np.random.default_rng([seed, 1])
-    left = _step_count(rows, config)
-    while left > 0:
+    remaining = _num_steps(rows, config)
+    while remaining > 0:
         order = rng.permutation(rows)
-        for start in range(0, len(order), config.alignment_batch)[:left]:
+        for start in range(0, len(order), config.alignment_batch)[:remaining]:
             yield order[start : start + config.alignment_batch]
-            left -= 1
+            remaining -= 1
 
 
 def prepare_modality(values: Floats) -> Modality:
-    """Look a modality through: who has it, what is its mean, which rows are equal."""
-    is_here = np.asarray(~np.isnan(values).any(axis=1))
-    rows = np.flatnonzero(is_here)
+    """Compute presence, mean and groups of duplicate rows of a modality."""
+    is_present = np.asarray(~np.isnan(values).any(axis=1))
+    rows = np.flatnonzero(is_present)
     mean = np.zeros(values.shape[1], dtype=np.float64)
-    looks = np.full(len(values), -1, dtype=np.int64)
+    duplicate_groups = np.full(len(values), -1, dtype=np.int64)
     hashes = []
     for start in range(0, len(rows), CHUNK):
-        some = values[rows[start : start + CHUNK]] + np.float32(
-            0
-        )  # -0 turns 0, so that equal rows are equal bytes
-        mean += some.sum(axis=0, dtype=np.float64)
-        hashes.append(hash_ids(row.tobytes() for row in some))
+        # Adding 0 turns -0.0 into 0.0, so that equal rows are equal bytes.
+        chunk = values[rows[start : start + CHUNK]] + np.float32(0)
+        mean += chunk.sum(axis=0, dtype=np.float64)
+        hashes.append(hash_ids(row.tobytes() for row in chunk))
     if hashes:
-        looks[rows] = np.unique(np.concatenate(hashes), return_inverse=True)[1]
+        duplicate_groups[rows] = np.unique(np.concatenate(hashes), return_inverse=True)[1]
     mean /= max(1, len(rows))
-    return Modality(values, mean.astype(np.float32), looks, is_here)
+    return Modality(values, mean.astype(np.float32), duplicate_groups, is_present)
 
 
-def unit_rows(rows: Floats) -> Floats:
-    """Put rows on the unit sphere; a row of zeros stays one."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    units: Floats = (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return units
+def normalize_rows(rows: Floats) -> Floats:
+    """Scale rows to unit norm; a row of zeros stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    normalized: Floats = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
+    return normalized

@@ -1,4 +1,4 @@
-"""Build the cluster map of a dataset: modalities -> one space -> codes."""
+"""Build the cluster map of a dataset (MSAC): align modalities, then fit codebooks."""
 
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +12,8 @@ from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, histories
-from trainer.esans.alignment import align
-from trainer.esans.cooccurrence import behavioural_features
+from trainer.esans.alignment import align_modalities
+from trainer.esans.cooccurrence import build_behavioural_features
 from trainer.esans.residual_kmeans import fit_codebooks
 
 BEHAVIOURAL = "behavioural"
@@ -22,18 +22,21 @@ BEHAVIOURAL = "behavioural"
 def build_cluster_map(
     data: Dataset, config: ClustersConfig, seed: int, now: datetime
 ) -> ClusterMap:
-    """Build the cluster map of a dataset; the same arguments build the same map.
+    """Build the cluster map of a dataset; equal arguments give an equal map.
 
-    Raises ConfigError if a modality asked for is not there, or the behaviour file is unfit.
+    Raises:
+        ConfigError: a configured modality does not exist, or the behaviour file is invalid.
+
+    Source: ESANS (Xing et al., WWW 2025), MSAC.
     """
-    modalities = modalities_of(data, config, seed)
-    aligned = align(modalities, config, seed)
+    modalities = load_modalities(data, config, seed)
+    aligned = align_modalities(modalities, config, seed)
     codebooks = fit_codebooks(aligned, config, seed)
     return ClusterMap(
         codes1=codebooks.codes1,
         codes2=codebooks.codes2,
         centroids=codebooks.centroids,
-        id_hashes=hash_ids(one.encode() for one in data.item_ids),
+        id_hashes=hash_ids(item_id.encode() for item_id in data.item_ids),
         temperature_share=config.temperature_share,
         made={
             "at": now.isoformat(),
@@ -41,8 +44,8 @@ def build_cluster_map(
             "config": config.model_dump(mode="json"),
             "dataset": data.fingerprint,
             "items_with": {
-                name: int(aligned.presence[:, place].sum())
-                for place, name in enumerate(aligned.blocks)
+                name: int(aligned.presence[:, column].sum())
+                for column, name in enumerate(aligned.embeddings)
             },
             "items_with_nothing": int((~aligned.presence.any(axis=1)).sum()),
             "alignment_loss": aligned.loss,
@@ -50,52 +53,53 @@ def build_cluster_map(
     )
 
 
-def modalities_of(data: Dataset, config: ClustersConfig, seed: int) -> dict[str, Floats]:
-    """Gather the modalities to use, behaviour learned or read; [items, width] each.
+def load_modalities(data: Dataset, config: ClustersConfig, seed: int) -> dict[str, Floats]:
+    """Load the configured modalities, each [num_items, dim]; all of them if none is configured.
 
-    A modality of the dataset that bears the name stands for the behavioural one.
+    The behavioural modality is learned or loaded, unless the dataset has one of that name.
     """
-    wanted = config.modalities or tuple({**data.modalities, BEHAVIOURAL: None})
-    there = {*data.modalities, BEHAVIOURAL}
-    if unknown := sorted(set(wanted) - there):
+    requested = config.modalities or tuple({**data.modalities, BEHAVIOURAL: None})
+    available = {*data.modalities, BEHAVIOURAL}
+    if unknown := sorted(set(requested) - available):
         raise ConfigError(
-            f"clusters.modalities: {unknown} not among those of the dataset, "
-            f"which are {sorted(there)}; name some of these, or none for all"
+            f"clusters.modalities: {unknown} not among the modalities of the dataset, "
+            f"{sorted(available)}; name some of these, or none to use all"
         )
-    modalities = {name: data.modalities[name] for name in wanted if name in data.modalities}
-    if BEHAVIOURAL in wanted and BEHAVIOURAL not in modalities:
-        modalities[BEHAVIOURAL] = _behaviour(data, config, seed)
+    modalities = {name: data.modalities[name] for name in requested if name in data.modalities}
+    if BEHAVIOURAL in requested and BEHAVIOURAL not in modalities:
+        modalities[BEHAVIOURAL] = _load_or_build_behaviour(data, config, seed)
     return modalities
 
 
-def _behaviour(data: Dataset, config: ClustersConfig, seed: int) -> Floats:
-    """Read the behavioural rows where a file is given, else learn them from training."""
-    count = len(data.item_ids)
+def _load_or_build_behaviour(data: Dataset, config: ClustersConfig, seed: int) -> Floats:
+    """Load the configured behaviour file, or learn the rows from training histories."""
+    num_items = len(data.item_ids)
     if config.behaviour_file:
-        return read_behaviour(Path(config.behaviour_file), count)
-    taken = histories(data.interactions, (TRAIN,), len(data.user_ids))
-    return behavioural_features(taken, count, config.embedding_dim, seed)
+        return load_behaviour(Path(config.behaviour_file), num_items)
+    training_histories = histories(data.interactions, (TRAIN,), len(data.user_ids))
+    return build_behavioural_features(training_histories, num_items, config.embedding_dim, seed)
 
 
-def read_behaviour(path: Path, count: int) -> Floats:
-    """Read [items, width] float rows in the order of the items, all NaN where missing.
+def load_behaviour(path: Path, num_items: int) -> Floats:
+    """Load behavioural rows [num_items, dim] in the order of the items, all NaN where missing.
 
-    Raises ConfigError if that is not what the file holds.
+    Raises:
+        ConfigError: the file does not hold such a matrix.
     """
-    remedy = f"expected floats of shape ({count}, width), in the order of the items table"
+    remedy = f"expected floats of shape ({num_items}, dim), in the order of the items table"
     try:
-        found = np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"clusters.behaviour_file: {path} cannot be read: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.ndim != 2:
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim != 2:
         raise ConfigError(f"clusters.behaviour_file: {path} is no matrix of floats; {remedy}")
-    if len(found) != count or not found.shape[1]:
-        raise ConfigError(f"clusters.behaviour_file: {path} holds {found.shape}; {remedy}")
-    rows = found.astype(np.float32)
-    is_faulty = ~np.isfinite(rows).all(axis=1) & ~np.isnan(rows).all(axis=1)
-    if is_faulty.any():
+    if len(values) != num_items or not values.shape[1]:
+        raise ConfigError(f"clusters.behaviour_file: {path} has shape {values.shape}; {remedy}")
+    rows = values.astype(np.float32)
+    is_invalid = ~np.isfinite(rows).all(axis=1) & ~np.isnan(rows).all(axis=1)
+    if is_invalid.any():
         raise ConfigError(
-            f"clusters.behaviour_file: {path}, row {is_faulty.argmax()} is partly NaN or "
+            f"clusters.behaviour_file: {path}, row {is_invalid.argmax()} is partly NaN or "
             "infinite; make rows finite, or all NaN where an item has none"
         )
     return rows

@@ -1,7 +1,7 @@
-"""Hot swap of the cluster map that a sampler draws from: between two steps, never within one.
+"""Hot swap of the cluster map of a sampler, between two training steps and never within one.
 
-A thread watches the registry, and prepares each map as it arrives; the training loop takes over
-what is ready. Until a map arrives the sampler draws from the run's own.
+A thread watches the registry and prepares each map it receives; the training loop swaps to the
+prepared one. Until a map is received, the sampler uses the map that the run built itself.
 """
 
 import json
@@ -28,16 +28,20 @@ from index.storage.watcher import NOT_POLLED
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 
 OWN = "made by this run"
-FIRST_MAP_S = 60.0  # a map of millions is read and prepared in a few seconds
+FIRST_MAP_TIMEOUT_S = 60.0  # a map of millions of items loads in a few seconds
 
 BuildSampler = Callable[[ClusterMap], Sampler]
 
 
 @dataclass(frozen=True)
 class MapSampler:
-    """A map of the run's items, the sampler that draws from it, and what the manifest says.
+    """Cluster map of the run's items, its sampler, and its manifest entry.
 
-    description  its card, and `published_version`, `sequence` (None: the run's own), `source`
+    Attributes:
+        clusters: joined with the run's items.
+        sampler: samples from `clusters`.
+        description: card of the map, with `published_version`, `sequence` (None for the run's
+            own map) and `source`.
     """
 
     clusters: ClusterMap
@@ -46,7 +50,7 @@ class MapSampler:
 
     @property
     def published_version(self) -> str:
-        """Return the version of the map before it was joined."""
+        """Return the version of the map before it was joined with the run's items."""
         return str(self.description["published_version"])
 
 
@@ -57,14 +61,14 @@ def build_map_sampler(
     sequence: int | None = None,
     source: str = OWN,
 ) -> MapSampler:
-    """Prepare a map, so that a swap costs a step nothing: a million items are hashed here.
+    """Build the sampler of a map ahead of the swap: hashing a million items takes time.
 
     Args:
         clusters: joined with the run's items.
-        build: makes a sampler that draws from it.
-        published_version: that of the map before it was joined; None for the run's own.
-        sequence: of the pointer that named it; None for the run's own.
-        source: the registry, for people.
+        build: builds a sampler that uses the map.
+        published_version: version before the join; None for the run's own map.
+        sequence: of the current pointer; None for the run's own map.
+        source: display name of the registry.
     """
     description = card_of(clusters).model_dump(mode="json") | {
         "published_version": published_version or clusters.version,
@@ -75,90 +79,91 @@ def build_map_sampler(
 
 
 class HotSwapSampler:
-    """Draws from the newest map that arrived; until one does, from the run's own.
+    """Samples from the newest received map, or from the run's own until one is received.
 
-    `arrived` may be replaced by another thread at any time. A step sees one map: what arrived
-    is taken over by `swap`, which the loop calls between two steps.
+    Another thread may replace `received_map` at any time. A step sees one map: `swap`, which
+    the training loop calls between two steps, makes the received map active.
     """
 
-    def __init__(self, build: BuildSampler, own: MapSampler | None = None) -> None:
-        self.build, self.own = build, own
-        self.arrived: MapSampler | None = None
-        self._in_use: MapSampler | None = None
+    def __init__(self, build: BuildSampler, own_map: MapSampler | None = None) -> None:
+        self.build, self.own_map = build, own_map
+        self.received_map: MapSampler | None = None
+        self._active_map: MapSampler | None = None
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw from the map in use."""
-        return self.in_use.sampler(context)
+        """Sample from the active map."""
+        return self.active_map.sampler(context)
 
     @property
-    def in_use(self) -> MapSampler:
-        """Return the map in use, with its sampler."""
-        found = self._in_use or self.arrived or self.own
-        if found is None:
-            raise ValueError("no map is in use: one must arrive, or the run bring its own")
-        return found
+    def active_map(self) -> MapSampler:
+        """Return the active map and its sampler."""
+        active = self._active_map or self.received_map or self.own_map
+        if active is None:
+            raise ValueError("no map is active: set own_map, or wait until a map is received")
+        return active
 
     @property
     def clusters(self) -> ClusterMap:
-        """Return the map in use."""
-        return self.in_use.clusters
+        """Return the active map."""
+        return self.active_map.clusters
 
     @property
-    def is_own(self) -> bool:
-        """Return whether the map in use is the run's own."""
-        return self.in_use.description["sequence"] is None
+    def is_own_map(self) -> bool:
+        """Return whether the active map is the run's own."""
+        return self.active_map.description["sequence"] is None
 
     def swap(self, step: int) -> dict[str, Any] | None:
-        """Draw from the newest map, from this step on; see `Swapping`."""
-        before = self._in_use
-        newest = self._in_use = self.arrived or before or self.own
-        if newest is None or (before and newest.published_version == before.published_version):
+        """Sample from the newest map from this step on; see `SwappableSampler`."""
+        previous = self._active_map
+        newest = self._active_map = self.received_map or previous or self.own_map
+        if newest is None or (previous and newest.published_version == previous.published_version):
             return None
         return newest.description | {"from_step": step}
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the map in use: a run that resumes without a store has no other."""
-        clusters, description = self.in_use.clusters, self.in_use.description
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the active map: a run resumed without its registry has no other."""
+        clusters, description = self.active_map.clusters, self.active_map.description
         arrays = {name: getattr(clusters, name) for name in ARRAYS}
         arrays["description"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
-        return {name: torch.from_numpy(np.array(one)) for name, one in arrays.items()}
+        return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Use the map again that was in use when `state` was called."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Activate the map that was active when `state_dict` was called."""
         description = json.loads(state["description"].numpy().tobytes())
         clusters = ClusterMap(
             **{name: state[name].numpy() for name in ARRAYS},
             temperature_share=description["temperature_share"],
             made=description["made"],
         )
-        self._in_use = MapSampler(clusters, self.build(clusters), description)
+        self._active_map = MapSampler(clusters, self.build(clusters), description)
 
 
 @contextmanager
 def watch_cluster_maps(
-    registry: ClusterMapRegistry, known: Hashes, build: BuildSampler, poll_s: float
+    registry: ClusterMapRegistry, id_hashes: Hashes, build: BuildSampler, poll_s: float
 ) -> Iterator[HotSwapSampler]:
-    """Give a sampler of the registry's current map; the thread ends with the block.
+    """Yield a sampler that follows the current map of a registry; the thread ends with the block.
 
-    Where nothing usable is current within a bounded time, none has arrived yet, the reason is
-    shown, and `own` is to be set. Trouble of the store is shown once per change, never raised.
+    If no usable map is received within `FIRST_MAP_TIMEOUT_S`, the reason is printed and the
+    caller must set `own_map`. Registry errors are logged once per change and never raised.
 
     Args:
-        registry: what is watched.
-        known: [items] id hashes of the run's items, in row order.
-        build: makes a sampler of a map.
-        poll_s: seconds between two polls, where the store does not announce changes.
+        registry: to watch.
+        id_hashes: [num_items], of the run's items in row order.
+        build: builds a sampler of a map.
+        poll_s: seconds between polls if the registry sends no notifications.
     """
     sampler = HotSwapSampler(build)
 
     def prepare(held: HeldMap | None) -> None:
         if held is not None and held.pointer is not None:
             version, sequence = held.pointer.version, held.pointer.sequence
-            sampler.arrived = build_map_sampler(
+            sampler.received_map = build_map_sampler(
                 held.clusters, build, version, sequence, registry.place
             )
 
-    watcher = ClusterMapWatcher(registry, Catalogue(known, None), poll_s=poll_s, on_change=prepare)
+    catalogue = Catalogue(id_hashes, None)
+    watcher = ClusterMapWatcher(registry, catalogue, poll_s=poll_s, on_change=prepare)
     with log_above_progress_bar(logging.getLogger("clusters")):
         watcher.start()
         try:
@@ -170,7 +175,7 @@ def watch_cluster_maps(
 
 @contextmanager
 def log_above_progress_bar(log: logging.Logger) -> Iterator[None]:
-    """Show what is logged, good news too, without tearing the progress bar."""
+    """Print log records from INFO up above the progress bar."""
     level = log.level
     log.setLevel(logging.INFO)
     try:
@@ -183,26 +188,26 @@ def log_above_progress_bar(log: logging.Logger) -> Iterator[None]:
 def _wait_for_first_map(
     sampler: HotSwapSampler, watcher: ClusterMapWatcher, registry: ClusterMapRegistry
 ) -> None:
-    """Wait until the current map has arrived, or it is clear that it will not soon."""
-    reason = _reason_for_none(registry)
-    deadline = time.monotonic() + FIRST_MAP_S
-    while sampler.arrived is None and not reason:
+    """Wait for the current map; on failure or timeout print the reason and return."""
+    reason = _unavailable_reason(registry)
+    deadline = time.monotonic() + FIRST_MAP_TIMEOUT_S
+    while sampler.received_map is None and not reason:
         state = watcher.state
         if state.status != "following" and NOT_POLLED not in state.reasons:
             reason = "; ".join(state.reasons) or state.status
         elif time.monotonic() > deadline:
-            reason = f"no map within {FIRST_MAP_S:g} s"
+            reason = f"no map received within {FIRST_MAP_TIMEOUT_S:g} s"
         else:
             time.sleep(0.01)
-    if sampler.arrived is None:
+    if sampler.received_map is None:
         tqdm.write(
-            f"{registry.place}: {reason}; the run begins with its own map, and takes over the "
-            "store's as soon as there is one"
+            f"{registry.place}: {reason}; the run begins with its own map and swaps to the "
+            "store's map once there is one"
         )
 
 
-def _reason_for_none(registry: ClusterMapRegistry) -> str:
-    """Return why there is no map to wait for, "" where there is one."""
+def _unavailable_reason(registry: ClusterMapRegistry) -> str:
+    """Return why there is no map to wait for, "" if there is one."""
     try:
         return "" if registry.pointer() else "nothing is published"
     except EsansError as error:

@@ -1,7 +1,7 @@
-"""EDIS: virtual negatives, made between embeddings that the step has computed anyway.
+"""EDIS: virtual negatives interpolated between embeddings that the step has computed anyway.
 
-No item is encoded for them. Source: the ESANS paper, EDIS. A mixture is shorter than a unit
-row, and so an easier negative; by default it is put back on the unit sphere, which is ours.
+No item is encoded for them. Source: ESANS (Xing et al., WWW 2025), EDIS. An interpolated vector
+is shorter than a unit vector and thus an easier negative; normalising it is our default.
 """
 
 import torch
@@ -9,40 +9,48 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 
-def interpolate_simple(firsts: Tensor, seconds: Tensor, share: Tensor) -> Tensor:
-    """Mix two easy negatives of one level-1 cluster.
+def interpolate_simple(firsts: Tensor, seconds: Tensor, alpha: Tensor) -> Tensor:
+    """Interpolate between two easy negatives of one cluster: v = a * e_j + (1 - a) * e_k.
 
-    firsts, seconds  [count, dim]  unit rows
-    share            [count]       part of the first, 0..1
-    returns          [count, dim]  rows no longer than unit ones
+    Args:
+        firsts: [count, dim], e_j, unit norm.
+        seconds: [count, dim], e_k, unit norm.
+        alpha: [count], a in 0..1, the weight of the first.
 
-    Source: the ESANS paper, EDIS, simple interpolation.
+    Returns:
+        [count, dim], norm at most 1.
+
+    Source: ESANS (Xing et al., WWW 2025), EDIS, simple interpolation.
     """
-    return share[:, None] * firsts + (1 - share[:, None]) * seconds
+    return alpha[:, None] * firsts + (1 - alpha[:, None]) * seconds
 
 
-def interpolate_hard(positives: Tensor, negatives: Tensor, share: Tensor) -> Tensor:
-    """Move each hard negative part of the way to its positive.
+def interpolate_hard(positives: Tensor, negatives: Tensor, alpha: Tensor) -> Tensor:
+    """Interpolate between hard negatives and their positives: v = b * e_i + (1 - b) * e_h.
 
-    positives  [batch, dim]         unit rows
-    negatives  [batch, count, dim]  unit rows
-    share      [batch, count]       part of the way: 0 stays, 1 arrives, below 0 leans away
-    returns    [batch, count, dim]  rows; longer than unit ones where a share is below 0
+    Args:
+        positives: [batch, dim], e_i, unit norm.
+        negatives: [batch, count, dim], e_h, unit norm.
+        alpha: [batch, count], b; 0 gives the negative, 1 the positive, below 0 extrapolates
+            beyond the negative.
 
-    Source: the ESANS paper, EDIS, hard interpolation, which studies shares within -0.5..1.5.
-    A share of 1 is the positive itself under another name, and masks nothing: stay below it.
+    Returns:
+        [batch, count, dim]; the norm exceeds 1 where alpha is below 0.
+
+    Source: ESANS (Xing et al., WWW 2025), EDIS, hard interpolation, studied for b within
+    -0.5..1.5. Keep b below 1, where the virtual negative is the positive itself, unmasked.
     """
-    part = share[..., None]  # [batch, count, 1]
-    return part * positives[:, None] + (1 - part) * negatives
+    weight = alpha[..., None]  # [batch, count, 1]
+    return weight * positives[:, None] + (1 - weight) * negatives
 
 
-def normalize_virtual(rows: Tensor) -> Tensor:
-    """Put rows back on the unit sphere; [..., dim] to unit rows [..., dim]."""
-    return functional.normalize(rows, dim=-1)
+def normalize_virtual(vectors: Tensor) -> Tensor:
+    """Scale vectors [..., dim] to unit norm."""
+    return functional.normalize(vectors, dim=-1)
 
 
-def draw_share(
+def sample_alpha(
     shape: tuple[int, ...], low: float, high: float, rng: Generator, device: torch.device
 ) -> Tensor:
-    """Draw shares uniformly from low..high, of any shape."""
+    """Sample interpolation weights of any shape from U(low, high)."""
     return (torch.rand(shape, generator=rng) * (high - low) + low).to(device)

@@ -1,4 +1,4 @@
-"""A cluster map into the store, and what a person is told of it."""
+"""Publish cluster maps to a registry, with a message for the user."""
 
 from pathlib import Path
 
@@ -9,43 +9,48 @@ from trainer.esans.hot_swap import HotSwapSampler
 from trainer.samplers.base import Sampler
 
 
-def publish_map(registry: ClusterMapRegistry, found: ClusterMap) -> str:
-    """Publish a map; return what to tell: version and sequence, or what kept it back.
+def publish_cluster_map(registry: ClusterMapRegistry, clusters: ClusterMap) -> str:
+    """Publish a cluster map; return a message with its version and whether it is current.
 
-    Raises ClusterStoreError; then nothing was changed.
+    Raises:
+        ClusterStoreError: the registry is unavailable; nothing was changed.
     """
-    pointer = registry.publish(found)
-    if pointer.version != found.version:
+    pointer = registry.publish(clusters)
+    if pointer.version != clusters.version:
         return (
-            f"{registry.place}: cluster map {found.version} is stored, but not current: "
+            f"{registry.place}: cluster map {clusters.version} is stored, but not current: "
             f"{pointer.version} is pinned (sequence {pointer.sequence}); pin the new one with "
-            f"`python -m index clusters pin {found.version}`, or `unpin` and publish again"
+            f"`python -m index clusters pin {clusters.version}`, or `unpin` and publish again"
         )
-    return f"{registry.place}: cluster map {found.version} is current, sequence {pointer.sequence}"
+    return (
+        f"{registry.place}: cluster map {clusters.version} is current, sequence {pointer.sequence}"
+    )
 
 
-def publish_map_of(
+def publish_run_cluster_map(
     clusters: ClusterMap, sampler: Sampler, registry: ClusterMapRegistry, bundle: Path
 ) -> str:
-    """Publish the map of a run that is done; return what to tell.
+    """Publish the cluster map of a finished training run; return a message.
 
-    A run that followed the store is its guest: it puts its own map only into an empty one.
-    A store that is away costs the run nothing: its bundle holds the map.
+    A run that follows a registry publishes its own map only if the registry is empty. An
+    unavailable registry is a warning, not an error: the bundle holds the map.
     """
-    if isinstance(sampler, HotSwapSampler) and not (sampler.is_own and is_empty(registry)):
-        return f"{registry.place}: left as it is; a run that follows only fills an empty store"
+    if isinstance(sampler, HotSwapSampler) and not (sampler.is_own_map and is_empty(registry)):
+        return (
+            f"{registry.place}: not changed; a run with --follow publishes only to an empty store"
+        )
     try:
-        return publish_map(registry, clusters)
+        return publish_cluster_map(registry, clusters)
     except (ClusterStoreError, InvalidClusterMapError, OSError) as error:
         return (
-            f"warning: {error}\n  the run's cluster map {clusters.version} is in its bundle, not "
-            "in the store; once that is back, publish it with\n  "
+            f"warning: {error}\n  cluster map {clusters.version} is in the bundle but not in the "
+            "store; when the store is available, publish it with\n  "
             f"python -m trainer clusters --publish --from {bundle}, naming the same store"
         )
 
 
 def is_empty(registry: ClusterMapRegistry) -> bool:
-    """Return whether nothing is published; False where that cannot be told."""
+    """Return whether nothing is published; False if the registry is unavailable."""
     try:
         return registry.pointer() is None
     except EsansError:

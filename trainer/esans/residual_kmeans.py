@@ -1,4 +1,4 @@
-"""Residual k-means over aligned items: the codes of the cluster map. Imports FAISS."""
+"""Residual k-means over aligned items: the cascaded codebooks of MSAC. Imports FAISS."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,20 +15,22 @@ from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import AlignedItems
 
-ROUNDS = 20  # of k-means
-POINTS_PER_CODE = 256
-FEWEST_POINTS = 262_144  # 16 codes at 256 points each would see but 4,096 items
+NUM_ITERATIONS = 20  # of k-means
+POINTS_PER_CENTROID = 256
+MIN_SAMPLE_SIZE = 262_144  # 16 centroids at 256 points each would see only 4,096 items
 CHUNK = 65_536  # items assigned at once
 
-ReadRows = Callable[[NDArray[np.int64]], Floats]  # rows of a stretch or a sample of items
+ReadRows = Callable[[NDArray[np.int64]], Floats]  # features [n, dim] of n items
 
 
 @dataclass(frozen=True)
 class Codebooks:
-    """What both levels found.
+    """Codes of both levels and the codebook of level 1.
 
-    codes1, codes2  [items]      every code is used by an item
-    centroids       [K1, width]  of level 1
+    Attributes:
+        codes1: [num_items], c1(i), the cluster; every code is used.
+        codes2: [num_items], c2(i), the code within the cluster; every code is used.
+        centroids: [K1, dim], C_k of level 1.
     """
 
     codes1: Codes
@@ -37,85 +39,89 @@ class Codebooks:
 
 
 def fit_codebooks(aligned: AlignedItems, config: ClustersConfig, seed: int) -> Codebooks:
-    """Give every item its cluster, then within clusters a code, by two cascaded k-means.
+    """Assign clusters and codes with two cascaded k-means.
 
-    Level 1 sees the mean of an item's rows. Level 2 sees what that leaves of each row, one
-    codebook for all clusters. Items that have no modality are a cluster of their own at the
-    origin (ours). Source: the ESANS paper, MSAC.
+    Level 1: k-means(zbar, K1) over the mean embedding of each item gives c1(i) and C_k.
+    Level 2: k-means(r, K2) over the residuals r_i = concat over m of (z_i^m - C_c1(i)) gives
+    c2(i), with one codebook for all clusters. Items without any modality form one cluster at
+    the origin (ours).
+
+    Source: ESANS (Xing et al., WWW 2025), MSAC, cascaded codebooks.
     """
-    count = len(aligned.presence)
-    known = np.flatnonzero(aligned.presence.any(axis=1))
-    codes1 = np.zeros(count, dtype=np.int32)
-    codes2 = np.zeros(count, dtype=np.int32)
-    width = next(iter(aligned.blocks.values())).shape[1]
-    if not len(known):
-        return Codebooks(codes1, codes2, np.zeros((1, width), dtype=np.float32))
-    code_count = config.level_1_codes or automatic_count(count)
-    codes1[known], centroids = _fit_level(known, aligned.means, code_count, seed, "level 1")
-    if len(known) < count:
-        codes1[~aligned.presence.any(axis=1)] = len(centroids)
-        centroids = np.concatenate([centroids, np.zeros((1, width), dtype=np.float32)])
+    num_items = len(aligned.presence)
+    has_content = aligned.presence.any(axis=1)
+    items = np.flatnonzero(has_content)
+    codes1 = np.zeros(num_items, dtype=np.int32)
+    codes2 = np.zeros(num_items, dtype=np.int32)
+    dim = next(iter(aligned.embeddings.values())).shape[1]
+    if not len(items):
+        return Codebooks(codes1, codes2, np.zeros((1, dim), dtype=np.float32))
+    num_clusters = config.level_1_codes or default_num_clusters(num_items)
+    codes1[items], centroids = _fit_level(items, aligned.means, num_clusters, seed, "level 1")
+    if len(items) < num_items:
+        codes1[~has_content] = len(centroids)
+        centroids = np.concatenate([centroids, np.zeros((1, dim), dtype=np.float32)])
 
     def residuals(rows: NDArray[np.int64]) -> Floats:
         return aligned.residuals(rows, centroids[codes1[rows]])
 
-    codes2[known], _ = _fit_level(known, residuals, config.level_2_codes, seed + 1, "level 2")
+    codes2[items], _ = _fit_level(items, residuals, config.level_2_codes, seed + 1, "level 2")
     return Codebooks(codes1, codes2, centroids)
 
 
-def automatic_count(num_items: int) -> int:
-    """Return K1 for a catalogue: round(sqrt(items)) within 8..4096 (ours)."""
+def default_num_clusters(num_items: int) -> int:
+    """Return K1 for a catalogue: round(sqrt(num_items)) within 8..4096 (ours)."""
     return int(np.clip(round(np.sqrt(num_items)), 8, 4_096))
 
 
 def _fit_level(
-    items: NDArray[np.int64], read: ReadRows, code_count: int, seed: int, name: str
+    items: NDArray[np.int64], read: ReadRows, num_codes: int, seed: int, name: str
 ) -> tuple[Codes, Floats]:
-    """Train k-means on a sample, assign all in a stream; codes nobody uses are closed up.
+    """Train k-means on a sample, assign all items in chunks, and drop unused codes.
 
-    returns  codes [items], 0 .. used - 1; centroids [used, width]
+    Returns:
+        Codes [n] within 0..used - 1, and centroids [used, dim].
     """
-    points_limit = max(FEWEST_POINTS, POINTS_PER_CODE * code_count)
+    sample_size = max(MIN_SAMPLE_SIZE, POINTS_PER_CENTROID * num_codes)
     rng = np.random.default_rng([seed, 3])
     sample = items
-    if len(items) > points_limit:
-        sample = np.sort(rng.choice(items, points_limit, replace=False))
-    told = f"{name}: k-means on {len(sample):,} items"
-    tqdm.write(told, file=sys.stderr)  # tens of seconds for a million items
-    centroids = train_centroids(read(sample), code_count, seed)
+    if len(items) > sample_size:
+        sample = np.sort(rng.choice(items, sample_size, replace=False))
+    message = f"{name}: k-means on {len(sample):,} items"
+    tqdm.write(message, file=sys.stderr)  # tens of seconds for a million items
+    centroids = train_centroids(read(sample), num_codes, seed)
     codes = np.concatenate(
-        [_nearest(read(some), centroids) for some in _chunks(items, f"{name} codes")]
+        [_nearest(read(chunk), centroids) for chunk in _chunks(items, f"{name} codes")]
     )
     used, codes = np.unique(codes, return_inverse=True)
     return codes.astype(np.int32), centroids[used]
 
 
-def train_centroids(points: Floats, code_count: int, seed: int) -> Floats:
-    """Run k-means with no more codes than there are different points; [codes, width]."""
-    different = len(np.unique(hash_ids(point.tobytes() for point in points)))
+def train_centroids(points: Floats, num_centroids: int, seed: int) -> Floats:
+    """Run k-means with at most as many centroids as distinct points; [centroids, dim]."""
+    num_distinct = len(np.unique(hash_ids(point.tobytes() for point in points)))
     kmeans = faiss.Kmeans(
         points.shape[1],
-        min(code_count, different),
-        niter=ROUNDS,
+        min(num_centroids, num_distinct),
+        niter=NUM_ITERATIONS,
         seed=seed,
         init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,  # others merge groups
-        min_points_per_centroid=1,  # fewer than 39 each is no reason to warn
-        max_points_per_centroid=len(points),  # the sample was drawn already
+        min_points_per_centroid=1,  # silences the warning below 39 points
+        max_points_per_centroid=len(points),  # the caller has sampled already
     )
     kmeans.train(points)
     return np.asarray(kmeans.centroids, dtype=np.float32)
 
 
 def _nearest(points: Floats, centroids: Floats) -> NDArray[np.int64]:
-    """Return the nearest centroid of each point; [points]."""
+    """Return the nearest centroid of each point; [n]."""
     _, codes = faiss.knn(points, centroids, 1)
     return np.asarray(codes[:, 0], dtype=np.int64)
 
 
-def _chunks(items: NDArray[np.int64], told: str) -> Iterator[NDArray[np.int64]]:
-    """Yield stretches of items, with a progress bar."""
-    starts = range(0, len(items), CHUNK)
-    with tqdm(total=len(items), desc=told, unit=" items", unit_scale=True) as bar:
-        for start in starts:
+def _chunks(items: NDArray[np.int64], description: str) -> Iterator[NDArray[np.int64]]:
+    """Yield chunks of items, with a progress bar."""
+    with tqdm(total=len(items), desc=description, unit=" items", unit_scale=True) as bar:
+        for start in range(0, len(items), CHUNK):
             yield items[start : start + CHUNK]
             bar.update(min(CHUNK, len(items) - start))

@@ -1,10 +1,10 @@
-"""The ESANS sampler: negatives drawn from a cluster map, and virtual ones between them.
+"""ESANS sampler: easy and hard negatives from a cluster map (MSAC), and virtual ones (EDIS).
 
-A plain reading of the paper: easy negatives in pairs, shared by the batch; hard ones per row; a
-virtual negative for each. Nothing is corrected unless `log_q_share` says so: subtracting the
-whole of log q would cancel the very distribution that the map was made for. Beside the batch's
-own positives (`in_batch`) it is the other way round: all draws together then have one proposal
-distribution, a mixture, and all of its log q is subtracted to estimate the full softmax.
+A plain reading of the paper: easy negatives come in pairs and are shared by the batch, hard ones
+are sampled per row, and each has a virtual negative. By default no log q is subtracted: all of
+it would cancel the proposal distribution that the map defines. With in-batch negatives
+(`in_batch`), `log_q_share` should be 1 instead: all sources together have one proposal
+distribution, a mixture, and subtracting its log q estimates the full softmax.
 """
 
 import math
@@ -18,10 +18,10 @@ from torch import Tensor
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
 from trainer.esans.interpolation import (
-    draw_share,
     interpolate_hard,
     interpolate_simple,
     normalize_virtual,
+    sample_alpha,
 )
 from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.samplers.config import EsansConfig
@@ -30,122 +30,141 @@ from trainer.samplers.simple import sample_in_batch
 
 @dataclass(frozen=True)
 class EsansSampler:
-    """Draws from a cluster map that covers the catalogue row by row.
+    """Samples from a cluster map whose rows are those of the catalogue.
 
-    Source: the ESANS paper, MSAC (which items) and EDIS (what is made of them). Ours: easy
-    draws are shared by the whole batch, so their proposal distribution is the mean over the
-    batch's positives; a seen item, or one of the positive's cell, is masked whatever drew it.
+    For a positive i, with level-1 centroids C and cluster temperature T:
+      - easy: a cluster k != c1(i) with P(k | c1(i)) = softmax over k of (-|C_k - C_c1(i)| / T),
+        then an item uniformly in it;
+      - hard: uniform over {j : c1(j) = c1(i), c2(j) != c2(i)}, or easy where that is empty.
+
+    Source: ESANS (Xing et al., WWW 2025): MSAC selects the items, EDIS interpolates. Ours: the
+    batch shares its easy negatives, so that their proposal distribution is the mean over its
+    positives; seen items and items of the positive's cell are masked, whatever their source.
     """
 
     clusters: ClusterMap
     config: EsansConfig
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw easy and hard negatives, and interpolate."""
+        """Sample easy and hard negatives, and interpolate."""
         rng = _numpy_rng(context)
-        parts = []
+        sets = []
         if self.config.in_batch:
-            parts.append(self.in_batch(context))
+            sets.append(self.sample_from_batch(context))
         if self.config.easy:
-            parts += self.easy(context, rng)
+            sets += self.sample_easy(context, rng)
         if self.config.hard:
-            parts += self.hard(context, rng)
-        return _chain(parts)
+            sets += self.sample_hard(context, rng)
+        return _chain(sets)
 
-    def in_batch(self, context: StepContext) -> SampledNegatives:
-        """Share the batch's positives, without those of a row's own cell."""
-        drawn, positives = sample_in_batch(context), _array(context.positive_rows)
+    def sample_from_batch(self, context: StepContext) -> SampledNegatives:
+        """Use in-batch negatives with same-cell masking."""
+        negatives, positives = sample_in_batch(context), _to_numpy(context.positive_rows)
         log_q = self._log_q(context, positives, positives)
         return replace(
-            drawn,
+            negatives,
             log_q=log_q,
-            is_masked=drawn.is_masked | self._same_cell(context, positives),
+            is_masked=negatives.is_masked | self._is_same_cell(context, positives),
             positive_log_q=log_q if log_q.ndim == 1 else log_q.diagonal(),
         )
 
-    def easy(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
-        """Draw pairs of one cluster each for positives of the batch, shared by all of it.
+    def sample_easy(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
+        """Sample easy pairs, each in one cluster, shared by the batch.
 
-        returns  the pairs [count], and one virtual negative for each of them [count]
+        Returns:
+            The pairs [easy] and, if configured, as many virtual negatives.
         """
-        positives = _array(context.positive_rows)
-        chosen = rng.choice(positives, self.config.easy // 2)
-        pairs = self.clusters.easy_pairs(chosen, rng).reshape(-1)  # [count], pair after pair
+        positives = _to_numpy(context.positive_rows)
+        anchors = rng.choice(positives, self.config.easy // 2)
+        pairs = self.clusters.easy_pairs(anchors, rng).reshape(-1)  # [easy], pair after pair
         rows = torch.from_numpy(pairs).long().to(context.positive_rows.device)
-        drawn = SampledNegatives(
+        negatives = SampledNegatives(
             vectors=context.encode(rows),
             log_q=self._log_q(context, positives, pairs),
-            is_masked=context.is_seen(rows) | self._same_cell(context, pairs),
+            is_masked=context.is_seen(rows) | self._is_same_cell(context, pairs),
             rows=rows,
             num_encoded=len(rows),
         )
-        return [drawn, self._interpolate_simple(context, drawn)] if self.config.virtual else [drawn]
+        if not self.config.virtual:
+            return [negatives]
+        return [negatives, self._interpolate_simple(context, negatives)]
 
-    def hard(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
-        """Draw for each row from its positive's cluster, outside its cell.
+    def sample_hard(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
+        """Sample for each row from the cluster of its positive, outside its cell.
 
-        returns  the drawn [batch, hard], and one virtual negative for each of them
+        Returns:
+            The negatives [batch, hard] and, if configured, as many virtual ones.
         """
-        positives = _array(context.positive_rows)
-        chosen = self.clusters.hard(positives, self.config.hard, rng)  # [batch, hard]
-        distinct, inverse = np.unique(chosen, return_inverse=True)
+        positives = _to_numpy(context.positive_rows)
+        sampled = self.clusters.hard(positives, self.config.hard, rng)  # [batch, hard]
+        distinct, inverse = np.unique(sampled, return_inverse=True)
         device = context.positive_rows.device
         encoded = context.encode(torch.from_numpy(distinct).long().to(device))
-        vectors = encoded[torch.from_numpy(inverse.reshape(chosen.shape)).to(device)]
-        rows = torch.from_numpy(chosen).long().to(device)
-        drawn = SampledNegatives(
+        vectors = encoded[torch.from_numpy(inverse.reshape(sampled.shape)).to(device)]
+        rows = torch.from_numpy(sampled).long().to(device)
+        negatives = SampledNegatives(
             vectors=vectors,
-            log_q=self._log_q(context, positives, chosen) - self._hard_log_weight(context.step),
-            is_masked=context.is_seen(rows) | self._same_cell(context, chosen),
+            log_q=self._log_q(context, positives, sampled) - self._hard_log_weight(context.step),
+            is_masked=context.is_seen(rows) | self._is_same_cell(context, sampled),
             rows=rows,
             num_encoded=len(distinct),
         )
-        return [drawn, self._interpolate_hard(context, drawn)] if self.config.virtual else [drawn]
+        if not self.config.virtual:
+            return [negatives]
+        return [negatives, self._interpolate_hard(context, negatives)]
 
     def _interpolate_simple(
         self, context: StepContext, pairs: SampledNegatives
     ) -> SampledNegatives:
-        """Mix the two of each pair, twice, at shares drawn anew; [count, width]."""
+        """Interpolate twice within each pair, with independent weights; [easy, dim]."""
         first, second = pairs.vectors[0::2], pairs.vectors[1::2]
         count, device = len(pairs.vectors), pairs.vectors.device
-        share = draw_share((count,), 0, 1, context.rng, device)
-        masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
-        log_q = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # of both ends: ours
-        mixed = interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), share)
-        return self._virtual(mixed, torch.cat([log_q, log_q], dim=-1), masked.repeat(1, 2))
+        alpha = sample_alpha((count,), 0, 1, context.rng, device)
+        is_masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
+        log_q = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # mean of both ends: ours
+        vectors = interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), alpha)
+        return self._virtual(vectors, torch.cat([log_q, log_q], dim=-1), is_masked.repeat(1, 2))
 
-    def _interpolate_hard(self, context: StepContext, drawn: SampledNegatives) -> SampledNegatives:
-        """Move each hard negative along the line through its positive; [batch, hard, width]."""
+    def _interpolate_hard(
+        self, context: StepContext, negatives: SampledNegatives
+    ) -> SampledNegatives:
+        """Interpolate between each hard negative and its positive; [batch, hard, dim]."""
         low, high = self.config.alpha_min, self.config.alpha_max
-        shape = tuple(drawn.is_masked.shape)
-        share = draw_share(shape, low, high, context.rng, drawn.vectors.device)
+        shape = tuple(negatives.is_masked.shape)
+        alpha = sample_alpha(shape, low, high, context.rng, negatives.vectors.device)
         positives = context.positives
         if self.config.detach_positive:
             positives = positives.detach()
-        moved = interpolate_hard(positives, drawn.vectors, share)
-        return self._virtual(moved, drawn.log_q, drawn.is_masked)
+        vectors = interpolate_hard(positives, negatives.vectors, alpha)
+        return self._virtual(vectors, negatives.log_q, negatives.is_masked)
 
-    def _virtual(self, mixed: Tensor, log_q: Tensor, is_masked: Tensor) -> SampledNegatives:
-        """Make negatives of mixed rows, on the unit sphere and weighted as configured."""
+    def _virtual(self, vectors: Tensor, log_q: Tensor, is_masked: Tensor) -> SampledNegatives:
+        """Build virtual negatives, normalised and weighted as configured."""
         return SampledNegatives(
-            vectors=normalize_virtual(mixed) if self.config.normalize_virtual else mixed,
+            vectors=normalize_virtual(vectors) if self.config.normalize_virtual else vectors,
             log_q=log_q - self.config.virtual_log_weight,
             is_masked=is_masked,
         )
 
     def _hard_log_weight(self, step: int) -> float:
-        """Return what is added to hard negatives' scores: from nearly nothing to all of it."""
-        grown = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
-        return self.config.hard_log_weight + math.log(grown)
+        """Return what is added to the logits of hard negatives; it grows during the warm-up."""
+        progress = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
+        return self.config.hard_log_weight + math.log(progress)
 
     def _log_q(self, context: StepContext, positives: Rows, rows: Rows) -> Tensor:
-        """Return the subtracted part of the log of each row's expected count.
+        """Return log_q_share times the log of the expected count of each item row.
 
-        rows     [n] or [batch, n]
-        returns  as rows; [batch, n] where hard ones are drawn, from a distribution of each row
+        The expected counts of all configured sources are added: batch * target_share(j) in the
+        batch, easy * mean over positives of P(c1(j) | c1(i_b)) / size(c1(j)), and hard * q_hard
+        of the row. Nothing is computed if `log_q_share` is 0.
 
-        An item may come with the batch, as an easy one of it and as a hard one of the row: the
-        counts are added. Where no part is subtracted, nothing is computed.
+        Args:
+            context: of the step.
+            positives: [batch], item rows.
+            rows: [n] or [batch, n], item rows of the negatives.
+
+        Returns:
+            The shape of `rows`; [batch, n] with hard negatives, whose distribution is per row.
         """
         if not self.config.log_q_share:
             return context.queries.new_zeros(rows.shape)
@@ -161,27 +180,27 @@ class EsansSampler:
         log_q = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
         return self.config.log_q_share * log_q.to(context.queries.device)
 
-    def _same_cell(self, context: StepContext, rows: Rows) -> Tensor:
-        same = self.clusters.same_cell(_array(context.positive_rows), rows)
-        return torch.from_numpy(same).to(context.queries.device)
+    def _is_same_cell(self, context: StepContext, rows: Rows) -> Tensor:
+        is_same = self.clusters.same_cell(_to_numpy(context.positive_rows), rows)
+        return torch.from_numpy(is_same).to(context.queries.device)
 
 
-TINY = 1e-12  # an expected count of 0 belongs to a row that is masked
+TINY = 1e-12  # only masked items have an expected count of 0
 
 
-def _array(rows: Tensor) -> Rows:
+def _to_numpy(rows: Tensor) -> Rows:
     return rows.cpu().numpy().astype(np.int32)
 
 
 def _numpy_rng(context: StepContext) -> np.random.Generator:
-    """Return a numpy generator that follows the step's own."""
+    """Return a NumPy generator seeded by the generator of the step."""
     return np.random.default_rng(int(torch.randint(2**62, (1,), generator=context.rng)))
 
 
-def _chain(parts: list[SampledNegatives]) -> SampledNegatives:
-    """Chain sets of negatives; the first has log q of the positives, all what they cost."""
+def _chain(sets: list[SampledNegatives]) -> SampledNegatives:
+    """Chain sets of negatives; the first holds log q of the positives and the total cost."""
     chained = None
-    for part in reversed(parts):
-        chained = replace(part, next_set=chained)
-    assert chained is not None  # the configuration refuses a sampler that draws nothing
-    return replace(chained, num_encoded=sum(part.num_encoded for part in parts))
+    for negatives in reversed(sets):
+        chained = replace(negatives, next_set=chained)
+    assert chained is not None  # the configuration rejects a sampler without negatives
+    return replace(chained, num_encoded=sum(negatives.num_encoded for negatives in sets))

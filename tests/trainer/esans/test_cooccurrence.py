@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from trainer.data.interactions import ItemLists
-from trainer.esans.cooccurrence import behavioural_features, count_cooccurrences, positive_pmi
+from trainer.esans.cooccurrence import build_behavioural_features, count_cooccurrences, positive_pmi
 
 
 def of_users(*lists):
@@ -38,7 +38,7 @@ def test_pmi_is_kept_where_two_items_meet_more_often_than_by_chance():
 
 
 def test_items_of_one_crowd_point_one_way():
-    rows = behavioural_features(two_crowds(), 20, 4, seed=0)
+    rows = build_behavioural_features(two_crowds(), 20, 4, seed=0)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     likeness = units @ units.T
     is_same = np.arange(20)[:, None] % 2 == np.arange(20) % 2
@@ -48,23 +48,23 @@ def test_items_of_one_crowd_point_one_way():
 
 @pytest.mark.parametrize("lonely", [[], [[3]]])
 def test_an_item_that_is_never_taken_with_another_has_no_row(lonely):
-    rows = behavioural_features(of_users([0, 1], [0, 2], *lonely), 4, 8, seed=0)
+    rows = build_behavioural_features(of_users([0, 1], [0, 2], *lonely), 4, 8, seed=0)
     assert np.isnan(rows).all(axis=1).tolist() == [False, False, False, True]
 
 
 def test_rows_are_no_wider_than_there_are_items():
-    assert behavioural_features(of_users([0, 1], [1, 2]), 3, 64, seed=0).shape == (3, 3)
+    assert build_behavioural_features(of_users([0, 1], [1, 2]), 3, 64, seed=0).shape == (3, 3)
 
 
 def test_nobody_taking_two_items_leaves_no_row_at_all():
-    assert np.isnan(behavioural_features(of_users([0], [1], []), 3, 8, seed=0)).all()
+    assert np.isnan(build_behavioural_features(of_users([0], [1], []), 3, 8, seed=0)).all()
 
 
 def test_the_same_seed_learns_the_same():
-    one, again = (behavioural_features(two_crowds(), 20, 4, seed=7) for _ in range(2))
+    one, again = (build_behavioural_features(two_crowds(), 20, 4, seed=7) for _ in range(2))
     assert (one == again).all()
 
 
 def test_users_are_sampled_where_the_pairs_would_be_too_many():
-    together = count_cooccurrences(of_users(*([0, 1, 2],) * 10), 3, seed=0, pairs_limit=20)
+    together = count_cooccurrences(of_users(*([0, 1, 2],) * 10), 3, seed=0, max_pairs=20)
     assert together.toarray()[0, 1] == 2  # nine pairs each: two users stay below twenty

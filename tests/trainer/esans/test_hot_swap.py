@@ -63,7 +63,7 @@ def test_what_arrives_is_drawn_from_after_the_swap_and_not_before():
     sampler = HotSwapSampler(build, own(HALVES))
     sampler.swap(0)
     assert_drawn_from(HALVES, hard_counts(sampler, range(100)))
-    sampler.arrived = published(PARITIES)
+    sampler.received_map = published(PARITIES)
     assert_drawn_from(HALVES, hard_counts(sampler, range(100, 200)))
     told = sampler.swap(200)
     assert_drawn_from(PARITIES, hard_counts(sampler, range(200, 300)))
@@ -72,10 +72,10 @@ def test_what_arrives_is_drawn_from_after_the_swap_and_not_before():
 
 def test_nothing_is_told_where_nothing_new_arrived():
     sampler = HotSwapSampler(build)
-    sampler.arrived = published(HALVES)
+    sampler.received_map = published(HALVES)
     assert sampler.swap(0)["sequence"] == 1
     assert sampler.swap(1) is None
-    sampler.arrived = published(HALVES, sequence=2)  # published once more, or rolled back to
+    sampler.received_map = published(HALVES, sequence=2)  # published once more, or rolled back to
     assert sampler.swap(2) is None
 
 
@@ -83,15 +83,15 @@ def test_the_runs_own_map_is_told_as_such():
     sampler = HotSwapSampler(build, own(HALVES))
     told = sampler.swap(0)
     assert (told["sequence"], told["source"]) == (None, "made by this run")
-    assert sampler.is_own
-    sampler.arrived = published(PARITIES)
+    assert sampler.is_own_map
+    sampler.received_map = published(PARITIES)
     sampler.swap(1)
-    assert not sampler.is_own
+    assert not sampler.is_own_map
 
 
 def test_a_sampler_that_goes_on_draws_from_the_map_it_was_stopped_with():
     stopped = HotSwapSampler(build)
-    stopped.arrived = published(dataclasses.replace(HALVES, made={"at": "noon"}), sequence=7)
+    stopped.received_map = published(dataclasses.replace(HALVES, made={"at": "noon"}), sequence=7)
     stopped.swap(0)
     again = HotSwapSampler(build, own(PARITIES))
     again.load_state_dict(stopped.state_dict())
@@ -105,7 +105,7 @@ def test_a_sampler_that_goes_on_swaps_to_what_arrived_meanwhile():
     stopped = HotSwapSampler(build, own(HALVES))
     stopped.swap(0)
     again = HotSwapSampler(build)
-    again.arrived = published(PARITIES)
+    again.received_map = published(PARITIES)
     again.load_state_dict(stopped.state_dict())
     assert again.swap(10)["version"] == PARITIES.version
 
@@ -123,7 +123,7 @@ class Scripted(HotSwapSampler):
         self.maps, self.steps_seen = maps, []
 
     def swap(self, step):
-        self.arrived = published(self.maps[step]) if step in self.maps else self.arrived
+        self.received_map = published(self.maps[step]) if step in self.maps else self.received_map
         return super().swap(step)
 
     def __call__(self, context):

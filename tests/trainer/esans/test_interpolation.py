@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from trainer.esans.interpolation import (
-    draw_share,
     interpolate_hard,
     interpolate_simple,
     normalize_virtual,
+    sample_alpha,
 )
 
 EAST, NORTH = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -45,7 +45,7 @@ def test_virtual_rows_are_unit_rows_and_pass_gradient_to_both_ends():
 
 def test_shares_fill_their_range_and_follow_the_generator():
     drawn = [
-        draw_share((1000,), -0.5, 0.5, torch.Generator().manual_seed(7), torch.device("cpu"))
+        sample_alpha((1000,), -0.5, 0.5, torch.Generator().manual_seed(7), torch.device("cpu"))
         for _ in range(2)
     ]
     assert torch.equal(*drawn)

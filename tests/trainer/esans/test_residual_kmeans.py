@@ -3,7 +3,7 @@ import pytest
 
 from tests.support.planted_map import QUICK, grouped_rows, groups_of, is_divided
 from trainer.esans.alignment import AlignedItems
-from trainer.esans.residual_kmeans import automatic_count, fit_codebooks, train_centroids
+from trainer.esans.residual_kmeans import default_num_clusters, fit_codebooks, train_centroids
 
 
 def configured(level_1, level_2=2):
@@ -96,7 +96,7 @@ def test_the_same_seed_finds_the_same_codes_and_another_others():
     ("items", "codes"), [(1, 8), (64, 8), (3_000, 55), (10**6, 1_000), (10**9, 4_096)]
 )
 def test_the_automatic_count_is_the_root_of_the_items_within_8_and_4096(items, codes):
-    assert automatic_count(items) == codes
+    assert default_num_clusters(items) == codes
 
 
 def test_training_says_nothing_and_warns_of_nothing(capfd):
