@@ -223,14 +223,16 @@ def make_and_describe(parsed: argparse.Namespace) -> tuple[ClusterMap, str]:
 
     from trainer.data.dataset import load_dataset
     from trainer.esans.build_map import build_cluster_map
-    from trainer.esans.stats import category_column, describe_map
+    from trainer.esans.stats import category_column, describe_cluster_map
 
     config = config_of(parsed)
     torch.set_num_threads(config.training.threads)
     data = load_dataset(parsed.data, config.data.split, config.seed)
     category_column(data.attributes, parsed.category)  # a misspelt one is told before the work
     found = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
-    return found, describe_map(found, data, parsed.category, np.random.default_rng(config.seed))
+    return found, describe_cluster_map(
+        found, data, parsed.category, np.random.default_rng(config.seed)
+    )
 
 
 def report(parsed: argparse.Namespace) -> None:

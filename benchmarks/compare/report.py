@@ -14,8 +14,8 @@ from plotly.subplots import make_subplots
 from benchmarks.compare.analysis import FIXED_LIST, SPREAD, at_budget
 from benchmarks.compare.tables import column, formatted, with_spread
 from index.errors import ConfigError
-from trainer.report.figures import PALETTE, framed, plain
-from trainer.report.page import render_page, validate_place, write_page
+from trainer.report.figures import PALETTE, apply_layout, escape_text
+from trainer.report.page import render_page, validate_output_path, write_page
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 TABLE = "table.parquet"
@@ -43,7 +43,7 @@ def write_report(folder: Path, out: Path) -> Path:
 
     Raises ConfigError if it holds no tables, or `out` is no place for a report.
     """
-    validate_place(out)
+    validate_output_path(out)
     write_page(render_report(read_lines(folder)), out)
     return out
 
@@ -152,9 +152,9 @@ def bars_figure(lines: pd.DataFrame, titles: Mapping[str, str]) -> go.Figure:
             bar = _bars_of_kind(lines[lines.kind == kind], name, place == 1)
             figure.add_trace(bar, row=1, col=place)
         figure.update_xaxes(title=title, rangemode="tozero", nticks=6, col=place)
-    figure.update_yaxes(categoryorder="array", categoryarray=[*map(plain, lines.method)])
+    figure.update_yaxes(categoryorder="array", categoryarray=[*map(escape_text, lines.method)])
     figure.update_layout(barmode="overlay", bargap=0.3)
-    framed(figure, REST_PX + BAR_PX * len(lines))
+    apply_layout(figure, REST_PX + BAR_PX * len(lines))
     legend = {"yref": "container", "y": 1, "yanchor": "top"}  # however tall the plot is
     return figure.update_layout(legend=legend, margin={"t": 70})
 
@@ -164,8 +164,8 @@ def _bars_of_kind(lines: pd.DataFrame, name: str, has_legend: bool) -> go.Bar:
     spread = formatted(column(lines, name + SPREAD), " ± {:.4f}").replace("-", "")
     return go.Bar(
         x=list(column(lines, name)),
-        y=[*map(plain, lines.method)],
-        name=plain(kind),
+        y=[*map(escape_text, lines.method)],
+        name=escape_text(kind),
         legendgroup=kind,
         showlegend=has_legend,
         orientation="h",
@@ -204,7 +204,7 @@ def budgets_figure(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str]
         tickvals=budgets,
         ticktext=[f"{budget:,.0f}" for budget in budgets],
     )
-    framed(figure, 440)
+    apply_layout(figure, 440)
     beside = {"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"}
     return figure.update_layout(legend=beside, modebar={"orientation": "h"})
 
@@ -217,10 +217,10 @@ def _line_of_method(lines: pd.DataFrame, name: str, order: int) -> go.Scatter:
     return go.Scatter(
         x=list(lines.budget),
         y=list(column(lines, name)),
-        name=plain(method),
+        name=escape_text(method),
         legendgroup=method,
         mode="lines+markers",
         line={"color": colour, "width": 4 if is_ours else 2, "dash": dash},
         error_y=_error_bars(lines, name),
-        hovertemplate=f"{plain(method)}, %{{x:,}} encoded: %{{y:.4f}}<extra></extra>",
+        hovertemplate=f"{escape_text(method)}, %{{x:,}} encoded: %{{y:.4f}}<extra></extra>",
     )

@@ -1,6 +1,7 @@
-"""Statistics of a cluster map, so that a person sees whether it makes sense.
+"""Statistics of a cluster map, to judge its quality.
 
-Collapse (a few codes take all items) shows in the perplexity, nonsense in the tables below it.
+Codebook collapse (a few codes hold most items) shows in the perplexity; whether the clusters
+are meaningful shows in the agreement with categories and in the code sharing of item pairs.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from trainer.data.interactions import TRAIN, VALID, cases, histories, training_c
 
 SHOWN_CLUSTERS, SHOWN_TITLES = 3, 8
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
-PAIRS = 200_000  # drawn to estimate how often items of one history share a code
+NUM_PAIRS = 200_000  # sampled to estimate how often items of one history share a code
 CATEGORIES = ("category", "categories", "main_category", "department", "genre", "genres", "type")
 TITLES = ("title", "name")
 
@@ -27,10 +28,12 @@ CodeArray = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class LevelSizes:
-    """How one level of codes divides the items.
+    """Distribution of the items over the codes of one level.
 
-    perplexity  exp(entropy): as many codes of equal size would be as uncertain
-    quantiles   of the sizes: fewest, quarter, median, three quarters, most
+    Attributes:
+        used: number of codes with items.
+        perplexity: exp(entropy), the effective number of codes.
+        quantiles: of the sizes: minimum, quartiles, maximum.
     """
 
     used: int
@@ -38,37 +41,42 @@ class LevelSizes:
     quantiles: tuple[float, ...]
 
 
-def describe_map(
-    found: ClusterMap, data: Dataset, category: str | None, rng: np.random.Generator
+def describe_cluster_map(
+    clusters: ClusterMap, data: Dataset, category: str | None, rng: np.random.Generator
 ) -> str:
-    """Describe a map made of this dataset, for a person.
+    """Render statistics and examples of a cluster map of this dataset as text.
 
-    category  the column to compare with; None guesses one
+    Args:
+        clusters: built from the dataset.
+        data: the dataset.
+        category: column to compare with; None selects a likely one.
+        rng: samples pairs and examples.
 
-    Raises ConfigError if there is no such column.
+    Raises:
+        ConfigError: the column does not exist.
     """
     column = category_column(data.attributes, category)
     codes: dict[str, CodeArray] = {
-        "cluster": found.codes1,
-        "level 2": found.codes2,
-        "cell": found.layout.cells,
+        "cluster": clusters.codes1,
+        "level 2": clusters.codes2,
+        "cell": clusters.layout.cells,
     }
     lines = [
-        f"cluster map {found.version}: {len(found):,} items, made of "
-        + ", ".join(f"{name} ({n:,})" for name, n in found.made.get("items_with", {}).items()),
+        f"cluster map {clusters.version}: {len(clusters):,} items, made of "
+        + ", ".join(f"{name} ({n:,})" for name, n in clusters.made.get("items_with", {}).items()),
         _sizes_table(codes),
-        f"items alone in their cell: {share_alone(found.layout.cells):.1%}",
+        f"items alone in their cell: {singleton_share(clusters.layout.cells):.1%}",
         _agreement_table(codes, data, column),
-        _togetherness_table(codes, data, rng),
-        *_examples(found, data, rng),
+        _code_sharing_table(codes, data, rng),
+        *_examples(clusters, data, rng),
     ]
     return "\n\n".join(lines)
 
 
 def _sizes_table(codes: dict[str, CodeArray]) -> str:
     rows = [
-        [name, one.used, f"{one.perplexity:.1f}", *(f"{size:.0f}" for size in one.quantiles)]
-        for name, one in zip(codes, map(level_of, codes.values()), strict=True)
+        [name, level.used, f"{level.perplexity:.1f}", *(f"{size:.0f}" for size in level.quantiles)]
+        for name, level in zip(codes, map(measure_level, codes.values()), strict=True)
     ]
     head = ["", "used", "perplexity", "fewest items", "25 %", "median", "75 %", "most"]
     return tabulate(rows, head, disable_numparse=True, colalign=("left",) + ("right",) * 7)
@@ -76,165 +84,169 @@ def _sizes_table(codes: dict[str, CodeArray]) -> str:
 
 def _agreement_table(codes: dict[str, CodeArray], data: Dataset, column: str | None) -> str:
     if column is None:
-        return "no category column found; give one with --category to compare with"
-    known, labels = labels_of(data, column)
+        return "no category column found; name one with --category to measure agreement"
+    labelled, labels = load_labels(data, column)
     rows = [
-        [name, *(f"{one:.3f}" for one in agreement(codes[name][known], labels))]
+        [name, *(f"{score:.3f}" for score in mutual_information(codes[name][labelled], labels))]
         for name in ("cluster", "cell")
     ]
-    told = f"agreement with {column} ({len(np.unique(labels))} values, {len(known):,} items)"
-    return tabulate(rows, [told, "NMI", "adjusted"], disable_numparse=True)
+    head = f"agreement with {column} ({len(np.unique(labels))} values, {len(labelled):,} items)"
+    return tabulate(rows, [head, "NMI", "adjusted"], disable_numparse=True)
 
 
-def _togetherness_table(
+def _code_sharing_table(
     codes: dict[str, CodeArray], data: Dataset, rng: np.random.Generator
 ) -> str:
     rows = []
     for name in ("cluster", "cell"):
-        found = togetherness(codes[name], data, rng)
-        chance = found["random takes"] or np.nan
+        shares = measure_code_sharing(codes[name], data, rng)
+        baseline = shares["random interactions"] or np.nan
         columns = {
             "two items share a": name,
-            **{pairs: f"{share:.4f}" for pairs, share in found.items()},
-            "history / takes": f"{found['one history'] / chance:.1f}",
-            "held out / takes": f"{found['history and held out'] / chance:.1f}",
+            **{pairs: f"{share:.4f}" for pairs, share in shares.items()},
+            "history / random": f"{shares['same history'] / baseline:.1f}",
+            "held out / random": f"{shares['history and held out'] / baseline:.1f}",
         }
         rows.append(columns)
     return tabulate(rows, headers="keys", disable_numparse=True)
 
 
-def _examples(found: ClusterMap, data: Dataset, rng: np.random.Generator) -> list[str]:
-    """Name some items of a few clusters that have the median size or more."""
+def _examples(clusters: ClusterMap, data: Dataset, rng: np.random.Generator) -> list[str]:
+    """List sampled items of a few clusters of at least median size."""
     name = title_column(data.attributes)
-    sizes = found.layout.cluster_sizes
-    fit = np.flatnonzero(sizes >= np.median(sizes[sizes > 0]))
-    shown = rng.choice(fit, min(SHOWN_CLUSTERS, len(fit)), replace=False)
-    told = []
+    sizes = clusters.layout.cluster_sizes
+    eligible = np.flatnonzero(sizes >= np.median(sizes[sizes > 0]))
+    shown = rng.choice(eligible, min(SHOWN_CLUSTERS, len(eligible)), replace=False)
+    examples = []
     for cluster in np.sort(shown):
-        own = np.flatnonzero(found.codes1 == cluster)
-        some = np.sort(rng.choice(own, min(SHOWN_TITLES, len(own)), replace=False))
-        some = some[np.argsort(found.codes2[some], kind="stable")]
-        titles = data.attributes[name].take(some).to_pylist()
+        members = np.flatnonzero(clusters.codes1 == cluster)
+        rows = np.sort(rng.choice(members, min(SHOWN_TITLES, len(members)), replace=False))
+        rows = rows[np.argsort(clusters.codes2[rows], kind="stable")]
+        titles = data.attributes[name].take(rows).to_pylist()
+        head = f"cluster {cluster}, {len(members):,} items (code, {name}):"
         lines = [
-            f"  {found.codes2[row]:>3}  {str(title)[:80]}"
-            for row, title in zip(some, titles, strict=True)
+            f"  {clusters.codes2[row]:>3}  {str(title)[:80]}"
+            for row, title in zip(rows, titles, strict=True)
         ]
-        told.append(f"cluster {cluster}, {len(own):,} items (code, {name}):\n" + "\n".join(lines))
-    return told
+        examples.append("\n".join([head, *lines]))
+    return examples
 
 
-def level_of(codes: CodeArray) -> LevelSizes:
-    """Count how one level divides the items."""
+def measure_level(codes: CodeArray) -> LevelSizes:
+    """Measure the distribution of the items over the codes of one level."""
     sizes = np.unique(codes, return_counts=True)[1]
     shares = sizes / sizes.sum()
     perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
     return LevelSizes(len(sizes), perplexity, tuple(np.quantile(sizes, QUANTILES).tolist()))
 
 
-def share_alone(cells: CodeArray) -> float:
-    """Return the share of items that are the only one of their cell."""
+def singleton_share(cells: CodeArray) -> float:
+    """Return the share of items that are the only one in their cell."""
     sizes = np.unique(cells, return_counts=True)[1]
     return float((sizes == 1).sum() / len(cells))
 
 
-def labels_of(data: Dataset, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows that have a label, and the number of each one's label."""
+def load_labels(data: Dataset, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of labelled items, and the label of each as a number."""
     labels = first_labels(data.attributes, column)
     rows = np.flatnonzero([label is not None for label in labels])
     return rows, np.unique([str(labels[row]) for row in rows], return_inverse=True)[1]
 
 
-def agreement(codes: CodeArray, labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Measure how far codes and labels say the same: 0 nothing, 1 everything.
+def mutual_information(codes: CodeArray, labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return normalised and adjusted mutual information of codes and labels, 1 if identical.
 
-    returns  the normalised mutual information, which grows with the number of codes; the
-             adjusted one, chance taken out
+    The normalised one grows with the number of codes; the adjusted one corrects for chance.
     """
     scores = (normalized_mutual_info_score, adjusted_mutual_info_score)
     normalised, adjusted = (float(score(labels, codes)) for score in scores)
     return normalised, adjusted
 
 
-def togetherness(codes: CodeArray, data: Dataset, rng: np.random.Generator) -> dict[str, float]:
-    """Measure how likely two items share a code, for different ways to pick the two.
+def measure_code_sharing(
+    codes: CodeArray, data: Dataset, rng: np.random.Generator
+) -> dict[str, float]:
+    """Measure how often two items share a code, for four distributions of pairs.
 
-    one history           of training, a sample: flattering where behaviour is a modality
-    history and held out  an item of a training history, and what that user took next
-    random takes          popular items meet more often: the fair comparison
-    random items          each item alike
+    Returns:
+        "same history": of training; too favourable where behaviour is a modality.
+        "history and held out": an item of a training history and a held-out item of the user.
+        "random interactions": in proportion to popularity, the fair baseline.
+        "random items": uniform over pairs of different items.
     """
 
     def share(pairs: NDArray[np.int32]) -> float:
         return float((codes[pairs[0]] == codes[pairs[1]]).mean()) if pairs.size else np.nan
 
-    takes = np.bincount(codes, weights=training_counts(data.interactions, len(data.item_ids)))
+    popularity = np.bincount(codes, weights=training_counts(data.interactions, len(data.item_ids)))
     sizes = np.bincount(codes)
     count = max(2, len(codes))
     return {
-        "one history": share(pairs_of_history(data, rng)),
-        "history and held out": share(pairs_held_out(data, rng)),
-        "random takes": float(((takes / takes.sum()) ** 2).sum()),
+        "same history": share(sample_history_pairs(data, rng)),
+        "history and held out": share(sample_held_out_pairs(data, rng)),
+        "random interactions": float(((popularity / popularity.sum()) ** 2).sum()),
         "random items": float((sizes * (sizes - 1)).sum() / (count * (count - 1))),
     }
 
 
-def pairs_of_history(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Draw pairs of different items of one training history; [2, pairs]."""
-    taken = histories(data.interactions, (TRAIN,), len(data.user_ids))
-    lengths = np.diff(taken.offsets)
+def sample_history_pairs(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Sample pairs of different items of one training history; [2, pairs]."""
+    lists = histories(data.interactions, (TRAIN,), len(data.user_ids))
+    lengths = np.diff(lists.offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
-    places = np.flatnonzero(lengths[users] > 1)
-    if not len(places):
+    positions = np.flatnonzero(lengths[users] > 1)
+    if not len(positions):
         return np.zeros((2, 0), dtype=np.int32)
-    places = rng.choice(places, PAIRS)
-    starts, sizes = taken.offsets[users[places]], lengths[users[places]]
-    steps = 1 + rng.integers(0, sizes - 1)
-    others = starts + (places - starts + steps) % sizes
-    return np.stack([taken.item_rows[places], taken.item_rows[others]])
+    positions = rng.choice(positions, NUM_PAIRS)
+    starts, sizes = lists.offsets[users[positions]], lengths[users[positions]]
+    shifts = 1 + rng.integers(0, sizes - 1)
+    others = starts + (positions - starts + shifts) % sizes
+    return np.stack([lists.item_rows[positions], lists.item_rows[others]])
 
 
-def pairs_held_out(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Pair each validation item with one of its user's training items; [2, pairs]."""
-    asked = cases(data.interactions, VALID, len(data.user_ids))
-    owners = np.repeat(np.arange(len(asked.user_rows)), np.diff(asked.targets.offsets))
-    starts = asked.histories.offsets[owners]
-    sizes = asked.histories.offsets[owners + 1] - starts
-    earlier = asked.histories.item_rows[starts + rng.integers(0, sizes)]
-    return np.stack([earlier, asked.targets.item_rows])
+def sample_held_out_pairs(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Pair each validation item with a sampled training item of its user; [2, pairs]."""
+    validation = cases(data.interactions, VALID, len(data.user_ids))
+    owners = np.repeat(np.arange(len(validation.user_rows)), np.diff(validation.targets.offsets))
+    starts = validation.histories.offsets[owners]
+    sizes = validation.histories.offsets[owners + 1] - starts
+    earlier = validation.histories.item_rows[starts + rng.integers(0, sizes)]
+    return np.stack([earlier, validation.targets.item_rows])
 
 
-def category_column(attributes: pa.Table, wanted: str | None) -> str | None:
-    """Return the column to compare with: the one asked for, else a likely one, else None.
+def category_column(attributes: pa.Table, requested: str | None) -> str | None:
+    """Return the category column: the requested one, else a likely one, else None.
 
-    Raises ConfigError if there is no column of the name asked for.
+    Raises:
+        ConfigError: the requested column does not exist.
     """
     names = attributes.column_names
-    if wanted is not None and wanted not in names:
+    if requested is not None and requested not in names:
         raise ConfigError(
-            f"--category: the items have no column {wanted!r}; they have {', '.join(names)}"
+            f"--category: the items have no column {requested!r}; they have {', '.join(names)}"
         )
-    return wanted or _first_of(CATEGORIES, names)
+    return requested or _first_match(CATEGORIES, names)
 
 
 def title_column(attributes: pa.Table) -> str:
-    """Return the column that names an item to a person; the id where there is none."""
-    return _first_of(TITLES, attributes.column_names) or "item_id"
+    """Return the column with a display name of the items; the item id if there is none."""
+    return _first_match(TITLES, attributes.column_names) or "item_id"
 
 
 def first_labels(attributes: pa.Table, column: str) -> list[str | None]:
-    """Return each item's label, None where it has none.
+    """Return the label of each item, None if it has none.
 
-    Of several values, in a list or in one text ("Action|War"), the first is taken.
+    Of several values, in a list or a delimited string ("Action|War"), it is the first.
     """
-    return [_label_of(value) for value in attributes[column].to_pylist()]
+    return [_first_label(value) for value in attributes[column].to_pylist()]
 
 
-def _label_of(value: object) -> str | None:
+def _first_label(value: object) -> str | None:
     if isinstance(value, list):
         value = value[0] if value else None
     return None if value in (None, "") else str(value).split("|")[0]
 
 
-def _first_of(likely: tuple[str, ...], names: list[str]) -> str | None:
+def _first_match(candidates: tuple[str, ...], names: list[str]) -> str | None:
     by_lower = {name.lower(): name for name in names}
-    return next((by_lower[one] for one in likely if one in by_lower), None)
+    return next((by_lower[name] for name in candidates if name in by_lower), None)

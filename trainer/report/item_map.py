@@ -1,4 +1,4 @@
-"""Item vectors in two dimensions, to be looked at: which items the model holds for alike."""
+"""Two-dimensional map of the item vectors: nearby items are similar to the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,124 +10,142 @@ from plotly.subplots import make_subplots
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from trainer.report.figures import OTHER, PALETTE, by_size, cluster_colour, framed, plain
+from trainer.report.figures import (
+    OTHER,
+    PALETTE,
+    apply_layout,
+    cluster_colour,
+    escape_text,
+    sort_by_frequency,
+)
 
-MAX_ITEMS_SHOWN = 4_000  # t-SNE takes some ten seconds for as many
-FEWEST_ITEMS = 50  # below, t-SNE has no neighbourhoods to keep: the two main axes serve
+MAX_ITEMS = 4_000  # t-SNE takes about ten seconds
+MIN_TSNE_ITEMS = 50  # below, t-SNE has no neighbourhoods to preserve: PCA is used
 PERPLEXITY = 30
-SHOWN_LABELS = len(PALETTE)
+MAX_LABELS = len(PALETTE)
 
 Points = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ItemMap:
-    """A sample of the items, laid out in the plane.
+    """Two-dimensional projection of a sample of the items.
 
-    rows    [shown]     item rows, ascending
-    places  [shown, 2]
-    how     the method's name, for a person
+    Attributes:
+        rows: [n], item rows, ascending.
+        coordinates: [n, 2].
+        method: display name, "t-SNE" or "PCA".
     """
 
     rows: NDArray[np.int64]
-    places: Points
-    how: str
+    coordinates: Points
+    method: str
 
 
-def lay_out(vectors: Points, seed: int, most_count: int = MAX_ITEMS_SHOWN) -> ItemMap:
-    """Lay at most so many items out so that neighbours stay neighbours.
+def project_items(vectors: Points, seed: int, max_items: int = MAX_ITEMS) -> ItemMap:
+    """Project at most `max_items` sampled items into the plane, preserving neighbourhoods.
 
-    vectors  [items, width]  unit rows
+    Args:
+        vectors: [num_items, dim], unit norm.
+        seed: of the sample and the projection.
+        max_items: size of the sample.
     """
     rng = np.random.default_rng(seed)
-    count = min(most_count, len(vectors))
+    count = min(max_items, len(vectors))
     rows = np.sort(rng.choice(len(vectors), count, replace=False)).astype(np.int64)
-    chosen = np.ascontiguousarray(vectors[rows])
-    if count < FEWEST_ITEMS:
-        return ItemMap(rows, _main_axes(chosen, seed), "PCA")
+    sample = np.ascontiguousarray(vectors[rows])
+    if count < MIN_TSNE_ITEMS:
+        return ItemMap(rows, _project_pca(sample, seed), "PCA")
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
-    return ItemMap(rows, tsne.fit_transform(chosen).astype(np.float32), "t-SNE")
+    return ItemMap(rows, tsne.fit_transform(sample).astype(np.float32), "t-SNE")
 
 
-def _main_axes(vectors: Points, seed: int) -> Points:
-    """Return the two directions of most variance; zeros for those that are not there."""
-    places = np.zeros((len(vectors), 2), dtype=np.float32)
-    width = min(2, *vectors.shape)
+def _project_pca(vectors: Points, seed: int) -> Points:
+    """Return the first two principal components; zeros for missing ones."""
+    coordinates = np.zeros((len(vectors), 2), dtype=np.float32)
+    num_components = min(2, *vectors.shape)
     if np.ptp(vectors, axis=0).any():
-        places[:, :width] = PCA(width, random_state=seed).fit_transform(vectors)
-    return places
+        pca = PCA(num_components, random_state=seed)
+        coordinates[:, :num_components] = pca.fit_transform(vectors)
+    return coordinates
 
 
 def map_figure(
-    drawn: ItemMap,
+    item_map: ItemMap,
     titles: Sequence[str],
     clusters: Sequence[int] | None,
     labels: Sequence[str | None] | None,
 ) -> go.Figure:
-    """Draw the items, coloured by cluster and by category, as far as each is known.
+    """Plot the items, coloured by cluster and by category where these exist.
 
-    titles, clusters, labels  [shown]
+    Args:
+        item_map: of n items.
+        titles: [n].
+        clusters: [n], level-1 codes.
+        labels: [n], categories.
     """
-    texts = _texts(titles, clusters, labels)
+    texts = _hover_texts(titles, clusters, labels)
     panels: dict[str, list[go.Scatter]] = {}
     if clusters is not None:
-        colours = [cluster_colour(one) for one in clusters]
-        panels["by level-1 cluster"] = [_dots(drawn, texts, None, "", colours)]
+        colours = [cluster_colour(cluster) for cluster in clusters]
+        panels["by level-1 cluster"] = [_scatter(item_map, texts, None, "", colours)]
     if labels is not None:
-        panels["by category"] = _labelled(drawn, texts, labels)
-    panels = panels or {"items": [_dots(drawn, texts, None, "", PALETTE[0])]}
+        panels["by category"] = _category_traces(item_map, texts, labels)
+    panels = panels or {"items": [_scatter(item_map, texts, None, "", PALETTE[0])]}
     names = list(panels)
     figure = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.03)
-    for place, traces in enumerate(panels.values(), 1):
-        figure.add_traces(traces, rows=1, cols=place)
-    return _without_axes(figure)
+    for column, traces in enumerate(panels.values(), 1):
+        figure.add_traces(traces, rows=1, cols=column)
+    return _hide_axes(figure)
 
 
-def _texts(
+def _hover_texts(
     titles: Sequence[str],
     clusters: Sequence[int] | None,
     labels: Sequence[str | None] | None,
 ) -> list[str]:
-    """Say on hover what is known of each item."""
-    texts = [plain(one) for one in titles]
+    """Render title, category and cluster of each item."""
+    texts = [escape_text(title) for title in titles]
     if labels is not None:
         texts = [
-            f"{text}<br>{plain(label or 'no category')}"
+            f"{text}<br>{escape_text(label or 'no category')}"
             for text, label in zip(texts, labels, strict=True)
         ]
     if clusters is not None:
-        texts = [f"{text}<br>cluster {one}" for text, one in zip(texts, clusters, strict=True)]
+        texts = [f"{text}<br>cluster {code}" for text, code in zip(texts, clusters, strict=True)]
     return texts
 
 
-def _labelled(drawn: ItemMap, texts: list[str], labels: Sequence[str | None]) -> list[go.Scatter]:
-    """Make a trace of each of the largest categories, and one of all others below them."""
-    largest = by_size(labels)[:SHOWN_LABELS]
+def _category_traces(
+    item_map: ItemMap, texts: list[str], labels: Sequence[str | None]
+) -> list[go.Scatter]:
+    """Build a trace for each of the largest categories, and one below them for all others."""
+    largest = sort_by_frequency(labels)[:MAX_LABELS]
     values = np.array([label if label in largest else "" for label in labels], dtype=object)
     colours = dict(zip(largest, PALETTE, strict=False))
     traces = []
     if (others := np.flatnonzero(values == "")).size:
-        traces.append(_dots(drawn, texts, others, "all others", OTHER))
-    traces += [
-        _dots(drawn, texts, np.flatnonzero(values == one), plain(one), colours[one])
-        for one in largest
-    ]
+        traces.append(_scatter(item_map, texts, others, "all others", OTHER))
+    for label in largest:
+        positions = np.flatnonzero(values == label)
+        traces.append(_scatter(item_map, texts, positions, escape_text(label), colours[label]))
     return traces
 
 
-def _dots(
-    drawn: ItemMap,
+def _scatter(
+    item_map: ItemMap,
     texts: list[str],
-    chosen: NDArray[np.int64] | None,
+    positions: NDArray[np.int64] | None,
     name: str,
     colour: str | list[str],
 ) -> go.Scatter:
-    places = np.arange(len(drawn.rows)) if chosen is None else chosen
+    """Build a trace of the items at some positions of the map, by default all."""
+    positions = np.arange(len(item_map.rows)) if positions is None else positions
     return go.Scatter(
-        x=[round(float(one), 3) for one in drawn.places[places, 0]],
-        y=[round(float(one), 3) for one in drawn.places[places, 1]],
-        text=[texts[place] for place in places],
+        x=[round(float(x), 3) for x in item_map.coordinates[positions, 0]],
+        y=[round(float(y), 3) for y in item_map.coordinates[positions, 1]],
+        text=[texts[position] for position in positions],
         mode="markers",
         name=name,
         showlegend=bool(name),
@@ -136,9 +154,9 @@ def _dots(
     )
 
 
-def _without_axes(figure: go.Figure) -> go.Figure:
-    """Hide the axes, which have no unit, and let both panels zoom as one."""
-    framed(figure, 640)
+def _hide_axes(figure: go.Figure) -> go.Figure:
+    """Hide the axes, which have no unit, and link the zoom of the panels."""
+    apply_layout(figure, 640)
     figure.update_layout(
         legend={"y": -0.02, "yanchor": "top", "itemsizing": "constant"},
         margin={"l": 10, "r": 45, "t": 40, "b": 10},

@@ -1,8 +1,7 @@
-"""Render a report as one HTML file that loads nothing from anywhere.
+"""Render a report as one self-contained HTML file.
 
-The script that draws is in the file, and the file forbids the browser to fetch. Templates
-escape whatever comes from data. Plotly draws, not matplotlib: a person hovers over a dot to
-read an item's title, and zooms; its script costs 5 MB a file.
+The file embeds the plotly script (5 MB), and its content security policy forbids the browser to
+load anything. Templates escape all data. Plotly instead of matplotlib, for hover texts and zoom.
 """
 
 from pathlib import Path
@@ -20,7 +19,7 @@ CONFIG = {
     "displaylogo": False,
     "responsive": True,
     "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
-    "showSendToCloud": False,  # else a button that uploads what is drawn
+    "showSendToCloud": False,  # hides a button that uploads the figure
 }
 
 
@@ -33,26 +32,28 @@ def render_page(template: Path, **values: Any) -> str:  # noqa: ANN401  # of any
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(html_of=html_of, is_number=is_number, spelled=spelled)
+    environment.globals.update(
+        render_figure=render_figure, is_number=is_number, format_cell=format_cell
+    )
     page: str = environment.get_template(template.name).render(script=get_plotlyjs(), **values)
     return page
 
 
-def html_of(figure: go.Figure, name: str) -> Markup:
-    """Render a figure; its name is unique within the page: letters, digits, dashes."""
+def render_figure(figure: go.Figure, name: str) -> Markup:
+    """Render a figure as HTML; `name` is unique in the page: letters, digits, dashes."""
     html: str = figure.to_html(
         full_html=False, include_plotlyjs=False, config=dict(CONFIG), div_id=f"figure-{name}"
     )
-    return Markup(html)  # plotly's own; its texts are escaped by `plain`
+    return Markup(html)  # made by plotly from texts that `escape_text` escaped
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value stands to the right in a table."""
+    """Return whether a table cell is right-aligned: a number or None."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def spelled(value: object) -> str:
-    """Spell a value for a person: four digits for a share, commas in a count, - for none."""
+def format_cell(value: object) -> str:
+    """Format a table cell: four decimals for floats, thousands separators, "-" for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -62,21 +63,21 @@ def spelled(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def validate_place(out: Path) -> None:
-    """Raise ConfigError where the report would be in a bundle, or replace a folder."""
-    place = out.resolve()
-    bundle = next((one for one in place.parents if (one / MANIFEST).is_file()), None)
+def validate_output_path(out: Path) -> None:
+    """Raise ConfigError if the path is inside a bundle or is a folder."""
+    path = out.resolve()
+    bundle = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), None)
     if bundle is not None:
         raise ConfigError(
-            f"--out {out}: lies in the bundle {bundle}, which is never written into again; "
+            f"--out {out}: is inside the bundle {bundle}, which is immutable; "
             "name a file outside of it"
         )
-    if place.is_dir():
-        raise ConfigError(f"--out {out}: is a folder, expected a file to write")
+    if path.is_dir():
+        raise ConfigError(f"--out {out}: is a folder, expected a file; name a file to write")
 
 
 def write_page(text: str, out: Path) -> None:
-    """Write the file, and the folders above it; raises ConfigError where that fails."""
+    """Write the file and create its folders; raises ConfigError if that fails."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")

@@ -119,9 +119,9 @@ def test_the_command_refuses_a_column_that_is_not_there(folder, capsys):
 @pytest.mark.parametrize("name", ["ml1m_posters", "amazon_instruments"])
 def test_what_a_user_takes_next_shares_a_cluster_with_the_past_above_chance(test_data, name):
     from trainer.config import ClustersConfig
-    from trainer.esans.stats import togetherness
+    from trainer.esans.stats import measure_code_sharing
 
     data = load_dataset(test_data(name))
     found = build_cluster_map(data, ClustersConfig(), 0, NOW)
-    measured = togetherness(found.codes1, data, np.random.default_rng(0))
-    assert measured.held_out > 1.5 * measured.random_takes
+    measured = measure_code_sharing(found.codes1, data, np.random.default_rng(0))
+    assert measured["history and held out"] > 1.5 * measured["random interactions"]

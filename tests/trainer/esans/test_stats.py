@@ -9,17 +9,17 @@ from tests.support.tiny_dataset import write_tiny_world
 from tests.support.training_shops import items, write_shop
 from trainer.data.dataset import load_dataset
 from trainer.esans.stats import (
-    agreement,
     category_column,
-    describe_map,
+    describe_cluster_map,
     first_labels,
-    labels_of,
-    level_of,
-    pairs_held_out,
-    pairs_of_history,
-    share_alone,
+    load_labels,
+    measure_code_sharing,
+    measure_level,
+    mutual_information,
+    sample_held_out_pairs,
+    sample_history_pairs,
+    singleton_share,
     title_column,
-    togetherness,
 )
 
 PARITY = np.arange(40, dtype=np.int32) % 2
@@ -33,21 +33,21 @@ def world(tmp_path_factory):
 
 
 def test_codes_of_equal_size_have_as_much_perplexity_as_there_are_codes():
-    assert level_of(np.arange(60) % 5).perplexity == pytest.approx(5)
-    collapsed = level_of(np.array([0] * 97 + [1, 2, 3]))
+    assert measure_level(np.arange(60) % 5).perplexity == pytest.approx(5)
+    collapsed = measure_level(np.array([0] * 97 + [1, 2, 3]))
     assert collapsed.used == 4
     assert collapsed.perplexity < 1.2
     assert collapsed.quantiles == (1, 1, 1, 25, 97)
 
 
 def test_an_item_is_alone_where_nobody_shares_its_cell():
-    assert share_alone(np.array([0, 0, 1, 2])) == 0.5
+    assert singleton_share(np.array([0, 0, 1, 2])) == 0.5
 
 
 def test_codes_that_are_the_labels_agree_fully_and_chance_hardly():
     labels = np.arange(1_000) % 4
     chance = np.random.default_rng(0).integers(0, 50, 1_000)
-    same, none = agreement(labels + 7, labels), agreement(chance, labels)
+    same, none = mutual_information(labels + 7, labels), mutual_information(chance, labels)
     assert same == pytest.approx((1, 1))
     normalised, adjusted = none
     assert abs(adjusted) < 0.01 < normalised
@@ -68,29 +68,29 @@ def test_without_a_likely_column_none_is_guessed(tmp_path):
 
 def test_the_first_of_several_values_is_the_label_and_an_empty_one_is_none(tmp_path):
     sold = items(genre=["x|y", "x", None, "z"])
-    rows, labels = labels_of(load_dataset(write_shop(tmp_path, sold=sold)), "genre")
+    rows, labels = load_labels(load_dataset(write_shop(tmp_path, sold=sold)), "genre")
     assert rows.tolist() == [0, 1, 3]
     assert labels.tolist() == [0, 0, 1]
 
 
 def test_pairs_are_two_different_items_of_one_history(world):
-    one, other = pairs_of_history(world, np.random.default_rng(0))
+    one, other = sample_history_pairs(world, np.random.default_rng(0))
     assert (one != other).all()
     assert (one % 2 == other % 2).all()  # users take only items of their parity
     assert len(set(one.tolist())) == 40
 
 
 def test_held_out_items_are_paired_with_a_past_of_the_same_user(world):
-    one, other = pairs_held_out(world, np.random.default_rng(0))
+    one, other = sample_held_out_pairs(world, np.random.default_rng(0))
     assert len(one) == 60
     assert (one != other).all()
     assert (one % 2 == other % 2).all()
 
 
 def test_items_of_one_history_always_share_a_planted_code_and_random_ones_half_the_time(world):
-    found = togetherness(PARITY, world, np.random.default_rng(0))
-    assert (found["one history"], found["history and held out"]) == (1, 1)
-    assert found["random takes"] == pytest.approx(0.5, abs=0.01)
+    found = measure_code_sharing(PARITY, world, np.random.default_rng(0))
+    assert (found["same history"], found["history and held out"]) == (1, 1)
+    assert found["random interactions"] == pytest.approx(0.5, abs=0.01)
     assert found["random items"] == pytest.approx(2 * 20 * 19 / (40 * 39))
 
 
@@ -101,9 +101,9 @@ def test_histories_of_one_item_have_no_pairs(tmp_path):
         "timestamp": [1, 2, 3, 1, 2, 3],
     }
     data = load_dataset(write_shop(tmp_path, taken))
-    assert pairs_of_history(data, np.random.default_rng(0)).shape == (2, 0)
-    found = togetherness(np.zeros(4, int), data, np.random.default_rng(0))
-    assert np.isnan(found["one history"])
+    assert sample_history_pairs(data, np.random.default_rng(0)).shape == (2, 0)
+    found = measure_code_sharing(np.zeros(4, int), data, np.random.default_rng(0))
+    assert np.isnan(found["same history"])
 
 
 def test_the_first_of_several_values_is_the_label():
@@ -131,7 +131,7 @@ def of_two_clusters(data):
 def told_of(tmp_path, **columns):
     tmp_path.mkdir(exist_ok=True)
     data = load_dataset(write_shop(tmp_path, sold=items(**columns)))
-    return describe_map(of_two_clusters(data), data, None, np.random.default_rng(0))
+    return describe_cluster_map(of_two_clusters(data), data, None, np.random.default_rng(0))
 
 
 def test_a_description_names_what_the_map_is_of_and_how_it_divides(tmp_path):

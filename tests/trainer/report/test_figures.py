@@ -2,7 +2,7 @@ import numpy as np
 
 from tests.support.report_bundles import COUNT, CURVE, MARKUP, MEASURES, cluster_map
 from trainer.report.figures import buckets_figure, curve_figure, methods_figure, sizes_figure
-from trainer.report.item_map import SHOWN_LABELS, lay_out, map_figure
+from trainer.report.item_map import MAX_LABELS, map_figure, project_items
 
 BUCKETS = ("head", "torso", "tail", "cold")
 
@@ -46,7 +46,7 @@ def test_sizes_are_the_maps_largest_first():
 
 
 def test_a_map_shows_each_items_title_category_and_cluster_on_hover():
-    drawn = lay_out(unit_rows(COUNT), seed=0)
+    drawn = project_items(unit_rows(COUNT), seed=0)
     titles = [MARKUP, *(f"thing {row}" for row in range(1, COUNT))]
     labels = [("odd" if row % 2 else None) for row in range(COUNT)]
     figure = map_figure(drawn, titles, cluster_map().codes1.tolist(), labels)
@@ -59,29 +59,29 @@ def test_a_map_shows_each_items_title_category_and_cluster_on_hover():
 
 
 def test_without_clusters_and_categories_the_items_are_drawn_all_the_same():
-    drawn = lay_out(unit_rows(10), seed=0)
+    drawn = project_items(unit_rows(10), seed=0)
     (dots,) = map_figure(drawn, [f"thing {row}" for row in range(10)], None, None).data
     assert len(dots.x) == 10
 
 
 def test_rare_categories_share_a_colour():
-    labels = [f"label {row % (SHOWN_LABELS + 3)}" for row in range(COUNT)]
-    drawn = lay_out(unit_rows(COUNT), seed=0)
+    labels = [f"label {row % (MAX_LABELS + 3)}" for row in range(COUNT)]
+    drawn = project_items(unit_rows(COUNT), seed=0)
     names = [one.name for one in map_figure(drawn, [""] * COUNT, None, labels).data]
     assert names[0] == "all others"
-    assert len(names) == SHOWN_LABELS + 1
+    assert len(names) == MAX_LABELS + 1
 
 
 def test_a_catalogue_too_small_for_neighbourhoods_is_laid_out_by_its_main_axes():
     for count in (1, 2, 10):
-        drawn = lay_out(unit_rows(count), seed=0)
-        assert drawn.how == "PCA"
-        assert np.isfinite(drawn.places).all()
-        assert drawn.places.shape == (count, 2)
+        drawn = project_items(unit_rows(count), seed=0)
+        assert drawn.method == "PCA"
+        assert np.isfinite(drawn.coordinates).all()
+        assert drawn.coordinates.shape == (count, 2)
 
 
 def test_of_a_large_catalogue_the_same_sample_is_drawn_each_time():
-    first, again = (lay_out(unit_rows(100), seed=3, most_count=40) for _ in range(2))
+    first, again = (project_items(unit_rows(100), seed=3, max_items=40) for _ in range(2))
     assert len(first.rows) == 40
     assert (first.rows == again.rows).all()
     assert (np.diff(first.rows) > 0).all()

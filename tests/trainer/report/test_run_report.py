@@ -6,13 +6,13 @@ from tests.support.report_bundles import COUNT, MARKUP, publish, publish_whole
 from trainer.__main__ import main
 
 SECTIONS = (
-    "What it is",
+    "Overview",
     "Training",
-    "Beside popularity and EASE",
-    "By popularity of the item",
+    "Comparison with popularity and EASE",
+    "Recall by item popularity",
     "Item vectors",
     "Cluster map",
-    "Index against exact search",
+    "Index recall",
     "Configuration",
 )
 
@@ -85,7 +85,7 @@ def test_a_small_bucket_is_said_to_have_no_figure(whole):
 
 def test_a_bare_bundle_says_what_it_lacks(bare):
     told = re.findall(r'<p class="missing">([^<]*)</p>', bare)
-    for words in ("training curve", "measures of the test", "by popularity", "configuration"):
+    for words in ("training curve", "test metrics", "by popularity", "configuration"):
         assert any(words in one for one in told)
     assert any("used no cluster map" in one and "esans" in one for one in told)
     assert any("Not coloured by category" in one for one in told)
