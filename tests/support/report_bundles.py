@@ -1,4 +1,4 @@
-"""A bundle to draw, made by hand; nothing is trained."""
+"""Handmade bundles for reports; nothing is trained."""
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +22,18 @@ CONFIG = {"seed": 7, "training": {"sampler": {"name": "esans"}}}
 TRAINING = {"curve": CURVE, "best_epoch": 2, "steps": 30, "validation_recall@50": 0.75}
 
 
-def measured(start):
-    """Measures that all differ: start, start + 0.01, ..."""
+def metrics_from(start):
+    """Distinct metrics: start, start + 0.01, ..."""
     names = [f"{kind}@{count}" for kind in ("recall", "ndcg") for count in (20, 50, 200)]
     return {name: start + place / 100 for place, name in enumerate([*names, "coverage@50"])}
 
 
-MEASURES = {
+METRICS = {
     "cases": 500,
     "notes": [],
-    "model": measured(0.5),
-    "popularity": measured(0.1),
-    "ease": measured(0.3),
+    "model": metrics_from(0.5),
+    "popularity": metrics_from(0.1),
+    "ease": metrics_from(0.3),
     "buckets": {
         method: {
             "head": {"targets": 301, "recall@50": start},
@@ -57,8 +57,8 @@ def cluster_map():
     )
 
 
-def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None):
-    """Publish a hand-made bundle that tells of a run; return its version."""
+def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None, recall=None):
+    """Publish a handmade bundle with records of a run; return its version."""
     registry = BundleRegistry(bundles)
     with registry.stage() as staged:
         manifest = write_handmade(staged, count=COUNT)
@@ -71,6 +71,7 @@ def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None):
             "run": run or {},
             "metrics": {"test": metrics} if metrics else {},
             "cluster_maps": [card_of(clusters).model_dump(mode="json")] if clusters else [],
+            "index": manifest.index.model_copy(update={"recall": recall or {}}),
             "files": facts_of(staged),
         }
         write_manifest(staged, manifest.model_copy(update=changes))
@@ -79,15 +80,16 @@ def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None):
     return version
 
 
-def publish_whole(bundles):
-    """Publish a bundle that has everything a report can show."""
+def publish_complete(bundles):
+    """Publish a bundle with everything that a report can show."""
     return publish(
         bundles,
         run={"config": CONFIG, "training": TRAINING},
-        metrics=MEASURES,
+        metrics=METRICS,
         clusters=cluster_map(),
+        recall={50: 0.9876},
         attributes={
-            "title": [MARKUP, *(f"thing {row}" for row in range(1, COUNT))],
+            "title": [MARKUP, *(f"item {row}" for row in range(1, COUNT))],
             "Genre": ["red|old" if row % 2 else "blue" for row in range(COUNT)],
         },
     )

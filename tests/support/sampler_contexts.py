@@ -1,4 +1,4 @@
-"""What the samplers' tests share: a step's context by hand, and runs of seconds."""
+"""Step contexts made by hand, and training runs of a few seconds."""
 
 import numpy as np
 import torch
@@ -17,21 +17,29 @@ from trainer.training_data import build_training_data
 
 
 def unit(count, width=8, seed=0):
-    """[count, width] random unit rows that take gradient."""
-    made = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
-    return normalize(made, dim=-1).requires_grad_()
+    """[count, width] random unit vectors with gradient."""
+    vectors = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    return normalize(vectors, dim=-1).requires_grad_()
 
 
-def context_for(taken, user_rows, positive_rows, share, *, table=None, queries=None, step=0):
-    """A step's context over a table of item vectors.
+def context_for(histories, user_rows, positive_rows, share, *, table=None, queries=None, step=0):
+    """Step context over a table of item vectors.
 
-    taken  every user's known positives
-    share  every item's share of the targets
+    Args:
+        histories: item rows that each user has seen.
+        user_rows: of the batch.
+        positive_rows: of the batch.
+        share: of each item of the targets.
+        table: [num_items, dim], item vectors.
+        queries: [batch, dim].
+        step: seeds the generator.
     """
     table = unit(len(share)) if table is None else table
-    offsets = np.cumsum([0, *map(len, taken)]).astype(np.int64)
-    histories = ItemLists(offsets, np.array([row for one in taken for row in one], np.int32))
-    known = build_seen_items(histories, len(share), torch.device("cpu"))
+    offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
+    item_lists = ItemLists(
+        offsets, np.array([row for history in histories for row in history], np.int32)
+    )
+    seen = build_seen_items(item_lists, len(share), torch.device("cpu"))
     users, positives = torch.tensor(user_rows), torch.tensor(positive_rows)
     return StepContext(
         user_rows=users,
@@ -40,7 +48,7 @@ def context_for(taken, user_rows, positive_rows, share, *, table=None, queries=N
         queries=unit(len(user_rows), seed=1) if queries is None else queries,
         target_share=torch.tensor(share),
         encode=lambda rows: table[rows],
-        is_seen=lambda rows: known.of(users, rows),
+        is_seen=lambda rows: seen.of(users, rows),
         step=step,
         rng=torch.Generator().manual_seed(step),
     )
@@ -52,14 +60,14 @@ def loss_of(context, negatives, log_q_share=1.0):
     )
 
 
-def knows_all(share):
-    """A step in which user 0 took every item, so that nothing is left as a negative."""
+def context_with_all_seen(share):
+    """Step context in which user 0 has seen every item, so that all negatives are masked."""
     items = list(range(len(share)))
     return context_for([items, [0]], [0, 1], [1, 0], share)
 
 
 def config_of(sampler, **training):
-    """A run of seconds with a sampler's table."""
+    """Configuration of a short run with a sampler table."""
     return check_config(
         {
             "towers": {"embedding_dim": 16, "history_length": 8},
@@ -78,7 +86,7 @@ def config_of(sampler, **training):
 
 
 def train_tiny(folder, sampler, config):
-    """Train on the planted world from fresh towers; go on from the folder's checkpoint."""
+    """Train on the planted dataset; resume from the checkpoint of the folder, if any."""
     if not (folder / "world").exists():
         write_tiny_world(folder / "world")
     data = load_dataset(folder / "world", "auto", config.seed)

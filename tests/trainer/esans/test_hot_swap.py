@@ -35,95 +35,95 @@ def build(clusters):
     return EsansSampler(clusters, CONFIG.training.sampler)
 
 
-def published(clusters, sequence=1):
+def received(clusters, sequence=1):
     return build_map_sampler(clusters, build, clusters.version, sequence, "a folder")
 
 
-def own(clusters):
+def own_map(clusters):
     return build_map_sampler(clusters, build)
 
 
 def hard_counts(sampler, steps):
-    """How often each item was drawn as a hard negative of item 0."""
+    """How often each item was sampled as a hard negative of item 0."""
     counts = np.zeros(12)
     for step in steps:
-        drawn = sampler(context_for([[0], [1]], [0, 1], [0, 1], SHARE, step=step))
-        counts += np.bincount(next(drawn.sets()).rows[0], minlength=12)
+        sampled = sampler(context_for([[0], [1]], [0, 1], [0, 1], SHARE, step=step))
+        counts += np.bincount(next(sampled.sets()).rows[0], minlength=12)
     return counts
 
 
-def assert_drawn_from(clusters, counts):
+def assert_sampled_from(clusters, counts):
     zero, all_rows = np.zeros(1, np.int32), np.arange(12, dtype=np.int32)
     expected = clusters.hard_chance(zero, all_rows)[0] * counts.sum()
     assert counts[expected == 0].sum() == 0
     assert chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 0.001
 
 
-def test_what_arrives_is_drawn_from_after_the_swap_and_not_before():
-    sampler = HotSwapSampler(build, own(HALVES))
+def test_swap_activates_received_map():
+    sampler = HotSwapSampler(build, own_map(HALVES))
     sampler.swap(0)
-    assert_drawn_from(HALVES, hard_counts(sampler, range(100)))
-    sampler.received_map = published(PARITIES)
-    assert_drawn_from(HALVES, hard_counts(sampler, range(100, 200)))
-    told = sampler.swap(200)
-    assert_drawn_from(PARITIES, hard_counts(sampler, range(200, 300)))
-    assert (told["from_step"], told["version"]) == (200, PARITIES.version)
+    assert_sampled_from(HALVES, hard_counts(sampler, range(100)))
+    sampler.received_map = received(PARITIES)
+    assert_sampled_from(HALVES, hard_counts(sampler, range(100, 200)))
+    manifest_entry = sampler.swap(200)
+    assert_sampled_from(PARITIES, hard_counts(sampler, range(200, 300)))
+    assert (manifest_entry["from_step"], manifest_entry["version"]) == (200, PARITIES.version)
 
 
-def test_nothing_is_told_where_nothing_new_arrived():
+def test_swap_without_new_map_returns_none():
     sampler = HotSwapSampler(build)
-    sampler.received_map = published(HALVES)
+    sampler.received_map = received(HALVES)
     assert sampler.swap(0)["sequence"] == 1
     assert sampler.swap(1) is None
-    sampler.received_map = published(HALVES, sequence=2)  # published once more, or rolled back to
+    sampler.received_map = received(HALVES, sequence=2)  # published again, or rolled back to
     assert sampler.swap(2) is None
 
 
-def test_the_runs_own_map_is_told_as_such():
-    sampler = HotSwapSampler(build, own(HALVES))
-    told = sampler.swap(0)
-    assert (told["sequence"], told["source"]) == (None, "made by this run")
+def test_swap_reports_own_map_without_sequence():
+    sampler = HotSwapSampler(build, own_map(HALVES))
+    manifest_entry = sampler.swap(0)
+    assert (manifest_entry["sequence"], manifest_entry["source"]) == (None, "made by this run")
     assert sampler.is_own_map
-    sampler.received_map = published(PARITIES)
+    sampler.received_map = received(PARITIES)
     sampler.swap(1)
     assert not sampler.is_own_map
 
 
-def test_a_sampler_that_goes_on_draws_from_the_map_it_was_stopped_with():
+def test_load_state_dict_restores_active_map():
     stopped = HotSwapSampler(build)
-    stopped.received_map = published(dataclasses.replace(HALVES, made={"at": "noon"}), sequence=7)
+    stopped.received_map = received(dataclasses.replace(HALVES, made={"at": "noon"}), sequence=7)
     stopped.swap(0)
-    again = HotSwapSampler(build, own(PARITIES))
-    again.load_state_dict(stopped.state_dict())
-    assert again.swap(10) is None
-    assert again.clusters.version == HALVES.version
-    assert again.clusters.made == {"at": "noon"}
-    assert (hard_counts(again, range(9)) == hard_counts(stopped, range(9))).all()
+    resumed = HotSwapSampler(build, own_map(PARITIES))
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.swap(10) is None
+    assert resumed.clusters.version == HALVES.version
+    assert resumed.clusters.made == {"at": "noon"}
+    assert (hard_counts(resumed, range(9)) == hard_counts(stopped, range(9))).all()
 
 
-def test_a_sampler_that_goes_on_swaps_to_what_arrived_meanwhile():
-    stopped = HotSwapSampler(build, own(HALVES))
+def test_load_state_dict_then_swap_uses_received_map():
+    stopped = HotSwapSampler(build, own_map(HALVES))
     stopped.swap(0)
-    again = HotSwapSampler(build)
-    again.received_map = published(PARITIES)
-    again.load_state_dict(stopped.state_dict())
-    assert again.swap(10)["version"] == PARITIES.version
+    resumed = HotSwapSampler(build)
+    resumed.received_map = received(PARITIES)
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.swap(10)["version"] == PARITIES.version
 
 
-def test_a_sampler_without_any_map_is_a_mistake_that_is_told():
-    with pytest.raises(ValueError, match="no map is in use"):
+def test_sampler_without_map_raises():
+    with pytest.raises(ValueError, match="no map is active"):
         hard_counts(HotSwapSampler(build), [0])
 
 
 class Scripted(HotSwapSampler):
-    """Swaps maps over 40 items at the steps that a test names."""
+    """Swaps maps of 40 items at given steps."""
 
     def __init__(self, maps):
         super().__init__(build)
         self.maps, self.steps_seen = maps, []
 
     def swap(self, step):
-        self.received_map = published(self.maps[step]) if step in self.maps else self.received_map
+        self.received_map = received(self.maps[step]) if step in self.maps else self.received_map
         return super().swap(step)
 
     def __call__(self, context):
@@ -131,7 +131,7 @@ class Scripted(HotSwapSampler):
         return super().__call__(context)
 
 
-def map_of_40(seed):
+def random_map(seed):
     rng = np.random.default_rng(seed)
     return ClusterMap(
         rng.integers(0, 2, 40).astype(np.int32),
@@ -141,24 +141,24 @@ def map_of_40(seed):
     )
 
 
-def test_the_loop_swaps_between_two_steps_and_keeps_the_lineage(tmp_path, capsys):
-    first, second = map_of_40(0), map_of_40(1)
+def test_train_swaps_between_steps_and_records_lineage(tmp_path, capsys):
+    first, second = random_map(0), random_map(1)
     sampler = Scripted({0: first, 3: second})
     assert isinstance(sampler, SwappableSampler)
     assert isinstance(sampler, StatefulSampler)
-    done = train_tiny(tmp_path, sampler, config_of(SAMPLER, epochs=1))
-    drawn_from = [first.version] * 3 + [second.version] * (done.progress.step - 3)
-    assert sampler.steps_seen == list(enumerate(drawn_from))
-    assert [(one["from_step"], one["version"]) for one in done.progress.cluster_maps] == [
+    trained = train_tiny(tmp_path, sampler, config_of(SAMPLER, epochs=1))
+    expected_versions = [first.version] * 3 + [second.version] * (trained.progress.step - 3)
+    assert sampler.steps_seen == list(enumerate(expected_versions))
+    assert [(entry["from_step"], entry["version"]) for entry in trained.progress.cluster_maps] == [
         (0, first.version),
         (3, second.version),
     ]
-    told = f"step 3: negatives come from cluster map {second.version} (a folder)"
-    assert told in capsys.readouterr().out
+    manifest_entry = f"step 3: negatives come from cluster map {second.version} (a folder)"
+    assert manifest_entry in capsys.readouterr().out
 
 
-def test_a_run_that_goes_on_keeps_the_lineage_of_the_one_that_was_stopped(tmp_path):
-    first, second, third = map_of_40(0), map_of_40(1), map_of_40(2)
+def test_train_resumed_keeps_lineage(tmp_path):
+    first, second, third = random_map(0), random_map(1), random_map(2)
 
     class Stops(Scripted):
         def __call__(self, context):
@@ -169,20 +169,20 @@ def test_a_run_that_goes_on_keeps_the_lineage_of_the_one_that_was_stopped(tmp_pa
     config = config_of(SAMPLER, epochs=1, checkpoint_interval_s=0)
     with pytest.raises(InterruptedError):
         train_tiny(tmp_path, Stops({0: first, 3: second}), config)
-    again = Scripted({6: third})
-    done = train_tiny(tmp_path, again, config)
-    assert again.steps_seen[0] == (5, second.version)
-    assert [(one["from_step"], one["version"]) for one in done.progress.cluster_maps] == [
+    resumed = Scripted({6: third})
+    trained = train_tiny(tmp_path, resumed, config)
+    assert resumed.steps_seen[0] == (5, second.version)
+    assert [(entry["from_step"], entry["version"]) for entry in trained.progress.cluster_maps] == [
         (0, first.version),
         (3, second.version),
         (6, third.version),
     ]
 
 
-def test_swaps_at_the_same_steps_train_the_same_weights(tmp_path):
+def test_train_same_swap_steps_give_same_weights(tmp_path):
     config = config_of(SAMPLER, epochs=1)
     weights = []
-    for name in ("one", "two"):
-        sampler = Scripted({0: map_of_40(0), 4: map_of_40(1)})
+    for name in ("first", "second"):
+        sampler = Scripted({0: random_map(0), 4: random_map(1)})
         weights.append(train_tiny(tmp_path / name, sampler, config).towers.state_dict())
-    assert all(torch.equal(one, weights[1][name]) for name, one in weights[0].items())
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

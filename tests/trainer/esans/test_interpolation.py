@@ -14,27 +14,27 @@ EAST, NORTH = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 HALF = math.sqrt(0.5)
 
 
-def test_half_of_each_lies_between_the_two():
+def test_interpolate_simple_half_is_midpoint():
     mixed = interpolate_simple(EAST[None], NORTH[None], torch.tensor([0.5]))
     assert mixed[0].tolist() == [0.5, 0.5]
     assert normalize_virtual(mixed)[0].tolist() == pytest.approx([HALF, HALF])
 
 
-def test_a_share_of_one_is_the_first_and_of_none_the_second():
+def test_interpolate_simple_alpha_one_is_first_zero_second():
     pair = EAST.expand(2, 2), NORTH.expand(2, 2)
     mixed = interpolate_simple(*pair, torch.tensor([1.0, 0.0]))
     assert mixed.tolist() == [[1, 0], [0, 1]]
 
 
-def test_a_hard_negative_stays_at_share_none_and_leans_away_below():
-    shares = torch.tensor([[0.0, 0.5, -1.0]])
-    moved = interpolate_hard(EAST[None], NORTH.expand(1, 3, 2), shares)[0]
+def test_interpolate_hard_alpha_zero_is_negative():
+    alphas = torch.tensor([[0.0, 0.5, -1.0]])
+    moved = interpolate_hard(EAST[None], NORTH.expand(1, 3, 2), alphas)[0]
     assert moved[0].tolist() == [0, 1]
     assert moved[1].tolist() == [0.5, 0.5]
     assert moved[2].tolist() == [-1, 2]
 
 
-def test_virtual_rows_are_unit_rows_and_pass_gradient_to_both_ends():
+def test_virtual_vectors_have_unit_norm_and_gradient():
     ends = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     ends = torch.nn.functional.normalize(ends, dim=-1).requires_grad_()
     moved = normalize_virtual(interpolate_hard(ends[0], ends[1][:, None], torch.full((4, 1), 0.3)))
@@ -43,11 +43,11 @@ def test_virtual_rows_are_unit_rows_and_pass_gradient_to_both_ends():
     assert (ends.grad.norm(dim=-1) > 0).all()
 
 
-def test_shares_fill_their_range_and_follow_the_generator():
-    drawn = [
+def test_sample_alpha_fills_range_and_follows_rng():
+    samples = [
         sample_alpha((1000,), -0.5, 0.5, torch.Generator().manual_seed(7), torch.device("cpu"))
         for _ in range(2)
     ]
-    assert torch.equal(*drawn)
-    assert -0.5 <= drawn[0].min() < -0.48
-    assert 0.48 < drawn[0].max() < 0.5
+    assert torch.equal(*samples)
+    assert -0.5 <= samples[0].min() < -0.48
+    assert 0.48 < samples[0].max() < 0.5

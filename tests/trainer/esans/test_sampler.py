@@ -19,71 +19,72 @@ CLUSTERS = ClusterMap(CODES1, CODES2, CENTROIDS, np.arange(12, dtype=np.uint64))
 SHARE = [1 / 12] * 12
 
 
-def part(**settings):
+def esans_config(**settings):
     table = {"training": {"sampler": {"name": "esans", **settings}}}
     return check_config(table, "a test").training.sampler
 
 
-def sample(step=0, positives=(0, 4), taken=((0, 1), (4, 9)), **settings):
-    """Draw for two users: the first took items 0 and 1, the second 4 and 9."""
-    context = context_for(taken, list(range(len(positives))), list(positives), SHARE, step=step)
-    return context, EsansSampler(CLUSTERS, part(**settings))(context)
+def sample(step=0, positives=(0, 4), histories=((0, 1), (4, 9)), **settings):
+    """Sample for two users; the first has seen items 0 and 1, the second 4 and 9."""
+    context = context_for(histories, list(range(len(positives))), list(positives), SHARE, step=step)
+    return context, EsansSampler(CLUSTERS, esans_config(**settings))(context)
 
 
-def test_easy_pairs_are_of_one_cluster_and_shared_by_the_batch():
-    _, drawn = sample(easy=40, hard=0)
-    rows = drawn.rows.reshape(-1, 2)
+def test_easy_pairs_share_a_cluster_and_the_batch():
+    _, sampled = sample(easy=40, hard=0)
+    rows = sampled.rows.reshape(-1, 2)
     assert torch.equal(torch.tensor(CODES1)[rows[:, 0]], torch.tensor(CODES1)[rows[:, 1]])
-    assert drawn.vectors.shape == (40, 8)
-    assert drawn.num_encoded == 40
+    assert sampled.vectors.shape == (40, 8)
+    assert sampled.num_encoded == 40
 
 
-def test_hard_negatives_share_the_cluster_and_not_the_cell():
-    _, drawn = sample(easy=0, hard=5)
-    assert drawn.rows.shape == (2, 5)
-    assert set(drawn.rows[0].tolist()) <= {2, 3}
-    assert set(drawn.rows[1].tolist()) <= {6, 7}
-    assert drawn.num_encoded == len(set(drawn.rows.flatten().tolist()))
+def test_hard_negatives_share_cluster_but_not_cell():
+    _, sampled = sample(easy=0, hard=5)
+    assert sampled.rows.shape == (2, 5)
+    assert set(sampled.rows[0].tolist()) <= {2, 3}
+    assert set(sampled.rows[1].tolist()) <= {6, 7}
+    assert sampled.num_encoded == len(set(sampled.rows.flatten().tolist()))
 
 
-def test_items_of_the_own_cell_and_known_ones_are_masked_wherever_they_come_from():
-    _, drawn = sample(easy=200, hard=2, in_batch=True)
-    batch, easy, simple, hard, moved = drawn.sets()
-    for each in (batch, easy):
-        cells = list(zip(CODES1[each.rows], CODES2[each.rows], strict=True))
-        for user, (positive, taken) in enumerate(((0, {0, 1}), (4, {4, 9}))):
-            own = (CODES1[positive], CODES2[positive])
-            wanted = [
-                cell == own or int(row) in taken for row, cell in zip(each.rows, cells, strict=True)
+def test_esans_masks_same_cell_and_seen_items_of_all_sources():
+    _, sampled = sample(easy=200, hard=2, in_batch=True)
+    batch, easy, virtual_easy, hard, virtual_hard = sampled.sets()
+    for negatives in (batch, easy):
+        cells = list(zip(CODES1[negatives.rows], CODES2[negatives.rows], strict=True))
+        for user, (positive, histories) in enumerate(((0, {0, 1}), (4, {4, 9}))):
+            own_cell = (CODES1[positive], CODES2[positive])
+            expected_mask = [
+                cell == own_cell or int(row) in histories
+                for row, cell in zip(negatives.rows, cells, strict=True)
             ]
-            assert each.is_masked[user].tolist() == wanted
+            assert negatives.is_masked[user].tolist() == expected_mask
     ends = easy.is_masked[:, 0::2] | easy.is_masked[:, 1::2]
-    assert torch.equal(simple.is_masked, ends.repeat(1, 2))
-    assert torch.equal(moved.is_masked, hard.is_masked)
+    assert torch.equal(virtual_easy.is_masked, ends.repeat(1, 2))
+    assert torch.equal(virtual_hard.is_masked, hard.is_masked)
 
 
-def test_there_is_a_virtual_negative_for_each_that_is_encoded():
-    _, drawn = sample(easy=10, hard=3)
-    easy, simple, hard, moved = drawn.sets()
-    assert simple.vectors.shape == easy.vectors.shape
-    assert moved.vectors.shape == hard.vectors.shape == (2, 3, 8)
-    assert simple.rows is None
-    assert moved.rows is None
-    for virtual in (simple, moved):
+def test_esans_adds_virtual_negative_per_encoded_one():
+    _, sampled = sample(easy=10, hard=3)
+    easy, virtual_easy, hard, virtual_hard = sampled.sets()
+    assert virtual_easy.vectors.shape == easy.vectors.shape
+    assert virtual_hard.vectors.shape == hard.vectors.shape == (2, 3, 8)
+    assert virtual_easy.rows is None
+    assert virtual_hard.rows is None
+    for virtual in (virtual_easy, virtual_hard):
         assert torch.allclose(virtual.vectors.norm(dim=-1), torch.tensor(1.0))
 
 
-def test_without_virtual_negatives_only_items_are_drawn():
-    _, drawn = sample(easy=10, hard=3, virtual=False)
-    assert [each.rows is not None for each in list(drawn.sets())] == [True, True]
+def test_esans_virtual_disabled_samples_items_only():
+    _, sampled = sample(easy=10, hard=3, virtual=False)
+    assert [negatives.rows is not None for negatives in list(sampled.sets())] == [True, True]
 
 
-def test_easy_draws_follow_the_mean_law_of_the_batch():
+def test_easy_frequency_matches_mean_proposal_of_batch():
     counts = np.zeros(12)
     for step in range(300):
         counts += np.bincount(sample(step, easy=40, hard=0)[1].rows, minlength=12)
     expected = CLUSTERS.shared_chance(np.array([0, 4], np.int32), np.arange(12, dtype=np.int32))
-    # the two of a pair are of one cluster, so draws come in pairs: test clusters by pairs
+    # both items of a pair are of one cluster, so clusters are counted by pairs
     pairs = counts.reshape(3, 4).sum(axis=1) / 2
     chances = expected.reshape(3, 4).sum(axis=1)
     assert chisquare(pairs, chances * pairs.sum()).pvalue > 0.001
@@ -92,31 +93,31 @@ def test_easy_draws_follow_the_mean_law_of_the_batch():
         assert chisquare(within).pvalue > 0.001
 
 
-def test_log_q_is_the_log_of_all_expected_counts_times_the_share():
+def test_esans_log_q_is_share_of_log_expected_count():
     positives, rows = np.array([0, 4], np.int32), np.arange(12, dtype=np.int32)
-    _, drawn = sample(easy=40, hard=2, log_q_share=0.5)
-    easy = next(drawn.sets())
+    _, sampled = sample(easy=40, hard=2, log_q_share=0.5)
+    easy = next(sampled.sets())
     count = 40 * CLUSTERS.shared_chance(positives, rows)[None]
     count = count + 2 * CLUSTERS.hard_chance(positives, rows)
     expected = 0.5 * np.log(count)[:, easy.rows.numpy()]
     assert easy.log_q.numpy() == pytest.approx(expected, abs=1e-5)
-    assert drawn.positive_log_q is None  # the positive is never drawn: it has no such law
+    assert sampled.positive_log_q is None  # the positive is never sampled
 
 
-def test_nothing_is_corrected_by_default():
-    _, drawn = sample(easy=40, hard=2)
-    assert all(not each.log_q.any() for each in list(drawn.sets()))
+def test_esans_log_q_is_zero_by_default():
+    _, sampled = sample(easy=40, hard=2)
+    assert all(not negatives.log_q.any() for negatives in list(sampled.sets()))
 
 
-def test_the_weight_of_hard_negatives_raises_their_scores():
-    _, drawn = sample(easy=4, hard=2, hard_log_weight=1.5)
-    easy, simple, hard, moved = drawn.sets()
+def test_esans_hard_log_weight_raises_hard_logits():
+    _, sampled = sample(easy=4, hard=2, hard_log_weight=1.5)
+    easy, virtual_easy, hard, virtual_hard = sampled.sets()
     assert not easy.log_q.any()
-    assert not simple.log_q.any()
-    assert hard.log_q.unique().tolist() == moved.log_q.unique().tolist() == [-1.5]
+    assert not virtual_easy.log_q.any()
+    assert hard.log_q.unique().tolist() == virtual_hard.log_q.unique().tolist() == [-1.5]
 
 
-def test_hard_negatives_gain_their_weight_over_the_growing_steps():
+def test_esans_hard_warmup_grows_hard_weight():
     weights = [
         -list(sample(step, easy=4, hard=1, hard_warmup_steps=100)[1].sets())[2]
         .log_q.unique()
@@ -126,95 +127,99 @@ def test_hard_negatives_gain_their_weight_over_the_growing_steps():
     assert weights == pytest.approx([np.log(0.01), np.log(0.5), 0, 0], abs=1e-6)
 
 
-def test_virtual_negatives_can_weigh_less_than_those_they_are_made_of():
-    _, drawn = sample(easy=4, hard=2, virtual_log_weight=-2)
-    easy, simple, hard, moved = (each.log_q.unique().tolist() for each in drawn.sets())
-    assert (easy, simple, hard, moved) == ([0], [2], [0], [2])
+def test_esans_virtual_log_weight_lowers_virtual_logits():
+    _, sampled = sample(easy=4, hard=2, virtual_log_weight=-2)
+    easy, virtual_easy, hard, virtual_hard = (
+        negatives.log_q.unique().tolist() for negatives in sampled.sets()
+    )
+    assert (easy, virtual_easy, hard, virtual_hard) == ([0], [2], [0], [2])
 
 
-def test_off_the_sphere_mixtures_are_shorter_and_reach_beyond():
-    _, drawn = sample(easy=40, hard=0, normalize_virtual=False)
-    _, simple = drawn.sets()
-    lengths = simple.vectors.norm(dim=-1)
+def test_esans_unnormalized_virtual_vectors_are_shorter():
+    _, sampled = sample(easy=40, hard=0, normalize_virtual=False)
+    _, virtual_easy = sampled.sets()
+    lengths = virtual_easy.vectors.norm(dim=-1)
     assert (lengths <= 1 + 1e-6).all()
     assert lengths.min() < 0.99
 
 
-@pytest.mark.parametrize("is_stopped", [True, False])
-def test_the_gradient_of_hard_virtual_negatives_stops_at_the_positive_if_told(is_stopped):
+@pytest.mark.parametrize("is_detached", [True, False])
+def test_esans_detach_positive_stops_gradient(is_detached):
     context, _ = sample()
     positives = context.positives.clone().requires_grad_()
-    settings = part(easy=0, hard=2, detach_positive=is_stopped)
-    drawn = EsansSampler(CLUSTERS, settings)(replace(context, positives=positives))
-    _, moved = drawn.sets()
-    (gradient,) = torch.autograd.grad(moved.vectors.sum(), positives, allow_unused=True)
-    assert (gradient is None) is is_stopped
+    settings = esans_config(easy=0, hard=2, detach_positive=is_detached)
+    sampled = EsansSampler(CLUSTERS, settings)(replace(context, positives=positives))
+    _, virtual_hard = sampled.sets()
+    (gradient,) = torch.autograd.grad(virtual_hard.vectors.sum(), positives, allow_unused=True)
+    assert (gradient is None) is is_detached
 
 
-def test_beside_the_batch_all_draws_have_one_law():
+def test_esans_in_batch_log_q_is_that_of_the_mixture():
     share = torch.linspace(1, 2, 12) / 18
     positives = np.array([0, 4], np.int32)
     context = replace(sample()[0], target_share=share)
-    settings = part(easy=40, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
-    drawn = EsansSampler(CLUSTERS, settings)(context)
+    settings = esans_config(easy=40, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
+    sampled = EsansSampler(CLUSTERS, settings)(context)
     everything = np.arange(12, dtype=np.int32)
-    law = np.log(2 * share.numpy() + 40 * CLUSTERS.shared_chance(positives, everything))
-    batch, easy = drawn.sets()
-    for each in (batch, easy):
-        assert each.log_q.numpy() == pytest.approx(law[each.rows.numpy()], abs=1e-5)
-    assert drawn.positive_log_q.numpy() == pytest.approx(law[positives], abs=1e-5)
+    log_expected = np.log(2 * share.numpy() + 40 * CLUSTERS.shared_chance(positives, everything))
+    batch, easy = sampled.sets()
+    for negatives in (batch, easy):
+        assert negatives.log_q.numpy() == pytest.approx(
+            log_expected[negatives.rows.numpy()], abs=1e-5
+        )
+    assert sampled.positive_log_q.numpy() == pytest.approx(log_expected[positives], abs=1e-5)
 
 
-def test_the_law_beside_the_batch_is_what_is_drawn():
-    """Targets drawn by their share, easy ones for them: counts of all are as log q says."""
+def test_esans_in_batch_frequency_matches_log_q():
+    """Observed counts of in-batch and easy negatives match log q."""
     rng, share = np.random.default_rng(0), np.linspace(1, 2, 12) / 18
-    settings = part(easy=8, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
+    settings = esans_config(easy=8, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
     counts, expected = np.zeros(12), np.zeros(12)
     everything = np.arange(12, dtype=np.int32)
     for step in range(2_000):
         positives = rng.choice(12, 4, p=share).astype(np.int64)
         context = context_for([(0,)] * 4, range(4), positives.tolist(), share, step=step)
-        for each in EsansSampler(CLUSTERS, settings)(context).sets():
-            counts += np.bincount(each.rows, minlength=12)
+        for negatives in EsansSampler(CLUSTERS, settings)(context).sets():
+            counts += np.bincount(negatives.rows, minlength=12)
         expected += 4 * share
         expected += 8 * CLUSTERS.shared_chance(positives.astype(np.int32), everything)
-    # easy ones come in pairs, targets alone: the variance is at most twice that of single draws
+    # easy negatives come in pairs: the variance is at most twice that of independent samples
     assert chisquare(counts / 2, expected * counts.sum() / expected.sum() / 2).pvalue > 0.001
 
 
-def test_with_hard_ones_too_the_positive_has_the_law_of_the_shared_draws():
+def test_esans_positive_log_q_excludes_hard_negatives():
     positives = np.array([0, 4], np.int32)
-    _, drawn = sample(easy=40, hard=2, in_batch=True, log_q_share=1.0)
-    law = np.log(2 / 12 + 40 * CLUSTERS.shared_chance(positives, positives))
-    assert drawn.positive_log_q.numpy() == pytest.approx(law, abs=1e-5)
+    _, sampled = sample(easy=40, hard=2, in_batch=True, log_q_share=1.0)
+    log_expected = np.log(2 / 12 + 40 * CLUSTERS.shared_chance(positives, positives))
+    assert sampled.positive_log_q.numpy() == pytest.approx(log_expected, abs=1e-5)
 
 
-def test_a_user_who_took_everything_gives_a_finite_loss():
-    context, drawn = sample(taken=(range(12), (4,)), easy=8, hard=2)
-    loss = loss_of(context, drawn)
+def test_esans_all_seen_row_has_finite_loss():
+    context, sampled = sample(histories=(range(12), (4,)), easy=8, hard=2)
+    loss = loss_of(context, sampled)
     loss.backward()
     assert torch.isfinite(loss)
 
 
-def test_the_same_step_draws_the_same_and_another_does_not():
+def test_esans_same_step_samples_the_same():
     first, again, other = (sample(step, easy=40)[1].rows for step in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_sampler_that_needs_a_map_is_not_built_without():
+def test_build_sampler_esans_without_map_raises():
     with pytest.raises(ValueError, match="esans needs a cluster map"):
-        build_sampler(part())
+        build_sampler(esans_config())
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"easy": 0, "hard": 0}, "nothing to draw"),
+        ({"easy": 0, "hard": 0}, "nothing is sampled"),
         ({"alpha_min": 0.5, "alpha_max": -0.5}, "alpha_min .0.5. must be at most"),
         ({"easy": 3}, "multiple of 2"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings, told):
-    with pytest.raises(Exception, match=told):
-        part(**settings)
+def test_esans_config_rejects_invalid_settings(settings, message):
+    with pytest.raises(Exception, match=message):
+        esans_config(**settings)

@@ -13,56 +13,56 @@ def bundles(tmp_path_factory):
     return folder
 
 
-def refused(capsys, *words):
-    """The reason that the command gives."""
+def error_of(capsys, *words):
+    """Error message of the failing command."""
     assert main(["report", *map(str, words)]) == 1
     return capsys.readouterr().err
 
 
-def test_nothing_is_written_into_a_bundle(bundles, capsys):
-    (version,) = [one for one in bundles.iterdir() if one.is_dir()]
+def test_report_rejects_output_inside_bundle(bundles, capsys):
+    (version,) = [path for path in bundles.iterdir() if path.is_dir()]
     before = sorted(version.rglob("*"))
     for out in (version / "report.html", version / "new" / "report.html"):
-        told = refused(capsys, "--bundles", bundles, "--out", out)
-        assert "which is immutable" in told
+        error = error_of(capsys, "--bundles", bundles, "--out", out)
+        assert "which is immutable" in error
     assert sorted(version.rglob("*")) == before
 
 
-def test_a_folder_without_bundles_is_told_with_the_remedy(tmp_path, capsys):
+def test_report_without_bundles_names_the_remedy(tmp_path, capsys):
     out = tmp_path / "report.html"
-    told = refused(capsys, "--bundles", tmp_path, "--out", out)
-    assert "no bundle is published here yet" in told
-    assert "python -m trainer run" in told
+    error = error_of(capsys, "--bundles", tmp_path, "--out", out)
+    assert "no bundle is published here yet" in error
+    assert "python -m trainer run" in error
     assert not out.exists()
 
 
-def test_an_unknown_version_is_told_with_those_there_are(bundles, tmp_path, capsys):
-    told = refused(capsys, "--bundles", bundles, "--version", "never", "--out", tmp_path / "r.html")
-    assert "holds no bundle 'never'" in told
+def test_report_rejects_unknown_version(bundles, tmp_path, capsys):
+    error = error_of(
+        capsys, "--bundles", bundles, "--version", "never", "--out", tmp_path / "r.html"
+    )
+    assert "holds no bundle 'never'" in error
 
 
-def test_a_place_that_cannot_be_written_is_told(bundles, tmp_path, capsys):
-    assert "is a folder" in refused(capsys, "--bundles", bundles, "--out", tmp_path)
+def test_report_rejects_unwritable_output(bundles, tmp_path, capsys):
+    assert "is a folder" in error_of(capsys, "--bundles", bundles, "--out", tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
-    told = refused(capsys, "--bundles", bundles, "--out", tmp_path / "file" / "report.html")
-    assert "cannot be written" in told
+    error = error_of(capsys, "--bundles", bundles, "--out", tmp_path / "file" / "report.html")
+    assert "cannot be written" in error
 
 
-def test_the_report_lands_in_the_current_folder_and_loads_nothing(
-    bundles, tmp_path, monkeypatch, capsys
-):
+def test_report_is_self_contained_in_current_folder(bundles, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", "--bundles", str(bundles)]) == 0
     assert "report.html" in capsys.readouterr().out
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     rest = re.sub(r"<script>/\*\*.*?</script>", "", text, count=1, flags=re.DOTALL)
-    assert len(rest) < 300_000 < len(text)  # the script that draws is in the file
+    assert len(rest) < 300_000 < len(text)  # the plotly script is in the file
     assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", rest)
     assert not re.search(r"@import|url\(|<link|<img|<iframe", rest)
     assert "default-src 'none'" in rest
 
 
-def test_nothing_that_is_drawn_is_offered_for_upload(bundles, tmp_path):
+def test_report_offers_no_upload(bundles, tmp_path):
     out = tmp_path / "report.html"
     assert main(["report", "--bundles", str(bundles), "--out", str(out)]) == 0
     text = out.read_text(encoding="utf-8")

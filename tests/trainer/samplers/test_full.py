@@ -6,21 +6,21 @@ from trainer.samplers.simple import sample_full
 SHARE = [0.4, 0.3, 0.2, 0.1, 0.0]
 
 
-def test_every_item_is_there_once_and_counts_as_encoded():
-    drawn = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
-    assert drawn.rows.tolist() == [0, 1, 2, 3, 4]
-    assert drawn.num_encoded == 5
+def test_full_contains_and_encodes_every_item_once():
+    sampled = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
+    assert sampled.rows.tolist() == [0, 1, 2, 3, 4]
+    assert sampled.num_encoded == 5
 
 
-def test_known_positives_are_masked_and_nothing_else():
-    drawn = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
-    assert drawn.is_masked.tolist() == [
+def test_full_masks_seen_items_only():
+    sampled = sample_full(context_for([[0], [1, 2]], [0, 1], [0, 1], SHARE))
+    assert sampled.is_masked.tolist() == [
         [True, False, False, False, False],
         [False, True, True, False, False],
     ]
 
 
-def test_the_loss_is_the_softmax_over_the_catalogue():
+def test_full_loss_is_softmax_over_catalogue():
     context = context_for([[0], [1]], [0, 1], [0, 1], SHARE)
     vectors = context.encode(torch.arange(5))
     scores = context.queries @ vectors.T / 0.1
