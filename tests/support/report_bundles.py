@@ -25,7 +25,7 @@ TRAINING = {"curve": CURVE, "best_epoch": 2, "steps": 30, "validation_recall@50"
 def metrics_from(start):
     """Distinct metrics: start, start + 0.01, ..."""
     names = [f"{kind}@{count}" for kind in ("recall", "ndcg") for count in (20, 50, 200)]
-    return {name: start + place / 100 for place, name in enumerate([*names, "coverage@50"])}
+    return {name: start + index / 100 for index, name in enumerate([*names, "coverage@50"])}
 
 
 METRICS = {

@@ -38,7 +38,7 @@ def test_build_cluster_map_separates_planted_groups(dataset, modalities):
     assert is_divided(clusters.codes1, PARITY)
 
 
-def test_build_cluster_map_places_item_without_image(dataset):
+def test_build_cluster_map_assigns_item_without_image(dataset):
     clusters = build_map(dataset, modalities=("visual", "textual"), level_1_codes=2)
     assert np.isnan(dataset.modalities["visual"][7]).all()
     assert clusters.codes1[7] == clusters.codes1[9]

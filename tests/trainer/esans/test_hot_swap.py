@@ -179,7 +179,7 @@ def test_train_resumed_keeps_lineage(tmp_path):
     ]
 
 
-def test_train_same_swap_steps_give_same_weights(tmp_path):
+def test_train_same_swap_steps_same_weights(tmp_path):
     config = config_of(SAMPLER, epochs=1)
     weights = []
     for name in ("first", "second"):

@@ -20,7 +20,7 @@ def test_interpolate_simple_half_is_midpoint():
     assert normalize_virtual(mixed)[0].tolist() == pytest.approx([HALF, HALF])
 
 
-def test_interpolate_simple_alpha_one_is_first_zero_second():
+def test_interpolate_simple_alpha_1_is_first_0_is_second():
     pair = EAST.expand(2, 2), NORTH.expand(2, 2)
     mixed = interpolate_simple(*pair, torch.tensor([1.0, 0.0]))
     assert mixed.tolist() == [[1, 0], [0, 1]]

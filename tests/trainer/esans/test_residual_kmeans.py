@@ -45,7 +45,7 @@ def test_fit_codebooks_centroids_are_cluster_means():
 
 
 @pytest.mark.parametrize("different", [1, 3])
-def test_fit_codebooks_at_most_one_code_per_distinct_row(different):
+def test_fit_codebooks_never_exceeds_distinct_rows(different):
     groups = groups_of(90, different)
     rows = grouped_rows(groups, 6, seed=0, spread=0)
     codebooks = fit_codebooks(aligned(rows), config_of(40, 16), seed=0)
@@ -76,7 +76,7 @@ def test_fit_codebooks_groups_items_without_content():
     assert codebooks.codes2[[5, 50]].tolist() == [0, 0]
 
 
-def test_fit_codebooks_without_content_has_one_cell():
+def test_fit_codebooks_without_content_has_single_cell():
     nothing = aligned(np.zeros((6, 4)), presence=np.zeros((6, 1), dtype=bool))
     codebooks = fit_codebooks(nothing, config_of(2), seed=0)
     assert not codebooks.codes1.any()

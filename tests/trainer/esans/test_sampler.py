@@ -63,7 +63,7 @@ def test_esans_masks_same_cell_and_seen_items_of_all_sources():
     assert torch.equal(virtual_hard.is_masked, hard.is_masked)
 
 
-def test_esans_adds_virtual_negative_per_encoded_one():
+def test_esans_adds_virtual_negative_per_encoded_item():
     _, sampled = sample(easy=10, hard=3)
     easy, virtual_easy, hard, virtual_hard = sampled.sets()
     assert virtual_easy.vectors.shape == easy.vectors.shape

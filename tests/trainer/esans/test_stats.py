@@ -44,7 +44,7 @@ def test_singleton_share_counts_items_alone_in_cell():
     assert singleton_share(np.array([0, 0, 1, 2])) == 0.5
 
 
-def test_mutual_information_is_one_for_equal_labels():
+def test_mutual_information_is_1_for_equal_labels():
     labels = np.arange(1_000) % 4
     chance = np.random.default_rng(0).integers(0, 50, 1_000)
     same, none = mutual_information(labels + 7, labels), mutual_information(chance, labels)
@@ -53,7 +53,7 @@ def test_mutual_information_is_one_for_equal_labels():
     assert abs(adjusted) < 0.01 < normalised
 
 
-def test_category_column_prefers_the_requested_one(tmp_path):
+def test_category_column_prefers_requested_column(tmp_path):
     catalogue = items(Genres=["x|y", "x", "", "z"], shade=["a", "b", "c", "d"])
     data = load_dataset(write_shop(tmp_path, sold=catalogue))
     assert category_column(data.attributes, None) == "Genres"
@@ -62,7 +62,7 @@ def test_category_column_prefers_the_requested_one(tmp_path):
         category_column(data.attributes, "weight")
 
 
-def test_category_column_without_likely_one_is_none(tmp_path):
+def test_category_column_without_candidate_is_none(tmp_path):
     assert category_column(load_dataset(write_shop(tmp_path)).attributes, None) is None
 
 

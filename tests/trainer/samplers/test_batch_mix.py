@@ -21,7 +21,7 @@ def weights(share, temperature, count=500):
     return sample_mixing_weights(torch.tensor(share), count, temperature, rng)
 
 
-def test_sample_mixing_weights_sum_to_one():
+def test_sample_mixing_weights_sum_to_1():
     sampled = weights(SHARE, 1.0)
     assert sampled.shape == (500, 4)
     assert (sampled > 0).all()
@@ -47,7 +47,7 @@ def test_batch_mix_mixtures_are_distinct_unit_vectors():
     assert len({tuple(row) for row in mixtures.tolist()}) == 6
 
 
-def test_batch_mix_single_item_gives_that_item():
+def test_batch_mix_single_item_equals_that_item():
     context = context_for(HISTORIES, [0], [0], SHARE)
     sampled = BatchMixSampler(2, 0.2, 1.0)(context)
     torch.testing.assert_close(sampled.vectors[1:], normalize(context.positives).expand(2, -1))
@@ -78,7 +78,7 @@ def test_batch_mix_weights_batch_and_mixture_sums(in_batch_weight):
     )
 
 
-def test_batch_mix_gradient_reaches_all_positives():
+def test_batch_mix_gradient_flows_into_all_positives():
     context = step()
     mixtures = BatchMixSampler(2, 0.2, 1.0)(context).vectors[3:]
     (gradient,) = torch.autograd.grad(mixtures[:, 0].sum(), context.positives)

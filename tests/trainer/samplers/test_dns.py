@@ -41,7 +41,7 @@ def test_dns_few_unseen_items_keeps_fewer():
     assert kept == [[0] * int((sampled.rows == 0).sum()), []]
 
 
-def test_dns_gradient_reaches_kept_items_only():
+def test_dns_gradient_flows_into_kept_items_only():
     context = context_for([[0]], [0], [0], SHARE)
     sampled = DnsSampler(count=40, kept=3)(context)
     (gradient,) = torch.autograd.grad(loss_of(context, sampled), sampled.vectors)

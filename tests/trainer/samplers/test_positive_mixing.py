@@ -19,7 +19,7 @@ def test_select_candidates_takes_highest_score_per_group():
     assert select_candidates(groups, scores).tolist() == [[1, 2], [0, 1]]
 
 
-def test_positive_mixing_gives_unit_vectors_per_row():
+def test_positive_mixing_returns_unit_vectors_per_row():
     sampled = PositiveMixingSampler(count=50, candidates=4, kept=6)(step())
     assert sampled.vectors.shape == (3, 6, 8)
     assert sampled.vectors.norm(dim=-1).flatten().tolist() == pytest.approx([1] * 18)
@@ -52,7 +52,7 @@ def test_positive_mixing_prefers_unseen_candidates():
     assert not PositiveMixingSampler(count=200, candidates=190, kept=4)(context).is_masked.any()
 
 
-def test_positive_mixing_gradient_reaches_both_ends():
+def test_positive_mixing_gradient_flows_into_both_ends():
     table = torch.eye(ITEMS).requires_grad_()
     context = context_for([[0]], [0], [0], SHARE, table=table, queries=torch.ones(1, ITEMS))
     PositiveMixingSampler(20, 2, 1)(context).vectors[0, 0, 0].backward()
