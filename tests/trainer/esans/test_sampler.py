@@ -51,10 +51,10 @@ def test_esans_masks_same_cell_and_seen_items_of_all_sources():
     batch, easy, virtual_easy, hard, virtual_hard = sampled.sets()
     for negatives in (batch, easy):
         cells = list(zip(CODES1[negatives.rows], CODES2[negatives.rows], strict=True))
-        for user, (positive, histories) in enumerate(((0, {0, 1}), (4, {4, 9}))):
+        for user, (positive, seen) in enumerate(((0, {0, 1}), (4, {4, 9}))):
             own_cell = (CODES1[positive], CODES2[positive])
             expected_mask = [
-                cell == own_cell or int(row) in histories
+                cell == own_cell or int(row) in seen
                 for row, cell in zip(negatives.rows, cells, strict=True)
             ]
             assert negatives.is_masked[user].tolist() == expected_mask

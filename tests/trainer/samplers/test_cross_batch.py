@@ -24,11 +24,11 @@ def run_step(sampler, users, positives, step):
 
 def test_cross_batch_bank_is_first_in_first_out():
     sampler = CrossBatchSampler(size=3, warmup_steps=0)
-    bank_rows = [
+    sampled_rows = [
         run_step(sampler, [1, 2], pair, number)[0].rows.tolist()
         for number, pair in enumerate([[0, 1], [2, 3], [1, 1], [0, 0]])
     ]
-    assert bank_rows == [[0, 1], [2, 3, 0, 1], [1, 1, 1, 2, 3], [0, 0, 3, 1, 1]]
+    assert sampled_rows == [[0, 1], [2, 3, 0, 1], [1, 1, 1, 2, 3], [0, 0, 3, 1, 1]]
 
 
 def test_cross_batch_bank_vectors_are_stale_and_detached():
