@@ -99,7 +99,7 @@ def truth(bundle: Bundle, result: SearchResult, kind: Kind) -> Rows:
     for attribute, values in kind.questions[0].filter.items():
         assert bundle.filters is not None
         is_kept = np.zeros(len(scores), dtype=np.bool_)
-        for rows in bundle.filters.of(attribute, list(values)):
+        for rows in bundle.filters.get(attribute, list(values)):
             is_kept[rows] = True
         scores[~is_kept] = -np.inf
     best = np.argpartition(-scores, result.k)[: result.k]

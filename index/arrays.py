@@ -19,31 +19,31 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def open_array(path: Path, dtype: str, ndim: int = 1) -> Any:  # noqa: ANN401  # whose dtype is an argument
-    """Open an .npy file memory-mapped and read-only; never runs code from it.
+    """Open an .npy file memory-mapped and read-only, without pickle.
 
     Raises:
-        ValueError: It is not an array of this dtype and number of dimensions.
+        ValueError: The array has another dtype or number of dimensions.
     """
     array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     if (array.dtype, array.ndim) != (np.dtype(dtype), ndim):
-        found = f"{array.dtype} in {array.ndim} dimensions"
-        raise ValueError(f"{path.name} is {found}, expected {dtype} in {ndim}")
+        received = f"{array.dtype} in {array.ndim} dimensions"
+        raise ValueError(f"{path.name} is {received}, expected {dtype} in {ndim} dimensions")
     return array
 
 
-def offsets_of(lengths: Iterable[int]) -> Offsets:
-    """Return where each segment of a ragged array begins, and the end of the last one."""
+def build_offsets(lengths: Iterable[int]) -> Offsets:
+    """Build CSR offsets from segment lengths; [segments + 1]."""
     offsets: Offsets = np.cumsum([0, *lengths], dtype=np.int64)
     return offsets
 
 
 def is_covering(offsets: Offsets, length: int) -> bool:
-    """Return whether offsets start at 0, never fall, and end at the length."""
+    """Return whether offsets start at 0, never decrease and end at `length`."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != length:
         return False
     return bool((offsets[1:] >= offsets[:-1]).all())
 
 
 def is_within(rows: Rows, count: int) -> bool:
-    """Return whether all rows are in 0..count-1."""
+    """Return whether all rows are in [0, count)."""
     return not len(rows) or bool(rows.min() >= 0 and rows.max() < count)

@@ -1,140 +1,196 @@
-"""Every error that a caller or an operator can cause, and what to do about it.
+"""Exceptions for errors that a caller or an operator can cause and correct.
 
-EsansError                      the root: catch this to catch them all
-├── ConfigError                 a configuration that cannot be used
-├── FaultsError                 several faults of one place, told together
-│   ├── DatasetError            the dataset folder breaks a rule
-│   ├── InvalidClusterMapError   a cluster map is missing, changed or disagrees with itself
-│   └── InvalidDenylistError     a denylist is damaged, or none at all
-├── TrainingError               training cannot go on (a loss that is not finite ...)
-├── BundleError                 something about what is published
-│   ├── NoBundleError           nothing is published yet
-│   │   └── UnknownVersionError  not under that name, or none before the current one
-│   ├── InvalidBundleError       files are missing, changed or disagree (a FaultsError too)
-│   ├── RejectedBundleError      a service does not take it, and says why (a FaultsError too)
-│   ├── ReadOnlyBundlesError    the folder may be read, but not written from here
-│   └── WorseThanPopularityError  measured below popularity, so not made current
-├── ClusterStoreError           something about the store of cluster maps, or of the denylist
-│   ├── StoreUnreachableError   it does not answer, or not us
-│   ├── StoreFullError          it has no room for a map
-│   ├── ReadOnlyStoreError      it may be read, but not written from here
-│   ├── NoClusterMapError       nothing is published in it, or not that version
-│   ├── IncompatibleClusterMapError  the map is of another catalogue
-│   └── NoDenylistError         none is set in it, and it may have lost one
-└── RequestError                a question that cannot be answered as asked
-    ├── UnknownAttributeError   it filters by what the bundle cannot be filtered by
-    ├── UnknownItemError        it is about an item that the bundle does not hold
-    └── TooManyDeniedError      more items are to be denied than a denylist holds
+EsansError                      base class of all the others
+├── ConfigError                 invalid configuration
+├── FaultsError                 several faults of one input, reported together
+│   ├── DatasetError            invalid dataset folder
+│   ├── InvalidClusterMapError  missing, damaged or inconsistent cluster map
+│   └── InvalidDenylistError    damaged denylist
+├── TrainingError               training cannot continue (a loss that is not finite, for example)
+├── BundleError                 base class of errors about bundles
+│   ├── NoBundleError           no bundle is published
+│   │   └── UnknownVersionError  unknown version, or no previous version
+│   ├── InvalidBundleError      missing, damaged or inconsistent files (also a FaultsError)
+│   ├── RejectedBundleError     a service did not load the requested bundle (also a FaultsError)
+│   ├── ReadOnlyBundlesError    the bundle registry is read-only here
+│   └── WorseThanPopularityError  the popularity baseline has the better metrics
+├── ClusterStoreError           base class of errors about the store of cluster maps and denylist
+│   ├── StoreUnreachableError   connection or authentication failed
+│   ├── StoreFullError          out of memory or disk space
+│   ├── ReadOnlyStoreError      the store is read-only here
+│   ├── NoClusterMapError       no cluster map is published, or not under this version
+│   ├── IncompatibleClusterMapError  the map covers another catalogue
+│   └── NoDenylistError         the store holds no denylist and may have lost one
+└── RequestError                base class of errors about a request
+    ├── UnknownAttributeError   filter attribute that the bundle does not have
+    ├── UnknownItemError        item id that the bundle does not have
+    └── TooManyDeniedError      more ids than a denylist may hold
 
-Messages have four parts: where, what was found, what was expected, what to do.
-A programmer's mistake at a public door is a ValueError, never one of these.
+Each class has a stable `code`, which is also the problem type of the HTTP API. A message says
+where the error is, what was found, what was expected and how to correct it. Misuse of the Python
+API raises ValueError instead.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class EsansError(Exception):
-    """The root of all errors that a caller or an operator can cause."""
+    """Base class of all errors that a caller or an operator can cause.
+
+    Attributes:
+        code: Stable identifier of the error class, kebab-case.
+    """
+
+    code: ClassVar[str] = "esans"
 
 
 class ConfigError(EsansError):
-    """A configuration cannot be used: an unknown key, a value out of range."""
+    """Invalid configuration: an unknown key, or a value out of range."""
+
+    code = "config"
 
 
 class FaultsError(EsansError):
-    """Several faults of one place, reported together so that one repair round is enough."""
+    """Several faults of one input, reported together so that one round of repair is enough."""
 
-    def __init__(self, place: str, faults: Sequence[str]) -> None:
-        self.place = place
+    code = "faults"
+
+    def __init__(self, location: str, faults: Sequence[str]) -> None:
+        self.location = location
         self.faults = tuple(faults)
         lines = "\n".join(f"  - {fault}" for fault in self.faults)
         count = len(self.faults)
-        super().__init__(f"{place}: {count} fault{'s' if count != 1 else ''} found\n{lines}")
+        super().__init__(f"{location}: {count} fault{'s' if count != 1 else ''} found\n{lines}")
 
 
 class DatasetError(FaultsError):
-    """The dataset folder breaks one or more rules."""
+    """The dataset folder is invalid."""
+
+    code = "dataset"
 
 
 class InvalidClusterMapError(FaultsError):
-    """A saved or received cluster map is missing, changed, or disagrees with itself."""
+    """A saved or received cluster map is missing, damaged or inconsistent."""
+
+    code = "invalid-cluster-map"
 
 
 class InvalidDenylistError(FaultsError):
-    """What is stored as a denylist is damaged, or none at all."""
+    """The stored denylist is damaged."""
+
+    code = "invalid-denylist"
 
 
 class TrainingError(EsansError):
-    """Training cannot go on."""
+    """Training cannot continue."""
+
+    code = "training"
 
 
 class BundleError(EsansError):
-    """Something about what is published is not as it must be."""
+    """Base class of errors about published bundles."""
+
+    code = "bundle"
 
 
 class NoBundleError(BundleError):
-    """Nothing is published yet."""
+    """No bundle is published."""
+
+    code = "no-bundle"
 
 
 class UnknownVersionError(NoBundleError):
-    """Nothing is published under that name, or nothing before the current one."""
+    """The requested bundle version does not exist, or there is no previous version."""
+
+    code = "unknown-version"
 
 
 class InvalidBundleError(FaultsError, BundleError):
-    """Files of a bundle are missing, changed, or disagree with each other."""
+    """Files of a bundle are missing, damaged or inconsistent."""
+
+    code = "invalid-bundle"
 
 
 class RejectedBundleError(FaultsError, BundleError):
-    """A service was told to take a bundle and does not."""
+    """A service did not load the requested bundle."""
+
+    code = "rejected-bundle"
 
 
 class ReadOnlyBundlesError(BundleError):
-    """The folder of bundles may be read from here, but not written."""
+    """The bundle registry is read-only for this process."""
+
+    code = "read-only-bundles"
 
 
 class WorseThanPopularityError(BundleError):
-    """A model that popularity beats is not made current unless forced."""
+    """The popularity baseline has better metrics, so the bundle does not become current."""
+
+    code = "worse-than-popularity"
 
 
 class ClusterStoreError(EsansError):
-    """The store of cluster maps, or of the denylist, cannot do what it was asked."""
+    """Base class of errors about the store of cluster maps and the denylist."""
+
+    code = "cluster-store"
 
 
 class StoreUnreachableError(ClusterStoreError):
-    """The store does not answer: refused, timed out, still loading, a wrong password."""
+    """Connection refused, timeout, server still loading, or authentication failed."""
+
+    code = "store-unreachable"
 
 
 class StoreFullError(ClusterStoreError):
-    """The store has no room left for a map."""
+    """The store has no space left."""
+
+    code = "store-full"
 
 
 class ReadOnlyStoreError(ClusterStoreError):
-    """The store may be read from here, but not written."""
+    """The store is read-only for this process."""
+
+    code = "read-only-store"
 
 
 class NoClusterMapError(ClusterStoreError):
-    """Nothing is published in the store, or not under that version."""
+    """No cluster map is published, or not under the requested version."""
+
+    code = "no-cluster-map"
 
 
 class IncompatibleClusterMapError(ClusterStoreError):
-    """A map shares too few items with the catalogue that it was to be joined with."""
+    """A cluster map shares too few items with the catalogue."""
+
+    code = "incompatible-cluster-map"
 
 
 class NoDenylistError(ClusterStoreError):
-    """No denylist is set in the store, and it may have lost one."""
+    """The store holds no denylist and may have lost one."""
+
+    code = "no-denylist"
 
 
 class RequestError(EsansError):
-    """A question that cannot be answered as it was asked."""
+    """Base class of errors about a request."""
+
+    code = "request"
 
 
 class UnknownAttributeError(RequestError):
-    """A question filters by an attribute that the bundle cannot be filtered by."""
+    """A filter names an attribute that the bundle does not have."""
+
+    code = "unknown-attribute"
 
 
 class UnknownItemError(RequestError):
-    """A question is about an item that the bundle does not hold."""
+    """A request names an item that the bundle does not have."""
+
+    code = "unknown-item"
 
 
 class TooManyDeniedError(RequestError):
-    """More items are to be denied than a denylist holds."""
+    """A change would put more items on the denylist than it may hold."""
+
+    code = "too-many-denied"

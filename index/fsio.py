@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, digests, durable folders, JSON documents."""
+"""File utilities: atomic and durable writes, digests, JSON documents."""
 
 import hashlib
 import json
@@ -10,38 +10,38 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class FrozenModel(BaseModel):
-    """A JSON document that cannot change and has no unknown keys."""
+    """Immutable JSON document that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def faults_of(error: ValidationError) -> list[str]:
-    """Say what is wrong with a document, a line for each place in it."""
+    """Describe validation errors, one line per location in the document."""
     return [
-        f"{'.'.join(str(step) for step in one['loc']) or 'the file'}: {one['msg']}"
-        for one in error.errors(include_url=False, include_input=False)
+        f"{'.'.join(str(step) for step in fault['loc']) or 'the file'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)
     ]
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file in one atomic step: a reader sees the old one or the new one, whole."""
+    """Replace a JSON file atomically: a reader sees the complete old or new content."""
     content = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
     write_atomic(path, [f"{content}\n".encode()])
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Replace a file in one step; a writer that is killed leaves `.{name}.{pid}` beside it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as stream:
+    """Replace a file atomically; a killed writer leaves `.{name}.{pid}` in the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as stream:
         stream.writelines(chunks)
         stream.flush()
         os.fsync(stream.fileno())
-    beside.replace(path)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Ask the disk to remember a folder's names (a rename alone may be lost at power-off)."""
+    """Sync a folder's entries to disk (a power failure may undo a rename)."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -50,7 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Ask the disk to remember every file of a folder, then the folder itself."""
+    """Sync all files of a folder to disk, then the folder itself."""
     for path in sorted(folder.iterdir()):
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

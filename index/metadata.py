@@ -1,7 +1,7 @@
-"""Item metadata: attributes, told with each item, and the postings that filters read.
+"""Item metadata: attributes returned with candidates, and postings of filter values.
 
-An attribute's values are kept as the JSON in which they are answered. Filter values are text:
-an integer is its decimals, a boolean "true" or "false". An item may have many values, or none.
+Attributes are stored as the JSON of the response. Filter values are text: integers in decimal,
+booleans as "true" or "false". An item has any number of values.
 """
 
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrays import Offsets, Rows, offsets_of, open_array, save_array
+from index.arrays import Offsets, Rows, build_offsets, open_array, save_array
 from index.ids import IdTable, build_id_table, files_of
 
 ATTRIBUTE_FILES = ("attributes.blob.npy", "attributes.offsets.npy")
-SEPARATOR = "\0"  # between an attribute's name and a value, in the table of both
+SEPARATOR = "\0"  # between attribute and value in a filter key
 FILTER_FILES = (*files_of("filter_values"), "filters.offsets.npy", "filters.rows.npy")
 
 Postings = Mapping[str, Mapping[str, Rows]]  # attribute -> value -> rows, ascending
@@ -26,11 +26,11 @@ Postings = Mapping[str, Mapping[str, Rows]]  # attribute -> value -> rows, ascen
 
 @dataclass(frozen=True)
 class Attributes:
-    """One JSON object per item, memory-mapped.
+    """JSON object per item, memory-mapped.
 
     Attributes:
         blob: [bytes] uint8, all objects in row order, UTF-8, without separators.
-        offsets: [items + 1] where each object starts in the blob.
+        offsets: [items + 1], where each object starts in the blob.
     """
 
     blob: NDArray[np.uint8]
@@ -39,13 +39,13 @@ class Attributes:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def of(self, rows: Rows) -> list[bytes]:
-        """Return the objects of rows, ready to be written into a response."""
+    def get(self, rows: Rows) -> list[bytes]:
+        """Return the JSON objects of rows."""
         starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
         return [self.blob[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
 
-    def extended(self, more: "Attributes") -> "Attributes":
-        """Return these objects and, in the rows after them, those of more items."""
+    def concat(self, more: "Attributes") -> "Attributes":
+        """Return the objects with those of more items appended."""
         offsets = np.concatenate([self.offsets, more.offsets[1:] + self.offsets[-1]])
         return Attributes(np.concatenate([self.blob, more.blob]), offsets)
 
@@ -56,9 +56,9 @@ class Attributes:
 
 
 def build_attributes(items: Iterable[Mapping[str, object]]) -> Attributes:
-    """Build from each item's values by name, in row order; what is None is left out.
+    """Build attributes from dicts in row order, without their None values.
 
-    Values are text, numbers, booleans, lists and objects of these; any other becomes its text.
+    Values that JSON cannot represent are converted with `str`.
     """
     texts = []
     for values in items:
@@ -67,17 +67,17 @@ def build_attributes(items: Iterable[Mapping[str, object]]) -> Attributes:
         text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str)
         texts.append(text.encode(errors="replace"))
     blob = np.frombuffer(b"".join(texts), dtype=np.uint8)
-    return Attributes(blob, offsets_of(map(len, texts)))
+    return Attributes(blob, build_offsets(map(len, texts)))
 
 
 def _encodable(value: object) -> object:
-    """Replace NaN and infinity, which JSON lacks, by None, however deep they lie."""
+    """Replace NaN and infinity by None, recursively."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [_encodable(one) for one in value]
+        return [_encodable(element) for element in value]
     if isinstance(value, dict):
-        return {name: _encodable(one) for name, one in value.items()}
+        return {name: _encodable(element) for name, element in value.items()}
     return value
 
 
@@ -89,67 +89,67 @@ def open_attributes(folder: Path) -> Attributes:
 
 @dataclass(frozen=True)
 class Column:
-    """The values of one attribute.
+    """Values of one attribute as (row, value) pairs.
 
     Attributes:
-        values: Each once.
-        rows: [pairs] an item.
-        places: [pairs] where in `values` a value of that item is.
+        values: Distinct values.
+        rows: [pairs], item rows.
+        value_indices: [pairs], positions in `values`.
     """
 
     values: Sequence[str]
     rows: Rows
-    places: Rows
+    value_indices: Rows
 
     def postings(self) -> dict[str, Rows]:
-        """Return value -> rows that have it, ascending, each once; no value that none has."""
-        order = np.lexsort((self.rows, self.places))
-        places, rows = self.places[order], self.rows[order]
+        """Return value -> distinct rows, ascending; values without rows are left out."""
+        order = np.lexsort((self.rows, self.value_indices))
+        indices, rows = self.value_indices[order], self.rows[order]
         is_new = np.ones(len(rows), dtype=np.bool_)
-        is_new[1:] = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
-        places, rows = places[is_new], rows[is_new].astype(np.int32)
-        bounds = np.searchsorted(places, np.arange(len(self.values) + 1))
-        stretches = zip(self.values, bounds[:-1], bounds[1:], strict=True)
-        return {value: rows[begin:end] for value, begin, end in stretches if end > begin}
+        is_new[1:] = (indices[1:] != indices[:-1]) | (rows[1:] != rows[:-1])
+        indices, rows = indices[is_new], rows[is_new].astype(np.int32)
+        bounds = np.searchsorted(indices, np.arange(len(self.values) + 1))
+        slices = zip(self.values, bounds[:-1], bounds[1:], strict=True)
+        return {value: rows[begin:end] for value, begin, end in slices if end > begin}
 
 
 @dataclass(frozen=True)
 class Filters:
-    """For each attribute and value, the rows that have it (CSR, memory-mapped).
+    """Postings of all filter values (CSR, memory-mapped).
 
     Attributes:
-        keys: attribute, separator, value; those of one attribute beside each other.
+        keys: Attribute, separator and value; keys of one attribute are adjacent.
         offsets: [keys + 1]
-        rows: [pairs] ascending within a key.
+        rows: [pairs], ascending within a key.
     """
 
     keys: IdTable
     offsets: Offsets
     rows: Rows
 
-    def of(self, attribute: str, values: Sequence[str]) -> list[Rows | None]:
-        """Return the rows that have each value; None for one that no item has."""
+    def get(self, attribute: str, values: Sequence[str]) -> list[Rows | None]:
+        """Return the rows of each value; None for values without rows."""
         keys = self.keys_of(attribute, values)
-        return [self.list_of(key) if key >= 0 else None for key in keys]
+        return [self.posting_of(key) if key >= 0 else None for key in keys]
 
     def keys_of(self, attribute: str, values: Sequence[str]) -> list[int]:
-        """Return the number of each value's key; -1 for one that no item has."""
+        """Return the key index of each value, -1 for values without rows."""
         keys = self.keys.rows_of([attribute + SEPARATOR + value for value in values])
         return [int(key) for key in keys]
 
-    def list_of(self, key: int) -> Rows:
+    def posting_of(self, key: int) -> Rows:
         """Return the rows of a key, ascending."""
         return self.rows[self.offsets[key] : self.offsets[key + 1]]
 
     def value_counts(self) -> dict[str, int]:
-        """Return attribute -> how many distinct values."""
+        """Return attribute -> number of distinct values."""
         return dict(Counter(attribute for attribute, _ in self._named_keys()))
 
     def postings(self) -> dict[str, dict[str, Rows]]:
         """Return attribute -> value -> rows."""
         postings: dict[str, dict[str, Rows]] = {}
         for key, (attribute, value) in enumerate(self._named_keys()):
-            postings.setdefault(attribute, {})[value] = self.list_of(key)
+            postings.setdefault(attribute, {})[value] = self.posting_of(key)
         return postings
 
     def _named_keys(self) -> list[tuple[str, str]]:
@@ -165,22 +165,24 @@ class Filters:
 
 
 def build_filters(columns: Mapping[str, Column]) -> Filters:
-    """Build the postings of each column; a value that no item has gets none."""
-    return filters_of({attribute: column.postings() for attribute, column in columns.items()})
+    """Build filters from columns; values without rows are left out."""
+    return filters_from_postings(
+        {attribute: column.postings() for attribute, column in columns.items()}
+    )
 
 
-def filters_of(postings: Postings) -> Filters:
-    """Lay postings out beside each other."""
+def filters_from_postings(postings: Postings) -> Filters:
+    """Build filters from postings (CSR)."""
     keys, lists = [], []
     for attribute, values in postings.items():
         keys += [attribute + SEPARATOR + value for value in values]
         lists += list(values.values())
     rows = np.concatenate([np.empty(0, dtype=np.int32), *lists])
-    return Filters(build_id_table(keys), offsets_of(map(len, lists)), rows)
+    return Filters(build_id_table(keys), build_offsets(map(len, lists)), rows)
 
 
-def joined_postings(first: Postings, second: Postings, first_row: int) -> Postings:
-    """Return the postings of two parts of a catalogue, the second from `first_row` on."""
+def concat_postings(first: Postings, second: Postings, first_row: int) -> Postings:
+    """Concatenate the postings of two parts of a catalogue; the second starts at `first_row`."""
     joined = {attribute: dict(values) for attribute, values in first.items()}
     for attribute, values in second.items():
         own = joined.setdefault(attribute, {})
@@ -192,13 +194,13 @@ def joined_postings(first: Postings, second: Postings, first_row: int) -> Postin
 
 @dataclass(frozen=True)
 class ItemMetadata:
-    """What the items' own columns say of them.
+    """Attributes and filters of a catalogue.
 
     Attributes:
-        names: Of the attributes.
-        attributes: None where there are none.
-        filter_counts: What can be filtered by -> how many distinct values.
-        filters: None where there is nothing to filter by.
+        names: Attribute names.
+        attributes: None without attributes.
+        filter_counts: Filter attribute -> number of distinct values.
+        filters: None without filter values.
     """
 
     names: Sequence[str] = ()
@@ -206,13 +208,15 @@ class ItemMetadata:
     filter_counts: Mapping[str, int] = field(default_factory=dict)
     filters: Filters | None = None
 
-    def extended(self, more: "ItemMetadata", item_count: int) -> "ItemMetadata":
-        """Return that of these items and, in the rows from `item_count` on, of more."""
+    def concat(self, more: "ItemMetadata", item_count: int) -> "ItemMetadata":
+        """Return the metadata with that of more items appended, from row `item_count` on."""
         attributes = self.attributes
         if attributes is not None and more.attributes is not None:
-            attributes = attributes.extended(more.attributes)
-        own, new = (one.filters.postings() if one.filters else {} for one in (self, more))
-        filters = filters_of(joined_postings(own, new, item_count))
+            attributes = attributes.concat(more.attributes)
+        own, new = (
+            metadata.filters.postings() if metadata.filters else {} for metadata in (self, more)
+        )
+        filters = filters_from_postings(concat_postings(own, new, item_count))
         return ItemMetadata(
             names=self.names,
             attributes=attributes,
@@ -221,7 +225,7 @@ class ItemMetadata:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the files of what there is."""
+        """Write the files of the attributes and filters that exist."""
         for part in (self.attributes, self.filters):
             if part is not None:
                 part.save(folder)

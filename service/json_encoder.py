@@ -66,7 +66,7 @@ def response_of(
         add_clusters(response, joined)
     if "attributes" in include:
         known = bundle.attributes
-        texts = [b"{}"] * len(candidates) if known is None else known.of(result.rows)
+        texts = [b"{}"] * len(candidates) if known is None else known.get(result.rows)
         for candidate, text in zip(candidates, texts, strict=True):
             candidate["attributes"] = orjson.Fragment(text)
     return response
@@ -102,7 +102,7 @@ def encode_candidates(items: IdTable, results: Sequence[SearchResult]) -> list[b
     """
     if not results:
         return []
-    ids = items.aligned(np.concatenate([one.rows for one in results]))
+    ids = items.pad(np.concatenate([one.rows for one in results]))
     if ids is None or is_escaped(ids.window).any():
         return None
     scores = score_column(np.concatenate([one.scores for one in results if one.scores is not None]))
@@ -146,10 +146,10 @@ def lines_of(ids: Bytes, scores: Bytes) -> Bytes:
 
 def cut(lines: Bytes, ids: PaddedIds) -> bytes:
     """Return the lines one after the other, without what stands behind shorter ids."""
-    if ids.is_even:
+    if ids.has_equal_lengths:
         return lines.tobytes()
     is_used = np.ones(lines.shape, dtype=np.bool_)
-    is_used[:, len(BEFORE_ID) : len(BEFORE_ID) + ids.window.shape[1]] = ids.is_own()
+    is_used[:, len(BEFORE_ID) : len(BEFORE_ID) + ids.window.shape[1]] = ids.byte_mask()
     return lines[is_used].tobytes()
 
 

@@ -23,10 +23,10 @@ from index.errors import ConfigError
 from index.ids import build_id_table
 from index.ingest.tables import (
     PublishedColumns,
-    column_of,
+    build_column,
     is_filterable,
+    is_json_serializable,
     is_list,
-    is_tellable,
     item_metadata,
 )
 from index.metadata import SEPARATOR
@@ -138,7 +138,7 @@ def lineage_of(run: FinishedRun) -> list[dict[str, Any]]:
 def choose_columns(table: pa.Table, config: BundleConfig) -> PublishedColumns:
     """Choose what to publish; raises ConfigError, naming each column that cannot be."""
     faults: list[str] = []
-    attributes, rest = _named(table, "attributes", config.attributes, is_tellable, faults)
+    attributes, rest = _named(table, "attributes", config.attributes, is_json_serializable, faults)
     filters, others = _named(table, "filters", config.filters, is_filterable, faults)
     if faults:
         raise ConfigError("\n".join(faults))
@@ -173,7 +173,7 @@ def _has_few_values(values: pa.ChunkedArray) -> bool:
     cells = pc.list_flatten(values) if is_list(values.type) else values
     if pc.count_distinct(cells).as_py() > DISTINCT_LIMIT + 2:  # nothing, and empty text
         return False
-    column = column_of(values)
+    column = build_column(values)
     distinct = len(column.values)
     is_an_id = distinct == len(column.rows) > 1
     return distinct <= DISTINCT_LIMIT and not is_an_id

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from index.encoders import padded
+from index.encoders import pad_histories
 from index.errors import TrainingError
 from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
 from trainer.config import RunConfig
@@ -229,7 +229,7 @@ def encode_histories(
 ) -> Tensor:
     """Encode chosen histories, the newest items of each, to queries; [chosen, dim]."""
     length = len(tower.positions.weight)
-    rows, mask = padded([histories.of(case)[::-1][:length] for case in chosen])
+    rows, mask = pad_histories([histories.of(case)[::-1][:length] for case in chosen])
     device = vectors.device
     history = vectors[torch.from_numpy(rows).long().to(device)]
     return tower(history, torch.from_numpy(mask).to(device))  # type: ignore[no-any-return]

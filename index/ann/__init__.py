@@ -1,1 +1,1 @@
-"""Approximate nearest neighbours: the FAISS index, what it probes, how that is tuned."""
+"""Approximate nearest neighbour search: FAISS index, probing policies, tuning."""

@@ -1,4 +1,4 @@
-"""The ANN index: nearest items by inner product. The one module that searches with FAISS."""
+"""ANN index by inner product. Only this module searches with FAISS."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,19 +13,19 @@ from index.ann.probing import CoarseCentroids, ProbingPolicy, SearchEffort
 from index.arrays import Floats, Rows
 from index.bitmap import RowSet
 
-CHUNK = 8_192  # vectors added at once
-BLOCK_BYTES = 1 << 24  # written at once
-LIST_SHIFT = 32  # of a number of FAISS's direct map: the list above, the place in it below
+CHUNK = 8_192  # vectors per add
+BLOCK_BYTES = 1 << 24  # write buffer
+LIST_SHIFT = 32  # entries of FAISS's direct map: list number above, offset in the list below
 FAISS_VERSION: str = faiss.__version__
-UNTYPED: Any = faiss  # for calls that its own types do not describe
+UNTYPED: Any = faiss  # for calls that FAISS's type stubs lack
 
 
 class Neighbours(NamedTuple):
-    """The rows found for each query, in no order.
+    """Unordered search results.
 
     Attributes:
-        rows: [queries, count] -1 where there are fewer.
-        scores: [queries, count] as the index rounds.
+        rows: [queries, count], -1 for missing results.
+        scores: [queries, count], with the rounding of the index.
     """
 
     rows: Rows
@@ -34,22 +34,22 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """A FAISS index over item vectors; immutable once built or opened.
+    """FAISS index over item vectors, immutable.
 
     Attributes:
-        handle: FAISS's own: IndexFlatIP, or IndexIVFScalarQuantizer.
-        centroids: By which a query chooses its lists; None: `nprobe` lists, or no lists.
+        handle: The FAISS index: IndexFlatIP or IndexIVFScalarQuantizer.
+        centroids: Coarse centroids with probing policies; None: probe `nprobe` lists.
     """
 
     handle: Any
     centroids: CoarseCentroids | None = None
 
     def __post_init__(self) -> None:
-        if self.list_count > 1:  # callers order what was found, in less time
+        if self.num_lists > 1:  # callers sort the results faster than FAISS's heap
             self.handle.parallel_mode = self.handle.PARALLEL_MODE_NO_HEAP_INIT
 
     @property
-    def count(self) -> int:
+    def num_items(self) -> int:
         """Number of items."""
         return int(self.handle.ntotal)
 
@@ -60,50 +60,58 @@ class ItemIndex:
 
     @property
     def nprobe(self) -> int | None:
-        """Mean number of lists that a query probes; None where it is exact."""
+        """Mean number of lists probed per query; None for an exact index."""
         return int(self.handle.nprobe) if isinstance(self.handle, faiss.IndexIVF) else None
 
     @property
-    def list_count(self) -> int:
-        """Number of inverted lists: 1 where a search is exact."""
+    def num_lists(self) -> int:
+        """Number of inverted lists; 1 for an exact index."""
         return int(self.handle.nlist) if isinstance(self.handle, faiss.IndexIVF) else 1
 
     @property
     def rows_per_list(self) -> float:
         """Mean number of rows in an inverted list."""
-        return max(1, self.count) / self.list_count
+        return max(1, self.num_items) / self.num_lists
 
     @property
-    def can_narrow(self) -> bool:
-        """Whether `narrowed` can be asked for."""
+    def can_build_subset(self) -> bool:
+        """Whether `build_subset` is supported."""
         return isinstance(self.handle, faiss.IndexIVFScalarQuantizer)
 
     @property
     def size_bytes(self) -> int:
-        """Memory of codes, row numbers and centroids, about."""
-        code_bytes = self.handle.code_size if self.list_count > 1 else 4 * self.dim
-        return int(self.count * (code_bytes + 8) + self.list_count * self.dim * 4)
+        """Approximate memory of codes, ids and centroids."""
+        code_bytes = self.handle.code_size if self.num_lists > 1 else 4 * self.dim
+        return int(self.num_items * (code_bytes + 8) + self.num_lists * self.dim * 4)
 
     def search(
         self,
         queries: Floats,
         count: int,
-        effort: SearchEffort = SearchEffort(),  # noqa: B008  # it never changes
+        effort: SearchEffort = SearchEffort(),  # noqa: B008  # immutable
         eligible: RowSet | None = None,
     ) -> Neighbours:
-        """Return `count` rows near each query [queries, dim], only eligible ones if told.
+        """Search the `count` nearest rows of each query.
 
-        What a query finds does not depend on the others, but for a list at the threshold, whose
-        score may be rounded otherwise; by `nprobe` so from twenty queries on.
+        Results do not depend on the other queries of the batch, except for lists exactly at the
+        probing threshold, whose scores may round differently (with `nprobe`: from 20 queries on).
+
+        Args:
+            queries: [queries, dim].
+            count: Number of rows per query.
+            effort: How many lists to probe.
+            eligible: Rows that may be returned; None: all.
         """
         rows = np.full((len(queries), count), -1, dtype=np.int64)
         scores = np.full(rows.shape, -np.inf, dtype=np.float32)
         if self.centroids is not None:
             probes = self.centroids.probe(queries, effort)
             arrays = (np.ascontiguousarray(queries), *probes, scores, rows)
-            asked, *others = [faiss.swig_ptr(one) for one in arrays]
+            query_pointer, *pointers = [faiss.swig_ptr(array) for array in arrays]
             params = _parameters(probes.lists.shape[1], eligible)
-            self.handle.search_preassigned_c(len(queries), asked, count, *others, False, params)
+            self.handle.search_preassigned_c(
+                len(queries), query_pointer, count, *pointers, False, params
+            )
         else:
             params = _parameters(self._nprobe_for(effort), eligible)
             self.handle.search(queries, count, D=scores, I=rows, params=params)
@@ -112,58 +120,58 @@ class ItemIndex:
     def _nprobe_for(self, effort: SearchEffort) -> int | None:
         if self.nprobe is None:
             return None
-        wanted = max(self.nprobe * effort.depth, effort.min_lists)
-        return int(min(wanted, effort.max_lists or self.list_count))
+        nprobe = max(self.nprobe * effort.depth, effort.min_lists)
+        return int(min(nprobe, effort.max_lists or self.num_lists))
 
     def with_policies(self, policies: Sequence[ProbingPolicy]) -> "ItemIndex":
-        """Return the same index, probed by these; by none: `nprobe` lists."""
-        if not policies or self.list_count == 1:
+        """Return the index with these policies; without any it probes `nprobe` lists."""
+        if not policies or self.num_lists == 1:
             return replace(self, centroids=None)
         centroids = CoarseCentroids.build(self.centroid_vectors(), self.list_sizes(), policies)
         return replace(self, centroids=centroids)
 
     def list_sizes(self) -> NDArray[np.int64]:
-        """Return how many rows are in each list."""
+        """Return the number of rows in each list."""
         size_of = self.handle.invlists.list_size
-        return np.array([size_of(place) for place in range(self.list_count)], dtype=np.int64)
+        return np.array([size_of(number) for number in range(self.num_lists)], dtype=np.int64)
 
     def centroid_vectors(self) -> Floats:
-        """Return the coarse centroid of each list; [lists, dim]."""
+        """Return the coarse centroids; [lists, dim]."""
         quantizer = faiss.downcast_index(self.handle.quantizer)
-        vectors: Floats = quantizer.reconstruct_n(0, self.list_count)
+        vectors: Floats = quantizer.reconstruct_n(0, self.num_lists)
         return vectors
 
     def lists_of_rows(self) -> Rows:
-        """Return the list of each row; [count]. Searches may go on meanwhile."""
+        """Return the inverted list of each row; [items]. Safe during searches."""
         self.handle.make_direct_map()
-        places: NDArray[np.int64] = faiss.vector_to_array(self.handle.direct_map.array)
+        locations: NDArray[np.int64] = faiss.vector_to_array(self.handle.direct_map.array)
         self.handle.set_direct_map_type(UNTYPED.DirectMap.NoMap)
-        UNTYPED.Int64Vector().swap(self.handle.direct_map.array)  # else its memory stays
-        return (places >> LIST_SHIFT).astype(np.int32)
+        UNTYPED.Int64Vector().swap(self.handle.direct_map.array)  # releases its memory
+        return (locations >> LIST_SHIFT).astype(np.int32)
 
-    def reweighted(self, rows: Rows, lists: Rows) -> "ItemIndex":
-        """Return the same index, its lists weighted by how many of these rows they hold.
+    def reweight(self, rows: Rows, lists: Rows) -> "ItemIndex":
+        """Return the same index with list weights for a filter.
 
         Args:
-            rows: The only rows that will be eligible.
-            lists: [items] see `lists_of_rows`.
+            rows: The rows that the filter keeps.
+            lists: [items], see `lists_of_rows`.
         """
         if self.centroids is None:
             return self
-        sizes = np.bincount(lists[rows], minlength=self.list_count)
-        return replace(self, centroids=self.centroids.filtered(sizes))
+        sizes = np.bincount(lists[rows], minlength=self.num_lists)
+        return replace(self, centroids=self.centroids.reweight(sizes))
 
-    def narrowed(self, rows: Rows, vectors: Floats, lists: Rows) -> "ItemIndex":
-        """Return an index over these rows alone, in the lists that hold any of them.
+    def build_subset(self, rows: Rows, vectors: Floats, lists: Rows) -> "ItemIndex":
+        """Build an index of a subset of the rows, with the same coarse centroids.
 
         Args:
-            rows: Ascending; they keep their numbers.
-            vectors: [items, dim]
-            lists: [items] see `lists_of_rows`.
+            rows: Ascending; they keep their row numbers.
+            vectors: [items, dim].
+            lists: [items], see `lists_of_rows`.
         """
         own = lists[rows]
-        sizes = np.bincount(own, minlength=self.list_count)
-        used, place_of = np.flatnonzero(sizes), np.cumsum(sizes > 0) - 1
+        sizes = np.bincount(own, minlength=self.num_lists)
+        used, new_list = np.flatnonzero(sizes), np.cumsum(sizes > 0) - 1
         quantizer = faiss.IndexFlatIP(self.dim)
         quantizer.add(self.centroid_vectors()[used])
         narrow: Any = faiss.IndexIVFScalarQuantizer(
@@ -177,16 +185,16 @@ class ItemIndex:
         narrow.sq, narrow.is_trained = self.handle.sq, True
         for first in range(0, len(rows), CHUNK):
             chosen = rows[first : first + CHUNK]
-            _add(narrow, vectors[chosen], chosen, place_of[own[first : first + CHUNK]])
+            _add(narrow, vectors[chosen], chosen, new_list[own[first : first + CHUNK]])
         narrow.nprobe = min(self.handle.nprobe, len(used))
         if self.centroids is None or len(used) == 1:
             return ItemIndex(narrow)
-        return ItemIndex(narrow, self.centroids.filtered(sizes).among(used))
+        return ItemIndex(narrow, self.centroids.reweight(sizes).select(used))
 
     def save(self, path: Path) -> None:
-        """Write the index file; nprobe travels inside. Raises OSError if the disk refuses.
+        """Save the index with its nprobe; raises OSError if the file cannot be written.
 
-        In large blocks: a system that can keeps such a file in large pages, read sooner.
+        Large blocks let the page cache use large folios, which makes later reads faster.
         """
         try:
             with path.open("wb", buffering=BLOCK_BYTES) as stream:
@@ -196,24 +204,25 @@ class ItemIndex:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open an index file, memory-mapped (plain IO_FLAG_MMAP would cost 4 ms a query).
+        """Open an index file memory-mapped (plain IO_FLAG_MMAP would cost 4 ms per query).
 
-        Raises RuntimeError if FAISS cannot read it.
+        Raises:
+            RuntimeError: FAISS cannot read the file.
         """
         return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
 
     @classmethod
-    def exact(cls, vectors: Floats) -> Self:
-        """Build one that compares with every vector."""
+    def build_exact(cls, vectors: Floats) -> Self:
+        """Build an exact index (`Flat`)."""
         flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(vectors)
         return cls(flat)
 
     @classmethod
-    def trained(cls, vectors: Floats, factory: str, seed: int) -> Self:
-        """Build one by its FAISS factory string, as `IVF4096,SQ8`.
+    def train(cls, vectors: Floats, factory: str, seed: int) -> Self:
+        """Train and build an index from a FAISS factory string such as `IVF4096,SQ8`.
 
-        What is rounded to 8 bits has one scale for all dimensions, which is read faster.
+        8-bit quantisation uses one scale for all dimensions, which decodes faster.
         """
         dim = vectors.shape[1]
         handle: Any = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
@@ -225,10 +234,11 @@ class ItemIndex:
         return cls(handle)
 
     @classmethod
-    def extended(cls, path: Path, vectors: Floats) -> Self:
-        """Read a saved index into memory, and append those last vectors that it lacks.
+    def load_extended(cls, path: Path, vectors: Floats) -> Self:
+        """Load a saved index into memory and add the vectors beyond its last row.
 
-        Raises RuntimeError if FAISS cannot read it.
+        Raises:
+            RuntimeError: FAISS cannot read the file.
         """
         handle: Any = faiss.read_index(str(path))
         handle.add(np.ascontiguousarray(vectors[handle.ntotal :]))
@@ -236,13 +246,13 @@ class ItemIndex:
 
 
 def exact_neighbours(vectors: Floats, queries: Floats, count: int) -> NDArray[np.int64]:
-    """Return the rows of the best `count` items per query, exactly; [queries, count]."""
+    """Search exhaustively; return the rows of the best items, [queries, count]."""
     _, rows = faiss.knn(queries, vectors, count, metric=faiss.METRIC_INNER_PRODUCT)
     return np.asarray(rows, dtype=np.int64)
 
 
-def _parameters(nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: ANN401  # FAISS's own
-    """Return FAISS's parameters of one search; None where there are none."""
+def _parameters(nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: ANN401  # a FAISS type
+    """Build FAISS's search parameters; None for the defaults."""
     if eligible is None:
         return None if nprobe is None else UNTYPED.SearchParametersIVF(nprobe=nprobe)
     selector = UNTYPED.IDSelectorBitmap(eligible.bits)
@@ -251,8 +261,8 @@ def _parameters(nprobe: int | None, eligible: RowSet | None) -> Any:  # noqa: AN
     return UNTYPED.SearchParametersIVF(sel=selector, nprobe=nprobe)
 
 
-def _add(handle: Any, vectors: Floats, rows: Rows, places: NDArray[np.integer]) -> None:  # noqa: ANN401  # FAISS's own
-    """Add vectors to known lists, under their own row numbers."""
-    ids, lists = rows.astype(np.int64), places.astype(np.int64)
-    pointers = [faiss.swig_ptr(one) for one in (vectors, ids, lists)]
+def _add(handle: Any, vectors: Floats, rows: Rows, lists: NDArray[np.integer]) -> None:  # noqa: ANN401  # a FAISS type
+    """Add vectors to given lists, under their own row numbers."""
+    ids, list_numbers = rows.astype(np.int64), lists.astype(np.int64)
+    pointers = [faiss.swig_ptr(array) for array in (vectors, ids, list_numbers)]
     handle.add_core(len(rows), *pointers)

@@ -1,9 +1,9 @@
-"""Which inverted lists a query probes: those in which enough of what it seeks is expected.
+"""Probing policies: choose the inverted lists of a query by the expected density of results.
 
-A query close to one coarse centroid finds its neighbours in a few lists; one between many needs
-many. A fixed nprobe is too many for the one and too few for the other. Results are expected to
-be e times as dense in a list for each 1 / slope that its centroid scores more; a list is
-probed where they are at least e ** log_threshold times as dense as in all items. The figures:
+A query close to one coarse centroid has its neighbours in a few lists, a query between many
+centroids in many. A fixed nprobe is too high for the first and too low for the second. The density
+of results in a list is modelled as exp(slope * centroid score). A list is probed if its density is
+at least exp(log_threshold) times the mean density over all items. Measurements:
 docs/decisions/0012-lists-by-what-they-hold.md.
 """
 
@@ -18,53 +18,54 @@ from numpy.typing import NDArray
 
 from index.arrays import Floats
 
-TUNED_COUNT = 100  # results that depth 1 is tuned for
-NEARLY_ALL = 0.98  # of the items: searched as if it were all
-MAX_FILTER_DEPTH = 2.0  # times deeper: a filter may leave out a query's own neighbourhood
-FILTER_ROWS = 50  # to read for each result at least: the same, where clear clusters need few
+TUNED_COUNT = 100  # number of results at depth 1
+NEARLY_ALL = 0.98  # filters that keep a larger share are searched as if they kept all
+MAX_FILTER_DEPTH = 2.0  # depth factor: a filter may drop the query's own neighbourhood
+FILTER_ROWS = 50  # minimum of rows to scan per result under a filter, for the same reason
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a search changes its method, in rows: measured on a million items.
+    """Limits in rows at which a search changes its method, measured on a million items.
 
     Attributes:
-        few: At most as many are compared with a query one by one.
-        visited: In the lists that one search may probe while others wait.
-        looked_up: In the filter postings that may be read while others wait.
-        many_excluded: Beyond this, the index skips excluded rows; fewer are dropped afterwards.
+        max_scanned_rows: Up to this many eligible rows are scored exhaustively.
+        max_probed_rows: Rows of the lists that a search on the fast path may probe.
+        max_posting_rows: Rows of the postings that a search on the fast path may read.
+        max_dropped_rows: Up to this many excluded rows are dropped from the results of a batched
+            search; a query with more is searched alone.
     """
 
-    few: int = 8_192
-    visited: int = 131_072
-    looked_up: int = 65_536
-    many_excluded: int = 256
+    max_scanned_rows: int = 8_192
+    max_probed_rows: int = 131_072
+    max_posting_rows: int = 65_536
+    max_dropped_rows: int = 256
 
 
 LIMITS = Limits()
 
 
 class SearchEffort(NamedTuple):
-    """How much of an index a search reads.
+    """How many lists a search probes.
 
     Attributes:
-        depth: How deep the results lie in the ranking of all items, relative to the best
-            TUNED_COUNT; infinite: probe all lists.
-        min_lists: What a query probes at least.
-        max_lists: None: all, if need be.
+        depth: Rank of the last result among all items, divided by TUNED_COUNT; infinite: probe
+            all lists.
+        min_lists: Minimum number of lists per query.
+        max_lists: Maximum number of lists per query; None: all.
     """
 
     depth: float = 1.0
     min_lists: int = 1
     max_lists: int | None = None
 
-    def times(self, factor: float) -> "SearchEffort":
-        """Return a search so many times deeper."""
+    def scale(self, factor: float) -> "SearchEffort":
+        """Return the effort with the depth multiplied by `factor`."""
         return self._replace(depth=self.depth * factor)
 
 
 class ProbingPolicy(NamedTuple):
-    """The lists to probe for results at one depth; see the module for log_threshold and slope."""
+    """Policy for results at one depth; see the module for log_threshold and slope."""
 
     depth: float
     log_threshold: float
@@ -72,11 +73,11 @@ class ProbingPolicy(NamedTuple):
 
 
 class Probes(NamedTuple):
-    """The lists that queries probe, best centroid first.
+    """Lists to probe, best centroid first.
 
     Attributes:
-        lists: [queries, most] int64; -1 where a query probes fewer than another.
-        scores: [queries, most] inner products with the coarse centroids.
+        lists: [queries, max_lists] int64, padded with -1.
+        scores: [queries, max_lists], inner products with the coarse centroids.
     """
 
     lists: NDArray[np.int64]
@@ -86,11 +87,11 @@ class Probes(NamedTuple):
 def effort_for(
     count: int, share: float, rows_per_list: float, limits: Limits = LIMITS
 ) -> SearchEffort:
-    """Return the effort for the best `count` of the share of the items that a filter keeps.
+    """Return the effort for the best `count` items under a filter that keeps `share` of them.
 
-    The best 100 of a tenth of the items are among the best 1,000 of all.
+    The best 100 of a tenth of the items are expected among the best 1,000 of all.
     """
-    depth, max_lists = max(1.0, count / TUNED_COUNT), round(limits.visited / rows_per_list)
+    depth, max_lists = max(1.0, count / TUNED_COUNT), round(limits.max_probed_rows / rows_per_list)
     if share >= NEARLY_ALL:
         return SearchEffort(depth, 1, max(1, max_lists))
     min_lists = round(FILTER_ROWS * count / rows_per_list)
@@ -98,23 +99,22 @@ def effort_for(
 
 
 def slack(count: int) -> int:
-    """Return how many rows beyond `count` to fetch, so that 8-bit rounding costs no recall.
+    """Return the number of extra rows to fetch so that 8-bit rounding costs no recall.
 
-    Of the best 100 of a million, 104 rows hold all but 0.1 %, 109 all but 0.01 %.
+    For the best 100 of a million items, 104 rows miss 0.1 % and 109 rows 0.01 %.
     """
     return 4 + count // 20
 
 
 @dataclass(frozen=True)
 class CoarseCentroids:
-    """The coarse centroids of an index, and the policies by which queries choose among them.
+    """Coarse centroids of an index with their probing policies.
 
     Attributes:
-        transposed: [dim, lists], a column each, as BLAS multiplies fastest.
-        shares: [lists] of all rows, the part in each list.
-        policies: By depth, ascending.
-        filter_depth: How many times deeper to search: above 1 for a filter that keeps more of
-            some lists than of others.
+        transposed: [dim, lists], the layout that BLAS multiplies fastest.
+        shares: [lists], fraction of all rows in each list.
+        policies: Ascending by depth.
+        filter_depth: Depth factor; above 1 for a filter that keeps an uneven part of the lists.
     """
 
     transposed: Floats
@@ -129,25 +129,28 @@ class CoarseCentroids:
         """Build from centroids [lists, dim] and the number of rows in each list."""
         return cls(np.ascontiguousarray(centroids.T), shares_of(sizes), policies)
 
-    def filtered(self, sizes: NDArray[np.int64]) -> Self:
-        """Return the same for a filter that keeps so many rows of each list.
+    def reweight(self, sizes: NDArray[np.int64]) -> Self:
+        """Return the same centroids weighted for a filter.
 
-        What it keeps of the lists is uneven by 1 where it keeps rows at random, by 1 / share
-        where it keeps whole lists.
+        The unevenness is 1 for a filter that keeps random rows, 1 / share for one that keeps
+        whole lists.
+
+        Args:
+            sizes: [lists], number of rows that the filter keeps.
         """
         shares = shares_of(sizes)
         unevenness = float((shares**2 / np.maximum(self.shares, np.float32(1e-12))).sum())
         return replace(self, shares=shares, filter_depth=min(unevenness**2, MAX_FILTER_DEPTH))
 
-    def among(self, lists: NDArray[np.integer]) -> Self:
-        """Return these centroids alone."""
+    def select(self, lists: NDArray[np.integer]) -> Self:
+        """Return a subset of the centroids."""
         columns = np.ascontiguousarray(self.transposed[:, lists])
         return replace(self, transposed=columns, shares=self.shares[lists])
 
     def policy_at(self, depth: float) -> ProbingPolicy:
         """Interpolate between the tuned policies by the logarithm of the depth.
 
-        Beyond the deepest, results are as many times less dense as they lie deeper.
+        Beyond the deepest policy, density falls in proportion to depth.
         """
         first, last = self.policies[0], self.policies[-1]
         if depth <= first.depth:
@@ -166,33 +169,33 @@ class CoarseCentroids:
         )
 
     def probe(self, queries: Floats, effort: SearchEffort) -> Probes:
-        """Choose the lists of each query [queries, dim]."""
+        """Choose the lists to probe for each query [queries, dim]."""
         scores = self._scores(queries)
         thresholds = self._thresholds(scores, effort.depth * self.filter_depth)
         is_probed = scores >= thresholds[:, np.newaxis]
-        places = np.flatnonzero(is_probed)  # of two dimensions at once: many times as fast
-        counts = np.bincount(places // scores.shape[1], minlength=len(scores))
+        positions = np.flatnonzero(is_probed)  # flattened: many times as fast
+        counts = np.bincount(positions // scores.shape[1], minlength=len(scores))
         most = min(effort.max_lists or scores.shape[1], scores.shape[1])
-        wanted = counts.clip(min(effort.min_lists, most), most)
-        if (counts != wanted).any():
-            for query in np.flatnonzero(counts != wanted).tolist():
-                best = np.argpartition(scores[query], -wanted[query])[-wanted[query] :]
+        num_probed = counts.clip(min(effort.min_lists, most), most)
+        if (counts != num_probed).any():
+            for query in np.flatnonzero(counts != num_probed).tolist():
+                best = np.argpartition(scores[query], -num_probed[query])[-num_probed[query] :]
                 is_probed[query] = False
                 is_probed[query, best] = True
-            places = np.flatnonzero(is_probed)
-        return _in_order(places, wanted, scores)
+            positions = np.flatnonzero(is_probed)
+        return _sort_probes(positions, num_probed, scores)
 
     def _scores(self, queries: Floats) -> Floats:
-        """Return inner products [queries, lists], the same whatever queries stand beside.
+        """Return inner products [queries, lists] that do not depend on the batch.
 
-        A single query is multiplied as two: for one, BLAS adds up in another order.
+        A single query is duplicated, as BLAS sums a matrix-vector product in another order.
         """
-        several = queries if len(queries) > 1 else queries.repeat(2, axis=0)
-        scores: Floats = (several @ self.transposed)[: len(queries)]
+        batch = queries if len(queries) > 1 else queries.repeat(2, axis=0)
+        scores: Floats = (batch @ self.transposed)[: len(queries)]
         return scores
 
     def _thresholds(self, scores: Floats, depth: float) -> Floats:
-        """Return the score from which on a list is probed; [queries]."""
+        """Return the minimum centroid score of probed lists; [queries]."""
         if math.isinf(depth):
             return np.full(len(scores), -np.inf, dtype=np.float32)
         _, log_threshold, slope = self.policy_at(depth)
@@ -201,7 +204,7 @@ class CoarseCentroids:
 
 
 def shares_of(sizes: NDArray[np.int64]) -> Floats:
-    """Return the part of all rows in each list."""
+    """Return the fraction of all rows in each list."""
     return np.asarray(sizes / max(1, sizes.sum()), dtype=np.float32)
 
 
@@ -209,24 +212,23 @@ def log_mean_density(scores: Floats, shares: Floats, slope: float) -> Floats:
     """Return the log of the mean density of results over all items; [queries].
 
     Args:
-        scores: [queries, lists] of the coarse centroids; a list's log density is
-            `slope * score`.
-        shares: [lists] of all rows.
+        scores: [queries, lists], scores of the coarse centroids.
+        shares: [lists], fraction of all rows in each list.
         slope: See the module.
     """
     mean: Floats = np.log(np.vecdot(np.exp(np.float32(slope) * scores), shares))
     return mean
 
 
-def _in_order(places: NDArray[np.int64], counts: NDArray[np.int64], scores: Floats) -> Probes:
-    """Put the lists of each query side by side, best centroid first.
+def _sort_probes(positions: NDArray[np.int64], counts: NDArray[np.int64], scores: Floats) -> Probes:
+    """Sort the probed lists of each query by centroid score.
 
     Args:
-        places: Where in the flattened `scores` the lists are, ascending.
-        counts: [queries] how many lists each query probes.
-        scores: [queries, lists]
+        positions: Ascending positions of the probed lists in the flattened `scores`.
+        counts: [queries], number of probed lists.
+        scores: [queries, lists].
     """
-    queries, lists = np.divmod(places, scores.shape[1])
+    queries, lists = np.divmod(positions, scores.shape[1])
     own = scores[queries, lists]
     order = np.lexsort((-own, queries))
     columns = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)

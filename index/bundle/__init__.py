@@ -1,1 +1,1 @@
-"""A published bundle: its manifest, opened, validated, and tested on stored queries."""
+"""Published bundles: manifest, reader, validation, self-test and registry."""

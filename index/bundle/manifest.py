@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `manifest.json`, typed and closed."""
+"""Bundle manifest: the schema of `manifest.json`, its reader and writer."""
 
 import re
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from index.ids import files_of
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 
 MANIFEST = "manifest.json"
-VERSION_PATTERN = r"^\d{8}T\d{6}Z-[0-9a-f]{4}$"  # UTC time, then DIGITS of the manifest's digest
+VERSION_PATTERN = r"^\d{8}T\d{6}Z-[0-9a-f]{4}$"  # UTC time, DIGITS of the manifest digest
 DIGITS = 4
 REQUIRED = (
     *files_of("item_ids"),
@@ -34,34 +34,34 @@ FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_leng
 Count = Annotated[int, Field(ge=0)]
 Depth = Annotated[float, Field(ge=1)]
 LogThreshold = Annotated[float, Field(ge=-50, le=50)]
-Slope = Annotated[float, Field(ge=1, le=80)]  # e ** 80 is a float32 still
+Slope = Annotated[float, Field(ge=1, le=80)]  # exp(80) fits in a float32
 
 
-def _moment(told: str) -> str:
-    datetime.fromisoformat(told)  # its ValueError is pydantic's to tell
-    return told
+def _validate_timestamp(text: str) -> str:
+    datetime.fromisoformat(text)  # pydantic reports the ValueError
+    return text
 
 
-Moment = Annotated[str, AfterValidator(_moment)]
+Timestamp = Annotated[str, AfterValidator(_validate_timestamp)]
 
 
-class FileFact(FrozenModel):
-    """One file: its size and the sha256 of its bytes."""
+class FileInfo(FrozenModel):
+    """Size and digest of a file."""
 
     size_bytes: Count
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class IndexFacts(FrozenModel):
-    """The index: how it was built, and what it finds of the exact best."""
+    """Index report: type, tuning and recall of the ANN index."""
 
     factory: str
     nprobe: int | None = Field(ge=1)
     log_thresholds: dict[Depth, LogThreshold] = Field(
-        max_length=16, description="how dense results must be in a list to probe it, by depth"
+        max_length=16, description="minimum log density of results in a probed list, by depth"
     )
     slopes: dict[Depth, Slope] = Field(
-        max_length=16, description="how fast density grows with the centroid's score, by depth"
+        max_length=16, description="growth of log density with the centroid score, by depth"
     )
     recall: dict[int, float]
     faiss_version: str
@@ -69,16 +69,16 @@ class IndexFacts(FrozenModel):
     @model_validator(mode="after")
     def _has_policies(self) -> Self:
         if self.slopes.keys() != self.log_thresholds.keys():
-            raise ValueError("slopes are told of other depths than log_thresholds")
-        if bool(self.log_thresholds) != (self.nprobe is not None):
             raise ValueError(
-                "log_thresholds are told of an index without lists, or none of one with"
+                "found slopes and log_thresholds of different depths; expected the same"
             )
+        if bool(self.log_thresholds) != (self.nprobe is not None):
+            raise ValueError("found log_thresholds without nprobe, or nprobe without them")
         return self
 
     @property
     def policies(self) -> list[ProbingPolicy]:
-        """Return the probing policies by depth; none where the index is exact."""
+        """Probing policies by depth; empty for an exact index."""
         return [
             ProbingPolicy(depth, log_threshold, self.slopes[depth])
             for depth, log_threshold in sorted(self.log_thresholds.items())
@@ -86,7 +86,7 @@ class IndexFacts(FrozenModel):
 
 
 class DatasetFacts(FrozenModel):
-    """What it was trained on."""
+    """Dataset of the training run."""
 
     fingerprint: str
     split: str
@@ -98,7 +98,7 @@ class DatasetFacts(FrozenModel):
 
 
 class AddedFacts(FrozenModel):
-    """Items that were added between two trainings: how many, when, and to which version."""
+    """Items added after training: to which version, how many, when."""
 
     to: str
     count: Annotated[int, Field(ge=1)]
@@ -106,40 +106,44 @@ class AddedFacts(FrozenModel):
 
 
 class RunFacts(FrozenModel):
-    """What the run says of itself, before anything is written."""
+    """Metadata of a training run, known before the bundle is written."""
 
-    created_at: Moment = Field(description="UTC, ISO 8601")
+    created_at: Timestamp = Field(description="UTC, ISO 8601")
     name: str
-    history_length: Annotated[int, Field(ge=1)] = Field(description="newest items that are read")
-    modalities: dict[str, int] = Field(description="name -> numbers per raw row")
+    history_length: Annotated[int, Field(ge=1)] = Field(
+        description="number of newest items that the encoder reads"
+    )
+    modalities: dict[str, int] = Field(description="modality -> feature width")
     dataset: DatasetFacts
-    cluster_maps: list[dict[str, Any]] = Field(description="versions trained with, in order")
+    cluster_maps: list[dict[str, Any]] = Field(
+        description="cluster maps used in training, in order"
+    )
     added: list[AddedFacts] = Field(
-        default=[], description="items added since the training, in order; not in the metrics"
+        default=[], description="items added after training, in order; not part of the metrics"
     )
     run: dict[str, Any] = Field(description="the run configuration")
     libraries: dict[str, str]
 
 
 class Manifest(RunFacts):
-    """Everything that a reader must know before it trusts the files beside it."""
+    """Manifest of a bundle: metadata, and size and digest of every file."""
 
     format: Literal[1] = 1
     items: Annotated[int, Field(ge=1)]
-    embedding_dim: Annotated[int, Field(ge=1)] = Field(description="numbers per vector")
+    embedding_dim: Annotated[int, Field(ge=1)] = Field(description="vector width")
     item_ids_digest: str
     has_histories: bool
-    attributes: list[str] = Field(description="what is told of an item, by name")
-    filters: dict[str, Count] = Field(
-        description="what can be filtered by -> how many distinct values"
-    )
+    attributes: list[str] = Field(description="attributes of the items")
+    filters: dict[str, Count] = Field(description="filter attribute -> number of distinct values")
     index: IndexFacts
-    metrics: dict[str, Any] = Field(default={}, description="offline, through the same index")
-    files: dict[FileName, FileFact]
+    metrics: dict[str, Any] = Field(
+        default={}, description="offline metrics, measured with this index"
+    )
+    files: dict[FileName, FileInfo]
 
 
-def wanted_files(manifest: Manifest) -> set[str]:
-    """Return the files that a bundle must have, by what its manifest says."""
+def expected_files(manifest: Manifest) -> set[str]:
+    """Return the files that a bundle must have according to its manifest."""
     parts = (
         (REQUIRED, True),
         (HISTORIES, manifest.has_histories),
@@ -147,27 +151,28 @@ def wanted_files(manifest: Manifest) -> set[str]:
         (ATTRIBUTE_FILES, bool(manifest.attributes)),
         (FILTER_FILES, any(manifest.filters.values())),
     )
-    return {name for names, is_wanted in parts if is_wanted for name in names}
+    return {name for names, is_expected in parts if is_expected for name in names}
 
 
-def facts_of(folder: Path) -> dict[str, FileFact]:
-    """Measure every file of a bundle folder but the manifest."""
+def measure_files(folder: Path) -> dict[str, FileInfo]:
+    """Return size and digest of every file of a bundle folder except the manifest."""
     return {
-        path.name: FileFact(size_bytes=path.stat().st_size, sha256=sha256_of(path))
+        path.name: FileInfo(size_bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST
     }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, last of all files: without it a folder is no bundle."""
+    """Write the manifest, as the last file: a folder without it is not a bundle."""
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest.
+    """Read and validate the manifest.
 
-    Raises InvalidBundleError with every fault if it is absent, unreadable or not of format 1.
+    Raises:
+        InvalidBundleError: It is missing or invalid; lists every fault.
     """
     path = folder / MANIFEST
     try:
@@ -175,27 +180,27 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise InvalidBundleError(
             str(path),
-            [f"cannot be read ({error.strerror}); without a manifest it is no bundle"],
+            [f"cannot be read ({error.strerror}); a bundle needs a manifest; publish again"],
         ) from error
     except ValidationError as error:
         raise InvalidBundleError(str(path), faults_of(error)) from error
 
 
 def version_of(staged: Path, now: datetime) -> str:
-    """Return the version of a staged bundle: UTC time and how its manifest's digest begins."""
+    """Return the version of a staged bundle: UTC time and a prefix of the manifest digest."""
     digest = sha256_of(staged / MANIFEST)
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:DIGITS]}"
 
 
-def misnamed(folder: Path) -> list[str]:
-    """Return a fault if the manifest's digest is not the one in the folder's name.
+def name_faults(folder: Path) -> list[str]:
+    """Return a fault if the folder name holds another manifest digest.
 
-    A folder of another kind of name, as while it is staged, has none.
+    Folders that are not named after a version, such as staged ones, are not checked.
     """
     digits = sha256_of(folder / MANIFEST)[:DIGITS]
     if not re.match(VERSION_PATTERN, folder.name) or folder.name.endswith(f"-{digits}"):
         return []
     return [
-        f"{MANIFEST}: its digest begins with {digits}, the folder is {folder.name}: it was "
-        "changed since it was published; publish again"
+        f"{MANIFEST}: found digest {digits}..., expected that of version {folder.name}: changed "
+        "after publishing; publish again"
     ]

@@ -1,7 +1,7 @@
-"""Open a published bundle: every file validated, then memory-mapped.
+"""Open a published bundle: validate every file, then memory-map it.
 
-Digests guard against accidents. FAISS and ONNX readers are not hardened against malice: open
-only bundles from a publisher you trust.
+Digests detect accidental damage. The FAISS and ONNX readers are not hardened against malicious
+files: open only bundles from a trusted publisher.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from index.ann.index import ItemIndex
 from index.arrays import Floats, Offsets, Rows, open_array, save_array
-from index.bundle.manifest import Manifest, misnamed, read_manifest
+from index.bundle.manifest import Manifest, name_faults, read_manifest
 from index.bundle.self_test import SelfTest, open_self_test
 from index.bundle.validation import (
     Check,
@@ -36,7 +36,7 @@ from index.metadata import Attributes, Filters, open_attributes
 
 @dataclass(frozen=True)
 class StoredHistories:
-    """Every known user's whole history: item rows, oldest first (CSR).
+    """Full histories of all known users: item rows, oldest first (CSR).
 
     Attributes:
         users: Ids of the users, one per history.
@@ -48,13 +48,13 @@ class StoredHistories:
     offsets: Offsets
     rows: Rows
 
-    def of(self, user_id: str) -> Rows | None:
-        """Return a user's history, or None where the user is unknown."""
+    def get(self, user_id: str) -> Rows | None:
+        """Return the history of a user, None if unknown."""
         row = self.users.row_of(user_id)
         return None if row < 0 else self.rows[self.offsets[row] : self.offsets[row + 1]]
 
     def save(self, folder: Path) -> None:
-        """Write the files named in `manifest.HISTORIES`."""
+        """Write the files of `manifest.HISTORIES`."""
         self.users.save(folder, "user_ids")
         save_array(folder / "histories.offsets.npy", self.offsets)
         save_array(folder / "histories.rows.npy", self.rows)
@@ -62,10 +62,10 @@ class StoredHistories:
 
 @dataclass(frozen=True)
 class Bundle:
-    """One published bundle; nothing in it changes while it is open.
+    """Open bundle, immutable.
 
     Attributes:
-        vectors: [items, dim] unit rows.
+        vectors: [items, dim], unit norm.
         counts: [items] int64, training positives per item.
     """
 
@@ -84,49 +84,50 @@ class Bundle:
 
     @property
     def version(self) -> str:
-        """The name under which it is published."""
+        """Version under which the bundle is published."""
         return self.folder.name
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Open a bundle: digests, counts and widths, the self-test, its name; never half of one.
+    """Open a bundle: validate digests, shapes and version, and run the self-test.
 
-    Raises InvalidBundleError, listing every fault of the first of these steps that finds any.
+    Raises:
+        InvalidBundleError: Lists every fault of the first step that finds any.
     """
     manifest = read_manifest(folder)
-    _refuse(folder, changed_files(folder, manifest))
+    _raise_faults(folder, changed_files(folder, manifest))
     files = _Files(folder)
     bundle = _read(files, manifest)
     self_test = files.read("self_test.npz", open_self_test)
-    _refuse(folder, files.faults)
-    _refuse(folder, _mismatches(bundle))
-    _refuse(folder, _run(self_test, bundle))
-    _refuse(folder, misnamed(folder))
+    _raise_faults(folder, files.faults)
+    _raise_faults(folder, _mismatches(bundle))
+    _raise_faults(folder, _run_self_test(self_test, bundle))
+    _raise_faults(folder, name_faults(folder))
     return bundle
 
 
 class _Files:
-    """Reads one file after the other and collects the faults."""
+    """Reads the files of a bundle and collects the faults."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.faults: list[str] = []
 
-    def read(self, name: str, reader: Callable[..., Any], *more: object) -> Any:  # noqa: ANN401  # a foreign reader's own
-        """Return what the reader makes of a file; where it fails, note the fault."""
+    def read(self, name: str, reader: Callable[..., Any], *more: object) -> Any:  # noqa: ANN401  # depends on the reader
+        """Read a file; on failure record a fault and return None."""
         try:
             return reader(self.folder / name, *more)
-        except Exception as error:  # whatever a foreign reader raises, the file is at fault
+        except Exception as error:  # whatever a third-party reader raises
             self.faults.append(f"{name}: cannot be read: {_first_line(error)}")
-            return None  # never seen: faults are refused before anyone looks
+            return None  # not used: open_bundle raises on faults first
 
     def ids(self, name: str) -> Any:  # noqa: ANN401  # an IdTable, or None with a fault
-        """Open a table of ids."""
+        """Open an id table."""
         return self.read(name, lambda _: open_id_table(self.folder, name))
 
 
 def _read(files: _Files, manifest: Manifest) -> Bundle:
-    """Read all files that the manifest names; None for one at fault."""
+    """Read all files of the manifest; None for those with faults."""
     has_item_encoder = "item_encoder.onnx" in manifest.files
     return Bundle(
         folder=files.folder,
@@ -165,20 +166,20 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
-def _run(self_test: SelfTest, bundle: Bundle) -> list[str]:
+def _run_self_test(self_test: SelfTest, bundle: Bundle) -> list[str]:
     try:
         return self_test.run(bundle.user_encoder, bundle.index, bundle.vectors)
-    except Exception as error:  # what a graph or an index cannot do, it says only when run
-        return [f"self_test.npz: cannot be asked: {_first_line(error)}"]
+    except Exception as error:  # ONNX graphs and indexes may fail only when run
+        return [f"self_test.npz: cannot be run: {_first_line(error)}"]
 
 
-def _refuse(folder: Path, faults: list[str]) -> None:
+def _raise_faults(folder: Path, faults: list[str]) -> None:
     if faults:
         raise InvalidBundleError(f"bundle {folder}", faults)
 
 
 def _mismatches(bundle: Bundle) -> list[str]:
-    """Compare what the files say of each other; a line for each that differs."""
+    """Check the files against the manifest and each other; return the faults."""
     items, histories = bundle.manifest.items, bundle.histories
     faults = failures(_checks(bundle))
     if not faults:
@@ -197,18 +198,20 @@ def _checks(bundle: Bundle) -> list[Check]:
     checks: list[Check] = [
         ("item_vectors.npy holds", bundle.vectors.shape, (items, dim)),
         ("item_counts.npy holds", bundle.counts.shape, (items,)),
-        ("items.faiss holds items", bundle.index.count, items),
+        ("items.faiss holds items", bundle.index.num_items, items),
         ("items.faiss has the width", bundle.index.dim, dim),
-        ("user_encoder.onnx has the width", bundle.user_encoder.width, dim),
+        ("user_encoder.onnx has the width", bundle.user_encoder.embedding_dim, dim),
         *id_checks("item_ids", bundle.items, items),
     ]
     if encoder := bundle.item_encoder:
-        checks.append(("item_encoder.onnx has the width", encoder.width, dim))
+        checks.append(("item_encoder.onnx has the width", encoder.embedding_dim, dim))
         checks.append(("item_encoder.onnx reads", encoder.modalities, list(manifest.modalities)))
     if clusters := bundle.clusters:
         version = manifest.cluster_maps[-1].get("version")
         checks.append(("cluster_map.json is of version", clusters.version, version))
-        trained = items - sum(one.count for one in manifest.added)  # a map is not extended
+        trained = items - sum(
+            addition.count for addition in manifest.added
+        )  # a map does not cover added items
         checks.append(("cluster_map holds items", len(clusters), trained))
     if histories := bundle.histories:
         users = len(histories.users)

@@ -1,7 +1,7 @@
-"""The bundle registry: a folder of bundles; stage, publish, make current, roll back, prune.
+"""Bundle registry: a folder of published bundles and a pointer to the current one.
 
-`current` is one small file, replaced by one atomic rename. A bundle's folder is made once, by
-a rename of a staging folder, and never written into again. Readers need no lock, writers one.
+A bundle folder is created by an atomic rename of a staging folder and never modified. The pointer
+`current` is a file that is replaced atomically. Readers take no lock; writers share one.
 """
 
 import re
@@ -26,31 +26,33 @@ STALE_S = 24 * 3600
 
 
 class BundlePointer(VersionPointer):
-    """What `current` says."""
+    """Content of the file `current`."""
 
     version: str = Field(pattern=VERSION_PATTERN)
     previous: str | None = Field(pattern=VERSION_PATTERN)
 
 
 class BundleRegistry:
-    """All published bundles, one of them current."""
+    """All published bundles and the current pointer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._current = LocalPointer(folder / "current", ".lock")
 
     def prepare(self) -> None:
-        """Make the folder, and see now, not after hours of training, that it can be written.
+        """Create the folder and check that it is writable, before hours of training.
 
-        Raises OSError if it cannot.
+        Raises:
+            OSError: The folder cannot be written.
         """
         with self._writing():
             pass
 
     def pointer(self) -> BundlePointer | None:
-        """Read which bundle is current; None where nothing was ever published.
+        """Read the current pointer; None if nothing was ever published.
 
-        Raises InvalidBundleError if the file is not a pointer.
+        Raises:
+            InvalidBundleError: The file is not a pointer.
         """
         try:
             return BundlePointer.parse(self._current.read())
@@ -58,14 +60,14 @@ class BundleRegistry:
             raise InvalidBundleError(
                 str(self.folder / "current"),
                 [
-                    f"cannot be read as a pointer ({type(error).__name__}); expected json with "
+                    f"cannot be read as a pointer ({type(error).__name__}); expected JSON with "
                     "sequence, version and previous; repair it with `python -m index rollback "
                     f"{self.folder} VERSION`"
                 ],
             ) from error
 
     def current(self) -> Path:
-        """Return the folder of the current bundle; raises NoBundleError where there is none."""
+        """Return the folder of the current bundle; raises NoBundleError if there is none."""
         pointer = self.pointer()
         if pointer is None:
             raise NoBundleError(
@@ -75,10 +77,11 @@ class BundleRegistry:
         return self.path_of(pointer.version)
 
     def path_of(self, version: str) -> Path:
-        """Return a published version's folder; raises UnknownVersionError if there is none."""
+        """Return the folder of a version; raises UnknownVersionError if it is not published."""
         if version not in self.versions():
             raise UnknownVersionError(
-                f"{self.folder}: holds no bundle {version!r}; it holds {self.versions() or 'none'}"
+                f"{self.folder}: holds no bundle {version!r}; "
+                f"expected one of {self.versions() or 'none'}"
             )
         return self.folder / version
 
@@ -94,7 +97,7 @@ class BundleRegistry:
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
-        """Make a folder to write a bundle into; it is gone at the end unless published."""
+        """Create a staging folder; it is removed on exit unless published."""
         staged = self.folder / f"{STAGING_PREFIX}{secrets.token_hex(4)}"
         staged.mkdir(parents=True)
         try:
@@ -103,9 +106,10 @@ class BundleRegistry:
             shutil.rmtree(staged, ignore_errors=True)
 
     def publish(self, staged: Path, now: datetime) -> str:
-        """Move a staged bundle to its place; return its version. Not current yet.
+        """Publish a staged bundle without making it current; return its version.
 
-        Raises BundleError if that version exists already.
+        Raises:
+            BundleError: The version exists already.
         """
         sync_tree(staged)
         version = version_of(staged, now)
@@ -117,14 +121,15 @@ class BundleRegistry:
         return version
 
     def make_current(self, version: str) -> BundlePointer:
-        """Point `current` at a published version, and remember the one before."""
-        self.path_of(version)  # before the folder is made: its name may be misspelt
+        """Point `current` at a published version and keep the previous one for rollback."""
+        self.path_of(version)  # before the folder is created: its name may be misspelt
         return self._move(lambda: version)
 
     def advance(self, version: str, before: BundlePointer | None) -> BundlePointer:
-        """Point `current` at a published version, unless somebody moved it meanwhile.
+        """Point `current` at a published version if it still equals `before`.
 
-        Raises BundleError if it does not say what it said before.
+        Raises:
+            BundleError: The pointer has changed.
         """
 
         def choose() -> str:
@@ -132,9 +137,8 @@ class BundleRegistry:
             if now != before:
                 raise BundleError(
                     f"{self.folder / version}: published but not made current: meanwhile "
-                    f"{now.version if now else 'nothing'} was; do the same for that one, or "
-                    f"make it current all the same with `python -m index rollback "
-                    f"{self.folder} {version}`"
+                    f"{now.version if now else 'none'} became current; repeat the command, or "
+                    f"force it with `python -m index rollback {self.folder} {version}`"
                 )
             return version
 
@@ -142,43 +146,47 @@ class BundleRegistry:
         return self._move(choose)
 
     def roll_back(self, version: str | None = None) -> BundlePointer:
-        """Point `current` at the version before it, or at the one named.
+        """Point `current` at the previous version, or at `version`.
 
-        Raises UnknownVersionError if there is none before it.
+        Raises:
+            UnknownVersionError: There is no such version.
         """
-        return self.make_current(version) if version else self._move(self.before)
+        return self.make_current(version) if version else self._move(self.previous_version)
 
-    def before(self) -> str:
-        """Return the version before the current one.
+    def previous_version(self) -> str:
+        """Return the version that was current before.
 
-        Raises UnknownVersionError if there is none.
+        Raises:
+            UnknownVersionError: There is none.
         """
         pointer = self.pointer()
         if pointer is None or pointer.previous is None:
             raise UnknownVersionError(
-                f"{self.folder}: there is no version before the current one; "
-                f"name one of {self.versions() or 'none'}"
+                f"{self.folder}: no version before the current one; "
+                f"pass one of {self.versions() or 'none'}"
             )
         return pointer.previous
 
     def prune(self, keep_count: int) -> list[str]:
-        """Remove all but the newest `keep_count` bundles; return what was removed.
+        """Remove all but the newest `keep_count` bundles; return the removed ones.
 
-        The current bundle and the one before it always stay. What a killed run left a day ago,
-        staged or half removed, is removed too.
+        The current and the previous bundle are kept. Staged and partly removed folders that a
+        killed process left more than a day ago are removed too.
         """
         with self._writing():
             pointer = self.pointer()
             kept = newest(self.versions(), keep_count) | (pointer.kept if pointer else set())
             known = [*self.versions(), *self._stale_leftovers()]
-            doomed = [name for name in known if name not in kept]
-            for name in doomed:
-                (self.folder / name / MANIFEST).unlink(missing_ok=True)  # first: half is none
+            removed = [name for name in known if name not in kept]
+            for name in removed:
+                (self.folder / name / MANIFEST).unlink(
+                    missing_ok=True
+                )  # first: a folder without it is not a bundle
                 shutil.rmtree(self.folder / name)
-        return doomed
+        return removed
 
     def _move(self, choose: Callable[[], str]) -> BundlePointer:
-        """Point at what is chosen, under the lock; a broken pointer is repaired by that."""
+        """Move the pointer to the chosen version under the lock; replaces a damaged pointer."""
 
         def plan(value: bytes | None) -> tuple[bytes, BundlePointer]:
             version = choose()
@@ -197,7 +205,7 @@ class BundleRegistry:
         return BundlePointer(**moved(before, version, 1 if before else int(time.time())))
 
     def _stale_leftovers(self) -> list[str]:
-        """Return folders that are no bundles yet, or no longer, and untouched for a day."""
+        """Return incomplete bundle folders that have not been modified for a day."""
         limit, whole = time.time() - STALE_S, self.versions()
         return sorted(
             path.name
@@ -208,7 +216,7 @@ class BundleRegistry:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Hold the folder's lock, so that two publishers do not undo each other's pointer."""
+        """Hold the writer lock of the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._current.locked():
             yield

@@ -1,6 +1,6 @@
-"""Read the items of a folder: ids, columns, and features, with or without an items table.
+"""Read the items of a dataset folder: ids, attributes and features.
 
-Features are list columns and features_<modality>.npy files.
+The items table is optional. Features are list columns and features_<modality>.npy files.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from index.ingest.tables import (
     encode_ids,
     is_list,
     open_source,
-    quoted,
+    quote,
     table_paths,
 )
 
@@ -27,10 +27,11 @@ PREFIX = "features_"
 
 @dataclass(frozen=True)
 class Items:
-    """What there is to retrieve, in the order of the file, which is the row order.
+    """Items in file order, which is the row order.
 
-    attributes  the table without its feature columns, item_id as text
-    modalities  name -> [items, width], sorted by name
+    Attributes:
+        attributes: The table without feature columns, item_id as text.
+        modalities: modality -> [items, width], sorted by name.
     """
 
     ids: list[str]
@@ -39,7 +40,7 @@ class Items:
 
 
 def read_items(folder: Path, findings: Findings) -> Items | None:
-    """Read items and features; None, the faults being told, if there are no ids to go by.
+    """Read items and features; None if there are no valid ids (see `findings.faults`).
 
     Without an items table, the rows of features_<modality>.npy are the items "0", "1" ...
     """
@@ -47,7 +48,7 @@ def read_items(folder: Path, findings: Findings) -> Items | None:
     has_table = any(path.exists() for path in table_paths(folder, "items"))
     if blocks and not has_table:
         ids = [str(row) for row in range(len(blocks[0].values))]
-        findings.notes.append(f"no items table: item ids are the rows of {blocks[0].place}")
+        findings.notes.append(f"no items table: item ids are the rows of {blocks[0].location}")
         return Items(ids, pa.table({"item_id": ids}), join_blocks(blocks, ids, findings))
     source = open_source(folder, "items", ("item_id",), findings)
     ids_or_none = _read_ids(source, findings) if source else None
@@ -60,69 +61,70 @@ def read_items(folder: Path, findings: Findings) -> Items | None:
 
 
 def _read_ids(source: Source, findings: Findings) -> list[str] | None:
-    """Read the ids in the order of the file, telling of those that are there twice."""
+    """Read the ids in file order and report duplicates."""
     if source.table.column_names.count("item_id") != 1:
         return None
     ids = encode_ids(source, "item_id", findings)
     if ids is None:
         return None
     if len(ids.texts) != len(ids.rows):
-        _tell_repeats(source, ids.rows, findings)
+        _add_duplicate_fault(source, ids.rows, findings)
     return [ids.texts[row] if row >= 0 else "null" for row in ids.rows.tolist()]
 
 
-def _tell_repeats(source: Source, codes: Rows, findings: Findings) -> None:
-    """Tell of ids that more than one row holds; a null has been told already."""
+def _add_duplicate_fault(source: Source, codes: Rows, findings: Findings) -> None:
+    """Report ids in more than one row; nulls are reported elsewhere."""
     _, firsts, inverse = np.unique(codes, return_index=True, return_inverse=True)
     first_rows = firsts[inverse]  # [rows]
     repeats = np.flatnonzero((first_rows != np.arange(len(codes))) & (codes >= 0))
     if len(repeats):
-        first = source.place(first_rows[repeats[0]])
-        found = f"{source.cell('item_id', repeats[0])} again, it is also in {first}"
+        first = source.location_of(first_rows[repeats[0]])
+        received = f"{source.cell('item_id', repeats[0])} again, it is also in {first}"
         remedy = "drop one of the two"
         findings.faults.append(
-            source.fault("item_id", repeats, found, "each id in one row", remedy)
+            source.fault("item_id", repeats, received, "each id in one row", remedy)
         )
 
 
 def _attributes(source: Source, ids: list[str]) -> pa.Table:
-    """Keep what people and filters read, in row order."""
+    """Return the table without feature columns."""
     table = source.table
-    kept = [place for place, field in enumerate(table.schema) if not is_feature(field.type)]
+    kept = [column for column, field in enumerate(table.schema) if not is_feature(field.type)]
     attributes = table.select(kept).combine_chunks()
-    place = attributes.column_names.index("item_id")
-    return attributes.set_column(place, "item_id", pa.array(ids, pa.string()))
+    column = attributes.column_names.index("item_id")
+    return attributes.set_column(column, "item_id", pa.array(ids, pa.string()))
 
 
 @dataclass(frozen=True)
 class Block:
-    """The feature rows of one modality.
+    """Feature rows of one modality.
 
-    place                  where they were found, as messages give it
-    values  [rows, width]  a missing row is all NaN
+    Attributes:
+        location: File or column, for messages.
+        values: [rows, width]; missing rows are NaN.
     """
 
     modality: str
-    place: str
+    location: str
     values: Floats
 
 
 def is_feature(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type holds features: a list of floats in each row."""
+    """Return whether a column type holds features: lists of floats."""
     is_any_list = is_list(kind) or pa.types.is_fixed_size_list(kind)
     return bool(is_any_list and pa.types.is_floating(kind.value_type))
 
 
 def read_arrays(folder: Path, findings: Findings) -> list[Block]:
-    """Read every features_<modality>.npy of a folder; those at fault are told and left out."""
+    """Read all features_<modality>.npy of a folder; invalid ones are reported and skipped."""
     blocks = []
     for path in sorted(folder.glob(f"{PREFIX}?*.npy")):
         try:
             values = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             findings.faults.append(
-                f"{path.name}: cannot be read ({said}); "
+                f"{path.name}: cannot be read ({reason}); "
                 "expected a whole .npy file without pickled objects; write it with numpy.save"
             )
             continue
@@ -135,49 +137,46 @@ def read_arrays(folder: Path, findings: Findings) -> list[Block]:
 
 
 def read_list_columns(items: Source, findings: Findings) -> list[Block]:
-    """Read every list column of floats as a modality; those at fault are told and left out."""
+    """Read all list columns of floats as modalities; invalid ones are reported and skipped."""
     blocks = []
     for field in items.table.schema:
         if items.table.column_names.count(field.name) > 1 or not is_feature(field.type):
             continue
         values = _read_list_column(items, field.name, findings)
         if values is not None:
-            place = f"{items.name}, column {field.name}"
-            blocks.append(Block(field.name.removeprefix(PREFIX), place, values))
+            location = f"{items.name}, column {field.name}"
+            blocks.append(Block(field.name.removeprefix(PREFIX), location, values))
     return blocks
 
 
 def join_blocks(
     blocks: list[Block], item_ids: list[str] | None, findings: Findings
 ) -> dict[str, Floats]:
-    """Put all modalities together by name, checked against the items and each other.
-
-    With item_ids None, the items themselves being at fault, only the numbers are checked.
-    """
+    """Collect the modalities by name and validate them; with item_ids None, only the values."""
     modalities: dict[str, Floats] = {}
-    places: dict[str, str] = {}
+    locations: dict[str, str] = {}
     for block in sorted(blocks, key=lambda block: block.modality):
         name, count = block.modality, len(block.values)
-        if name in places:
+        if name in locations:
             findings.faults.append(
-                f"{block.place}: found the modality {name} again, also in {places[name]}; "
+                f"{block.location}: found the modality {name} again, also in {locations[name]}; "
                 "expected each modality once; remove or rename one"
             )
         elif item_ids is not None and count != len(item_ids):
             findings.faults.append(
-                f"{block.place}: found {count:,} rows; expected {len(item_ids):,}, one an item "
-                "in the order of the items table; make it anew from that table"
+                f"{block.location}: found {count:,} rows; expected {len(item_ids):,}, one per item "
+                "in the order of the items table; recreate it from that table"
             )
         else:
             modalities[name] = _mark_missing(block, item_ids, findings)
-        places.setdefault(name, block.place)
+        locations.setdefault(name, block.location)
     if not blocks:
         findings.notes.append("no modality: items are known by id alone")
     return modalities
 
 
 def _shape_fault(values: object) -> str | None:
-    """Say what is wrong with the type or shape of a loaded array."""
+    """Return the fault in the type or shape of an array, if any."""
     if not isinstance(values, np.ndarray):
         return "found an archive of arrays; expected one array; write it with numpy.save"
     if values.dtype not in (np.float16, np.float32, np.float64):
@@ -188,70 +187,70 @@ def _shape_fault(values: object) -> str | None:
 
 
 def _as_float32(values: NDArray[np.floating]) -> Floats:
-    with np.errstate(over="ignore"):  # what float32 cannot hold turns infinite and is told
+    with np.errstate(over="ignore"):  # overflow becomes infinite, which is reported
         return values.astype(np.float32)
 
 
 def _read_list_column(items: Source, column: str, findings: Findings) -> Floats | None:
-    """Read lists as rows of numbers, a null as a missing row; None if there is no one width."""
+    """Read a list column as rows of numbers, null as a missing row; None if widths differ."""
     lists = items.table[column].combine_chunks()
     widths = pc.list_value_length(lists).fill_null(-1).to_numpy()
     present = np.flatnonzero(widths >= 0)
     width = int(widths[present[0]]) if len(present) else 0
     if width == 0:
         findings.faults.append(
-            f"{items.name}, column {column}: found no numbers in its first list, or no list at "
-            "all; expected a list of one width, or null, in each row; fill or drop the column"
+            f"{items.name}, column {column}: found no list, or an empty first list; expected lists "
+            "of equal width, or null; fill or drop the column"
         )
         return None
     ragged = present[widths[present] != width]
     if len(ragged):
-        found = f"a list of {widths[ragged[0]]}"
+        received = f"a list of {widths[ragged[0]]}"
         expected = f"{width} numbers as in row {present[0]}, or null"
         remedy = "make all rows of one width"
-        findings.faults.append(items.fault(column, ragged, found, expected, remedy))
+        findings.faults.append(items.fault(column, ragged, received, expected, remedy))
         return None
     values = np.full((len(lists), width), np.nan, dtype=np.float32)
-    flat = pc.list_flatten(lists).to_numpy(zero_copy_only=False)  # null numbers turn NaN
+    flat = pc.list_flatten(lists).to_numpy(zero_copy_only=False)  # null becomes NaN
     values[present] = _as_float32(flat).reshape(-1, width)
     return values
 
 
 def _mark_missing(block: Block, item_ids: list[str] | None, findings: Findings) -> Floats:
-    """Turn all-zero rows into missing ones; tell of rows that are partly NaN or infinite."""
+    """Mark all-zero rows as missing; report rows with some NaN or infinite values."""
     width = block.values.shape[1]
     nan_counts = np.isnan(block.values).sum(axis=1)
-    for found, is_faulty in (
+    for received, is_invalid in (
         (f"NaN among its {width} numbers", (nan_counts > 0) & (nan_counts < width)),
         ("an infinite number, as float32", np.isinf(block.values).any(axis=1)),
     ):
-        rows = np.flatnonzero(is_faulty)
+        rows = np.flatnonzero(is_invalid)
         if len(rows):
-            findings.faults.append(_row_fault(block, rows, item_ids, found))
+            findings.faults.append(_row_fault(block, rows, item_ids, received))
     is_zero = ~block.values.any(axis=1)
     is_missing = is_zero | (nan_counts == width)
     if is_missing.all():
         findings.faults.append(
-            f"{block.place}: found every row missing (all NaN, null or zero); "
-            "expected some rows of numbers; fill it or remove it"
+            f"{block.location}: found every row missing (all NaN, null or zero); "
+            "expected some values; fill it or remove it"
         )
     notes = {
         f"all-zero rows of {block.modality} counted as missing": is_zero,
         f"items without {block.modality}": is_missing,
     }
-    findings.notes += [f"{told}: {mask.sum():,}" for told, mask in notes.items() if mask.any()]
+    findings.notes += [f"{note}: {mask.sum():,}" for note, mask in notes.items() if mask.any()]
     return np.where(is_missing[:, None], np.float32(np.nan), block.values)
 
 
 def _row_fault(
-    block: Block, rows: NDArray[np.int64], item_ids: list[str] | None, found: str
+    block: Block, rows: NDArray[np.int64], item_ids: list[str] | None, received: str
 ) -> str:
-    """Tell of faulty feature rows: the first with its item, of the others where."""
-    item = f" (item {quoted(item_ids[rows[0]])})" if item_ids else ""
-    told = (
-        f"{block.place}, row {rows[0]}{item}: found {found}; expected finite numbers, or a row "
-        "that is all NaN where the item lacks it; mend the row"
+    """Describe invalid feature rows: the first with its item, then the others."""
+    item = f" (item {quote(item_ids[rows[0]])})" if item_ids else ""
+    message = (
+        f"{block.location}, row {rows[0]}{item}: found {received}; expected finite numbers, or "
+        "all NaN if missing; correct the row"
     )
     if len(rows) == 1:
-        return told
-    return f"{told} ({len(rows):,} such rows, the first: {', '.join(map(str, rows[:3]))})"
+        return message
+    return f"{message} ({len(rows):,} such rows, the first: {', '.join(map(str, rows[:3]))})"

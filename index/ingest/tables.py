@@ -1,7 +1,4 @@
-"""Read a Parquet or CSV file, say where in it a fault is, and turn its columns into metadata.
-
-It knows files, columns, rows and ids; not what items or interactions mean.
-"""
+"""Read Parquet and CSV tables, locate faults in them and convert columns to item metadata."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +17,12 @@ from numpy.typing import NDArray
 from index.arrays import Rows
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 
-CHUNK = 16_384  # items turned into JSON at once
+CHUNK = 16_384  # items converted to JSON at once
 
 
 @dataclass
 class Findings:
-    """What reading has found so far: faults stop it at the end, notes go into the manifest."""
+    """Findings while reading: faults become one error at the end, notes go into the manifest."""
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -33,60 +30,61 @@ class Findings:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that could be read, and its columns."""
+    """A table and the file that it was read from."""
 
     path: Path
     table: pa.Table
 
     @property
     def name(self) -> str:
-        """The name of the file, as messages give it."""
+        """File name for messages."""
         return self.path.name
 
     @property
     def is_csv(self) -> bool:
-        """Whether rows are told by line number and every column is text."""
+        """Whether it is a CSV: all columns are text, messages use line numbers."""
         return self.path.suffix == ".csv"
 
     def fault(
-        self, column: str, rows: NDArray[np.int64], found: str, expected: str, remedy: str
+        self, column: str, rows: NDArray[np.int64], received: str, expected: str, remedy: str
     ) -> str:
-        """Tell of faulty rows: the first with its words, of the others how many and where."""
-        told = f"{self.name}, column {column}, {self.place(rows[0])}: {found}"
-        told += f"; expected {expected}; {remedy}"
+        """Describe invalid rows: the first in full, then the count and first locations."""
+        message = f"{self.name}, column {column}, {self.location_of(rows[0])}: {received}"
+        message += f"; expected {expected}; {remedy}"
         if len(rows) == 1:
-            return told
-        word = self.place(rows[0]).split()[0]
-        examples = ", ".join(self.place(row).split()[1] for row in rows[:3])
-        return f"{told} ({len(rows):,} such {word}s, the first: {examples})"
+            return message
+        word = self.location_of(rows[0]).split()[0]
+        examples = ", ".join(self.location_of(row).split()[1] for row in rows[:3])
+        return f"{message} ({len(rows):,} such {word}s, the first: {examples})"
 
-    def place(self, row: np.int64) -> str:
-        """Where a row is: "row 17", counted from 0, or in a CSV "line 19" of the file."""
+    def location_of(self, row: np.int64) -> str:
+        """Return the location of a row: "row 17" from 0, or "line 19" of a CSV file."""
         return f"line {self._lines[row]}" if self.is_csv else f"row {row}"
 
     def cell(self, column: str, row: np.int64) -> str:
-        """One cell, as messages give it."""
+        """Return a cell for messages."""
         value = self.table[column][int(row)].as_py()
-        return "null" if value is None else quoted(str(value))
+        return "null" if value is None else quote(str(value))
 
     @cached_property
     def _lines(self) -> NDArray[np.int64]:
-        """The line of the file at which each row begins, counted from 1.  # [rows]"""
+        """The line of the file where each row starts, from 1; [rows]."""
         starts, is_quoted = [], False
         with self.path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                if not is_quoted and line != "\n":  # a blank line is no row
+                if not is_quoted and line != "\n":  # CSV readers skip blank lines
                     starts.append(number)
-                is_quoted ^= line.count('"') % 2 == 1  # a cell goes on in the next line
+                is_quoted ^= line.count('"') % 2 == 1  # a quoted cell may span lines
         return np.array(starts[1:], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Ids:
-    """A column of ids: each row's place among the different texts.
+    """Dictionary-encoded column of ids.
 
-    rows   [count]  -1 where the file holds no id
-    texts           different ids in order of first appearance
+    Attributes:
+        rows: [count], positions in `texts`, -1 for null.
+        texts: Distinct ids in order of first appearance.
     """
 
     rows: Rows
@@ -96,22 +94,22 @@ class Ids:
 def open_source(
     folder: Path, stem: str, columns: Sequence[str], findings: Findings
 ) -> Source | None:
-    """Read `stem`.parquet or `stem`.csv; None if nothing came of it, the fault being told.
+    """Read `stem`.parquet or `stem`.csv; None if it cannot be read.
 
-    A missing column is told too, but the source is returned.
+    Missing columns are reported as faults, but the table is returned.
     """
     paths = [path for path in table_paths(folder, stem) if path.exists()]
     if len(paths) != 1:
-        findings.faults.append(_not_one(folder, stem, len(paths)))
+        findings.faults.append(_file_count_fault(folder, stem, len(paths)))
         return None
     path = paths[0]
     try:
         source = Source(path, read_table(path))
     except (OSError, ValueError, pa.ArrowException, csv.Error) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         findings.faults.append(
-            f"{path.name}: cannot be read ({said}); "
-            f"expected a whole {path.suffix[1:]} file; write it anew"
+            f"{path.name}: cannot be read ({reason}); "
+            f"expected a whole {path.suffix[1:]} file; write it again"
         )
         return None
     findings.faults.extend(_header_faults(source, columns))
@@ -119,51 +117,51 @@ def open_source(
 
 
 def table_paths(folder: Path, stem: str) -> list[Path]:
-    """Return where a table may be."""
+    """Return the possible paths of a table."""
     return [folder / f"{stem}.parquet", folder / f"{stem}.csv"]
 
 
 def encode_ids(source: Source, column: str, findings: Findings) -> Ids | None:
-    """Read ids as text, integers as canonical decimals; None if the type holds no ids."""
-    values = undictionaried(source.table[column])
+    """Read ids as text, integers in decimal; None if the column has another type."""
+    values = decode_dictionary(source.table[column])
     if is_text(values.type) or pa.types.is_string_view(values.type):
         values = values.cast(pa.large_string())
     elif not pa.types.is_integer(values.type):
         findings.faults.append(
             f"{source.name}, column {column}: found ids of type {values.type}; "
-            "expected text or integers; write them as text (a float has no one spelling)"
+            "expected text or integers; write them as text"
         )
         return None
     encoded = values.combine_chunks().dictionary_encode()
     rows = encoded.indices.fill_null(-1).to_numpy().astype(np.int32)
     texts = encoded.dictionary.cast(pa.string()).to_pylist()
-    faulty = (("null", -1), ("an empty text", texts.index("") if "" in texts else -2))
-    for found, code in faulty:
-        places = np.flatnonzero(rows == code)
-        if len(places):
+    invalid = (("null", -1), ("an empty text", texts.index("") if "" in texts else -2))
+    for received, code in invalid:
+        invalid_rows = np.flatnonzero(rows == code)
+        if len(invalid_rows):
             remedy = "give it one or drop the row"
-            findings.faults.append(source.fault(column, places, found, "an id", remedy))
+            findings.faults.append(source.fault(column, invalid_rows, received, "an id", remedy))
     return Ids(rows, texts)
 
 
-def quoted(text: str) -> str:
-    """Put a text of any length into a message: in one line, cut after 60 signs."""
+def quote(text: str) -> str:
+    """Quote a text for messages: on one line, at most 60 characters."""
     return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
-def undictionaried(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write out a column that was stored as places in a list of values."""
+def decode_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decode a dictionary-encoded column; return other columns unchanged."""
     kind = column.type
     return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
 
 
 def rows_where(mask: Any) -> NDArray[np.int64]:  # noqa: ANN401  pyarrow publishes no types
-    """The rows at which a boolean column is true, null counting as false."""
+    """Return the rows where a boolean column is true; null is false."""
     return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a whole file; of a CSV every column is text, "NA" and "007" are what they are."""
+    """Read a table; all columns of a CSV are text, so that "NA" and "007" are kept."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             return file.read().replace_schema_metadata(None)
@@ -171,18 +169,18 @@ def read_table(path: Path) -> pa.Table:
         header = next(csv.reader(text), [])
     return pa.csv.read_csv(
         path,
-        read_options=pa.csv.ReadOptions(use_threads=False),  # else errors do not name the row
+        read_options=pa.csv.ReadOptions(use_threads=False),  # otherwise errors lack the row number
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
     )
 
 
-def _not_one(folder: Path, stem: str, count: int) -> str:
-    """Say that there are no or two files of one name."""
+def _file_count_fault(folder: Path, stem: str, count: int) -> str:
+    """Describe a missing table, or one with two files."""
     if count:
         return (
             f"{stem}.parquet and {stem}.csv: both are there; expected one of them; "
-            "remove the one that is out of date"
+            "remove the outdated file"
         )
     names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
     return (
@@ -192,7 +190,7 @@ def _not_one(folder: Path, stem: str, count: int) -> str:
 
 
 def _header_faults(source: Source, columns: Sequence[str]) -> list[str]:
-    """Say which columns are missing or there twice, or that there are no rows."""
+    """Describe missing and duplicate columns, and tables without rows."""
     names = source.table.column_names
     faults = [
         f"{source.name}, column {column}: missing; expected columns {' and '.join(columns)}; "
@@ -212,26 +210,26 @@ def _header_faults(source: Source, columns: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class PublishedColumns:
-    """The columns that are published."""
+    """Names of the published columns."""
 
     attributes: list[str]
     filters: list[str]
 
 
 def item_metadata(table: pa.Table, chosen: PublishedColumns) -> ItemMetadata:
-    """Turn the chosen columns into attributes and filters."""
-    told, filtered = chosen.attributes, chosen.filters
-    filters = build_filters({name: column_of(table[name]) for name in filtered})
+    """Build attributes and filters from the chosen columns."""
+    names = chosen.attributes
+    filters = build_filters({name: build_column(table[name]) for name in chosen.filters})
     return ItemMetadata(
-        names=told,
-        attributes=build_attributes(_items(table, told)) if told else None,
-        filter_counts=dict.fromkeys(filtered, 0) | filters.value_counts(),
+        names=names,
+        attributes=build_attributes(_items(table, names)) if names else None,
+        filter_counts=dict.fromkeys(chosen.filters, 0) | filters.value_counts(),
         filters=filters if len(filters.keys) else None,
     )
 
 
-def column_of(values: pa.ChunkedArray) -> Column:
-    """Return the values of a column, and which items have which; empty text is none."""
+def build_column(values: pa.ChunkedArray) -> Column:
+    """Build (row, value) pairs from a column; empty text is no value."""
     array = values.combine_chunks()
     owners = np.arange(len(array))
     if is_list(array.type):
@@ -239,22 +237,22 @@ def column_of(values: pa.ChunkedArray) -> Column:
         array = pc.list_flatten(array)
     coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     texts = [_text_of(value) for value in coded.dictionary.to_pylist()]
-    distinct = list(dict.fromkeys(text for text in texts if text))  # two values may read alike
-    place_of = {text: place for place, text in enumerate(distinct)}
-    moved = np.array([*(place_of.get(text, -1) for text in texts), -1], dtype=np.int32)
-    places = moved[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)]
-    has_any = places >= 0
-    return Column(distinct, owners[has_any].astype(np.int32), places[has_any])
+    distinct = list(dict.fromkeys(text for text in texts if text))  # values may share a text
+    index_of = {text: value_index for value_index, text in enumerate(distinct)}
+    moved = np.array([*(index_of.get(text, -1) for text in texts), -1], dtype=np.int32)
+    indices = moved[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)]
+    has_any = indices >= 0
+    return Column(distinct, owners[has_any].astype(np.int32), indices[has_any])
 
 
 def is_filterable(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type can be filtered by."""
+    """Return whether a column of this type can be a filter."""
     if is_list(kind):
         return is_text(kind.value_type)
     return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
-def is_tellable(kind: pa.DataType) -> bool:
+def is_json_serializable(kind: pa.DataType) -> bool:
     """Return whether a column of this type can be written as JSON."""
     types = pa.types
     tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
@@ -262,14 +260,14 @@ def is_tellable(kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether it is text, plain or by a dictionary."""
+    """Return whether the type is text, plain or dictionary-encoded."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Tell whether each cell is a list."""
+    """Return whether the type is a list."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 

@@ -1,8 +1,7 @@
-"""Add items to a bundle between two trainings: read, encoded, appended, published as new.
+"""Add items to a bundle without training: read, encode, append and publish a new version.
 
-Items are read as the trainer reads them and held against the bundle. What the trainer made stays
-as it was: towers, histories, cluster map, the vectors of all items that were there. A new item
-has no training positives; the map does not know it.
+Items are read like the trainer's and validated against the bundle. Towers, histories, cluster map
+and existing item vectors stay unchanged. A new item has no training positives and no cluster.
 """
 
 import shutil
@@ -32,25 +31,25 @@ from index.ingest.items import Items, read_items
 from index.ingest.tables import (
     Findings,
     PublishedColumns,
+    decode_dictionary,
     is_filterable,
-    is_tellable,
+    is_json_serializable,
     is_text,
     item_metadata,
-    quoted,
+    quote,
     read_table,
-    undictionaried,
 )
 from index.metadata import ItemMetadata
 from index.publish.writer import Contents, add_metrics, write_bundle
 
-CARRIED = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTER_FILES)
-CHUNK = 4_096  # items encoded at once
+COPIED_FILES = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTER_FILES)
+CHUNK = 4_096  # items per encoder call
 UNIT_TOLERANCE = 1e-3
-TOLD = 20  # ids that a message lists
+MAX_LISTED_IDS = 20  # per message
 
 
 class Skip(NamedTuple):
-    """Which items are passed over rather than refused."""
+    """Items to skip instead of raising an error: already in the bundle, or without features."""
 
     known: bool = False
     empty: bool = False
@@ -58,12 +57,13 @@ class Skip(NamedTuple):
 
 @dataclass(frozen=True)
 class NewItems:
-    """Items that the bundle lacks, in the order of their table.
+    """New items in table order.
 
-    features   modality -> [items, width], a missing row is all NaN
-    metadata   what their columns say of them, as the bundle tells it
-    table      all columns, of the types that the bundle's table has
-    notes      what was passed over, counted or is worth knowing
+    Attributes:
+        features: modality -> [items, width]; missing rows are NaN.
+        metadata: Attributes and filters, as in the bundle.
+        table: All columns, with the types of the bundle's table.
+        notes: Messages for the operator.
     """
 
     ids: list[str]
@@ -74,8 +74,8 @@ class NewItems:
 
 
 @dataclass(frozen=True)
-class Added:
-    """What was published: `version`, extended from `base`; the same where there was no item."""
+class AddedItems:
+    """Result: `version` extends `base`; both are equal if there was no new item."""
 
     version: str
     base: str
@@ -90,33 +90,46 @@ def add_items(
     now: datetime,
     *,
     version: str | None = None,
-    skip: Skip = Skip(),  # noqa: B008  # a tuple, which nobody can change
-) -> Added:
-    """Publish a bundle with more items than another one, the current one if none is named.
+    skip: Skip = Skip(),  # noqa: B008  # immutable
+) -> AddedItems:
+    """Publish a bundle that extends another one; it does not become current.
 
-    It is not made current. Raises NoBundleError, InvalidBundleError, DatasetError, BundleError
-    if the bundle cannot encode items, OSError if the disk refuses: nothing is published then.
+    On an error, nothing is published.
+
+    Args:
+        registry: Registry of the bundles.
+        folder: Folder of the new items.
+        now: Time of the new version.
+        version: Bundle to extend; None: the current one.
+        skip: Items to skip instead of raising an error.
+
+    Raises:
+        NoBundleError: The bundle to extend does not exist.
+        InvalidBundleError: The bundle to extend is invalid.
+        DatasetError: The items are invalid.
+        BundleError: The bundle has no item encoder.
+        OSError: A file cannot be written.
     """
     base = open_bundle(registry.path_of(version) if version else registry.current())
     encoder = base.item_encoder
     if encoder is None:
         raise BundleError(
-            f"bundle {base.folder}: has no item encoder, expected item_encoder.onnx; a bundle "
-            "has one if it was trained on features: add some, and train"
+            f"bundle {base.folder}: has no item encoder, expected item_encoder.onnx; train on "
+            "item features"
         )
     new = read_new_items(folder, base, skip)
     if not new.ids:
-        return Added(base.version, base.version, 0, base.manifest.index, new.notes)
+        return AddedItems(base.version, base.version, 0, base.manifest.index, new.notes)
     vectors = encode(encoder, new, base)
     with registry.stage() as staged:
         write_extended(staged, base, new, vectors, now)
         opened = open_bundle(staged)
         published = registry.publish(staged, now)
-    return Added(published, base.version, len(new.ids), opened.manifest.index, new.notes)
+    return AddedItems(published, base.version, len(new.ids), opened.manifest.index, new.notes)
 
 
 def encode(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
-    """Encode the new items; [items, dim] unit rows."""
+    """Encode the new items; [items, dim], unit norm."""
     count = len(new.ids)
     parts = [
         encoder.encode(
@@ -130,7 +143,7 @@ def encode(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
     if not (np.abs(lengths - 1) < UNIT_TOLERANCE).all():
         raise InvalidBundleError(
             f"bundle {base.folder}",
-            ["item_encoder.onnx: made a vector that is not of length 1; train again"],
+            ["item_encoder.onnx: found a vector that is not of unit norm; train again"],
         )
     return vectors
 
@@ -138,11 +151,11 @@ def encode(encoder: ItemEncoder, new: NewItems, base: Bundle) -> Floats:
 def write_extended(
     staged: Path, base: Bundle, new: NewItems, vectors: Floats, now: datetime
 ) -> None:
-    """Write the bundle with the new items behind its own into a staged folder."""
-    for name in CARRIED:
+    """Write the bundle with the new items appended into a staged folder."""
+    for name in COPIED_FILES:
         if name in base.manifest.files:
             shutil.copyfile(base.folder / name, staged / name)
-    table = pa.concat_tables([_published(base), new.table], promote_options="default")
+    table = pa.concat_tables([_read_published(base), new.table], promote_options="default")
     pq.write_table(table, staged / "items.parquet")
     self_test = open_self_test(base.folder / "self_test.npz")
     manifest, count = base.manifest, len(base.items)
@@ -152,10 +165,10 @@ def write_extended(
         vectors=np.concatenate([base.vectors, vectors]),
         counts=np.concatenate([base.counts, np.zeros(len(new.ids), dtype=np.int64)]),
         histories=base.histories,
-        tuning_histories=[*self_test.histories, *histories_to_tune_on(base)],
+        tuning_histories=[*self_test.histories, *sample_tuning_histories(base)],
         self_test_histories=self_test.histories,
         self_test_queries=self_test.queries,
-        metadata=metadata.extended(new.metadata, count),
+        metadata=metadata.concat(new.metadata, count),
     )
     created_at = now.isoformat(timespec="seconds")
     added = [*manifest.added, AddedFacts(to=base.version, count=len(new.ids), at=created_at)]
@@ -166,30 +179,30 @@ def write_extended(
     add_metrics(staged, manifest.metrics)
 
 
-def histories_to_tune_on(base: Bundle) -> list[Rows]:
-    """Return the histories of known users, evenly chosen, none empty."""
+def sample_tuning_histories(base: Bundle) -> list[Rows]:
+    """Return evenly spaced non-empty histories of known users."""
     stored = base.histories
     if stored is None:
         return []
     users = np.flatnonzero(np.diff(stored.offsets))
-    places = np.linspace(0, len(users) - 1, min(TUNING_QUERIES, len(users))).astype(np.int64)
-    begins, ends = stored.offsets[users[places]], stored.offsets[users[places] + 1]
+    positions = np.linspace(0, len(users) - 1, min(TUNING_QUERIES, len(users))).astype(np.int64)
+    begins, ends = stored.offsets[users[positions]], stored.offsets[users[positions] + 1]
     return [stored.rows[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
 def read_new_items(folder: Path, bundle: Bundle, skip: Skip) -> NewItems:
-    """Read a folder of items; raises DatasetError with every fault found."""
+    """Read a folder of items; raises DatasetError with every fault."""
     findings = Findings()
     if not folder.is_dir():
-        raise DatasetError(str(folder), [f"{folder}: no such folder; give that of the items"])
+        raise DatasetError(str(folder), [f"{folder}: no such folder; pass the folder of the items"])
     items = read_items(folder, findings)
     if items is None or findings.faults:
         raise DatasetError(str(folder), findings.faults)
     _compare_modalities(items, bundle, findings)
-    is_new = _without_known(items, bundle, skip, findings)
-    has_content = _with_content(items, bundle, is_new, skip, findings)
+    is_new = _mark_new(items, bundle, skip, findings)
+    has_content = _mark_with_content(items, bundle, is_new, skip, findings)
     chosen = np.flatnonzero(is_new & has_content)
-    table = _as_published(items.attributes, bundle, findings).take(chosen)
+    table = _cast_to_published(items.attributes, bundle, findings).take(chosen)
     if findings.faults:
         raise DatasetError(str(folder), findings.faults)
     published = PublishedColumns(bundle.manifest.attributes, list(bundle.manifest.filters))
@@ -203,69 +216,65 @@ def read_new_items(folder: Path, bundle: Bundle, skip: Skip) -> NewItems:
 
 
 def _compare_modalities(items: Items, bundle: Bundle, findings: Findings) -> None:
-    """Tell of features that the item encoder does not read, or not in this width."""
-    wanted = bundle.manifest.modalities
+    """Report modalities that the item encoder does not have, or of another width."""
+    expected = bundle.manifest.modalities
     for name, rows in items.modalities.items():
-        if name not in wanted:
+        if name not in expected:
             findings.faults.append(
                 f"modality {name}: bundle {bundle.version} was not trained on it; expected "
-                f"{', '.join(wanted)}; remove it, or train on it"
+                f"{', '.join(expected)}; remove it, or train on it"
             )
-        elif rows.shape[1] != wanted[name]:
+        elif rows.shape[1] != expected[name]:
             findings.faults.append(
-                f"modality {name}: found {rows.shape[1]} numbers an item, expected "
-                f"{wanted[name]} as bundle {bundle.version} was trained on; make it by the "
-                "same means as then"
+                f"modality {name}: found width {rows.shape[1]}, expected {expected[name]} as in "
+                f"bundle {bundle.version}; compute it as for training"
             )
-    absent = sorted(set(wanted) - set(items.modalities))
+    absent = sorted(set(expected) - set(items.modalities))
     if absent:
-        findings.notes.append(f"modalities that all of them lack: {', '.join(absent)}")
+        findings.notes.append(f"modalities missing for all items: {', '.join(absent)}")
 
 
-def _without_known(
-    items: Items, bundle: Bundle, skip: Skip, findings: Findings
-) -> NDArray[np.bool_]:
+def _mark_new(items: Items, bundle: Bundle, skip: Skip, findings: Findings) -> NDArray[np.bool_]:
     is_new: NDArray[np.bool_] = bundle.items.rows_of(items.ids) < 0
     count = int((~is_new).sum())
     if count and skip.known:
-        findings.notes.append(f"items that the bundle holds already, left out: {count:,}")
+        findings.notes.append(f"items already in the bundle, skipped: {count:,}")
     elif count:
         findings.faults.append(
-            f"item_id: found {count:,} that bundle {bundle.version} holds already: "
-            f"{_listed(items.ids, ~is_new)}; expected new ones alone; leave them out with "
-            "--skip-known (what the bundle says of them stays as it is)"
+            f"item_id: found {count:,} that are already in bundle {bundle.version}: "
+            f"{_list_ids(items.ids, ~is_new)}; expected new items; skip them with --skip-known "
+            "(the bundle keeps their data)"
         )
     return is_new
 
 
-def _with_content(
+def _mark_with_content(
     items: Items,
     bundle: Bundle,
     is_new: NDArray[np.bool_],
     skip: Skip,
     findings: Findings,
 ) -> NDArray[np.bool_]:
-    """Tell which items have a row of a modality that the encoder reads."""
+    """Return which items have features of a modality of the encoder."""
     has_content = np.zeros(len(items.ids), dtype=np.bool_)
     for name in bundle.manifest.modalities:
         if name in items.modalities:
             has_content |= ~np.isnan(items.modalities[name]).all(axis=1)
-    is_empty, wanted = is_new & ~has_content, " or ".join(bundle.manifest.modalities)
+    is_empty, expected = is_new & ~has_content, " or ".join(bundle.manifest.modalities)
     count = int(is_empty.sum())
     if count and skip.empty:
-        findings.notes.append(f"items without any features, left out: {count:,}")
+        findings.notes.append(f"items without features, skipped: {count:,}")
     elif count:
         findings.faults.append(
-            f"features: found none of {count:,} items: {_listed(items.ids, is_empty)}; "
-            f"expected a row of {wanted} each, for nothing else "
-            "tells where an item belongs; add it, or leave them out with --skip-empty"
+            f"features: found none for {count:,} items: {_list_ids(items.ids, is_empty)}; "
+            f"expected a row of {expected}; add it, or skip the items with --skip-empty"
         )
     return has_content
 
 
-def _as_published(table: pa.Table, bundle: Bundle, findings: Findings) -> pa.Table:
-    """Give the columns the types that the bundle's table has; add those that lack."""
-    schema = _published(bundle).schema
+def _cast_to_published(table: pa.Table, bundle: Bundle, findings: Findings) -> pa.Table:
+    """Cast the columns to the types of the bundle's table; add missing columns as null."""
+    schema = _read_published(bundle).schema
     for field in schema:
         if field.name in table.column_names:
             table = _cast(table, field, findings)
@@ -274,47 +283,50 @@ def _as_published(table: pa.Table, bundle: Bundle, findings: Findings) -> pa.Tab
         if name not in table.column_names:
             kind = schema.field(name).type if name in schema.names else pa.string()
             table = table.append_column(name, pa.nulls(len(table), kind))
-    for names, is_fit in ((manifest.attributes, is_tellable), (manifest.filters, is_filterable)):
+    for names, is_supported in (
+        (manifest.attributes, is_json_serializable),
+        (manifest.filters, is_filterable),
+    ):
         findings.faults += [
-            f"items, column {name}: found type {table.schema.field(name).type}, which bundle "
-            f"{bundle.version} cannot tell or filter by; write it as text"
+            f"items, column {name}: found type {table.schema.field(name).type}, which cannot be an "
+            "attribute or filter; write it as text"
             for name in names
-            if not is_fit(table.schema.field(name).type)
+            if not is_supported(table.schema.field(name).type)
         ]
     return table
 
 
 def _cast(table: pa.Table, field: pa.Field, findings: Findings) -> pa.Table:
-    place = table.column_names.index(field.name)
-    column = undictionaried(table[field.name])
+    column_index = table.column_names.index(field.name)
+    column = decode_dictionary(table[field.name])
     if is_text(column.type) and not is_text(field.type):
-        is_empty = pc.equal(column, "")  # how a CSV says that there is nothing
+        is_empty = pc.equal(column, "")  # CSV has no null
         column = pc.if_else(is_empty, pa.scalar(None, column.type), column)
     try:
-        return table.set_column(place, field.name, column.cast(field.type))
+        return table.set_column(column_index, field.name, column.cast(field.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         findings.faults.append(
-            f"items, column {field.name}: found {column.type}, expected what can be read as "
-            f"{field.type}, as the bundle's is ({said}); correct it"
+            f"items, column {field.name}: found {column.type}, expected the bundle's type "
+            f"{field.type} ({reason}); correct them"
         )
         return table
 
 
-def _published(bundle: Bundle) -> pa.Table:
-    """Read the table of the bundle's items, its columns written out."""
+def _read_published(bundle: Bundle) -> pa.Table:
+    """Read the items table of the bundle, without dictionary encoding."""
     try:
         table = read_table(bundle.folder / "items.parquet")
     except (OSError, pa.ArrowException) as error:
         raise InvalidBundleError(
             f"bundle {bundle.folder}", [f"items.parquet: cannot be read ({error})"]
         ) from error
-    for place, name in enumerate(table.column_names):
-        table = table.set_column(place, name, undictionaried(table[name]))
+    for column_index, name in enumerate(table.column_names):
+        table = table.set_column(column_index, name, decode_dictionary(table[name]))
     return table
 
 
-def _listed(ids: Sequence[str], is_meant: NDArray[np.bool_]) -> str:
-    rows = np.flatnonzero(is_meant)
-    more = " ..." if len(rows) > TOLD else ""
-    return ", ".join(quoted(ids[row]) for row in rows[:TOLD]) + more
+def _list_ids(ids: Sequence[str], is_listed: NDArray[np.bool_]) -> str:
+    rows = np.flatnonzero(is_listed)
+    more = " ..." if len(rows) > MAX_LISTED_IDS else ""
+    return ", ".join(quote(ids[row]) for row in rows[:MAX_LISTED_IDS]) + more

@@ -1,4 +1,4 @@
-"""Write a bundle into a staged folder: all but the towers, which their trainer puts there."""
+"""Write a bundle into a staged folder, except the tower files that the trainer exports."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.index import FAISS_VERSION, ItemIndex
-from index.ann.rescore import best_by, exact_scores
+from index.ann.rescore import exact_scores, top_by_score
 from index.ann.tuning import IndexReport, build_item_index
 from index.arrays import Floats, Rows, save_array
 from index.bundle.manifest import (
     IndexFacts,
     Manifest,
     RunFacts,
-    facts_of,
+    measure_files,
     read_manifest,
     write_manifest,
 )
 from index.bundle.reader import StoredHistories
 from index.bundle.self_test import SelfTest
 from index.encoders import UserEncoder
-from index.ids import build_id_table, digest_of
+from index.ids import build_id_table, digest_ids
 from index.metadata import NO_METADATA, ItemMetadata
 
 BuildIndex = Callable[[Floats, Floats], tuple[ItemIndex, IndexReport]]
 
-SELF_TEST_COUNT = 50  # candidates compared per query
-CHUNK = 256  # histories encoded at once
+SELF_TEST_COUNT = 50  # candidates per self-test query
+CHUNK = 256  # histories per encoder call
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a run made.
+    """Contents of a bundle.
 
     Attributes:
-        vectors: [items, dim] unit rows.
+        vectors: [items, dim], unit norm.
         counts: [items] int64, training positives.
-        histories: Of known users, or None to publish none.
-        tuning_histories: From validation, none empty: the queries that the index is tuned on.
-        self_test_histories: A few of them, for the self-test.
-        self_test_queries: [probes, dim] the trainer's own query vectors of these.
+        histories: Histories of known users; None to publish none.
+        tuning_histories: Non-empty validation histories, to tune the index on.
+        self_test_histories: Histories of the self-test.
+        self_test_queries: [queries, dim], the trainer's query vectors of the self-test.
     """
 
     item_ids: Sequence[str]
@@ -58,7 +58,7 @@ class Contents:
 def write_bundle(
     folder: Path, contents: Contents, facts: RunFacts, build: BuildIndex = build_item_index
 ) -> Manifest:
-    """Complete a staged folder that holds the towers' files and `items.parquet` already."""
+    """Write the bundle into a staged folder that holds the tower files and `items.parquet`."""
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
     index, report = build(contents.vectors, tuning_queries(encoder, contents))
     build_id_table(contents.item_ids).save(folder, "item_ids")
@@ -79,24 +79,24 @@ def _manifest(folder: Path, contents: Contents, facts: RunFacts, report: IndexRe
         **{name: getattr(facts, name) for name in RunFacts.model_fields},
         items=len(contents.item_ids),
         embedding_dim=contents.vectors.shape[1],
-        item_ids_digest=digest_of(contents.item_ids),
+        item_ids_digest=digest_ids(contents.item_ids),
         has_histories=contents.histories is not None,
         attributes=list(contents.metadata.names),
         filters=dict(contents.metadata.filter_counts),
         index=IndexFacts(
             factory=report.factory,
             nprobe=report.nprobe,
-            log_thresholds={one.depth: one.log_threshold for one in report.policies},
-            slopes={one.depth: one.slope for one in report.policies},
+            log_thresholds={policy.depth: policy.log_threshold for policy in report.policies},
+            slopes={policy.depth: policy.slope for policy in report.policies},
             recall=report.recall,
             faiss_version=FAISS_VERSION,
         ),
-        files=facts_of(folder),
+        files=measure_files(folder),
     )
 
 
 def tuning_queries(encoder: UserEncoder, contents: Contents) -> Floats:
-    """Encode what the index is tuned on, some at a time: long histories take much memory."""
+    """Encode the tuning histories, in chunks to limit memory."""
     histories = contents.tuning_histories
     return np.concatenate(
         [
@@ -107,11 +107,11 @@ def tuning_queries(encoder: UserEncoder, contents: Contents) -> Floats:
 
 
 def build_self_test(contents: Contents, index: ItemIndex) -> SelfTest:
-    """Record what the index returns for the trainer's own queries."""
+    """Record the results of the index for the self-test queries."""
     count = min(SELF_TEST_COUNT, len(contents.item_ids))
     near = index.search(contents.self_test_queries, count)
-    found = best_by(*near, [count] * len(near.rows))
-    rows = found[:, (found >= 0).all(axis=0)]
+    ranked = top_by_score(*near, [count] * len(near.rows))
+    rows = ranked[:, (ranked >= 0).all(axis=0)]
     scores = [
         exact_scores(contents.vectors, chosen, query)
         for chosen, query in zip(rows, contents.self_test_queries, strict=True)

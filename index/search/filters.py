@@ -1,7 +1,7 @@
 """LRU cache of compiled filters.
 
-A wide filter gets an ANN index of its own, which takes tens of milliseconds or more to build:
-then searching within it is as fast as searching everything. Why: docs/decisions/0004.
+A filter that keeps many items gets its own ANN index. It takes tens of milliseconds or more to
+build; searches are then as fast as without a filter. See docs/decisions/0004.
 """
 
 import threading
@@ -20,22 +20,22 @@ from index.errors import UnknownAttributeError
 from index.metadata import Filters
 from index.search.query import NO_ROWS, Filter
 
-FilterKey = tuple[tuple[int, ...], ...]  # per attribute, the lists of its values, ascending
+FilterKey = tuple[tuple[int, ...], ...]  # per attribute, its filter keys, ascending
 
-WIDE_SHARE = 0.7  # of the items: what keeps more is searched in the whole index
-LEAST_BYTES = 16 << 20  # that compiled filters may take; beyond, as much as the index itself
-OVERHEAD_BYTES = 1_024  # of a compiled filter, whatever it holds
+WIDE_SHARE = 0.7  # filters that keep a larger share search the whole index
+MIN_CACHE_BYTES = 16 << 20  # the cache may use this, or as much as the index if that is more
+OVERHEAD_BYTES = 1_024  # fixed cost of a compiled filter
 
 
 @dataclass(frozen=True)
 class CompiledFilter:
-    """The only rows that a search may return.
+    """Rows that a search may return.
 
     Attributes:
-        allowed: as a bitmap.
-        rows: ascending, where they are few; else None.
-        index: an index over these rows, and perhaps others, or the whole one weighted by them;
-            None: the whole index serves.
+        allowed: The rows as a bitmap.
+        rows: The rows, ascending, if they are few; else None.
+        index: Index of a superset of these rows, or the whole index with their list weights;
+            None: the whole index.
     """
 
     allowed: RowSet
@@ -44,18 +44,18 @@ class CompiledFilter:
 
     @property
     def size_bytes(self) -> int:
-        """Return about how much memory it takes."""
+        """Approximate size in memory."""
         rows_bytes = 0 if self.rows is None else int(self.rows.nbytes)
-        index_bytes = self.index.size_bytes if self.index and self.is_filled else 0
+        index_bytes = self.index.size_bytes if self.index and self.has_exact_index else 0
         return OVERHEAD_BYTES + self.allowed.size_bytes + rows_bytes + index_bytes
 
     @property
-    def is_filled(self) -> bool:
-        """Return whether all that its own index holds is allowed."""
-        return self.index is not None and self.index.count == self.allowed.count
+    def has_exact_index(self) -> bool:
+        """Whether the filter's index holds allowed rows only."""
+        return self.index is not None and self.index.num_items == self.allowed.count
 
-    def within(self, allowed: RowSet) -> "CompiledFilter":
-        """Return the part of it that is among these rows too."""
+    def intersect(self, allowed: RowSet) -> "CompiledFilter":
+        """Return the filter restricted to `allowed`."""
         rows = self.rows
         if rows is not None:
             rows = rows[allowed.contains(rows)]
@@ -63,41 +63,45 @@ class CompiledFilter:
 
 
 class FilterCache:
-    """Compiles the filters of one bundle; those unused for longest are dropped."""
+    """Compiles the filters of a bundle and keeps the most recently used."""
 
     def __init__(self, bundle: Bundle, limits: Limits) -> None:
         self._bundle, self._limits = bundle, limits
-        self._limit_bytes = max(LEAST_BYTES, bundle.index.size_bytes)
+        self._limit_bytes = max(MIN_CACHE_BYTES, bundle.index.size_bytes)
         self._kept: OrderedDict[FilterKey, CompiledFilter] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.Lock()
         self._list_of_row: Rows | None = None
         self._listing = threading.Lock()
 
-    def parse(self, asked: Filter) -> tuple[FilterKey, dict[str, list[str]]]:
-        """Return the key of a filter, and attribute -> values that no item has.
+    def parse(self, filters: Filter) -> tuple[FilterKey, dict[str, list[str]]]:
+        """Return the key of a filter, and attribute -> values without items.
 
-        Raises UnknownAttributeError if the bundle cannot be filtered so.
+        Raises:
+            UnknownAttributeError: The bundle does not have a filter attribute.
         """
         key, unknown = [], {}
-        for attribute in sorted(asked):
-            lists = self._lists_of(attribute, asked[attribute])
-            key.append(tuple(sorted({one for one in lists if one >= 0})))
+        for attribute in sorted(filters):
+            lists = self._lists_of(attribute, filters[attribute])
+            key.append(tuple(sorted({posting for posting in lists if posting >= 0})))
             if -1 in lists:
-                values = zip(asked[attribute], lists, strict=True)
-                unknown[attribute] = [value for value, one in values if one < 0]
+                values = zip(filters[attribute], lists, strict=True)
+                unknown[attribute] = [value for value, posting in values if posting < 0]
         return tuple(key), unknown
 
     def is_quick(self, key: FilterKey) -> bool:
-        """Return whether `get` takes no time: it is kept, or keeps too little for an index."""
+        """Return whether `get` is fast: the filter is cached or needs no index."""
         filters = self._bundle.filters
-        if key in self._kept or filters is None or not self._bundle.index.can_narrow:
+        if key in self._kept or filters is None or not self._bundle.index.can_build_subset:
             return True
-        counts = [sum(len(filters.list_of(one)) for one in lists) for lists in key]
-        return min(counts) <= self._limits.few and sum(counts) <= self._limits.looked_up
+        counts = [sum(len(filters.posting_of(posting)) for posting in lists) for lists in key]
+        return (
+            min(counts) <= self._limits.max_scanned_rows
+            and sum(counts) <= self._limits.max_posting_rows
+        )
 
     def get(self, key: FilterKey) -> CompiledFilter:
-        """Return a compiled filter, compiled now where it is not kept."""
+        """Return a compiled filter from the cache, or compile it."""
         with self._lock:
             compiled = self._kept.get(key)
             if compiled is not None:
@@ -110,8 +114,8 @@ class FilterCache:
         known = bundle.manifest.filters
         if attribute not in known:
             raise UnknownAttributeError(
-                f"filter: found the attribute {attribute!r}, bundle {bundle.version} can be "
-                f"filtered by {', '.join(sorted(known)) or 'none'}; ask for one of these"
+                f"filter: found attribute {attribute!r}; expected one of bundle {bundle.version}: "
+                f"{', '.join(sorted(known)) or 'none'}; change the filter"
             )
         if bundle.filters is None:
             return [-1] * len(values)
@@ -119,7 +123,7 @@ class FilterCache:
 
     def _keep(self, key: FilterKey, compiled: CompiledFilter) -> CompiledFilter:
         with self._lock:
-            if key not in self._kept:  # another thread may have been faster
+            if key not in self._kept:  # another thread may have added it
                 self._kept[key] = compiled
                 self._kept_bytes += compiled.size_bytes
             while self._kept_bytes > self._limit_bytes and len(self._kept) > 1:
@@ -132,14 +136,14 @@ class FilterCache:
         if bundle.filters is None:  # no item has any value
             return CompiledFilter(RowSet.from_rows(NO_ROWS, count), NO_ROWS)
         allowed = allowed_rows(bundle.filters, key, count)
-        if allowed.count <= self._limits.few:
+        if allowed.count <= self._limits.max_scanned_rows:
             return CompiledFilter(allowed, allowed.rows())
-        if not bundle.index.can_narrow:
+        if not bundle.index.can_build_subset:
             return CompiledFilter(allowed)
         rows, lists = allowed.rows(), self._lists_of_rows()
         if allowed.count > WIDE_SHARE * count:
-            return CompiledFilter(allowed, index=bundle.index.reweighted(rows, lists))
-        return CompiledFilter(allowed, index=bundle.index.narrowed(rows, bundle.vectors, lists))
+            return CompiledFilter(allowed, index=bundle.index.reweight(rows, lists))
+        return CompiledFilter(allowed, index=bundle.index.build_subset(rows, bundle.vectors, lists))
 
     def _lists_of_rows(self) -> Rows:
         with self._listing:
@@ -149,10 +153,10 @@ class FilterCache:
 
 
 def allowed_rows(filters: Filters, key: FilterKey, item_count: int) -> RowSet:
-    """Return the rows that have any of an attribute's values, for all attributes."""
+    """Return the rows that match any value of each attribute."""
     allowed: RowSet | None = None
     for lists in key:
-        rows = [NO_ROWS, *(filters.list_of(one) for one in lists)]
+        rows = [NO_ROWS, *(filters.posting_of(posting) for posting in lists)]
         own = RowSet.from_rows(np.concatenate(rows), item_count)
         allowed = own if allowed is None else allowed.intersection(own)
     assert allowed is not None  # a query without a filter has no key

@@ -1,4 +1,4 @@
-"""What a bundle is asked, and what it returns."""
+"""Queries and search results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ NO_ROWS: Rows = np.empty(0, dtype=np.int32)
 
 @dataclass(slots=True)
 class Query:
-    """A request for `k` candidates: for a user, or like an item.
+    """Request for `k` candidates, for a user or similar to an item.
 
     Attributes:
-        history: item ids, oldest first; replaces the stored history of `user_id`.
-        item_id: candidates like this item, without it; instead of a user.
-        exclude: item ids never to return.
-        exclude_seen: whether the items of the whole history are excluded too.
-        filter: attribute -> values, one of which an item must have; of every attribute named.
+        history: Item ids, oldest first; overrides the stored history of `user_id`.
+        item_id: Return items similar to this one, instead of candidates for a user.
+        exclude: Item ids that are not returned.
+        exclude_seen: Whether the items of the history are excluded too.
+        filter: attribute -> values; an item matches one value of each attribute.
     """
 
     k: int
@@ -38,20 +38,19 @@ class Query:
 
 @dataclass(slots=True)
 class SearchResult:
-    """The candidates of one query; encoding creates it, searching completes it.
+    """Candidates of one query; `encode` creates it, `search` completes it.
 
     Attributes:
-        items: the ids of all rows.
-        k: candidates wanted.
-        vector: [dim] query vector, unit norm; None where there is nothing to encode.
-        excluded: item rows never to return, in any order, some perhaps twice.
-        fallback: why popular items are returned; None where the query was encoded.
-        unknown: ids of the history that the bundle does not hold.
-        unknown_values: attribute -> values of the filter that no item has.
+        items: Id table of the catalogue.
+        k: Number of requested candidates.
+        vector: [dim], query vector, unit norm; None if there is nothing to encode.
+        excluded: Item rows that are not returned; unordered, may contain duplicates.
+        fallback: Reason of a popularity fallback; None if the query was encoded.
+        unknown: Ids of the history that the bundle does not have.
+        unknown_values: attribute -> filter values without items.
         rows: [candidates], best first.
-        scores: [candidates] exact inner products; None for popular items.
-        is_complete: whether all candidates were found; False after a bounded search that
-            would have taken long.
+        scores: [candidates], exact inner products; None for a popularity fallback.
+        is_complete: False if a bounded search stopped before it had all candidates.
     """
 
     items: IdTable
@@ -67,5 +66,5 @@ class SearchResult:
 
     @property
     def item_ids(self) -> list[str]:
-        """Return the ids of the candidates."""
+        """Ids of the candidates."""
         return self.items.ids_of(self.rows)

@@ -1,4 +1,4 @@
-"""From queries to candidates. Online and offline results come from this file alone."""
+"""Retrieval: from queries to candidates, online and offline."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,32 +13,34 @@ from index.bundle.reader import Bundle
 from index.errors import UnknownItemError
 from index.search.filters import CompiledFilter, FilterCache, FilterKey
 from index.search.query import NO_ROWS, Fallback, Filter, Query, SearchResult
-from index.search.searcher import GroupKey, Searcher, without
+from index.search.searcher import GroupKey, Searcher, exclude_rows
 
-CHUNK = 8_192  # popular rows looked at in one step
-LOOKUP_COST = 14_000  # numbers of vectors compared in the time of one id looked up
+CHUNK = 8_192  # popular rows per step
+LOOKUP_COST = 14_000  # vector elements scored in the time of one id lookup
 
-Observe = Callable[[str, float], None]  # the stage, "encode" or "search", and its seconds
+Observe = Callable[[str, float], None]  # stage ("encode" or "search") and its seconds
 
 
 class Retriever:
-    """Answers queries from one bundle.
+    """Retrieves candidates from one bundle.
 
-    A single query is a batch of one: all are encoded in one call, and searched in one call
-    where they are alike. Each gets the same candidates as alone.
+    A single query is a batch of one. A batch is encoded in one call, and queries with the same
+    filter are searched in one call. Each query has the same candidates as alone.
 
     Attributes:
-        base_cost: what any query takes, in ids that could be looked up meanwhile.
+        base_cost: Fixed cost of a query, in id lookups.
     """
 
     def __init__(self, bundle: Bundle, limits: Limits = LIMITS) -> None:
         self.bundle = bundle
         index = bundle.index
-        self.base_cost = index.count * index.dim // LOOKUP_COST if index.nprobe is None else 0
+        self.base_cost = index.num_items * index.dim // LOOKUP_COST if index.nprobe is None else 0
         self._searcher = Searcher(bundle.index, bundle.vectors, limits)
         self._popular = PopularItems(bundle.counts)
         self._filters = FilterCache(bundle, limits)
-        self._allowed: tuple[RowSet, CompiledFilter] | None = None  # denied last, all but that
+        self._allowed: tuple[RowSet, CompiledFilter] | None = (
+            None  # latest denylist and its complement
+        )
 
     def retrieve(
         self,
@@ -48,15 +50,18 @@ class Retriever:
         is_bounded: bool = False,
         observe: Observe = lambda _stage, _seconds: None,
     ) -> list[SearchResult]:
-        """Return up to `k` candidates for each query; fewer only where fewer are eligible.
+        """Return `k` candidates for each query, or all eligible items if there are fewer.
 
         Args:
-            denied: rows that are never returned.
-            is_bounded: do nothing that takes long: comparing very many rows, or compiling a
-                wide filter. Results that would need it are incomplete.
-            observe: called with the duration of each stage.
+            queries: Queries, retrieved as one batch.
+            denied: Rows that are never returned.
+            is_bounded: Skip expensive work (exhaustive scoring of many rows, compiling a wide
+                filter) and return incomplete results instead.
+            observe: Called with the duration of each stage.
 
-        Raises UnknownItemError, UnknownAttributeError.
+        Raises:
+            UnknownItemError: The bundle does not have the item of a query.
+            UnknownAttributeError: The bundle does not have an attribute of a filter.
         """
         begin = time.perf_counter()
         filters = self._parse_filters([query.filter for query in queries])
@@ -64,11 +69,11 @@ class Retriever:
         encoded = time.perf_counter()
         observe("encode", encoded - begin)
         groups: dict[tuple[FilterKey, GroupKey | None], list[SearchResult]] = {}
-        for one, (key, unknown_values) in zip(results, filters, strict=True):
-            one.unknown_values = unknown_values
+        for result, (key, unknown_values) in zip(results, filters, strict=True):
+            result.unknown_values = unknown_values
             if not (is_bounded and key) or self._filters.is_quick(key):
-                kind = self._searcher.group_key(one) if one.fallback is None else None
-                groups.setdefault((key, kind), []).append(one)
+                kind = self._searcher.group_key(result) if result.fallback is None else None
+                groups.setdefault((key, kind), []).append(result)
         for (key, kind), group in groups.items():
             compiled = self._allowed_by(key, denied)
             if kind is None:
@@ -79,15 +84,14 @@ class Retriever:
         return results
 
     def encode(self, queries: Sequence[Query]) -> list[SearchResult]:
-        """Look up and encode queries, without filters and without searching.
+        """Look up the ids of queries and encode them; the results have no candidates yet.
 
-        Returns incomplete results: with their query vectors, or why there are none.
-
-        Raises UnknownItemError.
+        Raises:
+            UnknownItemError: The bundle does not have the item of a query.
         """
         count = len(queries)
         rows = self.bundle.items.rows_of_each(
-            [_ids_of(one) for one in queries] + [one.exclude for one in queries]
+            [_ids_of(query) for query in queries] + [query.exclude for query in queries]
         )
         results, histories, encoded = [], [], []
         for query, own, excluded in zip(queries, rows[:count], rows[count:], strict=True):
@@ -112,20 +116,22 @@ class Retriever:
         return results
 
     def _read_item(self, query: Query, rows: Rows, result: SearchResult) -> Rows:
-        """Take the vector of the query's item."""
+        """Use the vector of the query's item as query vector."""
         if rows[0] < 0:
             raise UnknownItemError(
-                f"item {query.item_id!r}: bundle {self.bundle.version} does not hold it; "
-                "ask for an item of its catalogue"
+                f"item {query.item_id!r}: not in bundle {self.bundle.version}; "
+                "expected an item of its catalogue; check the id"
             )
         result.vector = self.bundle.vectors[rows[0]]
         return rows
 
     def _read_history(self, query: Query, rows: Rows, result: SearchResult) -> Rows:
-        """Return the known rows of a history; note what is unknown, or why none is usable.
+        """Return the known rows of a history; record unknown ids and the fallback reason.
 
         Args:
-            rows: of the query's own history, -1 where unknown.
+            query: Query for a user.
+            rows: Rows of the query's history, -1 for unknown ids.
+            result: Result of the query.
         """
         missing: Fallback = "empty_history"
         if query.history is None:
@@ -134,7 +140,9 @@ class Retriever:
                 missing = "unknown_user"
             rows = NO_ROWS if stored is None else stored
         elif (rows < 0).any():
-            result.unknown = [one for one, row in zip(query.history, rows, strict=True) if row < 0]
+            result.unknown = [
+                item_id for item_id, row in zip(query.history, rows, strict=True) if row < 0
+            ]
             missing, rows = "no_known_items", rows[rows >= 0]
         result.fallback = None if len(rows) else missing
         return rows
@@ -142,34 +150,36 @@ class Retriever:
     def _stored_history(self, user_id: str | None) -> Rows | None:
         if user_id is None or self.bundle.histories is None:
             return None
-        return self.bundle.histories.of(user_id)
+        return self.bundle.histories.get(user_id)
 
     def _parse_filters(
         self, filters: Sequence[Filter]
     ) -> list[tuple[FilterKey, dict[str, list[str]]]]:
-        """Parse filters; equal ones once, as many callers ask for the same."""
+        """Parse filters, equal ones once."""
         if not any(filters):
             return [((), {})] * len(filters)
-        spelled = [tuple((name, *values) for name, values in one.items()) for one in filters]
+        spelled = [
+            tuple((name, *values) for name, values in filter_.items()) for filter_ in filters
+        ]
         distinct = dict(zip(spelled, filters, strict=True))
-        parsed = {key: self._filters.parse(one) for key, one in distinct.items()}
+        parsed = {key: self._filters.parse(filter_) for key, filter_ in distinct.items()}
         return [parsed[key] for key in spelled]
 
     def _allowed_by(self, key: FilterKey, denied: RowSet | None) -> CompiledFilter | None:
-        """Return the rows that a filter keeps, without those denied; None: all rows."""
+        """Return the filter without the denied rows; None: all rows."""
         compiled = self._filters.get(key) if key else None
         if denied is None:
             return compiled
-        kept = self._allowed  # read once: another thread may have another denylist
+        kept = self._allowed  # read once: another thread may use another denylist
         if kept is None or kept[0] is not denied:
             kept = self._allowed = (denied, CompiledFilter(denied.complement()))
         rest = kept[1]
-        return rest if compiled is None else compiled.within(rest.allowed)
+        return rest if compiled is None else compiled.intersect(rest.allowed)
 
     def _fall_back(self, results: Sequence[SearchResult], compiled: CompiledFilter | None) -> None:
-        for one in results:
-            one.rows = self._popular.top(one.k, one.excluded, compiled)
-            one.is_complete = True
+        for result in results:
+            result.rows = self._popular.top(result.k, result.excluded, compiled)
+            result.is_complete = True
 
 
 def _ids_of(query: Query) -> Sequence[str]:
@@ -177,29 +187,30 @@ def _ids_of(query: Query) -> Sequence[str]:
 
 
 class PopularItems:
-    """Items by their training positives, most first, then by row."""
+    """Items by descending number of training positives, then by row."""
 
     def __init__(self, counts: NDArray[np.int64]) -> None:
         self._counts = counts
         self._rows = np.argsort(-counts, kind="stable").astype(np.int32)
 
     def top(self, count: int, excluded: Rows, compiled: CompiledFilter | None) -> Rows:
-        """Return the most popular rows that may be returned.
+        """Return the most popular eligible rows.
 
         Args:
-            excluded: rows never to return, in any order.
-            compiled: the only rows that may be returned; None: all.
+            count: Maximum number of rows.
+            excluded: Rows that are not returned, in any order.
+            compiled: Filter; None: all rows.
         """
         excluded = np.sort(excluded)
         if compiled is not None and compiled.rows is not None:
-            rows = without(compiled.rows, excluded)
+            rows = exclude_rows(compiled.rows, excluded)
             return rows[np.argsort(-self._counts[rows], kind="stable")][:count]
-        found, step = NO_ROWS, max(count + len(excluded), CHUNK)
+        popular, step = NO_ROWS, max(count + len(excluded), CHUNK)
         for first in range(0, len(self._rows), step):
-            rows = without(self._rows[first : first + step], excluded)
+            rows = exclude_rows(self._rows[first : first + step], excluded)
             if compiled is not None:
                 rows = rows[compiled.allowed.contains(rows)]
-            found = np.concatenate([found, rows])
-            if len(found) >= count:
+            popular = np.concatenate([popular, rows])
+            if len(popular) >= count:
                 break
-        return found[:count]
+        return popular[:count]

@@ -223,5 +223,5 @@ def status_of(error: EsansError) -> Status:
 def reasons_of(error: Exception) -> tuple[str, ...]:
     """Say why, a reason a fault."""
     if isinstance(error, FaultsError):
-        return tuple(f"{error.place}: {fault}" for fault in error.faults)
+        return tuple(f"{error.location}: {fault}" for fault in error.faults)
     return (str(error) if isinstance(error, EsansError) else f"{type(error).__name__}: {error}",)

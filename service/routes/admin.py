@@ -93,11 +93,11 @@ def roll_back(
 
     Raises UnknownVersionError, RejectedBundleError, ReadOnlyBundlesError, BundleError.
     """
-    wanted = version or bundles.before()
+    wanted = version or bundles.previous_version()
     try:
         open_bundle(bundles.path_of(wanted))
     except InvalidBundleError as error:
-        told = f"{error.place}, which was not made current"
+        told = f"{error.location}, which was not made current"
         raise RejectedBundleError(told, error.faults) from error
     pointer = move_pointer(bundles, wanted)
     live = reload(live_bundle, str(bundles.folder))

@@ -38,4 +38,4 @@ def publish(world, bundles):
         clusters = handmade_map(ids=ids)
         publish_handmade(bundles, ids=ids, clusters=clusters, with_content=True)
     elif world == "bare":
-        publish_handmade(bundles, count=60, seed=1, with_histories=False, with_described=False)
+        publish_handmade(bundles, count=60, seed=1, with_histories=False, with_metadata=False)

@@ -12,7 +12,7 @@ from tests.support.synthetic_bundle import publish_handmade
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
-    """The folder of a published bundle; look, but do not touch."""
+    """The folder of a published bundle, read-only."""
     bundles = tmp_path_factory.mktemp("bundles")
     publish_handmade(bundles)
     return BundleRegistry(bundles).current()
@@ -24,14 +24,14 @@ def tiny_bundle(published):
 
 
 @pytest.fixture
-def copied(published, tmp_path):
-    """A copy of the bundle's folder, free to be spoilt."""
+def bundle_copy(published, tmp_path):
+    """A copy of the bundle's folder that a test may change."""
     return shutil.copytree(published, tmp_path / published.name)
 
 
 @pytest.fixture(scope="session")
 def shared_redis():
-    """A server that tests share; what it holds does not outlive a test that asks `redis`."""
+    """A shared server; the fixture `redis` empties it."""
     server = RedisServer()
     try:
         yield server.start()
@@ -41,14 +41,14 @@ def shared_redis():
 
 @pytest.fixture
 def redis(shared_redis):
-    """A server that is up and empty; not to be stopped or filled up."""
+    """An empty shared server; tests must not stop or fill it."""
     shared_redis.client.flushall()
     return shared_redis
 
 
 @pytest.fixture
 def start_redis():
-    """Start a server of the test's own, to do with as it likes."""
+    """Start servers that only this test uses."""
     servers = []
 
     def start(*options, **more):
@@ -62,7 +62,7 @@ def start_redis():
 
 @pytest.fixture
 def server(start_redis):
-    """A server of the test's own that holds the map numbered 0."""
+    """A server that only this test uses; it holds map number 0."""
     server = start_redis()
     redis_maps(server.url).publish(numbered(0))
     return server
@@ -70,7 +70,7 @@ def server(start_redis):
 
 @pytest.fixture(params=["folder", "redis"])
 def open_store(request, tmp_path):
-    """Open the store of this test, once more each time; over a folder, then over Redis."""
+    """Open the store of this test, in a folder and in Redis; each call opens it again."""
     if request.param == "folder":
         return lambda **options: local_maps(tmp_path / "clusters", **options)
     redis = request.getfixturevalue("redis")
@@ -84,14 +84,14 @@ def store(open_store):
 
 @pytest.fixture
 def following():
-    """Start followers that are stopped at the end."""
-    followers = []
+    """Start watchers that are stopped at the end of the test."""
+    watchers = []
 
     def follow(store, known, own=None, poll_s=0.1, **options):
-        followers.append(ClusterMapWatcher(store, Catalogue(known, own), poll_s=poll_s, **options))
-        followers[-1].start()
-        return followers[-1]
+        watchers.append(ClusterMapWatcher(store, Catalogue(known, own), poll_s=poll_s, **options))
+        watchers[-1].start()
+        return watchers[-1]
 
     yield follow
-    for follower in followers:
-        follower.stop()
+    for watcher in watchers:
+        watcher.stop()

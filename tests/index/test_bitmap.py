@@ -21,7 +21,7 @@ def row_set(rows, count):
 
 
 @given(catalogues())
-def test_a_set_holds_the_rows_it_was_made_from(world):
+def test_from_rows_contains_exactly_these_rows(world):
     count, rows, _ = world
     made = row_set(rows, count)
     assert made.rows().tolist() == sorted(set(rows))
@@ -31,17 +31,17 @@ def test_a_set_holds_the_rows_it_was_made_from(world):
 
 
 @given(catalogues())
-def test_what_is_in_both_and_what_is_in_none(world):
+def test_set_operations_match_python_sets(world):
     count, rows, others = world
     made, other = row_set(rows, count), row_set(others, count)
     assert made.intersection(other).rows().tolist() == sorted(set(rows) & set(others))
     assert made.complement().rows().tolist() == sorted(set(range(count)) - set(rows))
     assert made.complement().count == count - made.count
-    assert made.without(other.rows()).rows().tolist() == sorted(set(rows) - set(others))
+    assert made.difference(other.rows()).rows().tolist() == sorted(set(rows) - set(others))
 
 
 @given(catalogues())
-def test_the_index_library_reads_the_same_bits(world):
+def test_bits_match_faiss_selector(world):
     count, rows, _ = world
     made = row_set(rows, count)
     selector = faiss.IDSelectorBitmap(made.bits)
@@ -50,17 +50,17 @@ def test_the_index_library_reads_the_same_bits(world):
     ]
 
 
-def test_a_set_cannot_be_changed():
+def test_row_set_is_read_only():
     with pytest.raises(ValueError, match="read-only"):
         row_set([1], 10).bits[0] = 0
 
 
 @pytest.mark.parametrize("row", [-1, 10])
-def test_a_row_outside_the_catalogue_is_refused(row):
+def test_from_rows_out_of_range_raises(row):
     with pytest.raises(IndexError, match="of 10"):
         row_set([3, row], 10)
 
 
-def test_sets_of_two_catalogues_have_nothing_in_common():
+def test_intersection_of_different_sizes_raises():
     with pytest.raises(ValueError, match="10 and 11 items"):
         row_set([1], 10).intersection(row_set([1], 11))

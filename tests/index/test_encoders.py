@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 
-def test_the_graph_runtime_leaves_no_trace_of_this_machine(tmp_path):
+def test_import_encoders_writes_no_telemetry_files(tmp_path):
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     inherited = {
         name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"

@@ -5,7 +5,7 @@ import pytest
 from index.fsio import write_atomic, write_json
 
 
-def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
+def test_write_json_failure_keeps_old_file(tmp_path):
     path = tmp_path / "current"
     write_json(path, {"sequence": 1})
     with pytest.raises(TypeError):
@@ -15,7 +15,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
     assert json.loads(path.read_text()) == {"sequence": 2}
 
 
-def test_chunks_that_cease_half_way_leave_the_old_file(tmp_path):
+def test_write_atomic_failing_chunks_keep_old_file(tmp_path):
     path = tmp_path / "0123456789abcdef"
     write_atomic(path, [b"old"])
 

@@ -1,4 +1,4 @@
-"""A bundle whose index has inverted lists answers as one that is searched exactly."""
+"""A bundle with inverted lists returns nearly the results of an exact index."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from index.search.filters import CompiledFilter
 from index.search.query import Query, SearchResult
 from index.search.retriever import Retriever
 from index.search.searcher import Searcher
-from tests.support.synthetic_bundle import publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 
 COUNT = 900
 
@@ -33,22 +33,22 @@ def listed(tmp_path_factory):
     return open_bundle(bundles / version)
 
 
-def test_some_denied_items_among_the_best_make_nobody_search_again(listed, monkeypatch):
+def test_search_few_denied_items_needs_no_retry(listed, monkeypatch):
     query = listed.vectors[0]
     rows = np.argsort(-(listed.vectors @ query), kind="stable").astype(np.int32)
     denied, far = RowSet.from_rows(rows[:40:4], COUNT), rows[-25:]
-    asked, search = [], ItemIndex.search
-    monkeypatch.setattr(ItemIndex, "search", lambda *parts: asked.append(1) or search(*parts))
+    searches, search = [], ItemIndex.search
+    monkeypatch.setattr(ItemIndex, "search", lambda *parts: searches.append(1) or search(*parts))
     result = SearchResult(listed.items, 40, query, excluded=far)
-    searcher = Searcher(listed.index, listed.vectors, replace(LIMITS, few=20))
+    searcher = Searcher(listed.index, listed.vectors, replace(LIMITS, max_scanned_rows=20))
     searcher.search([result], CompiledFilter(denied.complement()), is_bounded=True)
     assert result.is_complete
-    assert (len(asked), len(result.rows)) == (1, 40)
+    assert (len(searches), len(result.rows)) == (1, 40)
     assert not denied.contains(result.rows).any()
 
 
 @pytest.mark.parametrize(
-    "question",
+    "query",
     [
         Query(50, history=["item-7", "item-9"]),
         Query(50, user_id="user-1"),
@@ -56,22 +56,23 @@ def test_some_denied_items_among_the_best_make_nobody_search_again(listed, monke
         Query(50),
     ],
 )
-def test_the_same_question_finds_the_same_items(plain, listed, question):
-    expected, found = (retrieve_one(Retriever(one), question) for one in (plain, listed))
-    assert found.fallback == expected.fallback
-    if found.scores is None:
-        assert found.item_ids == expected.item_ids
+def test_retrieve_ivf_matches_exact_index(plain, listed, query):
+    expected, result = (retrieve_single(Retriever(bundle), query) for bundle in (plain, listed))
+    assert result.fallback == expected.fallback
+    if result.scores is None:
+        assert result.item_ids == expected.item_ids
         return
-    own = plain.vectors[plain.items.rows_of(found.item_ids)] @ expected.vector
-    np.testing.assert_allclose(found.scores, own, atol=1e-6)
-    assert np.isin(found.item_ids, expected.item_ids).mean() > 0.8  # of an index so small
+    own = plain.vectors[plain.items.rows_of(result.item_ids)] @ expected.vector
+    np.testing.assert_allclose(result.scores, own, atol=1e-6)
+    assert np.isin(result.item_ids, expected.item_ids).mean() > 0.8  # of an index so small
     seen = plain.items.ids_of(expected.excluded)
-    assert not set(found.item_ids) & set(seen)
+    assert not set(result.item_ids) & set(seen)
 
 
-def test_similar_items_are_found_by_the_items_own_vector(plain, listed):
-    expected, found = (
-        retrieve_one(Retriever(one), Query(20, item_id="item-123")) for one in (plain, listed)
+def test_retrieve_similar_ivf_matches_exact_index(plain, listed):
+    expected, result = (
+        retrieve_single(Retriever(bundle), Query(20, item_id="item-123"))
+        for bundle in (plain, listed)
     )
-    assert np.isin(found.item_ids, expected.item_ids).mean() > 0.8
-    assert "item-123" not in found.item_ids
+    assert np.isin(result.item_ids, expected.item_ids).mean() > 0.8
+    assert "item-123" not in result.item_ids

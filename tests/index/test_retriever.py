@@ -9,12 +9,12 @@ from index.bitmap import RowSet
 from index.errors import UnknownItemError
 from index.search.query import Query
 from index.search.retriever import Retriever
-from tests.support.synthetic_bundle import ITEM_COUNT, item_vectors, mean_query, retrieve_one
+from tests.support.synthetic_bundle import ITEM_COUNT, item_vectors, mean_query, retrieve_single
 
-CLOSE = 1e-5  # scores this near may change places
+CLOSE = 1e-5  # items of nearly equal score may swap
 ROWS = st.integers(0, ITEM_COUNT - 1)
-STRANGERS = st.sampled_from(["nobody-knows", "item-40", "item-00", "Item-1", ""])
-HISTORIES = st.lists(ROWS.map("item-{}".format) | STRANGERS, max_size=60)
+UNKNOWN_IDS = st.sampled_from(["unknown-item", "item-40", "item-00", "Item-1", ""])
+HISTORIES = st.lists(ROWS.map("item-{}".format) | UNKNOWN_IDS, max_size=60)
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +24,11 @@ def retriever(tiny_bundle):
 
 def rows_of(ids):
     names = {f"item-{row}": row for row in range(ITEM_COUNT)}
-    return [names[one] for one in ids if one in names]
+    return [names[item_id] for item_id in ids if item_id in names]
 
 
-def brute_force(history_rows, excluded_rows, count):
-    """Scores of the best eligible rows, from the definition."""
+def brute_force_scores(history_rows, excluded_rows, count):
+    """Return the best scores of eligible rows by brute force."""
     scores = item_vectors() @ mean_query(item_vectors(), history_rows)
     eligible = [row for row in range(ITEM_COUNT) if row not in excluded_rows]
     return np.sort(scores[eligible])[::-1][:count]
@@ -37,72 +37,74 @@ def brute_force(history_rows, excluded_rows, count):
 @settings(deadline=None, max_examples=200)
 @given(
     HISTORIES,
-    st.lists(ROWS.map("item-{}".format) | STRANGERS),
+    st.lists(ROWS.map("item-{}".format) | UNKNOWN_IDS),
     st.integers(1, 60),
     st.booleans(),
 )
-def test_an_exact_index_agrees_with_brute_force(retriever, history, exclude, count, exclude_seen):
-    answer = retrieve_one(
+def test_exact_search_equals_brute_force(retriever, history, exclude, count, exclude_seen):
+    result = retrieve_single(
         retriever, Query(count, history=history, exclude=exclude, exclude_seen=exclude_seen)
     )
 
     known = rows_of(history)
     excluded = set(rows_of(exclude)) | (set(known) if exclude_seen else set())
-    found = rows_of(answer.item_ids)
-    assert len(found) == len(answer.item_ids) == min(count, ITEM_COUNT - len(excluded))
-    assert len(set(found)) == len(found)
-    assert not excluded & set(found)
-    assert answer.unknown == [one for one in history if not rows_of([one])]
+    rows = rows_of(result.item_ids)
+    assert len(rows) == len(result.item_ids) == min(count, ITEM_COUNT - len(excluded))
+    assert len(set(rows)) == len(rows)
+    assert not excluded & set(rows)
+    assert result.unknown == [item_id for item_id in history if not rows_of([item_id])]
     if not known:
-        assert answer.fallback == ("no_known_items" if history else "empty_history")
-        assert found == [row for row in range(ITEM_COUNT) if row not in excluded][:count]
+        assert result.fallback == ("no_known_items" if history else "empty_history")
+        assert rows == [row for row in range(ITEM_COUNT) if row not in excluded][:count]
         return
-    assert answer.fallback is None
-    best = brute_force(known, excluded, count)
-    np.testing.assert_allclose(answer.scores, best, atol=CLOSE)
-    own = item_vectors()[found] @ mean_query(item_vectors(), known)
-    np.testing.assert_allclose(answer.scores, own, atol=CLOSE)
-    assert (np.diff(answer.scores) <= 0).all()
+    assert result.fallback is None
+    best = brute_force_scores(known, excluded, count)
+    np.testing.assert_allclose(result.scores, best, atol=CLOSE)
+    own = item_vectors()[rows] @ mean_query(item_vectors(), known)
+    np.testing.assert_allclose(result.scores, own, atol=CLOSE)
+    assert (np.diff(result.scores) <= 0).all()
 
 
-def test_an_even_history_is_answered_with_even_items(retriever):
-    answer = retrieve_one(retriever, Query(5, history=["item-0", "item-2", "item-4"]))
-    assert all(row % 2 == 0 for row in rows_of(answer.item_ids))
+def test_retrieve_even_history_returns_even_items(retriever):
+    result = retrieve_single(retriever, Query(5, history=["item-0", "item-2", "item-4"]))
+    assert all(row % 2 == 0 for row in rows_of(result.item_ids))
 
 
-def test_a_given_history_replaces_the_stored_one(retriever):
-    odd = retrieve_one(retriever, Query(5, user_id="user-0", history=["item-1", "item-3"]))
-    assert odd.item_ids == retrieve_one(retriever, Query(5, history=["item-1", "item-3"])).item_ids
-    assert odd.item_ids != retrieve_one(retriever, Query(5, user_id="user-0")).item_ids
+def test_retrieve_history_overrides_stored_history(retriever):
+    odd = retrieve_single(retriever, Query(5, user_id="user-0", history=["item-1", "item-3"]))
+    assert (
+        odd.item_ids == retrieve_single(retriever, Query(5, history=["item-1", "item-3"])).item_ids
+    )
+    assert odd.item_ids != retrieve_single(retriever, Query(5, user_id="user-0")).item_ids
 
 
-def test_what_was_seen_long_before_the_encoder_reads_is_still_seen(retriever):
+def test_retrieve_excludes_seen_items_beyond_max_length(retriever):
     history = [f"item-{row}" for row in range(30)]  # the encoder reads the last 10
-    answer = retrieve_one(retriever, Query(40, history=history))
-    assert set(rows_of(answer.item_ids)) == set(range(30, 40))
+    result = retrieve_single(retriever, Query(40, history=history))
+    assert set(rows_of(result.item_ids)) == set(range(30, 40))
 
 
 @pytest.mark.parametrize(
-    ("question", "reason"),
+    ("query", "reason"),
     [
-        (Query(3, user_id="nobody"), "unknown_user"),
+        (Query(3, user_id="unknown-user"), "unknown_user"),
         (Query(3), "empty_history"),
         (Query(3, history=[]), "empty_history"),
         (Query(3, user_id="user-2"), "empty_history"),
         (Query(3, history=["nothing"]), "no_known_items"),
     ],
 )
-def test_where_there_is_nothing_to_encode_the_popular_items_answer(retriever, question, reason):
-    answer = retrieve_one(retriever, question)
-    assert (answer.fallback, answer.scores) == (reason, None)
-    assert answer.item_ids == ["item-0", "item-1", "item-2"]
+def test_retrieve_without_usable_history_returns_popular(retriever, query, reason):
+    result = retrieve_single(retriever, query)
+    assert (result.fallback, result.scores) == (reason, None)
+    assert result.item_ids == ["item-0", "item-1", "item-2"]
 
 
-def test_what_one_question_does_not_know_is_no_matter_of_the_others(retriever):
+def test_encode_unknown_ids_do_not_affect_other_queries(retriever):
     histories = [["nothing"], [], ["item-3", "item-1"], ["item-2", "nothing", "item-9"]]
-    together = retriever.encode([Query(3, history=one) for one in histories])
-    told = [(one.fallback, one.unknown, one.excluded.tolist()) for one in together]
-    assert told == [
+    together = retriever.encode([Query(3, history=history) for history in histories])
+    encoded = [(result.fallback, result.unknown, result.excluded.tolist()) for result in together]
+    assert encoded == [
         ("no_known_items", ["nothing"], []),
         ("empty_history", [], []),
         (None, [], [3, 1]),
@@ -111,33 +113,33 @@ def test_what_one_question_does_not_know_is_no_matter_of_the_others(retriever):
     assert retriever.encode([]) == retriever.retrieve([]) == []
 
 
-def test_where_all_is_excluded_the_answer_is_empty_and_no_error(retriever):
+def test_retrieve_everything_excluded_returns_nothing(retriever):
     everything = [f"item-{row}" for row in range(ITEM_COUNT)]
-    assert retrieve_one(retriever, Query(3, history=everything)).item_ids == []
-    assert retrieve_one(retriever, Query(3, exclude=everything)).item_ids == []
+    assert retrieve_single(retriever, Query(3, history=everything)).item_ids == []
+    assert retrieve_single(retriever, Query(3, exclude=everything)).item_ids == []
 
 
 def denying(*rows):
     return RowSet.from_rows(np.array(rows, dtype=np.int32), ITEM_COUNT)
 
 
-@pytest.mark.parametrize("question", [Query(40, history=["item-1"]), Query(40)])
-def test_what_is_denied_never_comes_and_all_else_does(retriever, question):
-    found = rows_of(retrieve_one(retriever, question, denying(0, 2, 39)).item_ids)
-    seen = {1} if question.history else set()
-    assert sorted(found) == sorted(set(range(ITEM_COUNT)) - {0, 2, 39} - seen)
+@pytest.mark.parametrize("query", [Query(40, history=["item-1"]), Query(40)])
+def test_retrieve_excludes_only_denied_items(retriever, query):
+    rows = rows_of(retrieve_single(retriever, query, denying(0, 2, 39)).item_ids)
+    seen = {1} if query.history else set()
+    assert sorted(rows) == sorted(set(range(ITEM_COUNT)) - {0, 2, 39} - seen)
 
 
-def test_two_lists_in_two_threads_are_never_taken_for_each_other(tiny_bundle):
-    """As where a long search began before the list changed: at every step of the bytecode."""
-    retriever, question = Retriever(tiny_bundle), Query(40, history=["item-1"])
+def test_retrieve_concurrent_denylists_do_not_mix(tiny_bundle):
+    """Change the denylist in another thread at every bytecode instruction."""
+    retriever, query = Retriever(tiny_bundle), Query(40, history=["item-1"])
 
     def interrupt(frame, event, _):
         if frame.f_code.co_name != "_allowed_by":
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            other = threading.Thread(target=retriever.retrieve, args=([question], denying(4)))
+            other = threading.Thread(target=retriever.retrieve, args=([query], denying(4)))
             other.start()
             other.join()
         return interrupt
@@ -145,39 +147,39 @@ def test_two_lists_in_two_threads_are_never_taken_for_each_other(tiny_bundle):
     before, mine = sys.gettrace(), denying(2)
     sys.settrace(interrupt)
     try:
-        found = [rows_of(retrieve_one(retriever, question, mine).item_ids) for _ in range(2)]
+        results = [rows_of(retrieve_single(retriever, query, mine).item_ids) for _ in range(2)]
     finally:
         sys.settrace(before)
-    assert [(2 in rows, 4 in rows) for rows in found] == [(False, True)] * 2
+    assert [(2 in rows, 4 in rows) for rows in results] == [(False, True)] * 2
 
 
-def test_questions_prepared_together_are_answered_as_alone(retriever):
-    questions = [
+def test_retrieve_batch_equals_single_queries(retriever):
+    queries = [
         Query(5, history=["item-0", "item-2"]),
-        Query(7, user_id="nobody"),
+        Query(7, user_id="unknown-user"),
         Query(40, history=[f"item-{row}" for row in range(12)], exclude=["item-20"]),
         Query(3, history=["lost"]),
         Query(9, user_id="user-1"),
     ]
-    together = retriever.retrieve(questions)
-    for question, answer in zip(questions, together, strict=True):
-        alone = retrieve_one(retriever, question)
-        assert (answer.item_ids, answer.fallback) == (alone.item_ids, alone.fallback)
-        assert (answer.scores is None) == (alone.scores is None)
+    together = retriever.retrieve(queries)
+    for query, result in zip(queries, together, strict=True):
+        alone = retrieve_single(retriever, query)
+        assert (result.item_ids, result.fallback) == (alone.item_ids, alone.fallback)
+        assert (result.scores is None) == (alone.scores is None)
         if alone.scores is not None:
-            np.testing.assert_allclose(answer.scores, alone.scores, atol=CLOSE)
+            np.testing.assert_allclose(result.scores, alone.scores, atol=CLOSE)
 
 
-def test_items_like_an_even_one_are_even_and_not_itself(retriever):
-    answer = retrieve_one(retriever, Query(10, item_id="item-4", exclude=["item-6"]))
-    found = rows_of(answer.item_ids)
-    assert len(found) == 10
-    assert all(row % 2 == 0 for row in found)
-    assert not {4, 6} & set(found)
-    own = item_vectors()[found] @ item_vectors()[4]
-    np.testing.assert_allclose(answer.scores, own, atol=CLOSE)
+def test_retrieve_similar_to_even_item_returns_even_items(retriever):
+    result = retrieve_single(retriever, Query(10, item_id="item-4", exclude=["item-6"]))
+    rows = rows_of(result.item_ids)
+    assert len(rows) == 10
+    assert all(row % 2 == 0 for row in rows)
+    assert not {4, 6} & set(rows)
+    own = item_vectors()[rows] @ item_vectors()[4]
+    np.testing.assert_allclose(result.scores, own, atol=CLOSE)
 
 
-def test_an_item_that_is_not_held_is_like_none(retriever):
-    with pytest.raises(UnknownItemError, match="item 'lost': bundle"):
-        retrieve_one(retriever, Query(10, item_id="lost"))
+def test_retrieve_similar_to_unknown_item_raises(retriever):
+    with pytest.raises(UnknownItemError, match="item 'lost': not in bundle"):
+        retrieve_single(retriever, Query(10, item_id="lost"))

@@ -6,14 +6,14 @@ from index.__main__ import main
 from index.bundle.registry import BundleRegistry
 from tests.support.http_caller import running, until
 from tests.support.synthetic_bundle import ITEM_COUNT, handmade_map, item_vectors, publish_handmade
-from tests.support.synthetic_towers import look_of
+from tests.support.synthetic_towers import visual_of
 
 
 def write_items(folder):
     folder.mkdir()
     lines = ["item_id", *(f"new-{row}" for row in range(4))]
     (folder / "items.csv").write_text("\n".join(lines))
-    np.save(folder / "features_look.npy", look_of(item_vectors(4, seed=5)).astype(np.float32))
+    np.save(folder / "features_look.npy", visual_of(item_vectors(4, seed=5)).astype(np.float32))
     return folder
 
 

@@ -174,7 +174,7 @@ def mapped(folder):
 
 @pytest.mark.parametrize("maps", [(0, 1), (0, None), (None, None)])
 def test_a_bundle_that_was_replaced_gives_its_memory_back(tmp_path, maps):
-    first, second = (turn if turn is None else handmade_map(turn=turn) for turn in maps)
+    first, second = (turn if turn is None else handmade_map(shift=turn) for turn in maps)
     old = publish_handmade(tmp_path, now=day(0), clusters=first)
     with running(tmp_path) as caller:
         caller.wait_for("ready", old)

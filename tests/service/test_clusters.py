@@ -103,7 +103,7 @@ def test_a_published_map_is_followed_and_seen_everywhere(tmp_path):
     with running(tmp_path) as caller, logged_lines(JsonFormatter()) as lines:
         caller.wait_for_clusters("empty")
         for turn in (1, 2):
-            found = handmade_map(turn=turn)
+            found = handmade_map(shift=turn)
             pointer = store.publish(found)
             caller.wait_for_clusters("following", found.version)
             told = caller.get("/clusters").json()
@@ -117,9 +117,9 @@ def test_a_published_map_is_followed_and_seen_everywhere(tmp_path):
         assert caller.metric('esans_cluster_map_swaps_total{result="rejected"}') == 0
         assert caller.metric("esans_cluster_map_items") == 40
         assert caller.metric("esans_cluster_map_age_seconds") > 0
-        assert handmade_map(turn=1).version not in caller.get("/metrics").text
+        assert handmade_map(shift=1).version not in caller.get("/metrics").text
     told = [line for line in lines if line["event"] == "cluster map is live"]
-    assert [line["version"] for line in told] == [handmade_map(turn=t).version for t in (1, 2)]
+    assert [line["version"] for line in told] == [handmade_map(shift=t).version for t in (1, 2)]
 
 
 def test_a_map_of_other_items_is_refused_and_the_old_one_stays(tmp_path):
@@ -174,7 +174,7 @@ def test_a_bundle_of_other_items_brings_its_own_map_back_into_use(tmp_path):
     local_maps(tmp_path / "clusters").publish(handmade_map())
     with running(tmp_path) as caller:
         caller.wait_for_clusters("following", handmade_map().version)
-        own = handmade_map(prefix="other", turn=1)
+        own = handmade_map(prefix="other", shift=1)
         second = publish_handmade(tmp_path, NOW + timedelta(days=1), prefix="other", clusters=own)
         caller.wait_for("ready", second)
         told = caller.wait_for_clusters("rejected", own.version)

@@ -8,7 +8,7 @@ from service.schemas.embed import EmbedResponse
 from tests.service.test_problems import problem
 from tests.support.http_caller import running
 from tests.support.synthetic_bundle import item_vectors, mean_query, publish_handmade
-from tests.support.synthetic_towers import BY_PRESENCE, BY_WORD, look_of
+from tests.support.synthetic_towers import BY_PRESENCE, BY_WORD, visual_of
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 LOOK = [1.0] * 8
@@ -67,7 +67,7 @@ def test_where_no_history_can_be_used_there_is_no_vector_but_a_reason(caller):
 
 
 def test_an_item_of_the_catalogue_gets_the_vector_that_the_bundle_holds(seeing):
-    looks = look_of(item_vectors())
+    looks = visual_of(item_vectors())
     told = embedded(seeing, items=[{"look": row.tolist(), "words": None} for row in looks])
     assert told.keys() == {"bundle", "vectors"}
     np.testing.assert_allclose(told["vectors"], item_vectors(), **CLOSE)

@@ -10,7 +10,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from service.schemas.retrieval import RetrieveResponse
 from tests.support.http_caller import running
-from tests.support.synthetic_bundle import publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 
 EVEN = ["item-0", "item-2", "item-4"]
 ODD_ONES = {f"item-{row}" for row in range(1, 40, 2)}
@@ -101,7 +101,7 @@ def test_attributes_are_told_on_request(caller):
 
 
 def test_a_bundle_without_attributes_tells_none_and_filters_by_none(tmp_path):
-    publish_handmade(tmp_path, with_described=False)
+    publish_handmade(tmp_path, with_metadata=False)
     with running(tmp_path) as caller:
         caller.wait_for("ready")
         told = caller.retrieve(history=EVEN, k=1, include=["attributes"]).json()
@@ -120,14 +120,14 @@ def test_a_filtered_answer_is_what_the_schema_says(caller):
 def test_a_wide_filter_of_a_large_catalogue_is_answered_from_the_first_time_on(tmp_path):
     publish_handmade(tmp_path, count=FLAT_LIMIT + 1)
     bundle = open_bundle(BundleRegistry(tmp_path).current())
-    assert bundle.index.can_narrow
+    assert bundle.index.can_build_subset
     question = Query(50, history=EVEN, filter={"parity": ["odd"]})
-    bounded = retrieve_one(Retriever(bundle), question, is_bounded=True)
+    bounded = retrieve_single(Retriever(bundle), question, is_bounded=True)
     assert not bounded.is_complete  # so the service resubmits it
     with running(tmp_path) as caller:
         caller.wait_for("ready")
         found = [caller.found(history=EVEN, k=50, filter={"parity": ["odd"]}) for _ in range(2)]
-    assert found[0] == found[1] == retrieve_one(Retriever(bundle), question).item_ids
+    assert found[0] == found[1] == retrieve_single(Retriever(bundle), question).item_ids
     assert all(int(one[5:]) % 2 == 1 for one in found[0])
 
 

@@ -11,7 +11,7 @@ from service.metrics import Metrics
 from service.request_queue import MAX_BATCH_COST, MAX_JOBS, RequestQueue, pop_batch, split
 from service.retrieval_service import RetrievalService, query_of, work_of
 from service.schemas.retrieval import RetrieveRequest
-from tests.support.synthetic_bundle import publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,6 @@ def test_who_waits_is_answered_with_the_first_as_if_alone(live, monkeypatch):
     asyncio.run(answered())
     assert batches == [3]
     for one in asked:
-        alone, together = retrieve_one(live.retriever, query_of(one)), found[id(one)]
+        alone, together = retrieve_single(live.retriever, query_of(one)), found[id(one)]
         assert together.item_ids == alone.item_ids
         assert (together.fallback, together.unknown) == (alone.fallback, alone.unknown)

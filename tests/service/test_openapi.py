@@ -154,9 +154,9 @@ def test_what_the_page_offers_to_send_is_answered(tmp_path):
     store = local_maps(tmp_path / "clusters")
     for turn in (0, 1):
         publish_handmade(tmp_path, ids=ids, seed=turn)
-        store.publish(handmade_map(ids=ids, turn=turn))
+        store.publish(handmade_map(ids=ids, shift=turn))
     with running(tmp_path, admin_token="secret") as caller:
-        caller.wait_for_clusters("following", handmade_map(ids=ids, turn=1).version)
+        caller.wait_for_clusters("following", handmade_map(ids=ids, shift=1).version)
         headers = {"Authorization": "Bearer secret"}
         calls = [*offered(caller.get("/openapi.json").json())]
         assert len(calls) > len(CALLS)

@@ -28,7 +28,7 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
     )
     store = local_maps(tmp_path / "clusters")
     for turn in (0, 1):
-        store.publish(handmade_map(ids=IDS, turn=turn))
+        store.publish(handmade_map(ids=IDS, shift=turn))
     with served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
         until(lambda: client.get("/clusters").status_code == 200, 30)
         told = {path_of(call): told_by(call, client.base_url) for call in CALLS}
@@ -43,9 +43,9 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
     assert told["/admin/reload"]["bundle"] == new
     assert told["/admin/rollback"]["bundle"] == old
     negatives, pointer = told["/negatives"], told["/admin/clusters/current"]
-    assert told["/clusters"]["version"] == handmade_map(ids=IDS, turn=1).version
+    assert told["/clusters"]["version"] == handmade_map(ids=IDS, shift=1).version
     assert negatives["positives"] == ["sku-00042", "sku-00007"]
-    assert pointer["version"] == handmade_map(ids=IDS, turn=0).version
+    assert pointer["version"] == handmade_map(ids=IDS, shift=0).version
 
 
 def path_of(call):

@@ -17,7 +17,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.service_process import served
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
-FIRST, SECOND = handmade_map(turn=1), handmade_map(turn=2)
+FIRST, SECOND = handmade_map(shift=1), handmade_map(shift=2)
 MEANWHILE = 30  # answers that must come while there is trouble
 LIMIT_S = 60
 
@@ -248,7 +248,7 @@ def test_the_pointer_is_moved_over_http_and_held_by_a_pin(caller, store):
     store.publish(SECOND)
     told = put(caller, action="pin", version=FIRST.version).json()
     assert (told["version"], told["is_pinned"]) == (FIRST.version, True)
-    store.publish(handmade_map(turn=3))
+    store.publish(handmade_map(shift=3))
     until(lambda: caller.get("/clusters").json()["is_pinned"], LIMIT_S)
     assert caller.get("/clusters").json()["version"] == FIRST.version
     assert put(caller, action="unpin").json()["version"] == FIRST.version

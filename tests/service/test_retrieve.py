@@ -8,7 +8,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from service.schemas.retrieval import RetrieveResponse
 from tests.support.http_caller import running
-from tests.support.synthetic_bundle import ITEM_COUNT, publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import ITEM_COUNT, publish_handmade, retrieve_single
 
 EVEN = ["item-0", "item-2", "item-4"]
 ALL = [f"item-{row}" for row in range(ITEM_COUNT)]
@@ -91,7 +91,7 @@ def test_what_there_is_nothing_to_say_about_is_absent(caller):
 )
 def test_the_answer_is_the_retrievers_own(caller, bundles_folder, question):
     bundle = open_bundle(BundleRegistry(bundles_folder).current())
-    own = retrieve_one(Retriever(bundle), Query(**question))
+    own = retrieve_single(Retriever(bundle), Query(**question))
     told = caller.retrieve(**question).json()["candidates"]
     assert [one["item_id"] for one in told] == own.item_ids
     if own.scores is None:

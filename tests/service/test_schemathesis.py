@@ -21,7 +21,7 @@ def asked(tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
     publish_handmade(bundles, clusters=handmade_map())
     later = NOW + timedelta(days=1)
-    publish_handmade(bundles, now=later, seed=1, clusters=handmade_map(turn=1))
+    publish_handmade(bundles, now=later, seed=1, clusters=handmade_map(shift=1))
     quiet = {"ESANS_ACCESS_LOG": "false", "ESANS_ADMIN_TOKEN": TOKEN}
     with served(bundles, **quiet) as (client, lines):
         until(lambda: client.get("/readyz").status_code == 200, limit_s=30)

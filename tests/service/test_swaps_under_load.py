@@ -14,7 +14,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.support.http_caller import until
 from tests.support.service_process import served
-from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_single
 
 CONNECTIONS = 16
 WARM_SWAPS = 4  # before memory is compared: allocators and caches take their share
@@ -35,7 +35,7 @@ def publish(bundles, number):
         count=2_000 + kind,
         seed=kind,
         prefix="both",
-        clusters=handmade_map(2_000 + kind, prefix="both", turn=kind),
+        clusters=handmade_map(2_000 + kind, prefix="both", shift=kind),
     )
 
 
@@ -43,7 +43,7 @@ def truth_of(folder):
     """What a bundle answers to each question: ids and rounded scores."""
     retriever, told = Retriever(open_bundle(folder)), []
     for one in QUESTIONS:
-        answer = retrieve_one(retriever, Query(**one))
+        answer = retrieve_single(retriever, Query(**one))
         scores = [None] * len(answer.item_ids) if answer.scores is None else answer.scores
         told.append(
             [(one, rounded(score)) for one, score in zip(answer.item_ids, scores, strict=True)]

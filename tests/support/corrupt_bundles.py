@@ -1,10 +1,10 @@
-"""Bundles spoilt at random, opened and asked in a process of their own, case by case.
+"""Open randomly corrupted bundles and search them, in a separate process.
 
     python -m tests.support.corrupt_bundles FOLDER FIRST COUNT KIND
 
-writes a line of JSON before each case, and one after it: what came of it. A case is named by
-its number alone. KIND is `plain`, or `foreign`: files of FAISS and onnxruntime whose digests
-are made anew, which nothing here promises to survive.
+writes a line of JSON before each case and one with its outcome after it. The case number is the
+random seed. KIND is `plain`, or `foreign`: files of FAISS and onnxruntime with updated digests,
+whose readers are not guaranteed to survive.
 """
 
 import json
@@ -23,13 +23,13 @@ from index.search.retriever import Retriever
 from service.bundle_watcher import Live, warm
 from service.metrics import unix_time
 from tests.support.corruptions import Case
-from tests.support.synthetic_bundle import handmade_map, retrieve_one, write_handmade
+from tests.support.synthetic_bundle import handmade_map, retrieve_single, write_handmade
 
 MEMORY_BYTES = 8 << 30
 
 
-def write_two(folder: Path) -> None:
-    """Write two bundles of the same make, other items and other vectors."""
+def write_bundle_pair(folder: Path) -> None:
+    """Write two bundles of equal shape with other items and vectors."""
     for name, seed in (("one", 0), ("two", 1)):
         (folder / name).mkdir(parents=True)
         clusters = handmade_map(prefix=name)
@@ -37,8 +37,8 @@ def write_two(folder: Path) -> None:
     (folder / "secret.npy").write_bytes((folder / "one" / "item_counts.npy").read_bytes())
 
 
-def answers(folder: Path) -> str:
-    """Open a bundle as the service does, and ask it all kinds of questions."""
+def all_results(folder: Path) -> str:
+    """Open a bundle like the service and run all kinds of queries; return the results as text."""
     bundle = open_bundle(folder)
     unix_time(bundle.manifest.created_at)
     live = Live(bundle, Retriever(bundle))
@@ -51,18 +51,21 @@ def answers(folder: Path) -> str:
         Query(10, history=["one-2"], filter={"parity": ["odd"], "tags": ["tag 1"]}),
         Query(10, item_id=bundle.items.ids_of([0])[0]),
     ]
-    found = [retrieve_one(live.retriever, one) for one in queries]
-    told = [(one.item_ids, None if one.scores is None else one.scores.tolist()) for one in found]
+    results = [retrieve_single(live.retriever, query) for query in queries]
+    candidates = [
+        (result.item_ids, None if result.scores is None else result.scores.tolist())
+        for result in results
+    ]
     rows = np.arange(len(bundle.items), dtype=np.int32)
-    attributes = bundle.attributes.of(rows) if bundle.attributes else []
+    attributes = bundle.attributes.get(rows) if bundle.attributes else []
     codes = bundle.clusters.codes1.tolist() if bundle.clusters else []
-    return repr((told, attributes, codes, bundle.items.ids_of(rows)))
+    return repr((candidates, attributes, codes, bundle.items.ids_of(rows)))
 
 
-def outcome_of(folder: Path, truth: str) -> str:
-    """Say what becomes of a spoilt bundle."""
+def open_outcome(folder: Path, truth: str) -> str:
+    """Open a corrupt bundle and classify the outcome."""
     try:
-        return "same" if answers(folder) == truth else "other"
+        return "same" if all_results(folder) == truth else "other"
     except InvalidBundleError:
         return "rejected"
     except Exception as error:
@@ -70,12 +73,12 @@ def outcome_of(folder: Path, truth: str) -> str:
 
 
 def main() -> None:
-    """Open cases one after the other, and tell of each."""
+    """Run the cases and report each."""
     source, first, count, kind = Path(sys.argv[1]), *map(int, sys.argv[2:4]), sys.argv[4]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     opened: list[str] = []
     target = source / f"case-{os.getpid()}"
-    truth = answers(source / "one")
+    truth = all_results(source / "one")
 
     def listen(event: str, details: tuple) -> None:
         if event == "open" and isinstance(details[0], str):
@@ -84,17 +87,21 @@ def main() -> None:
     sys.addaudithook(listen)
     for number in range(first, first + count):
         case = Case(source, target, number, kind)
-        tell(number=number, case=case.told)
+        write_line(number=number, case=case.description)
         opened.clear()
-        outcome = outcome_of(case.folder, truth)
-        outside = [one for one in opened if one.startswith(str(source)) and str(target) not in one]
-        tell(number=number, outcome=outcome, outside=outside, is_anew=case.is_anew)
+        outcome = open_outcome(case.folder, truth)
+        outside = [
+            path for path in opened if path.startswith(str(source)) and str(target) not in path
+        ]
+        write_line(
+            number=number, outcome=outcome, outside=outside, has_new_digests=case.has_new_digests
+        )
     shutil.rmtree(target, ignore_errors=True)
 
 
-def tell(**told: object) -> None:
-    """Write a line; at once, for the next step may be the last."""
-    sys.stdout.write(json.dumps(told) + "\n")
+def write_line(**fields: object) -> None:
+    """Write a line of JSON and flush it: the next case may crash the process."""
+    sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 

@@ -1,23 +1,23 @@
-"""A door before a real Redis that answers nonsense for a while."""
+"""Proxy in front of a real Redis that can return invalid replies."""
 
 import socket
 import threading
 from contextlib import contextmanager, suppress
 
-NONSENSE = {
-    "a number that is none": b":abc\r\n",
-    "a count that is none": b"*abc\r\n",
-    "an empty list": b"*0\r\n",
-    "a number": b":5\r\n",
-    "no answer of Redis": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+INVALID_REPLIES = {
+    "an invalid integer": b":abc\r\n",
+    "an invalid array length": b"*abc\r\n",
+    "an empty array": b"*0\r\n",
+    "an integer": b":5\r\n",
+    "an HTTP response": b"HTTP/1.1 400 Bad Request\r\n\r\n",
 }
 
 
-class Garbler:
-    """Passes on what is said, or `nonsense` instead of every answer while that is set."""
+class CorruptingProxy:
+    """Forwards requests and replies; replaces each reply by `reply` while that is set."""
 
     def __init__(self, target):
-        self.nonsense = None
+        self.reply = None
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -26,27 +26,27 @@ class Garbler:
     def _accept(self):
         with suppress(OSError):
             while True:
-                asking, _ = self._listener.accept()
-                answering = socket.socket(socket.AF_UNIX)
-                answering.connect(str(self._target))
-                for pump in ((asking, answering, False), (answering, asking, True)):
+                client, _ = self._listener.accept()
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(str(self._target))
+                for pump in ((client, upstream, False), (upstream, client, True)):
                     threading.Thread(target=self._pump, args=pump, daemon=True).start()
 
-    def _pump(self, source, sink, is_answer):
+    def _pump(self, source, sink, is_reply):
         with suppress(OSError), source, sink:
-            while said := source.recv(1 << 16):
-                sink.sendall(self.nonsense if is_answer and self.nonsense else said)
+            while data := source.recv(1 << 16):
+                sink.sendall(self.reply if is_reply and self.reply else data)
 
     def close(self):
-        # what accepts would not be woken by closing alone
+        # close alone does not wake up accept
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
 @contextmanager
-def garbling(server):
-    garbler = Garbler(server.socket)
+def corrupting_proxy(server):
+    proxy = CorruptingProxy(server.socket)
     try:
-        yield garbler
+        yield proxy
     finally:
-        garbler.close()
+        proxy.close()

@@ -1,4 +1,4 @@
-"""Ways to spoil a bundle at random: bytes, files, names, arrays, the manifest."""
+"""Random corruptions of a bundle: bytes, files, names, arrays and the manifest."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index.bundle.manifest import MANIFEST, facts_of, version_of
+from index.bundle.manifest import MANIFEST, measure_files, version_of
 from tests.support.synthetic_bundle import NOW
 
 FOREIGN = ("items.faiss", "user_encoder.onnx", "item_encoder.onnx")
@@ -22,7 +22,7 @@ NAMES = [
 
 
 class Case:
-    """One spoilt bundle."""
+    """A corrupt bundle."""
 
     def __init__(self, source: Path, target: Path, number: int, kind: str) -> None:
         self.rng = np.random.default_rng([number, kind == "foreign"])
@@ -31,27 +31,29 @@ class Case:
         self.folder.mkdir(parents=True)
         for path in (source / "one").iterdir():
             os.link(path, self.folder / path.name)
-        self.is_anew = kind == "foreign" or bool(self.rng.integers(2))
-        self.names = [name for name in names_of(self.folder) if self.may_spoil(name, kind)]
+        self.has_new_digests = kind == "foreign" or bool(self.rng.integers(2))
+        self.names = [name for name in names_of(self.folder) if self.may_corrupt(name, kind)]
         ways = OF_FILES if kind == "foreign" else [*OF_FILES, odd_array, *OF_MANIFESTS]
         way = ways[self.rng.integers(len(ways))]
-        self.told = f"{way.__name__}{' anew' if self.is_anew else ''}"
+        self.description = f"{way.__name__}{' with new digests' if self.has_new_digests else ''}"
         way(self)
-        if self.is_anew:
+        if self.has_new_digests:
             if way not in OF_MANIFESTS:
-                self.renew()
+                self.update_digests()
             self.folder = self.folder.rename(target / "not a version")
 
-    def may_spoil(self, name: str, kind: str) -> bool:
-        """Foreign readers get spoilt files only where these are what is tried."""
-        return name in FOREIGN if kind == "foreign" else not (self.is_anew and name in FOREIGN)
+    def may_corrupt(self, name: str, kind: str) -> bool:
+        """Whether to corrupt a file; FAISS and ONNX files only for kind `foreign`."""
+        return (
+            name in FOREIGN if kind == "foreign" else not (self.has_new_digests and name in FOREIGN)
+        )
 
     def name(self) -> str:
         return self.names[self.rng.integers(len(self.names))]
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file anew: its bytes are another bundle's, too."""
-        self.told += f" {name}"
+        """Replace a file instead of changing it: it is a hard link into the source bundle."""
+        self.description += f" {name}"
         (self.folder / name).unlink()
         (self.folder / name).write_bytes(content)
 
@@ -62,14 +64,14 @@ class Case:
         (self.folder / MANIFEST).unlink()
         (self.folder / MANIFEST).write_text(json.dumps(manifest))
 
-    def renew(self) -> None:
-        """Make the digests anew, so that what comes after them is reached."""
+    def update_digests(self) -> None:
+        """Update the digests in the manifest, so that later checks are reached."""
         manifest = self.manifest()
         if not isinstance(manifest.get("files"), dict):
             return
         if all(path.is_file() for path in self.folder.iterdir()):
-            facts = facts_of(self.folder)
-            manifest["files"] = {name: one.model_dump() for name, one in facts.items()}
+            facts = measure_files(self.folder)
+            manifest["files"] = {name: info.model_dump() for name, info in facts.items()}
         self.write_manifest(manifest)
 
 
@@ -81,7 +83,7 @@ def flip(case: Case) -> None:
     case.write(name, bytes(content))
 
 
-def cut(case: Case) -> None:
+def truncate(case: Case) -> None:
     name = case.name()
     content = (case.folder / name).read_bytes()
     case.write(name, content[: case.rng.integers(max(1, len(content)))])
@@ -99,9 +101,9 @@ def swap(case: Case) -> None:
 
 
 def replace(case: Case) -> None:
-    """Put a link, a folder or nothing in a file's place."""
+    """Replace a file by a link or a folder, or delete it."""
     name = case.name()
-    case.told += f" {name}"
+    case.description += f" {name}"
     (case.folder / name).unlink()
     way = case.rng.integers(4)
     if way == 0:
@@ -117,7 +119,7 @@ def odd_array(case: Case) -> None:
     arrays = [name for name in case.names if name.endswith(".npy")]
     name = arrays[case.rng.integers(len(arrays))]
     array = np.load(case.folder / name).copy()
-    case.told += f" {name}"
+    case.description += f" {name}"
     way = case.rng.integers(4)
     if way == 0 and array.size:
         kind = np.iinfo(array.dtype) if array.dtype.kind in "iu" else None
@@ -137,25 +139,25 @@ def odd_array(case: Case) -> None:
 
 
 def odd_manifest(case: Case) -> None:
-    """Put an odd value somewhere, take a key away, or add one."""
+    """Set a random key of the manifest to an odd value, or remove or add a key."""
     manifest = case.manifest()
     for _ in range(case.rng.integers(1, 3)):
-        place, key = somewhere(case, manifest)
-        if place is None:
+        container, key = random_container(case, manifest)
+        if container is None:
             continue
-        case.told += f" {key}"
+        case.description += f" {key}"
         way = case.rng.integers(8)
-        if way == 0 and isinstance(place, dict):
-            place.pop(key)
-        elif way == 1 and isinstance(place, dict):
-            place[str(ODD[case.rng.integers(len(ODD))])[:30]] = place[key]
+        if way == 0 and isinstance(container, dict):
+            container.pop(key)
+        elif way == 1 and isinstance(container, dict):
+            container[str(ODD[case.rng.integers(len(ODD))])[:30]] = container[key]
         else:
-            place[key] = ODD[case.rng.integers(len(ODD))]
+            container[key] = ODD[case.rng.integers(len(ODD))]
     case.write_manifest(manifest)
 
 
-def somewhere(case: Case, node: dict):
-    """Choose a place in a manifest at random, and a key of it."""
+def random_container(case: Case, node: dict):
+    """Choose a random container in a manifest, and a key of it."""
     while True:
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         if not keys:
@@ -167,11 +169,11 @@ def somewhere(case: Case, node: dict):
 
 
 def odd_names(case: Case) -> None:
-    """Name files elsewhere."""
+    """Rename files in the manifest."""
     manifest = case.manifest()
     name = NAMES[case.rng.integers(len(NAMES))]
     own = case.name()
-    case.told += f" {name!r}"
+    case.description += f" {name!r}"
     if case.rng.integers(2):
         manifest["files"][name] = manifest["files"].pop(own)
     else:
@@ -193,5 +195,5 @@ def names_of(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
 
 
-OF_FILES = (flip, cut, lengthen, swap, replace)
+OF_FILES = (flip, truncate, lengthen, swap, replace)
 OF_MANIFESTS = (odd_manifest, odd_names, flip_manifest)

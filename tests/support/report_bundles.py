@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.bundle.manifest import facts_of, write_manifest
+from index.bundle.manifest import measure_files, write_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import card_of, save_cluster_map
@@ -72,7 +72,7 @@ def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None, 
             "metrics": {"test": metrics} if metrics else {},
             "cluster_maps": [card_of(clusters).model_dump(mode="json")] if clusters else [],
             "index": manifest.index.model_copy(update={"recall": recall or {}}),
-            "files": facts_of(staged),
+            "files": measure_files(staged),
         }
         write_manifest(staged, manifest.model_copy(update=changes))
         version = registry.publish(staged, NOW)

@@ -1,9 +1,10 @@
-"""A bundle made by hand, without training: even users like even items, the encoder is a mean.
+"""Synthetic bundle without training: even users like even items, the encoder is a mean.
 
-Item i of 40 points east if even, north if odd, plus a little of its own; so the nearest items
-of an even history are the even ones, in an order that brute force can tell.
+Even items point along axis 0, odd items along axis 1, plus noise. The nearest items of an even
+history are therefore the even ones, in an order that brute force can verify.
 """
 
+import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.ann.tuning import build_item_index
-from index.bundle.manifest import DatasetFacts, RunFacts
+from index.bundle.manifest import MANIFEST, DatasetFacts, RunFacts, measure_files
 from index.bundle.reader import StoredHistories
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
@@ -41,48 +42,53 @@ def item_vectors(count=ITEM_COUNT, seed=0):
 
 
 def mean_query(vectors, history_rows):
-    """What the hand-made encoder answers."""
+    """Return the query vector of the mean encoder."""
     total = vectors[np.asarray(history_rows)[::-1][:HISTORY_LENGTH]].sum(axis=0)
     return (total / np.linalg.norm(total)).astype(np.float32)
 
 
-def handmade_map(count=ITEM_COUNT, prefix="item", turn=0, ids=None):
-    """Row i is of cluster (i + turn) % 4, code (i // 4) % 3; clusters stand at 0, 1, 3, 6."""
+def handmade_map(count=ITEM_COUNT, prefix="item", shift=0, ids=None):
+    """Row i is in cluster (i + shift) % 4, cell (i // 4) % 3; centroids are 0, 1, 3 and 6."""
     ids = ids or [f"{prefix}-{row}" for row in range(count)]
     rows = np.arange(len(ids))
     return ClusterMap(
-        codes1=((rows + turn) % 4).astype(np.int32),
+        codes1=((rows + shift) % 4).astype(np.int32),
         codes2=(rows // 4 % 3).astype(np.int32),
         centroids=np.array([[0], [1], [3], [6]], dtype=np.float32),
-        id_hashes=hash_ids(one.encode() for one in ids),
+        id_hashes=hash_ids(item_id.encode() for item_id in ids),
         temperature_share=0.5,
-        made={"at": NOW.isoformat(), "turn": turn},
+        made={"at": NOW.isoformat(), "turn": shift},
     )
 
 
-def described(count=ITEM_COUNT, more_columns=MappingProxyType({})):
-    """What is told of the items: a title, parity, hundred and tags, and `odd` of odd ones only.
+def item_metadata(count=ITEM_COUNT, more_columns=MappingProxyType({})):
+    """Item metadata: title, parity, hundred and tags, and `odd` for odd items.
 
-    Item 3 has no tags, and no item has a `mood`.
+    Item 3 has no tags, no item has a `mood`.
     """
     rows = np.arange(count, dtype=np.int32)
-    tags = [(row, place) for row in rows.tolist() if row != 3 for place in (row % 3, row % 5)]
-    tagged, places = np.array(tags, dtype=np.int32).T
+    tags = [
+        (row, value_index)
+        for row in rows.tolist()
+        if row != 3
+        for value_index in (row % 3, row % 5)
+    ]
+    tagged, value_indices = np.array(tags, dtype=np.int32).T
     filters = build_filters(
         {
             "parity": Column(["even", "odd"], rows, rows % 2),
             "hundred": Column(["0", "1"], rows, np.minimum(rows // 100, 1)),
-            "tags": Column([f"tag {tag}" for tag in range(5)], tagged, places),
+            "tags": Column([f"tag {tag}" for tag in range(5)], tagged, value_indices),
             "odd": Column(["true"], rows[1::2], np.zeros(len(rows[1::2]), dtype=np.int32)),
             **more_columns,
         }
     )
-    told = build_attributes(
+    attributes = build_attributes(
         {"title": f"thing {row} \N{SNOWMAN}", "odd": True if row % 2 else None}
         for row in range(count)
     )
     counts = {"mood": 0, **filters.value_counts()}
-    return ItemMetadata(["title", "odd"], told, counts, filters)
+    return ItemMetadata(["title", "odd"], attributes, counts, filters)
 
 
 def write_handmade(
@@ -92,12 +98,12 @@ def write_handmade(
     with_histories=True,
     prefix="item",
     clusters=None,
-    with_described=True,
+    with_metadata=True,
     with_content=False,
     ids=None,
     more_columns=MappingProxyType({}),
 ):
-    """Fill a staged folder; users user-0 (even) and user-1 (odd) have three items each."""
+    """Write a bundle into a staged folder; user-0 (even) and user-1 (odd) have three items each."""
     ids = ids or [f"{prefix}-{row}" for row in range(count)]
     count = len(ids)
     vectors = item_vectors(count, seed)
@@ -110,16 +116,16 @@ def write_handmade(
     histories = StoredHistories(
         build_id_table(["user-0", "user-1", "user-2"]), np.array([0, 3, 6, 6]), rows
     )
-    asked = [rows[:3], rows[3:]]
+    query_histories = [rows[:3], rows[3:]]
     contents = Contents(
         item_ids=ids,
         vectors=vectors,
         counts=np.arange(count, 0, -1, dtype=np.int64),  # item-0 is the most popular
         histories=histories if with_histories else None,
-        tuning_histories=asked,
-        self_test_histories=asked,
-        self_test_queries=np.stack([mean_query(vectors, one) for one in asked]),
-        metadata=described(count, more_columns) if with_described else NO_METADATA,
+        tuning_histories=query_histories,
+        self_test_histories=query_histories,
+        self_test_queries=np.stack([mean_query(vectors, history) for history in query_histories]),
+        metadata=item_metadata(count, more_columns) if with_metadata else NO_METADATA,
     )
     dataset = DatasetFacts(
         fingerprint="by hand",
@@ -148,7 +154,7 @@ def write_handmade(
 
 
 def publish_handmade(bundles: Path, now=NOW, **options):
-    """Publish a hand-made bundle and make it current; returns its version."""
+    """Publish a synthetic bundle and make it current; return its version."""
     registry = BundleRegistry(bundles)
     with registry.stage() as staged:
         write_handmade(staged, **options)
@@ -157,7 +163,14 @@ def publish_handmade(bundles: Path, now=NOW, **options):
     return version
 
 
-def retrieve_one(retriever, query, denied=None, **more):
-    """The result of a single query."""
+def retrieve_single(retriever, query, denied=None, **more):
+    """Return the result of a single query."""
     (result,) = retriever.retrieve([query], denied, **more)
     return result
+
+
+def update_digests(folder):
+    """Rewrite the manifest with the current sizes and digests of all files."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"] = {name: info.model_dump() for name, info in measure_files(folder).items()}
+    (folder / MANIFEST).write_text(json.dumps(manifest))

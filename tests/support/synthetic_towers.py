@@ -1,4 +1,4 @@
-"""Towers made by hand: graphs of a few nodes whose answers a reader can work out."""
+"""Synthetic towers: ONNX graphs of a few nodes whose outputs are easy to verify."""
 
 import numpy as np
 import onnx
@@ -6,12 +6,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 DIM = 8
 MODALITIES = {"look": DIM, "words": 3}
-BY_WORD = np.eye(3, DIM, k=2, dtype=np.float32)  # a word adds to axis 2, 3 or 4
-BY_PRESENCE = np.array([[0.25] * DIM, [-0.5] * DIM], dtype=np.float32)  # of look, of words
+BY_WORD = np.eye(3, DIM, k=2, dtype=np.float32)  # each word feature adds to axis 2, 3 or 4
+BY_PRESENCE = np.array([[0.25] * DIM, [-0.5] * DIM], dtype=np.float32)  # one row per modality
 
 
 def write_mean_encoder(path, dim=DIM):
-    """The user tower as five nodes: the mean of the history, put on the unit sphere."""
+    """Write a user tower of five nodes: the normalised mean of the history."""
     nodes = [
         helper.make_node("Cast", ["mask"], ["weights"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["weights", "last"], ["column"]),
@@ -32,12 +32,12 @@ def write_mean_encoder(path, dim=DIM):
 
 
 def write_content_encoder(path):
-    """The item tower: look + words BY_WORD + presence BY_PRESENCE, put on the unit sphere."""
+    """Write an item tower: look + words @ BY_WORD + presence @ BY_PRESENCE, normalised."""
     nodes = [
-        helper.make_node("MatMul", ["modality_words", "by_word"], ["said"]),
-        helper.make_node("Cast", ["presence"], ["is_there"], to=TensorProto.FLOAT),
-        helper.make_node("MatMul", ["is_there", "by_presence"], ["own"]),
-        helper.make_node("Sum", ["modality_look", "said", "own"], ["sum"]),
+        helper.make_node("MatMul", ["modality_words", "by_word"], ["word_sum"]),
+        helper.make_node("Cast", ["presence"], ["present"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["present", "by_presence"], ["own"]),
+        helper.make_node("Sum", ["modality_look", "word_sum", "own"], ["sum"]),
         helper.make_node("LpNormalization", ["sum"], ["vectors"], axis=-1, p=2),
     ]
     inputs = [
@@ -53,8 +53,8 @@ def write_content_encoder(path):
     _save("content", nodes, inputs, outputs, constants, path)
 
 
-def look_of(vectors):
-    """The look that, alone, makes the content encoder answer these unit rows."""
+def visual_of(vectors):
+    """Return the `look` features that the content encoder maps to these unit vectors."""
     return 3 * vectors - BY_PRESENCE[0]
 
 

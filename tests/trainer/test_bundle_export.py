@@ -32,7 +32,7 @@ def described(config=None, **changes):
 
 
 def rows_with(made, attribute, *values):
-    lists = made.filters.of(attribute, values)
+    lists = made.filters.get(attribute, values)
     return [None if one is None else one.tolist() for one in lists]
 
 
@@ -48,7 +48,7 @@ def test_text_integers_booleans_and_lists_of_text_are_filtered_by():
 def test_all_but_the_id_is_told_and_what_is_missing_is_left_out():
     made = described()
     assert made.names == ["title", "colour", "year", "is_new", "genres", "price"]
-    first, _, third, *_ = map(json.loads, made.attributes.of(np.arange(COUNT)))
+    first, _, third, *_ = map(json.loads, made.attributes.get(np.arange(COUNT)))
     assert first == {
         "title": "title 0",
         "colour": "red",
@@ -85,7 +85,7 @@ def test_a_column_of_many_values_is_not_filtered_by_unless_it_is_named():
     assert choose_columns(world, BundleConfig()).filters == ["fewer"]
     named = choose_columns(world, BundleConfig(filters=("many",)))
     assert item_metadata(world, named).filter_counts == {"many": DISTINCT_LIMIT + 1}
-    assert b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.of(np.array([1]))[0]
+    assert b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.get(np.array([1]))[0]
 
 
 def test_an_attribute_that_no_item_has_is_known_and_without_values():

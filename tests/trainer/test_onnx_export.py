@@ -85,7 +85,7 @@ def test_the_item_encoder_answers_as_the_content_path_does(tmp_path, raw):
     tower = towers(raw).item
     export_item_tower(tower, tmp_path / "item_encoder.onnx")
     encoder = ItemEncoder(tmp_path / "item_encoder.onnx")
-    assert (encoder.modalities, encoder.width) == (list(raw), WIDTH)
+    assert (encoder.modalities, encoder.embedding_dim) == (list(raw), WIDTH)
     for count in (1, 7):
         rows = {name: torch.randn(count, width) for name, width in raw.items()}
         rows["sight"][0] = float("nan")

@@ -9,7 +9,7 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
-from tests.support.synthetic_bundle import retrieve_one
+from tests.support.synthetic_bundle import retrieve_single
 from tests.support.tiny_dataset import write_tiny_world
 from tests.support.training_runs import run, write_config
 from trainer.config import read_config
@@ -60,7 +60,7 @@ def test_online_answers_are_those_that_were_measured_offline(retriever, data):
     for case, offline in enumerate(rank_by_retriever(retriever, asked)):
         history = asked.cases.histories.of(case)
         query = Query(50, history=[data.item_ids[row] for row in history])
-        answer = retrieve_one(retriever, query)
+        answer = retrieve_single(retriever, query)
         assert answer.fallback is None
         assert len(answer.item_ids) == 50
         query = answer.vector
@@ -72,21 +72,21 @@ def test_online_answers_are_those_that_were_measured_offline(retriever, data):
 def test_a_planted_even_users_candidates_are_even(retriever, data):
     shares = []
     for user in range(0, 120, 2):
-        found = retrieve_one(retriever, Query(20, user_id=f"user-{user}")).item_ids
+        found = retrieve_single(retriever, Query(20, user_id=f"user-{user}")).item_ids
         known = [one for one in found if one.startswith("item-")]
         shares.append(np.mean([int(one[5:]) % 2 == 0 for one in known]))
     assert np.mean(shares) > 0.95
 
 
 def test_a_new_user_with_one_click_is_served_from_it(retriever):
-    found = retrieve_one(retriever, Query(20, history=["item-1"])).item_ids
+    found = retrieve_single(retriever, Query(20, history=["item-1"])).item_ids
     assert np.mean([one.startswith("item-") and int(one[5:]) % 2 == 1 for one in found]) > 0.8
 
 
 def test_stored_histories_are_whole_and_seen_items_are_not_returned(retriever, data):
     took = data.interactions.item_rows[data.interactions.user_rows == 4]
-    assert retriever.bundle.histories.of("user-4").tolist() == took.tolist()
-    found = retrieve_one(retriever, Query(162, user_id="user-4")).item_ids
+    assert retriever.bundle.histories.get("user-4").tolist() == took.tolist()
+    found = retrieve_single(retriever, Query(162, user_id="user-4")).item_ids
     assert set(found) == set(data.item_ids) - {data.item_ids[row] for row in took}
 
 
@@ -108,7 +108,7 @@ def test_items_of_the_training_part_have_more_to_say_than_their_content(retrieve
 
 def test_a_new_even_item_is_for_even_users(retriever, data):
     vectors, row = retriever.bundle.vectors, retriever.bundle.items.row_of("new-even")
-    histories = [retriever.bundle.histories.of(f"user-{user}") for user in range(120)]
+    histories = [retriever.bundle.histories.get(f"user-{user}") for user in range(120)]
     scores = retriever.bundle.user_encoder.encode_histories(vectors, histories) @ vectors[row]
     assert scores[0::2].mean() > scores[1::2].mean()
 
@@ -150,9 +150,9 @@ def test_the_items_can_be_filtered_by_what_their_table_says(retriever):
     bundle = retriever.bundle
     assert bundle.manifest.filters == {"parity": 2}  # a title is nearly an id
     assert bundle.manifest.attributes == ["title", "parity"]
-    (even,) = bundle.filters.of("parity", ["even"])
+    (even,) = bundle.filters.get("parity", ["even"])
     assert even.tolist() == list(range(0, 160, 2))
-    (told,) = bundle.attributes.of(np.array([161]))
+    (told,) = bundle.attributes.get(np.array([161]))
     assert told == b'{"title":"","parity":""}'
 
 

@@ -16,10 +16,10 @@ from index.ingest.tables import (
     Findings,
     Ids,
     Source,
+    decode_dictionary,
     encode_ids,
-    quoted,
+    quote,
     rows_where,
-    undictionaried,
 )
 from trainer.data.interactions import PART_NAMES, Parts, first_of_pairs
 
@@ -112,7 +112,7 @@ def _match(source: Source, items: Ids, item_ids: list[str], findings: Findings) 
     is_told = np.array([text == "" for text in items.texts] + [True])
     unknown = np.flatnonzero((item_rows < 0) & ~is_told[items.rows])
     if len(unknown):
-        found = quoted(items.texts[items.rows[unknown[0]]])
+        found = quote(items.texts[items.rows[unknown[0]]])
         expected = f"one of the {len(item_ids):,} ids of the items table"
         remedy = "add the item or drop the row"
         findings.faults.append(source.fault("item_id", unknown, found, expected, remedy))
@@ -121,7 +121,7 @@ def _match(source: Source, items: Ids, item_ids: list[str], findings: Findings) 
 
 def _read_parts(source: Source, findings: Findings) -> Parts | None:
     """Read the split column as numbers of parts."""
-    column = undictionaried(source.table["split"]).combine_chunks()
+    column = decode_dictionary(source.table["split"]).combine_chunks()
     try:
         found = pc.index_in(column, pa.array(PART_NAMES).cast(column.type))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

@@ -199,7 +199,7 @@ def test_a_time_that_cannot_be_read_from_a_csv_is_told_with_its_line(tmp_path, g
 
 
 def test_feature_rows_that_do_not_match_the_items_are_a_fault(tmp_path):
-    told = "features_visual.npy: found 3 rows; expected 4, one an item in the order of the items"
+    told = "features_visual.npy: found 3 rows; expected 4, one per item in the order of the items"
     with pytest.raises(DatasetError, match=told):
         load_dataset(write_shop(tmp_path, visual=VISUAL[:3]))
 
@@ -209,7 +209,7 @@ def test_a_row_that_is_partly_nan_is_told_with_its_item(tmp_path):
     visual[2, 0] = np.nan
     told = (
         r"features_visual.npy, row 2 \(item 'c'\): found NaN among its 2 numbers; "
-        "expected finite numbers, or a row that is all NaN where the item lacks it; mend"
+        "expected finite numbers, or all NaN if missing; correct"
     )
     with pytest.raises(DatasetError, match=told):
         load_dataset(write_shop(tmp_path, visual=visual))
