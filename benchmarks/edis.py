@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from trainer.config import check_config
+from trainer.config import validate_config
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
 from trainer.esans.build_map import build_cluster_map
@@ -72,13 +72,13 @@ def imagine(rng: np.random.Generator) -> Dataset:
 
 def loops_of(data: Dataset) -> tuple[TrainingData, dict[str, TrainLoop]]:
     """Set up a training of each variant, on one map and the same data."""
-    config = check_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
+    config = validate_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
     training_data = build_training_data(data, config)
     clusters = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     loops = {}
     for name, settings in VARIANTS.items():
         training = {"sampler": {"name": "esans", **settings}, "batch_size": BATCH}
-        chosen = check_config({"training": training}, name)
+        chosen = validate_config({"training": training}, name)
         sampler = build_sampler(chosen.training.sampler, clusters)
         loops[name] = TrainLoop(training_data, sampler, chosen)
     return training_data, loops

@@ -27,7 +27,7 @@ from tabulate import tabulate
 from index.cluster_map import ClusterMap
 from index.cluster_map_registry import open_cluster_maps
 from index.ids import hash_ids
-from trainer.config import RunConfig, check_config
+from trainer.config import RunConfig, validate_config
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
 from trainer.esans.hot_swap import HotSwapSampler
@@ -191,7 +191,7 @@ def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any
 
 def config_of() -> RunConfig:
     """Return the configuration of the run."""
-    return check_config(CONFIG, "the benchmark")
+    return validate_config(CONFIG, "the benchmark")
 
 
 def table_of(watch: Watch) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from benchmarks.compare.subset import Subset, load_subset
 from benchmarks.compare.trial import measure_towers
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
-from trainer.config import check_config
+from trainer.config import validate_config
 from trainer.esans.build_map import build_cluster_map
 from trainer.esans.interpolation import interpolate_simple, normalize_virtual, sample_alpha
 from trainer.esans.residual_kmeans import train_centroids
@@ -264,7 +264,7 @@ def _codes_of(context: StepContext, count: int, code_count: int) -> NDArray[np.i
 def measure(trial: IdeaTrial, subset: Subset, seed: int) -> list[float | str | None]:
     """Train with an idea, everything else at its default; return the figures told."""
     values = {"seed": seed, "clusters": trial.clusters, "training": {"device": "cpu"}}
-    config, data = check_config(values, "the trial"), load_subset(subset)
+    config, data = validate_config(values, "the trial"), load_subset(subset)
     training_data = build_training_data(data, config)
     clusters = build_cluster_map(data, config.clusters, seed, datetime.now(UTC))
     trained = train(training_data, trial.idea(clusters), config)

@@ -17,7 +17,7 @@ import httpx
 
 from examples.catalogue import ShopSize, make_catalogue
 from trainer.data.dataset import Dataset, load_dataset
-from trainer.data.interactions import TEST, TRAIN, VALID, histories
+from trainer.data.interactions import TEST, TRAIN, VALID, build_histories
 
 HOME = Path(".demo")
 START_LIMIT_S = 120
@@ -117,9 +117,9 @@ def is_ready(url: str) -> bool:
 def show_answer(url: str, folder: Path, *, generated: bool) -> None:
     """Ask for one user, print the curl line that asks the same, and the answer with titles."""
     data = load_dataset(folder)
-    whole = histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
+    whole = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
     title_of = dict(zip(data.item_ids, titles_of(data), strict=True))
-    user_id, history = data.user_ids[-1], whole.of(len(data.user_ids) - 1)
+    user_id, history = data.user_ids[-1], whole.get(len(data.user_ids) - 1)
     question = {"user_id": user_id, "k": SHOWN}
     answer = httpx.post(f"{url}/retrieve", json=question, timeout=10).raise_for_status().json()
     body = json.dumps(question)

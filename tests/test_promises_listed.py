@@ -10,15 +10,16 @@ LINE = re.compile(r"^\| (?P<guarantee>[^|]+) \| (?P<proofs>[^|]+) \|$")
 
 
 def names_in(path):
-    """The names of a module's test functions, without importing it."""
+    """Names of the test functions of a module, without importing it."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {one.name for one in body if isinstance(one, kinds) and one.name.startswith("test_")}
+    names = {node.name for node in body if isinstance(node, kinds)}
+    return {name for name in names if name.startswith("test_")}
 
 
 @pytest.fixture(scope="module")
 def lines():
-    """The guarantees with the tests that each one names."""
+    """Guarantees with the tests that each one lists."""
     text = (TESTS / "PROMISES.md").read_text(encoding="utf-8")
     rows = [row for row in map(LINE.match, text.splitlines()) if row]
     pairs = [(row["guarantee"], NAMED.findall(row["proofs"])) for row in rows]
@@ -27,18 +28,18 @@ def lines():
 
 @pytest.fixture(scope="module")
 def modules():
-    """Path from the repository's root -> names of the tests in it."""
-    found = TESTS.rglob("test_*.py")
-    return {f"tests/{path.relative_to(TESTS).as_posix()}": names_in(path) for path in found}
+    """Path from the repository root -> names of its tests."""
+    paths = TESTS.rglob("test_*.py")
+    return {f"tests/{path.relative_to(TESTS).as_posix()}": names_in(path) for path in paths}
 
 
-def test_every_test_that_a_guarantee_names_exists(lines, modules):
-    named = [one for _, proofs in lines for one in proofs]
+def test_every_listed_test_exists_once(lines, modules):
+    tests = [proof for _, proofs in lines for proof in proofs]
     assert len(lines) > 250
-    assert [one for one in named if one[1] not in modules.get(one[0], ())] == []
-    assert len(set(named)) == len(named)
+    assert [test for test in tests if test[1] not in modules.get(test[0], ())] == []
+    assert len(set(tests)) == len(tests)
 
 
-def test_every_guarantee_names_a_test_and_every_module_has_a_guarantee(lines, modules):
+def test_every_guarantee_and_module_is_listed(lines, modules):
     assert [guarantee for guarantee, proofs in lines if not proofs] == []
     assert set(modules) - {module for _, proofs in lines for module, _ in proofs} == set()

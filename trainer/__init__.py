@@ -1,1 +1,1 @@
-"""The offline side: learns two towers from interactions and publishes a bundle."""
+"""Offline training: train a two-tower model on interactions and publish it as a bundle."""

@@ -1,6 +1,6 @@
-"""`python -m trainer`: train on a dataset folder and publish a bundle.
+"""Command line of the trainer: `python -m trainer`.
 
-Nothing slow is imported before a command needs it: torch takes seconds.
+Commands import torch themselves, because the import takes seconds.
 """
 
 import argparse
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from trainer.config import RunConfig
 
 ABOUT_RUN = """\
-Train on a dataset folder, measure what was trained, publish it and make it current.
+Train on a dataset folder, evaluate the model, publish it as a bundle and make it current.
 
-DIR holds interactions.parquet or .csv (user_id, item_id, and timestamp or seq_pos where known)
-and items.parquet (item_id, any attributes, features as list columns) with features_NAME.npy
-beside it, one row per item. See the README for the whole list.
+DIR contains interactions.parquet or .csv (user_id, item_id, optionally timestamp or seq_pos)
+and items.parquet (item_id, any attributes, features as list columns), with optional
+features_NAME.npy files of one row per item. The README describes the whole format.
 
-A killed run goes on where it was: give the same command again.
+To resume a killed run, repeat the same command.
 
-A run whose sampler draws from a cluster map publishes it to the store, too. With --follow it
-draws from the map that is current there, and swaps to a new one between two steps; the manifest
-tells every map and its first step. Trouble with the store is told, and stops nothing.
+A run whose sampler uses a cluster map also publishes the map to the store. With --follow it
+uses the store's current map and swaps to a new one between two steps; the manifest records
+every map and its first step. Store errors are logged and do not stop training.
 
 examples:
   python -m trainer run --data shop/ --bundles bundles/
   ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
       --config esans.toml --follow"""
 ABOUT_CLUSTERS = """\
-Make the cluster map of a dataset folder, as a run does, and describe it: sizes, perplexity,
-agreement with a category column, and the items of three clusters, to judge it by.
+Build the cluster map of a dataset folder, as a run does, and describe it: cluster sizes,
+perplexity, agreement with a category column, and the items of three clusters.
 
-With --publish it goes to the store that trainers and services follow, and becomes current
-there, unless a pin holds another map. That is the job for a timer: the exit status is 1 where
-the store was away or full, and then nothing was changed.
+With --publish the map is published to the store that trainers and services watch, and becomes
+current unless another map is pinned. Suitable for a cron job: if the store is unreachable or
+full, nothing changes and the exit status is 1.
 
 examples:
   python -m trainer clusters --data shop/ --category department
@@ -55,17 +55,17 @@ examples:
   python -m trainer clusters --data shop/ --publish --bundles bundles/     # without Redis
   python -m trainer clusters --from map/ --publish --redis redis://cache:6379/0"""
 ABOUT_REPORT = """\
-Draw a published run as one HTML file that needs no network.
+Render a published run as a self-contained HTML file.
 
 example: python -m trainer report --bundles bundles/"""
 REMEDY = (
-    "what was current still is; see whether the disk is full or may not be written to, then "
-    "give the same command again: it goes on from its last checkpoint"
+    "the current bundle is unchanged; check free space and permissions of the disk, then "
+    "repeat the command to resume from the last checkpoint"
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit status (0 done, 1 refused with a reason)."""
+    """Run one command and return the exit status: 0 on success, 1 on a reported error."""
     parsed = build_parser().parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -73,31 +73,31 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        place = getattr(parsed, "bundles", None) or getattr(parsed, "out", None) or "the output"
-        print(f"{place}: the run was stopped by the system ({error}); {REMEDY}", file=sys.stderr)
+        path = getattr(parsed, "bundles", None) or getattr(parsed, "out", None) or "the output"
+        print(f"{path}: the command failed with an I/O error ({error}); {REMEDY}", file=sys.stderr)
         return 1
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the commands."""
+    """Build the argument parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
-        description="Learn two towers from interactions, and publish them as a bundle.",
+        description="Train a two-tower model on interactions and publish it as a bundle.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_run(add("run", help="train, measure, publish", description=ABOUT_RUN))
-    told = "make, describe and publish a cluster map"
-    add_clusters(add("clusters", help=told, description=ABOUT_CLUSTERS))
-    told = "draw a published run, as one HTML file"
-    add_report(add("report", help=told, description=ABOUT_REPORT))
-    add("config", help="print every setting with its meaning").set_defaults(run=explain)
+    add_run(add("run", help="train, evaluate and publish", description=ABOUT_RUN))
+    summary = "build, describe and publish a cluster map"
+    add_clusters(add("clusters", help=summary, description=ABOUT_CLUSTERS))
+    summary = "render a published run as an HTML file"
+    add_report(add("report", help=summary, description=ABOUT_REPORT))
+    add("config", help="print every setting with its description").set_defaults(run=print_config)
     return parser
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Describe the options of `run`."""
+    """Add the options of `run`."""
     parser.set_defaults(run=run)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
     add_config(parser)
@@ -107,26 +107,26 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="make it current even where popularity measures better",
+        help="make the bundle current even if the popularity baseline is better",
     )
     parser.add_argument(
         "--skip",
         choices=("never", "if-any", "if-same"),
         default="never",
-        help="do nothing where a bundle is current (if-any), or one made from the same data "
-        "and configuration (if-same); default: never",
+        help="do nothing if there is a current bundle (if-any), or one from the same data and "
+        "configuration (if-same); default: never",
     )
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="draw negatives from the store's current cluster map, swapped between two steps",
+        help="sample negatives with the store's current cluster map, swapped between two steps",
     )
-    what = f"the cluster maps; without any they lie in {FOLDER}/ among the bundles"
+    what = f"the cluster maps; without Redis they are in {FOLDER}/ of the bundle folder"
     add_redis_options(parser, parser, what)
 
 
 def add_clusters(parser: argparse.ArgumentParser) -> None:
-    """Describe the options of `clusters`."""
+    """Add the options of `clusters`."""
     parser.set_defaults(run=clusters)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, metavar="DIR", help="the dataset")
@@ -135,32 +135,34 @@ def add_clusters(parser: argparse.ArgumentParser) -> None:
         dest="saved",
         type=Path,
         metavar="FOLDER",
-        help="a map that --out saved, or a bundle: published as it is, none is made",
+        help="publish this map as it is: a folder saved by --out, or a bundle",
     )
     add_config(parser)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
-    parser.add_argument("--category", metavar="COLUMN", help="of the items, to compare with")
-    parser.add_argument("--publish", action="store_true", help="into the store; see above")
-    add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
+    parser.add_argument(
+        "--category", metavar="COLUMN", help="items column to compare the clusters with"
+    )
+    parser.add_argument("--publish", action="store_true", help="publish to the store; see above")
+    add_store_options(parser, "the maps", f"the maps are in {FOLDER}/")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """Describe the options of `report`."""
+    """Add the options of `report`."""
     parser.set_defaults(run=report)
-    told = "where a run was published"
-    parser.add_argument("--bundles", type=Path, required=True, metavar="DIR", help=told)
-    parser.add_argument("--version", metavar="VERSION", help="of the bundle; default: current")
+    summary = "the bundle folder of the run"
+    parser.add_argument("--bundles", type=Path, required=True, metavar="DIR", help=summary)
+    parser.add_argument("--version", metavar="VERSION", help="bundle version; default: current")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help="what to write, never inside a bundle; default: %(default)s",
+        help="output file, not inside a bundle; default: %(default)s",
     )
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Describe what `config_of` reads."""
+    """Add the options that `load_run_config` reads."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
     )
@@ -168,21 +170,21 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Train and publish, unless there is nothing to do."""
+    """Train and publish, unless `--skip` applies."""
     if parsed.skip == "if-any" and BundleRegistry(parsed.bundles).pointer():
-        print(f"{parsed.bundles}: holds a current bundle, nothing to do")
+        print(f"{parsed.bundles}: there is a current bundle already, nothing to do")
         return
     from trainer.data.dataset import load_dataset
     from trainer.pipeline import RunOptions, is_current, run as run_pipeline
 
-    config = config_of(parsed)
+    config = load_run_config(parsed)
     url = parsed.redis or address_from(os.environ)
     namespace = parsed.namespace or namespace_from(os.environ)
     store = open_cluster_maps(url, parsed.bundles / FOLDER, namespace)
     if parsed.skip == "if-same":
         data = load_dataset(parsed.data, config.data.split, config.seed)
         if is_current(config, data, parsed.bundles):
-            print(f"{parsed.bundles}: the current bundle is of this data and configuration")
+            print(f"{parsed.bundles}: the current bundle has the same data and configuration")
             return
     options = RunOptions(parsed.data, parsed.bundles, store, parsed.force, parsed.follow)
     version = run_pipeline(config, options)
@@ -193,80 +195,81 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def clusters(parsed: argparse.Namespace) -> None:
-    """Make a map or open a saved one, save and publish it where asked; tell of each."""
-    store = publish_target(parsed)
+    """Build or open a cluster map, describe it, and save and publish it if requested."""
+    store = open_publish_target(parsed)
     if store is not None:
-        store.pointer()  # a store that is away is told before the work, not after
-    found, told = open_saved(parsed.saved) if parsed.saved else make_and_describe(parsed)
-    lines = [told]
+        store.pointer()  # report an unreachable store before the work
+    cluster_map, summary = (
+        open_saved_map(parsed.saved) if parsed.saved else build_and_describe_cluster_map(parsed)
+    )
+    lines = [summary]
     if parsed.out:
-        save_cluster_map(found, parsed.out)
+        save_cluster_map(cluster_map, parsed.out)
         lines.append(f"saved to {parsed.out}")
     if store is not None:
         from trainer.esans.publish import publish_cluster_map
 
-        lines.append(publish_cluster_map(store, found))
+        lines.append(publish_cluster_map(store, cluster_map))
     print("\n\n".join(lines))
 
 
-def open_saved(folder: Path) -> tuple[ClusterMap, str]:
-    """Open a saved map; return it and what to tell."""
-    found = open_cluster_map(folder)
-    card = card_of(found)
-    told = f"{card.items:,} items, {card.level_1_codes:,} x {card.level_2_codes} codes"
-    return found, f"{folder}: cluster map {card.version}, {told}"
+def open_saved_map(folder: Path) -> tuple[ClusterMap, str]:
+    """Open a saved map; return it with a one-line summary."""
+    cluster_map = open_cluster_map(folder)
+    card = card_of(cluster_map)
+    sizes = f"{card.items:,} items, {card.level_1_codes:,} x {card.level_2_codes} codes"
+    return cluster_map, f"{folder}: cluster map {card.version}, {sizes}"
 
 
-def make_and_describe(parsed: argparse.Namespace) -> tuple[ClusterMap, str]:
-    """Make the map of a dataset folder, as a run makes it; return it and what to tell."""
+def build_and_describe_cluster_map(parsed: argparse.Namespace) -> tuple[ClusterMap, str]:
+    """Build the map of a dataset folder, as a run does; return it with its description."""
     import torch
 
     from trainer.data.dataset import load_dataset
     from trainer.esans.build_map import build_cluster_map
     from trainer.esans.stats import category_column, describe_cluster_map
 
-    config = config_of(parsed)
+    config = load_run_config(parsed)
     torch.set_num_threads(config.training.threads)
     data = load_dataset(parsed.data, config.data.split, config.seed)
-    category_column(data.attributes, parsed.category)  # a misspelt one is told before the work
-    found = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
-    return found, describe_cluster_map(
-        found, data, parsed.category, np.random.default_rng(config.seed)
-    )
+    category_column(data.attributes, parsed.category)  # reject an unknown column before the work
+    cluster_map = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
+    rng = np.random.default_rng(config.seed)
+    return cluster_map, describe_cluster_map(cluster_map, data, parsed.category, rng)
 
 
 def report(parsed: argparse.Namespace) -> None:
-    """Write the report of a run."""
+    """Write the HTML report of a run."""
     from trainer.report.run_report import write_run_report
 
     write_run_report(parsed.bundles, parsed.version, parsed.out)
-    print(f"wrote {parsed.out}; open it in a browser, it needs no network")
+    print(f"wrote {parsed.out}; open it in a browser, no network needed")
 
 
-def explain(_: argparse.Namespace) -> None:
+def print_config(_: argparse.Namespace) -> None:
     """Print the whole configuration with its defaults."""
     from trainer.config_docs import example_config
 
     print(example_config(), end="")
 
 
-def config_of(parsed: argparse.Namespace) -> "RunConfig":
-    """Read the configuration asked for, the seed overridden where one was given."""
-    from trainer.config import check_config, read_config
+def load_run_config(parsed: argparse.Namespace) -> "RunConfig":
+    """Load the configuration file, or the defaults, and apply `--seed`."""
+    from trainer.config import load_config, validate_config
 
-    config = read_config(parsed.config) if parsed.config else check_config({}, "defaults")
+    config = load_config(parsed.config) if parsed.config else validate_config({}, "defaults")
     if parsed.seed is None:
         return config
-    return check_config(config.model_dump(mode="json") | {"seed": parsed.seed}, "--seed")
+    return validate_config(config.model_dump(mode="json") | {"seed": parsed.seed}, "--seed")
 
 
-def publish_target(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
-    """Return the store that `clusters` publishes in, None where nothing is to be published."""
+def open_publish_target(parsed: argparse.Namespace) -> ClusterMapRegistry | None:
+    """Open the store that `clusters` publishes to; None without `--publish`."""
     if not parsed.publish:
         if parsed.saved:
             raise ConfigError(
-                "clusters --from: says which map to publish, expected beside --publish; add "
-                "that, or give --data to make a map"
+                "clusters --from: found without --publish, which it requires; add --publish, or "
+                "use --data to build a map"
             )
         return None
     url, bundles, namespace = store_of(parsed, "clusters --publish")

@@ -1,4 +1,4 @@
-"""Baselines that need no training loop: popularity, and EASE."""
+"""Baselines without a training loop: popularity and EASE."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,24 +9,24 @@ from trainer.config import EvaluationConfig
 from trainer.data.interactions import Cases, ItemLists
 from trainer.metrics import DEPTH, EvaluationSet
 
-CHUNK = 512  # cases scored at once
+CHUNK = 512  # cases scored per matrix product
 
 
-def rank_baselines(asked: EvaluationSet, config: EvaluationConfig) -> dict[str, Rows]:
-    """Rank by popularity, and by EASE where its items x items matrix is within the limit."""
-    ranked = {"popularity": rank_by_popularity(asked.counts, asked.cases)}
-    num_items = len(asked.counts)
+def rank_baselines(evaluated: EvaluationSet, config: EvaluationConfig) -> dict[str, Rows]:
+    """Rank by popularity, and by EASE up to `ease_items_limit` items."""
+    cases, num_items = evaluated.cases, len(evaluated.counts)
+    ranked = {"popularity": rank_by_popularity(evaluated.counts, cases)}
     if num_items <= config.ease_items_limit:
-        ranked["ease"] = rank_by_ease(asked.train, asked.cases, num_items, config.ease_lambda)
+        ranked["ease"] = rank_by_ease(evaluated.train, cases, num_items, config.ease_lambda)
     return ranked
 
 
 def rank_by_popularity(counts: NDArray[np.int64], cases: Cases) -> Rows:
-    """Rank the items of most training positives for every case; [cases, DEPTH]."""
+    """Rank unseen items by their number of training positives; [cases, DEPTH]."""
     order = np.argsort(-counts, kind="stable").astype(np.int32)
     ranked = np.full((len(cases.user_rows), DEPTH), -1, dtype=np.int32)
     for case in range(len(cases.user_rows)):
-        seen = cases.histories.of(case)
+        seen = cases.histories.get(case)
         head = order[: DEPTH + len(seen)]
         kept = head[~np.isin(head, seen)][:DEPTH]
         ranked[case, : len(kept)] = kept
@@ -34,37 +34,41 @@ def rank_by_popularity(counts: NDArray[np.int64], cases: Cases) -> Rows:
 
 
 def rank_by_ease(train: ItemLists, cases: Cases, num_items: int, ridge: float) -> Rows:
-    """Rank for every case by EASE, fitted on the training histories; [cases, DEPTH].
+    """Rank unseen items by EASE, fitted on the training histories; [cases, DEPTH].
 
-    ridge  lambda, added to the diagonal of the items x items Gram matrix
+    Args:
+        train: training history of every user.
+        cases: cases to rank for.
+        num_items: size of the catalogue.
+        ridge: lambda, added to the diagonal of the items x items Gram matrix.
 
     Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
     """
-    took = _matrix(train, num_items)
-    gram = (took.T @ took).toarray() + ridge * np.eye(num_items, dtype=np.float32)
+    interactions = _matrix(train, num_items)
+    gram = (interactions.T @ interactions).toarray() + ridge * np.eye(num_items, dtype=np.float32)
     inverse = np.linalg.inv(gram)
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
     ranked = np.full((len(cases.user_rows), DEPTH), -1, dtype=np.int32)
     histories = _matrix(cases.histories, num_items)
-    for first in range(0, len(ranked), CHUNK):
-        known = histories[first : first + CHUNK]
-        scores = known @ weights
-        scores[known.nonzero()] = -np.inf
+    for start in range(0, len(ranked), CHUNK):
+        seen = histories[start : start + CHUNK]
+        scores = seen @ weights
+        scores[seen.nonzero()] = -np.inf
         best = _best(scores)
-        ranked[first : first + CHUNK, : best.shape[1]] = best
+        ranked[start : start + CHUNK, : best.shape[1]] = best
     return ranked
 
 
 def _matrix(histories: ItemLists, num_items: int) -> csr_array:
-    """Lay histories out as a sparse 0/1 matrix [users, items]."""
-    ones = np.ones(len(histories.item_rows), dtype=np.float32)
+    """Return the histories as a sparse 0/1 matrix [users, items]."""
+    values = np.ones(len(histories.item_rows), dtype=np.float32)
     shape = (len(histories.offsets) - 1, num_items)
-    return csr_array((ones, histories.item_rows, histories.offsets), shape=shape)
+    return csr_array((values, histories.item_rows, histories.offsets), shape=shape)
 
 
 def _best(scores: NDArray[np.float32]) -> Rows:
-    """Return the best rows per line, best first, -1 where a line has no more."""
+    """Return the top items of each row of scores, best first, padded with -1."""
     count = min(DEPTH, scores.shape[1])
     best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
     values = np.take_along_axis(scores, best, axis=1)

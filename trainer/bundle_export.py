@@ -1,4 +1,4 @@
-"""From trained towers to a staged bundle: what a run made, in the form that the index reads."""
+"""Export of a training run to a staged bundle."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -33,23 +33,24 @@ from index.metadata import SEPARATOR
 from index.publish.writer import Contents, write_bundle
 from trainer.config import BundleConfig, RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import TEST, TRAIN, VALID, histories, training_counts
+from trainer.data.interactions import TEST, TRAIN, VALID, build_histories, training_counts
 from trainer.onnx_export import export_towers
 from trainer.train_loop import TrainedTowers, encode_histories
 from trainer.training_data import TrainingData
 
-PROBES = 8
+SELF_TEST_QUERIES = 8
 LIBRARIES = ("faiss-cpu", "numpy", "onnx", "onnxruntime", "safetensors", "torch")
-ALL = "*"  # in a configuration: every column that is fit
-DISTINCT_LIMIT = 1_000  # values of a column that is filtered by without being named
+ALL_COLUMNS = "*"  # in a configuration: every column of a supported type
+DISTINCT_LIMIT = 1_000  # values of a column that `*` selects as a filter
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run has made, before it is a bundle.
+    """Results of a training run, before export.
 
-    clusters  the map that negatives were drawn from, the last of them, or None
-    columns   of the items table that are published
+    Attributes:
+        clusters: last cluster map that negatives were sampled with, or None.
+        columns: columns of the items table to publish.
     """
 
     config: RunConfig
@@ -61,23 +62,23 @@ class FinishedRun:
 
 
 def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
-    """Write everything but the metrics into a staged folder.
+    """Write everything except the metrics into a staged folder.
 
-    The index is tuned, and its self-test made, from histories of the validation cases.
+    Histories of the validation cases tune the index and become its self-test.
     """
     data, trained, cases = run.data, run.trained, run.training_data.validation
     vectors = run.training_data.features.encode_all(trained.towers.item)
     tuning = range(min(TUNING_QUERIES, len(cases.user_rows)))
-    probes = tuning[:PROBES]
+    self_test = tuning[:SELF_TEST_QUERIES]
     with torch.no_grad():
-        queries = encode_histories(trained.towers.user, vectors, cases.histories, probes)
+        queries = encode_histories(trained.towers.user, vectors, cases.histories, self_test)
     contents = Contents(
         item_ids=data.item_ids,
         vectors=vectors.cpu().numpy(),
         counts=training_counts(data.interactions, len(data.item_ids)),
-        histories=whole_histories(data) if run.config.bundle.histories else None,
-        tuning_histories=[cases.histories.of(case) for case in tuning],
-        self_test_histories=[cases.histories.of(case) for case in probes],
+        histories=build_stored_histories(data) if run.config.bundle.histories else None,
+        tuning_histories=[cases.histories.get(case) for case in tuning],
+        self_test_histories=[cases.histories.get(case) for case in self_test],
         self_test_queries=queries.cpu().numpy(),
         metadata=item_metadata(data.attributes, run.columns),
     )
@@ -86,18 +87,18 @@ def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
         save_cluster_map(run.clusters, staged)
     pq.write_table(data.attributes, staged / "items.parquet")
     build = partial(build_item_index, seed=run.config.seed)
-    return write_bundle(staged, contents, facts_of_run(run, now), build)
+    return write_bundle(staged, contents, build_run_facts(run, now), build)
 
 
-def whole_histories(data: Dataset) -> StoredHistories:
-    """Gather every user's interactions, held-out items too: the service answers from it."""
-    whole = histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
+def build_stored_histories(data: Dataset) -> StoredHistories:
+    """Build the histories that the service uses: all interactions, held-out items included."""
+    full = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
     users = build_id_table(data.user_ids)
-    return StoredHistories(users, whole.offsets, whole.item_rows)
+    return StoredHistories(users, full.offsets, full.item_rows)
 
 
-def facts_of_run(run: FinishedRun, now: datetime) -> RunFacts:
-    """Gather what the manifest records of the run."""
+def build_run_facts(run: FinishedRun, now: datetime) -> RunFacts:
+    """Build the run's section of the manifest."""
     config, data, progress = run.config, run.data, run.trained.progress
     training: dict[str, Any] = {
         "curve": progress.curve,
@@ -120,15 +121,15 @@ def facts_of_run(run: FinishedRun, now: datetime) -> RunFacts:
         ),
         history_length=config.towers.history_length,
         modalities={name: rows.shape[1] for name, rows in data.modalities.items()},
-        cluster_maps=lineage_of(run),
+        cluster_maps=cluster_map_lineage(run),
         run={"config": config.model_dump(mode="json"), "training": training},
         libraries={name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
     )
 
 
-def lineage_of(run: FinishedRun) -> list[dict[str, Any]]:
-    """Return the card of every map that the run drew from, in order, the bundle's own last."""
+def cluster_map_lineage(run: FinishedRun) -> list[dict[str, Any]]:
+    """Describe every cluster map that the run sampled with, in order, the bundle's own last."""
     swapped = run.trained.progress.cluster_maps
     if swapped or run.clusters is None:
         return swapped
@@ -136,42 +137,46 @@ def lineage_of(run: FinishedRun) -> list[dict[str, Any]]:
 
 
 def choose_columns(table: pa.Table, config: BundleConfig) -> PublishedColumns:
-    """Choose what to publish; raises ConfigError, naming each column that cannot be."""
+    """Choose the published columns; raises ConfigError listing every unusable one."""
     faults: list[str] = []
-    attributes, rest = _named(table, "attributes", config.attributes, is_json_serializable, faults)
-    filters, others = _named(table, "filters", config.filters, is_filterable, faults)
+    attributes, rest = _resolve_columns(
+        table, "attributes", config.attributes, is_json_serializable, faults
+    )
+    filters, others = _resolve_columns(table, "filters", config.filters, is_filterable, faults)
     if faults:
         raise ConfigError("\n".join(faults))
     filters += [name for name in others if _has_few_values(table[name])]
     return PublishedColumns(attributes + rest, filters)
 
 
-def _named(
+def _resolve_columns(
     table: pa.Table,
     key: str,
     names: Sequence[str],
-    is_fit: Callable[[pa.DataType], bool],
+    is_supported: Callable[[pa.DataType], bool],
     faults: list[str],
 ) -> tuple[list[str], list[str]]:
-    """Return the columns named, each once, and what `*` stands for; tell of unfit ones."""
+    """Return the named columns, each once, and those that `*` adds; append to `faults`."""
     columns = {field.name: field.type for field in table.schema if field.name != "item_id"}
-    fit = [name for name, kind in columns.items() if SEPARATOR not in name and is_fit(kind)]
-    named = [name for name in dict.fromkeys(names) if name != ALL]
+    usable = [
+        name for name, kind in columns.items() if SEPARATOR not in name and is_supported(kind)
+    ]
+    named = [name for name in dict.fromkeys(names) if name != ALL_COLUMNS]
     for name in named:
-        if name not in fit:
+        if name not in usable:
             known = name in columns
-            found = f"is of type {columns[name]}" if known else "is no such column"
+            problem = f"has unsupported type {columns[name]}" if known else "does not exist"
             faults.append(
-                f"bundle.{key}: {name!r} {found} of the items table; fit are "
-                f"{', '.join(fit) or 'none'}; name one of these, or leave it out"
+                f"bundle.{key}: column {name!r} of the items table {problem}; expected one of "
+                f"{', '.join(usable) or '(none)'}; use one of these or remove it"
             )
-    return named, [name for name in fit if name not in named and ALL in names]
+    return named, [name for name in usable if name not in named and ALL_COLUMNS in names]
 
 
 def _has_few_values(values: pa.ChunkedArray) -> bool:
-    """Tell whether many items share each value: neither prose nor an id."""
+    """Return whether many items share each value, unlike free text or an id."""
     cells = pc.list_flatten(values) if is_list(values.type) else values
-    if pc.count_distinct(cells).as_py() > DISTINCT_LIMIT + 2:  # nothing, and empty text
+    if pc.count_distinct(cells).as_py() > DISTINCT_LIMIT + 2:  # null and empty text
         return False
     column = build_column(values)
     distinct = len(column.values)

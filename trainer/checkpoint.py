@@ -1,7 +1,7 @@
-"""Where a run stands, on disk: tensors and numbers in one safetensors file, never a pickle.
+"""Checkpoint of a training run: tensors and progress in one safetensors file, no pickle.
 
-Everything random in a run is drawn from its seed and the number of the step, so no generator's
-state has to be kept: a run that goes on from a checkpoint takes the very steps it would have.
+All randomness derives from the seed and the step number, so no generator state is stored: a
+resumed run takes exactly the steps that an uninterrupted one would.
 """
 
 import os
@@ -25,13 +25,17 @@ TensorGroups = dict[str, dict[str, Tensor]]  # group -> name -> tensor
 
 @dataclass
 class Progress:
-    """How far a run has come; all of it plain json.
+    """Progress of a run, JSON-serialisable.
 
-    epoch, batch  the next batch to take
-    step          batches taken so far, over all epochs
-    loss_sum      over the epoch's batches so far
-    curve         one row per finished epoch: loss, validation recall@50, seconds
-    cluster_maps  those that a sampler swapped to, in order; see `SwappableSampler`
+    Attributes:
+        epoch: current epoch, from 0.
+        batch: next batch within the epoch.
+        step: batches processed so far, over all epochs.
+        loss_sum: sum of the losses of the current epoch.
+        best_recall: best validation recall@50 so far.
+        best_epoch: epoch of `best_recall`.
+        curve: loss, validation recall@50 and seconds of each finished epoch.
+        cluster_maps: maps that the sampler swapped to, in order; see `SwappableSampler`.
     """
 
     epoch: int = 0
@@ -45,71 +49,72 @@ class Progress:
 
     @property
     def stale_epochs(self) -> int:
-        """Return how many epochs have passed since the best one."""
+        """Number of epochs since the best epoch."""
         return len(self.curve) - 1 - self.best_epoch
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One file, replaced whole; `run_key` tells whose: same data, configuration and seed."""
+    """Checkpoint file of one run; `run_key` identifies its data, configuration and seed."""
 
     path: Path
     run_key: str
 
     def save(self, groups: TensorGroups, progress: Progress) -> None:
-        """Replace the file in one atomic step; raises OSError if the disk refuses."""
-        folder = self.path.with_suffix(f".{os.getpid()}")  # safetensors adds a file of its own
+        """Replace the file atomically; raises OSError if it cannot be written."""
+        folder = self.path.with_suffix(f".{os.getpid()}")  # safetensors adds a temporary file
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / self.path.name
-        about = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
+        temporary = folder / self.path.name
+        metadata = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
         tensors = {
-            f"{group}/{name}": one.contiguous()
+            f"{group}/{name}": tensor.contiguous()
             for group, named in groups.items()
-            for name, one in named.items()
+            for name, tensor in named.items()
         }
         try:
-            save_file(tensors, beside, about)
-        except SafetensorError as error:  # how it tells of a full disk
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # raised for a full disk
             rmtree(folder)
             raise OSError(f"{self.path}: cannot be written ({error})") from error
-        with beside.open("rb") as stream:
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        beside.replace(self.path)
+        temporary.replace(self.path)
         rmtree(folder)
         sync_folder(self.path.parent)
 
     def load(self) -> tuple[TensorGroups, Progress] | None:
-        """Return what was saved, or None where there is nothing of this run.
+        """Return the saved state, or None if there is no checkpoint of this run.
 
-        Raises TrainingError if the file cannot be read.
+        Raises:
+            TrainingError: the file cannot be read.
         """
         if not self.path.exists():
             return None
         groups: TensorGroups = defaultdict(dict)
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = file.metadata()
-                if about["run_key"] != self.run_key:
+                metadata = file.metadata()
+                if metadata["run_key"] != self.run_key:
                     return None
                 for key in file.keys():  # noqa: SIM118  # not a dict
                     group, _, name = key.partition("/")
                     groups[group][name] = file.get_tensor(key)
-            return groups, Progress(**loads(about["progress"]))
+            return groups, Progress(**loads(metadata["progress"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise TrainingError(
-                f"{self.path}: cannot be read as a checkpoint ({error}); "
-                "remove it to begin the run anew"
+                f"{self.path}: found an unreadable checkpoint ({error}), expected a safetensors "
+                "file of this run; delete it to start over"
             ) from error
 
     def remove(self) -> None:
-        """Forget the run: it is finished. What killed saves left goes too."""
+        """Delete the checkpoint, and temporary files of interrupted saves."""
         self.path.unlink(missing_ok=True)
         for folder in self.path.parent.glob(f"{self.path.stem}.*"):
             rmtree(folder)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state, named NUMBER OF THE PARAMETER/NAME."""
+    """Return the optimizer state as `PARAMETER NUMBER/NAME` -> tensor."""
     return {
         f"{number}/{name}": value
         for number, state in optimizer.state_dict()["state"].items()
@@ -118,7 +123,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned."""
+    """Load what `optimizer_tensors` returned into the optimizer."""
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for key, value in tensors.items():
         number, name = key.split("/")

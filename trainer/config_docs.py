@@ -1,4 +1,4 @@
-"""The configuration explained: TOML with every key, its default, its range, its meaning."""
+"""Configuration reference: TOML with every key, its default, range and description."""
 
 import json
 import textwrap
@@ -12,19 +12,18 @@ from trainer.config import RunConfig
 from trainer.samplers.config import SamplerConfig
 
 HEAD = """\
-# Every key of a run, with its default. Leave out what you do not change: an empty file is a
-# good configuration. An unknown key stops the start.
-# Use: python -m trainer run --config FILE --data DIR --bundles DIR
+# Every setting of a training run, with its default. All keys are optional; unknown keys are
+# rejected. Usage: python -m trainer run --config FILE --data DIR --bundles DIR
 """
 
 
 def example_config() -> str:
-    """Return the whole configuration with its defaults as commented TOML."""
+    """Render the default configuration as commented TOML."""
     return "\n".join([HEAD, *_table(RunConfig(), "")]).rstrip() + "\n"
 
 
 def _table(part: BaseModel, path: str) -> Iterator[str]:
-    """Yield the lines of one table: its own keys first, its tables after."""
+    """Yield the lines of a table: its keys, then its nested tables."""
     tables = {}
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
@@ -55,7 +54,7 @@ def _key(name: str, value: object, field: FieldInfo) -> Iterator[str]:
 
 
 def _samplers(chosen: BaseModel) -> Iterator[str]:
-    """Yield the keys of the default sampler, then of all others as comments."""
+    """Yield the keys of the default sampler, and those of all others as comments."""
     parts = get_args(get_args(SamplerConfig)[0])
     yield from _sampler(type(chosen))
     for part in parts:
@@ -65,7 +64,7 @@ def _samplers(chosen: BaseModel) -> Iterator[str]:
 
 
 def _sampler(part: type[BaseModel]) -> Iterator[str]:
-    """Yield the keys of one sampler: what it does stands above its name."""
+    """Yield the keys of one sampler, with its description above its name."""
     for key, field in part.model_fields.items():
         if key == "name":
             (name,) = get_args(field.annotation)

@@ -1,6 +1,6 @@
-"""Evaluate what will be served: the staged bundle itself, through `index.Retriever`.
+"""Offline evaluation of a staged bundle through the serving `Retriever`.
 
-Full ranking over all items, seen items removed; popularity and EASE beside the model.
+Full ranking over all unseen items, with popularity and EASE as baselines.
 """
 
 from typing import Any
@@ -14,61 +14,69 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from trainer.baselines import rank_baselines
 from trainer.config import EvaluationConfig
-from trainer.metrics import DEPTH, EvaluationSet, bucket_metrics, compute_metrics, rank_targets
+from trainer.metrics import (
+    DEPTH,
+    EvaluationSet,
+    compute_bucket_metrics,
+    compute_metrics,
+    rank_targets,
+)
 
-CHUNK = 256  # histories encoded at once
+CHUNK = 256  # histories per retrieve call
 
 Report = dict[str, Any]
 
 
-def evaluate(retriever: Retriever, asked: EvaluationSet, config: EvaluationConfig) -> Report:
+def evaluate(retriever: Retriever, evaluated: EvaluationSet, config: EvaluationConfig) -> Report:
     """Evaluate model, popularity and EASE on the same cases.
 
-    returns  method -> metrics; "buckets" -> method -> bucket -> recall; notes
+    Returns:
+        method -> metrics; "buckets" -> method -> bucket -> recall; "cases"; "notes".
     """
-    num_items = len(asked.counts)
-    ranked = {"model": rank_by_retriever(retriever, asked), **rank_baselines(asked, config)}
-    report: Report = {"cases": len(asked.cases.user_rows), "notes": [], "buckets": {}}
+    num_items = len(evaluated.counts)
+    ranked = {"model": rank_by_retriever(retriever, evaluated)}
+    ranked |= rank_baselines(evaluated, config)
+    report: Report = {"cases": len(evaluated.cases.user_rows), "notes": [], "buckets": {}}
     if "ease" not in ranked:
         report["notes"].append(
             f"EASE skipped: {num_items:,} items, the limit is {config.ease_items_limit:,}"
         )
     for method, rows in ranked.items():
-        ranks = rank_targets(rows, asked.cases)
+        ranks = rank_targets(rows, evaluated.cases)
         report[method] = compute_metrics(rows, ranks, num_items)
-        report["buckets"][method] = bucket_metrics(ranks, asked.counts)
+        report["buckets"][method] = compute_bucket_metrics(ranks, evaluated.counts)
     return report
 
 
-def rank_by_retriever(retriever: Retriever, asked: EvaluationSet) -> Rows:
-    """Query the retriever for every case; [cases, DEPTH], -1 where fewer items are eligible."""
-    cases, ids = asked.cases, asked.item_ids
+def rank_by_retriever(retriever: Retriever, evaluated: EvaluationSet) -> Rows:
+    """Retrieve the candidates of every case; [cases, DEPTH], padded with -1."""
+    cases, ids = evaluated.cases, evaluated.item_ids
     count = len(cases.user_rows)
     ranked = np.full((count, DEPTH), -1, dtype=np.int32)
-    for first in tqdm(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
-        chosen = range(first, min(first + CHUNK, count))
+    for start in tqdm(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
+        chosen = range(start, min(start + CHUNK, count))
         queries = [
-            Query(DEPTH, history=[ids[row] for row in cases.histories.of(case)]) for case in chosen
+            Query(DEPTH, history=[ids[row] for row in cases.histories.get(case)]) for case in chosen
         ]
         for case, result in zip(chosen, retriever.retrieve(queries), strict=True):
             ranked[case, : len(result.rows)] = result.rows
     return ranked
 
 
-def table_of(report: Report) -> str:
-    """Lay a report out for the terminal."""
+def render_report(report: Report) -> str:
+    """Render a report as tables for the terminal."""
     methods = [name for name in ("model", "popularity", "ease") if name in report]
     columns = list(report["model"])
     lines = [[name, *(report[name][column] for column in columns)] for name in methods]
-    whole = tabulate(lines, ["", *columns], floatfmt=".4f")
+    overall = tabulate(lines, ["", *columns], floatfmt=".4f")
     buckets = tabulate(
         [
-            [bucket, f"{int(found['targets']):,}"]
+            [bucket, f"{int(metrics['targets']):,}"]
             + [report["buckets"][name][bucket].get("recall@50") for name in methods]
-            for bucket, found in report["buckets"]["model"].items()
+            for bucket, metrics in report["buckets"]["model"].items()
         ],
         ["recall@50 by popularity", "targets", *methods],
         floatfmt=".4f",
         missingval="-",
     )
-    return "\n\n".join([f"{report['cases']:,} test cases", whole, buckets, *report["notes"]])
+    return "\n\n".join([f"{report['cases']:,} test cases", overall, buckets, *report["notes"]])

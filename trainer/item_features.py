@@ -1,4 +1,4 @@
-"""Item features as the item tower reads them: tensors of one device."""
+"""Input features of the item tower, as tensors on one device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,17 @@ from torch import Tensor
 
 from trainer.towers import ItemTower
 
-CHUNK = 16_384  # items encoded at once where the whole catalogue is
+CHUNK = 16_384  # items per forward pass of `encode_all`
 
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """Everything that the item tower reads of the items.
+    """Raw features, modality presence and id rows of all items.
 
-    features  name -> [items, raw width], 0 where missing
-    presence  [items, modalities]  bool
-    id_rows   [items]  int64; the unknown row for items without a training positive
+    Attributes:
+        features: modality -> [items, raw dim], 0 where missing.
+        presence: [items, modalities] bool.
+        id_rows: [items] int64; the unknown-item row for cold items.
     """
 
     features: dict[str, Tensor]
@@ -30,14 +31,14 @@ class ItemFeatures:
         return len(self.id_rows)
 
     def means(self) -> dict[str, Tensor]:
-        """Return the mean raw row of each modality over the items that have it."""
+        """Return the mean raw feature of each modality over the items that have it."""
         return {
-            name: rows.sum(dim=0) / self.presence[:, place].sum().clamp(min=1)
-            for place, (name, rows) in enumerate(self.features.items())
+            name: rows.sum(dim=0) / self.presence[:, column].sum().clamp(min=1)
+            for column, (name, rows) in enumerate(self.features.items())
         }
 
     def encode(self, tower: ItemTower, rows: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Encode rows [n] to unit rows [n, width]; `hidden` [n] tells whose id is dropped."""
+        """Encode item rows [n] to vectors [n, dim]; `hidden` [n] marks dropped ids."""
         id_rows = self.id_rows[rows]
         if hidden is not None:
             id_rows = id_rows.masked_fill(hidden, tower.unknown_row)
@@ -46,7 +47,7 @@ class ItemFeatures:
 
     @torch.no_grad()
     def encode_all(self, tower: ItemTower) -> Tensor:
-        """Encode every item as it will be published; [items, width]."""
+        """Encode the whole catalogue without id dropout; [items, dim]."""
         rows = torch.arange(len(self), device=self.id_rows.device)
         return torch.cat([self.encode(tower, chunk) for chunk in torch.split(rows, CHUNK)])
 
@@ -58,8 +59,10 @@ def build_item_features(
 ) -> ItemFeatures:
     """Build the features of all items.
 
-    modalities  name -> [items, raw width], NaN rows where missing
-    counts      [items]  training positives
+    Args:
+        modalities: modality -> [items, raw dim], NaN rows where missing.
+        counts: [items], training positives.
+        device: device of the tensors.
     """
     is_missing = [np.isnan(rows).all(axis=1) for rows in modalities.values()]
     presence = ~np.stack(is_missing, axis=1) if is_missing else np.zeros((len(counts), 0), bool)

@@ -1,4 +1,4 @@
-"""Recall, NDCG and coverage: from ranked rows and held-out targets to numbers."""
+"""Offline metrics: recall, NDCG and coverage."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from trainer.data.interactions import (
     TRAIN,
     Cases,
     ItemLists,
-    cases,
-    histories,
+    build_cases,
+    build_histories,
     training_counts,
 )
 
 COUNTS = (20, 50, 200)
 DEPTH = max(COUNTS)
 COVERAGE_COUNT = 50
-MIN_CASES = 200  # no figure for fewer: it would be noise
+MIN_CASES = 200  # buckets with fewer targets report no recall, as it would be noise
 HEAD_SHARE, TORSO_SHARE = 0.1, 0.5  # of the items, by popularity
 
 MetricValues = dict[str, float]
@@ -28,11 +28,13 @@ MetricValues = dict[str, float]
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What is evaluated on the test part, and what baselines are fitted on.
+    """Test cases, and the training data that baselines are fitted on.
 
-    item_ids  in row order
-    train     every user's training history
-    counts    [items]  training positives
+    Attributes:
+        item_ids: ids in row order.
+        cases: test cases.
+        train: training history of every user.
+        counts: [items], training positives.
     """
 
     item_ids: list[str]
@@ -42,23 +44,24 @@ class EvaluationSet:
 
 
 def build_evaluation_set(data: Dataset) -> EvaluationSet:
-    """Gather the test cases of a dataset."""
+    """Build the evaluation set of a dataset's test part."""
     num_users, interactions = len(data.user_ids), data.interactions
     return EvaluationSet(
         item_ids=data.item_ids,
-        cases=cases(interactions, TEST, num_users),
-        train=histories(interactions, (TRAIN,), num_users),
+        cases=build_cases(interactions, TEST, num_users),
+        train=build_histories(interactions, (TRAIN,), num_users),
         counts=training_counts(interactions, len(data.item_ids)),
     )
 
 
 @dataclass(frozen=True)
 class TargetRanks:
-    """Where each held-out item stands in its case's ranking.
+    """Rank of each held-out item.
 
-    case_of  [targets]  which case a target belongs to
-    targets  [targets]  item rows
-    ranks    [targets]  0 is first; DEPTH where it is not among the first DEPTH
+    Attributes:
+        case_of: [targets], case of each target.
+        targets: [targets], item rows.
+        ranks: [targets], from 0; DEPTH if not among the first DEPTH.
     """
 
     case_of: NDArray[np.int64]
@@ -67,25 +70,27 @@ class TargetRanks:
 
 
 def rank_targets(ranked: Rows, cases: Cases) -> TargetRanks:
-    """Find the targets in the rankings.
+    """Compute the ranks of the targets.
 
-    ranked  [cases, DEPTH]  item rows, best first; -1 where there are fewer
+    Args:
+        ranked: [cases, DEPTH], item rows, best first, padded with -1.
+        cases: cases with their targets.
     """
     case_of = np.repeat(np.arange(len(cases.user_rows)), np.diff(cases.targets.offsets))
     targets = cases.targets.item_rows
     ranks = np.full(len(targets), DEPTH, dtype=np.int64)
-    for first in range(0, len(targets), 100_000):
-        part = slice(first, first + 100_000)
+    for start in range(0, len(targets), 100_000):
+        part = slice(start, start + 100_000)
         is_hit = ranked[case_of[part]] == targets[part, None]  # [targets, DEPTH]
         ranks[part] = np.where(is_hit.any(axis=1), is_hit.argmax(axis=1), DEPTH)
     return TargetRanks(case_of, targets, ranks)
 
 
 def compute_metrics(ranked: Rows, ranks: TargetRanks, num_items: int) -> MetricValues:
-    """Average over the cases: recall and NDCG at COUNTS, and coverage of the catalogue.
+    """Compute recall and NDCG at COUNTS, averaged over cases, and catalogue coverage at 50.
 
-    Recall is the share of a case's targets found; NDCG's ideal puts all of them first.
-    Coverage is the share of all items that stand in anyone's first 50.
+    Recall is the share of a case's targets that were retrieved; the ideal of NDCG ranks all
+    of them first. Coverage is the share of all items among the first 50 of any case.
     """
     metrics: MetricValues = {}
     target_counts = np.bincount(ranks.case_of, minlength=len(ranked))
@@ -102,30 +107,32 @@ def compute_metrics(ranked: Rows, ranks: TargetRanks, num_items: int) -> MetricV
     return metrics
 
 
-def buckets_of(counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Split the items by training positives: head, torso, tail, and cold, which has none.
+def popularity_buckets(counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Split the items by training positives into head, torso, tail and cold (none).
 
-    Head are the most popular 10 % of the items, torso the next 40 %, tail the rest. Ours.
+    Head is the most popular 10 % of the items, torso the next 40 %, tail the rest (our choice).
     """
     order = np.argsort(-counts, kind="stable")
-    place = np.empty(len(counts), dtype=np.int64)
-    place[order] = np.arange(len(counts))
+    rank = np.empty(len(counts), dtype=np.int64)
+    rank[order] = np.arange(len(counts))
     is_cold = counts == 0
     head, torso = round(HEAD_SHARE * len(counts)), round(TORSO_SHARE * len(counts))
     return {
-        "head": (place < head) & ~is_cold,
-        "torso": (place >= head) & (place < torso) & ~is_cold,
-        "tail": (place >= torso) & ~is_cold,
+        "head": (rank < head) & ~is_cold,
+        "torso": (rank >= head) & (rank < torso) & ~is_cold,
+        "tail": (rank >= torso) & ~is_cold,
         "cold": is_cold,
     }
 
 
-def bucket_metrics(ranks: TargetRanks, counts: NDArray[np.int64]) -> dict[str, MetricValues]:
-    """Recall over targets by their popularity; below 200 targets the count alone."""
-    measured: dict[str, MetricValues] = {}
-    for name, is_in in buckets_of(counts).items():
+def compute_bucket_metrics(
+    ranks: TargetRanks, counts: NDArray[np.int64]
+) -> dict[str, MetricValues]:
+    """Compute recall per popularity bucket; with fewer than 200 targets only their count."""
+    metrics: dict[str, MetricValues] = {}
+    for name, is_in in popularity_buckets(counts).items():
         chosen = ranks.ranks[is_in[ranks.targets]]
-        measured[name] = {"targets": len(chosen)}
+        metrics[name] = {"targets": len(chosen)}
         if len(chosen) >= MIN_CASES:
-            measured[name] |= {f"recall@{n}": float((chosen < n).mean()) for n in COUNTS}
-    return measured
+            metrics[name] |= {f"recall@{n}": float((chosen < n).mean()) for n in COUNTS}
+    return metrics

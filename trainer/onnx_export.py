@@ -1,4 +1,4 @@
-"""The towers as ONNX graphs and as weights: what a bundle holds of them."""
+"""Export of the towers as ONNX encoders and safetensors weights."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ OPSET = 20
 
 
 class ContentPath(nn.Module):
-    """The item tower as a new item sees it: no id, content alone."""
+    """Item tower for new items: content features with the unknown-item embedding."""
 
     def __init__(self, tower: ItemTower) -> None:
         super().__init__()
@@ -26,46 +26,45 @@ class ContentPath(nn.Module):
         self.tower = tower
 
     def forward(self, features: list[Tensor], presence: Tensor) -> Tensor:
-        """Encode [batch, raw width] rows per modality, with presence [batch, modalities]."""
-        own = cast(Tensor, self.unknown).expand(presence.shape[0], -1)  # the table stays at home
-        return self.tower.combine(own, features, presence)
+        """Encode [batch, raw dim] features per modality with presence [batch, modalities]."""
+        unknown = cast(Tensor, self.unknown).expand(presence.shape[0], -1)  # exports no id table
+        return self.tower.combine(unknown, features, presence)
 
 
 def export_towers(towers: Towers, folder: Path) -> None:
-    """Write `user_encoder.onnx`, `towers.safetensors`, and `item_encoder.onnx`.
+    """Write `user_encoder.onnx`, `towers.safetensors` and, with modalities, `item_encoder.onnx`.
 
-    The item encoder is left out where there is no modality: without content nothing can be said
-    of a new item.
+    Without content a new item cannot be encoded.
     """
     towers = towers.cpu().eval()
     export_user_tower(towers.user, folder / "user_encoder.onnx")
     if towers.item.names:
         export_item_tower(towers.item, folder / "item_encoder.onnx")
-    weights = {name: one.contiguous() for name, one in towers.state_dict().items()}
+    weights = {name: weight.contiguous() for name, weight in towers.state_dict().items()}
     (folder / "towers.safetensors").write_bytes(save(weights))
 
 
 def export_user_tower(tower: UserTower, path: Path) -> None:
-    """Write (history vectors [b, L, d], mask [b, L]) -> queries [b, d], b and L free."""
-    width, longest = tower.keys.in_features, len(tower.positions.weight)
-    length = min(3, longest)
+    """Write (history vectors [b, L, d], mask [b, L]) -> queries [b, d]; b and L dynamic."""
+    dim, max_length = tower.keys.in_features, len(tower.positions.weight)
+    length = min(3, max_length)
     mask = torch.ones(2, length, dtype=torch.bool)
     batch_dim = Dim("batch", min=1)
-    length_dim = Dim("length", min=1, max=longest) if longest > 1 else Dim.STATIC
-    free = {0: batch_dim, 1: length_dim}
+    length_dim = Dim("length", min=1, max=max_length) if max_length > 1 else Dim.STATIC
+    dynamic = {0: batch_dim, 1: length_dim}
     names = [*USER_INPUTS, "queries"]
-    _export(tower, (torch.zeros(2, length, width), mask), (free, free), names, path)
+    _export(tower, (torch.zeros(2, length, dim), mask), (dynamic, dynamic), names, path)
 
 
 def export_item_tower(tower: ItemTower, path: Path) -> None:
-    """Write (raw rows per modality [b, width], presence [b, modalities]) -> vectors [b, d]."""
+    """Write (features per modality [b, raw dim], presence [b, modalities]) -> vectors [b, d]."""
     batch_dim = Dim("batch", min=1)
-    widths = [one.in_features for one in tower.projections]
-    features = [torch.zeros(2, int(width)) for width in widths]  # type: ignore[arg-type]
-    presence = torch.ones(2, len(widths), dtype=torch.bool)
-    free = {0: batch_dim}
+    dims = [projection.in_features for projection in tower.projections]
+    features = [torch.zeros(2, int(dim)) for dim in dims]  # type: ignore[arg-type]
+    presence = torch.ones(2, len(dims), dtype=torch.bool)
+    per_batch = {0: batch_dim}
     names = [*(MODALITY_PREFIX + name for name in tower.names), "presence", "vectors"]
-    example, dynamic = (features, presence), ([free] * len(widths), free)
+    example, dynamic = (features, presence), ([per_batch] * len(dims), per_batch)
     _export(ContentPath(tower).eval(), example, dynamic, names, path)
 
 
@@ -76,13 +75,18 @@ def _export(
     names: list[str],
     path: Path,
 ) -> None:
-    """Export one graph, weights inside the file, without the exporter's warnings.
+    """Export one graph with embedded weights, silencing the exporter's warnings.
 
-    names  of the inputs, then of the output
+    Args:
+        module: module to export.
+        example: example inputs.
+        dynamic: dynamic shapes of the inputs.
+        names: names of the inputs, then of the output.
+        path: file to write.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(
             module,
             example,

@@ -1,4 +1,4 @@
-"""The run: dataset -> towers -> staged bundle -> evaluated -> published."""
+"""Training pipeline: dataset, towers, staged bundle, evaluation, publishing."""
 
 import hashlib
 import json
@@ -21,24 +21,25 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.esans.publish import publish_run_cluster_map
-from trainer.evaluate import Report, evaluate, table_of
+from trainer.evaluate import Report, evaluate, render_report
 from trainer.metrics import build_evaluation_set
-from trainer.sampler_factory import cluster_map_of, open_sampler, require_cluster_map_sampler
+from trainer.sampler_factory import get_cluster_map, open_sampler, require_cluster_map_sampler
 from trainer.train_loop import train
 from trainer.training_data import build_training_data
 
-RUN_KEYS = {"seed", "data", "towers", "clusters", "training"}  # what the weights follow from
+CHECKPOINT_KEYS = {"seed", "data", "towers", "clusters", "training"}  # determine the weights
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run reads and writes.
+    """Inputs and outputs of a run.
 
-    folder   the dataset
-    bundles  where bundles are published
-    store    where the run's cluster map is published too
-    force    make the bundle current even where popularity measures better
-    follow   draw from the store's current map, swapped while training
+    Attributes:
+        folder: dataset folder.
+        bundles: bundle folder.
+        store: registry that the run's cluster map is published to.
+        force: make the bundle current even if the popularity baseline is better.
+        follow: sample negatives with the store's current map, hot-swapped during training.
     """
 
     folder: Path
@@ -49,35 +50,38 @@ class RunOptions:
 
 
 def run(config: RunConfig, options: RunOptions) -> str:
-    """Train on a dataset, evaluate the staged bundle, publish it; return its version.
+    """Train on a dataset, evaluate and publish a bundle; return its version.
 
-    Raises ConfigError, DatasetError, TrainingError, BundleError; WorseThanPopularityError after
-    publishing. A store that is away fails no run.
+    An unreachable store does not fail the run.
+
+    Raises:
+        ConfigError, DatasetError, TrainingError, BundleError: before publishing.
+        WorseThanPopularityError: after publishing; the bundle is not made current.
     """
     if options.follow:
         require_cluster_map_sampler(config)
     torch.set_num_threads(config.training.threads)
     data = load_dataset(options.folder, config.data.split, config.seed)
-    tqdm.write(description_of(data))
+    tqdm.write(render_dataset_summary(data))
     columns = choose_columns(data.attributes, config.bundle)
     registry = BundleRegistry(options.bundles)
     registry.prepare()
     training_data = build_training_data(data, config)
-    checkpoint = checkpoint_of(options.bundles, data, config, follows=options.follow)
+    checkpoint = build_checkpoint(options.bundles, data, config, follow=options.follow)
     with open_sampler(data, config, options.store if options.follow else None) as sampler:
         trained = train(training_data, sampler, config, checkpoint)
-    clusters = cluster_map_of(sampler)
+    clusters = get_cluster_map(sampler)
     finished = FinishedRun(config, data, training_data, trained, clusters, columns)
     version, report = publish(registry, finished)
-    tqdm.write(table_of(report))
-    # A model that finds fewer of the test items in 50 than popularity does is kept back.
+    tqdm.write(render_report(report))
+    # A model with a lower test recall@50 than popularity is published but not made current.
     is_worse = report["model"]["recall@50"] < report["popularity"]["recall@50"]
-    is_refused = is_worse and not options.force
-    if not is_refused:
+    is_rejected = is_worse and not options.force
+    if not is_rejected:
         registry.make_current(version)
-    checkpoint.remove()  # not before: a full disk may yet refuse the pointer
-    if is_refused:
-        raise worse_than_popularity(report, options.bundles, version)
+    checkpoint.remove()  # last, because writing the pointer can fail on a full disk
+    if is_rejected:
+        raise build_worse_error(report, options.bundles, version)
     if clusters is not None:
         tqdm.write(
             publish_run_cluster_map(clusters, sampler, options.store, options.bundles / version)
@@ -86,14 +90,15 @@ def run(config: RunConfig, options: RunOptions) -> str:
 
 
 def publish(registry: BundleRegistry, finished: FinishedRun) -> tuple[str, Report]:
-    """Stage a bundle, evaluate it as a service would open it, and publish it.
+    """Stage a bundle, evaluate it through the serving path and publish it.
 
-    returns  its version, and the report, which is in its manifest too
+    Returns:
+        The version, and the evaluation report, which the manifest also contains.
     """
     with registry.stage() as staged:
         now = datetime.now(UTC)
         manifest = stage_bundle(staged, finished, now)
-        tqdm.write(index_line(manifest.index))
+        tqdm.write(render_index_summary(manifest.index))
         evaluation_set = build_evaluation_set(finished.data)
         retriever = Retriever(open_bundle(staged))
         report = evaluate(retriever, evaluation_set, finished.config.evaluation)
@@ -101,40 +106,37 @@ def publish(registry: BundleRegistry, finished: FinishedRun) -> tuple[str, Repor
         return registry.publish(staged, now), report
 
 
-def checkpoint_of(
-    bundles: Path, data: Dataset, config: RunConfig, *, follows: bool = False
+def build_checkpoint(
+    bundles: Path, data: Dataset, config: RunConfig, *, follow: bool = False
 ) -> Checkpoint:
-    """Name the checkpoint of this very run: same data, same configuration, same seed.
-
-    A run that follows a store's map goes on from no other kind, nor the other way round.
-    """
-    values = config.model_dump(mode="json", include=RUN_KEYS)
+    """Return the checkpoint of the run with this dataset, configuration, seed and `follow`."""
+    values = config.model_dump(mode="json", include=CHECKPOINT_KEYS)
     del values["training"]["checkpoint_interval_s"]
-    told = [data.fingerprint, values, *(["follows"] if follows else [])]
-    text = json.dumps(told, sort_keys=True)
+    identity = [data.fingerprint, values, *(["follows"] if follow else [])]
+    text = json.dumps(identity, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
 
 
-def worse_than_popularity(report: Report, bundles: Path, version: str) -> WorseThanPopularityError:
-    """Say what was measured, and what can be done about it."""
+def build_worse_error(report: Report, bundles: Path, version: str) -> WorseThanPopularityError:
+    """Build the error for a model that is worse than the popularity baseline."""
     model, popular = report["model"]["recall@50"], report["popularity"]["recall@50"]
     return WorseThanPopularityError(
-        f"{bundles / version}: published but not made current: its test recall@50 is "
-        f"{model:.4f}, popularity reaches {popular:.4f}; train longer, bring more data, "
-        f"or make it current anyway with `python -m index rollback {bundles} {version}`"
+        f"{bundles / version}: published but not made current: found test recall@50 {model:.4f}, "
+        f"expected at least {popular:.4f} of the popularity baseline; train longer, add data, "
+        f"or make it current with `python -m index rollback {bundles} {version}`"
     )
 
 
-def index_line(card: IndexFacts) -> str:
-    """Say how the index was built, and what it finds of the exact best."""
+def render_index_summary(card: IndexFacts) -> str:
+    """Summarise the ANN index: its factory string and its recall against exact search."""
     probes = f", nprobe {card.nprobe}" if card.nprobe else ""
-    found = ", ".join(f"@{count} {share:.4f}" for count, share in card.recall.items())
-    return f"index: {card.factory}{probes}; recall against exact search {found or 'exact'}"
+    recall = ", ".join(f"@{count} {share:.4f}" for count, share in card.recall.items())
+    return f"index: {card.factory}{probes}; recall against exact search {recall or 'exact'}"
 
 
 def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:
-    """Tell whether the current bundle was made from this dataset by this configuration."""
+    """Return whether the current bundle has this dataset and configuration."""
     try:
         manifest = read_manifest(BundleRegistry(bundles).current())
     except BundleError:
@@ -143,12 +145,12 @@ def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:
     return same_config and manifest.dataset.fingerprint == data.fingerprint
 
 
-def description_of(data: Dataset) -> str:
-    """Say what was read, for a person."""
-    kinds = ", ".join(f"{name} [{rows.shape[1]}]" for name, rows in data.modalities.items())
+def render_dataset_summary(data: Dataset) -> str:
+    """Summarise a dataset for the terminal."""
+    modalities = ", ".join(f"{name} [{rows.shape[1]}]" for name, rows in data.modalities.items())
     lines = [
         f"{len(data.user_ids):,} users, {len(data.item_ids):,} items, "
-        f"{len(data.interactions.parts):,} interactions; modalities: {kinds or 'none'}; "
+        f"{len(data.interactions.parts):,} interactions; modalities: {modalities or 'none'}; "
         f"split: {data.split}",
         *(f"  note: {note}" for note in data.notes),
     ]

@@ -1,4 +1,4 @@
-"""From the sampler's name in a configuration to the sampler, and to the map that it needs."""
+"""Factory of negative samplers, with the cluster map of those that need one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,24 +36,29 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "in-batch": lambda _: sample_in_batch,
     "in-batch-uncorrected": lambda _: sample_in_batch_uncorrected,
     "full": lambda _: sample_full,
-    "uniform": lambda one: UniformSampler(one.count),
-    "popularity": lambda one: PopularitySampler(one.count, one.exponent),
-    "mixed": lambda one: MixedSampler(one.count),
-    "cross-batch": lambda one: CrossBatchSampler(one.size, one.warmup_steps),
-    "dns": lambda one: DnsSampler(one.count, one.kept),
-    "batch-mix": lambda one: BatchMixSampler(
-        one.count, one.in_batch_weight, one.mixing_temperature
+    "uniform": lambda config: UniformSampler(config.count),
+    "popularity": lambda config: PopularitySampler(config.count, config.exponent),
+    "mixed": lambda config: MixedSampler(config.count),
+    "cross-batch": lambda config: CrossBatchSampler(config.size, config.warmup_steps),
+    "dns": lambda config: DnsSampler(config.count, config.kept),
+    "batch-mix": lambda config: BatchMixSampler(
+        config.count, config.in_batch_weight, config.mixing_temperature
     ),
-    "positive-mixing": lambda one: PositiveMixingSampler(one.count, one.candidates, one.kept),
+    "positive-mixing": lambda config: PositiveMixingSampler(
+        config.count, config.candidates, config.kept
+    ),
 }
 
 
 def build_sampler(config: SamplerConfig, clusters: ClusterMap | None = None) -> Sampler:
-    """Return the sampler that a configuration names, new and without memory.
+    """Build the configured sampler in its initial state.
 
-    clusters  of the whole catalogue, row by row; see `clusters_for`
+    Args:
+        config: section of the sampler.
+        clusters: cluster map of the catalogue in row order; see `build_required_map`.
 
-    Raises ValueError if it is needed and not given.
+    Raises:
+        ValueError: the sampler needs a cluster map and `clusters` is None.
     """
     if isinstance(config, EsansConfig):
         if clusters is None:
@@ -62,8 +67,8 @@ def build_sampler(config: SamplerConfig, clusters: ClusterMap | None = None) -> 
     return SAMPLERS[config.name](config)
 
 
-def clusters_for(data: Dataset, config: RunConfig, now: datetime) -> ClusterMap | None:
-    """Build the cluster map of a dataset where the configured sampler draws from one."""
+def build_required_map(data: Dataset, config: RunConfig, now: datetime) -> ClusterMap | None:
+    """Build the cluster map of a dataset if the configured sampler needs one."""
     if not isinstance(config.training.sampler, EsansConfig):
         return None
     return build_cluster_map(data, config.clusters, config.seed, now)
@@ -73,19 +78,21 @@ def clusters_for(data: Dataset, config: RunConfig, now: datetime) -> ClusterMap 
 def open_sampler(
     data: Dataset, config: RunConfig, followed: ClusterMapRegistry | None, poll_s: float = 2.0
 ) -> Iterator[Sampler]:
-    """Open the sampler of a run, with the map that it needs; a thread ends with the block.
+    """Open the sampler of a run with its cluster map; leaving the block stops the watcher.
 
-    followed  the store whose current map is drawn from, where there is one that fits; None for
-              the run's own map
-    poll_s    seconds between two polls of it, where it does not notify
+    Args:
+        data: dataset of the run.
+        config: configuration of the run.
+        followed: store whose current compatible map is used; None builds the run's own map.
+        poll_s: seconds between polls of a store without notifications.
     """
     now = datetime.now(UTC)
     if followed is None:
-        yield build_sampler(config.training.sampler, clusters_for(data, config, now))
+        yield build_sampler(config.training.sampler, build_required_map(data, config, now))
         return
 
     build = partial(build_sampler, config.training.sampler)
-    known = hash_ids(one.encode() for one in data.item_ids)
+    known = hash_ids(item_id.encode() for item_id in data.item_ids)
     with watch_cluster_maps(followed, known, build, poll_s) as sampler:
         if sampler.received_map is None:
             own = build_cluster_map(data, config.clusters, config.seed, now)
@@ -94,16 +101,15 @@ def open_sampler(
 
 
 def require_cluster_map_sampler(config: RunConfig) -> None:
-    """Raise ConfigError if the configured sampler draws from no map."""
-    part = config.training.sampler
-    if not isinstance(part, EsansConfig):
+    """Raise ConfigError if the configured sampler uses no cluster map."""
+    sampler = config.training.sampler
+    if not isinstance(sampler, EsansConfig):
         raise ConfigError(
-            f"run --follow: the sampler {part.name} draws from no cluster map, expected one "
-            'that does; leave --follow out, or say `[training.sampler] name = "esans"` in the '
-            "file of --config"
+            f"run --follow: found sampler {sampler.name}, expected one that uses a cluster map; "
+            'remove --follow, or set `[training.sampler] name = "esans"` in the --config file'
         )
 
 
-def cluster_map_of(sampler: Sampler) -> ClusterMap | None:
-    """Return the map that a sampler draws from now, None where it draws from none."""
+def get_cluster_map(sampler: Sampler) -> ClusterMap | None:
+    """Return the current cluster map of a sampler, None if it has none."""
     return sampler.clusters if isinstance(sampler, EsansSampler | HotSwapSampler) else None

@@ -1,4 +1,4 @@
-"""The items that each user has seen in training: false negatives of theirs."""
+"""Seen items of each user in training, to mask false negatives."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,19 @@ from torch import Tensor
 
 from trainer.data.interactions import ItemLists
 
-MAX_TABLE_CELLS = 64 * 2**20  # of a table of users and items: a byte each
+MAX_TABLE_CELLS = 64 * 2**20  # of the dense users x items table, one byte each
 
 
 @dataclass(frozen=True)
 class SeenItems:
-    """All training positives of every user, on one device.
+    """Training positives of every user, on one device.
 
-    offsets     [users + 1]     int64
-    item_rows   [count]         int64, each user's
-    pairs       [count]         int64, user * items + item, ascending
-    table       [users, items]  bool, the same once more; None where it would be large
-    num_items  of the catalogue
+    Attributes:
+        offsets: [users + 1] int64, start of each user's items.
+        item_rows: [count] int64, items of all users.
+        pairs: [count] int64, user * items + item, ascending.
+        table: [users, items] bool, dense copy; None if too large.
+        num_items: size of the catalogue.
     """
 
     offsets: Tensor
@@ -27,35 +28,38 @@ class SeenItems:
     table: Tensor | None
     num_items: int
 
-    def of(self, user_rows: Tensor, rows: Tensor) -> Tensor:
-        """Return which rows each user has seen in training.
+    def contains(self, user_rows: Tensor, rows: Tensor) -> Tensor:
+        """Return which items each user has seen in training.
 
-        user_rows  [batch]
-        rows       [n], shared by all, or [batch, n]
-        returns    [batch, n]  bool
+        Args:
+            user_rows: [batch].
+            rows: [n], shared by all users, or [batch, n].
+
+        Returns:
+            [batch, n] bool.
         """
         if rows.ndim == 1:
-            return self._of_shared(user_rows, rows)
-        wanted = user_rows[:, None] * self.num_items + rows
-        places = torch.searchsorted(self.pairs, wanted).clamp(max=len(self.pairs) - 1)
-        return self.pairs[places] == wanted
+            return self._contains_shared(user_rows, rows)
+        pairs = user_rows[:, None] * self.num_items + rows
+        positions = torch.searchsorted(self.pairs, pairs).clamp(max=len(self.pairs) - 1)
+        return self.pairs[positions] == pairs
 
-    def _of_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
-        """Read the table; without one, walk the users' few positives, not [batch, n] pairs."""
+    def _contains_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
+        """Look up the table; without one, scatter the users' positives into [batch, n]."""
         if self.table is not None and len(user_rows) * self.num_items <= MAX_TABLE_CELLS:
             return self.table.index_select(0, user_rows).index_select(1, rows)
         columns = torch.arange(len(rows), device=rows.device)
         column_of = torch.full((self.num_items,), -1, device=rows.device)
         column_of[rows] = columns
         owners, items = self._positives_of(user_rows)
-        found = column_of[items]
-        is_found = found >= 0
-        marked = torch.zeros(len(user_rows), len(rows), dtype=torch.bool, device=rows.device)
-        marked[owners[is_found], found[is_found]] = True
-        return marked[:, column_of[rows]]  # equal rows share one marked column
+        item_columns = column_of[items]
+        is_requested = item_columns >= 0
+        is_seen = torch.zeros(len(user_rows), len(rows), dtype=torch.bool, device=rows.device)
+        is_seen[owners[is_requested], item_columns[is_requested]] = True
+        return is_seen[:, column_of[rows]]  # duplicate rows share one column
 
     def _positives_of(self, user_rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch position and the item of every positive of the batch's users."""
+        """Return the batch position and the item row of every positive of the users."""
         starts = self.offsets[user_rows]
         lengths = self.offsets[user_rows + 1] - starts
         owners = torch.repeat_interleave(
@@ -72,7 +76,7 @@ def build_seen_items(
     device: torch.device,
     max_cells: int = MAX_TABLE_CELLS,
 ) -> SeenItems:
-    """Gather the training positives of every user; in a table, too, up to so many cells."""
+    """Build the seen items of every user, with a dense table up to `max_cells` cells."""
     offsets = torch.from_numpy(histories.offsets)
     item_rows = torch.from_numpy(histories.item_rows).long()
     users = torch.repeat_interleave(torch.arange(len(offsets) - 1), torch.diff(offsets))

@@ -1,11 +1,11 @@
-"""The two towers: items to unit vectors, histories to unit vectors of the same space.
+"""Item tower and user tower, which encode into one space of unit vectors.
 
-Source: ours; the ESANS paper's towers are standard ones. Choices that a reader would not guess:
-  - the item tower reads an id embedding and every raw modality; items without a training
-    positive always use the one "unknown" id row, so that content alone speaks for them
-  - in training the id is replaced by "unknown" now and then: content learns to stand alone
-  - the user tower reads item vectors, not ids: a new user with one click is served at once
-  - centring and scaling of raw rows live inside the tower, so what is exported takes raw rows
+Source: ours; the ESANS paper uses standard towers. Design choices:
+  - the item tower combines an id embedding with every raw modality; cold items use the
+    unknown-item embedding, so only their content counts
+  - id dropout replaces ids by the unknown-item embedding in training
+  - the user tower reads item vectors, not ids, so it can serve a new user after one click
+  - the item tower centres and scales raw features itself, so the exported encoder takes raw ones
 """
 
 from collections.abc import Mapping
@@ -17,53 +17,60 @@ from torch.nn import functional
 
 from trainer.config import TowersConfig
 
-HIDDEN_FACTOR = 4  # the towers' hidden layers, in widths
-MASKED = -1e4  # the attention of an empty place
+HIDDEN_FACTOR = 4  # size of the hidden layers, as a multiple of the embedding dim
+MASKED = -1e4  # attention score of a padded position
 
 
 class ItemTower(nn.Module):
-    """Items, given by id row and raw content, to unit vectors."""
+    """Encoder of items, from id row and raw content to unit vectors."""
 
     def __init__(self, num_items: int, means: Mapping[str, Tensor], config: TowersConfig) -> None:
-        """Prepare for a catalogue.
+        """Initialise for a catalogue.
 
-        means  name -> [raw width], the catalogue's mean raw row of each modality
+        Args:
+            num_items: size of the catalogue.
+            means: modality -> [raw dim], mean raw feature over the catalogue.
+            config: dimensions and initialisation.
         """
         super().__init__()
-        width = config.embedding_dim
+        dim = config.embedding_dim
         self.unknown_row = num_items
         self.names = list(means)
-        self.ids = nn.Embedding(num_items + 1, width)
+        self.ids = nn.Embedding(num_items + 1, dim)
         nn.init.normal_(self.ids.weight, std=config.id_init_std)
-        for place, mean in enumerate(means.values()):  # by place: torch takes no dot in a name
-            self.register_buffer(f"mean_{place}", mean.clone())
-        self.projections = nn.ModuleList(nn.Linear(len(means[name]), width) for name in means)
-        self.missing = nn.Parameter(torch.randn(len(means), width) * width**-0.5)
+        for number, mean in enumerate(means.values()):  # torch forbids dots in buffer names
+            self.register_buffer(f"mean_{number}", mean.clone())
+        self.projections = nn.ModuleList(nn.Linear(len(means[name]), dim) for name in means)
+        self.missing = nn.Parameter(torch.randn(len(means), dim) * dim**-0.5)
         parts = 1 + len(means)
         self.mix = nn.Sequential(
-            nn.Linear(parts * width + len(means), HIDDEN_FACTOR * width),
+            nn.Linear(parts * dim + len(means), HIDDEN_FACTOR * dim),
             nn.GELU(),
-            nn.Linear(HIDDEN_FACTOR * width, width),
+            nn.Linear(HIDDEN_FACTOR * dim, dim),
         )
 
     def forward(self, id_rows: Tensor, features: list[Tensor], presence: Tensor) -> Tensor:
         """Encode items.
 
-        id_rows   [rows]                  int64; `unknown_row` where content alone should speak
-        features  one [rows, raw width] per modality; anything finite where missing
-        presence  [rows, modalities]      bool
-        returns   [rows, width]           unit rows
-        """
-        own: Tensor = self.ids(id_rows)
-        return self.combine(own, features, presence)
+        Args:
+            id_rows: [rows] int64; `unknown_row` to encode from content alone.
+            features: one [rows, raw dim] per modality; any finite values where missing.
+            presence: [rows, modalities] bool.
 
-    def combine(self, own: Tensor, features: list[Tensor], presence: Tensor) -> Tensor:
-        """Encode items whose id embeddings [rows, width] are at hand; see `forward`."""
-        parts = [own]
-        for place in range(len(self.names)):
-            mean = cast(Tensor, getattr(self, f"mean_{place}"))
-            content = self.projections[place](functional.normalize(features[place] - mean, dim=-1))
-            parts.append(torch.where(presence[:, place, None], content, self.missing[place]))
+        Returns:
+            [rows, dim], unit norm.
+        """
+        id_embeddings: Tensor = self.ids(id_rows)
+        return self.combine(id_embeddings, features, presence)
+
+    def combine(self, id_embeddings: Tensor, features: list[Tensor], presence: Tensor) -> Tensor:
+        """Encode items from their id embeddings [rows, dim]; see `forward`."""
+        parts = [id_embeddings]
+        for number in range(len(self.names)):
+            mean = cast(Tensor, getattr(self, f"mean_{number}"))
+            unit_features = functional.normalize(features[number] - mean, dim=-1)
+            content = self.projections[number](unit_features)
+            parts.append(torch.where(presence[:, number, None], content, self.missing[number]))
         total = torch.stack(parts).sum(dim=0)
         mixed = self.mix(torch.cat([*parts, presence.float()], dim=-1))
         unit: Tensor = functional.normalize(total + mixed, dim=-1)
@@ -71,71 +78,77 @@ class ItemTower(nn.Module):
 
 
 class UserTower(nn.Module):
-    """Histories of item vectors to unit queries: attention pooling, then a residual MLP."""
+    """Encoder of histories into query vectors: attention pooling and a residual MLP."""
 
-    def __init__(self, width: int, history_length: int, is_ordered: bool) -> None:
+    def __init__(self, dim: int, history_length: int, is_ordered: bool) -> None:
         super().__init__()
         self.is_ordered = is_ordered
-        self.positions = nn.Embedding(history_length, width)
+        self.positions = nn.Embedding(history_length, dim)
         nn.init.zeros_(self.positions.weight)
-        self.keys = nn.Linear(width, width)
-        self.focus = nn.Linear(width, 1, bias=False)
+        self.keys = nn.Linear(dim, dim)
+        self.attention = nn.Linear(dim, 1, bias=False)
         self.mix = nn.Sequential(
-            nn.Linear(width, HIDDEN_FACTOR * width),
+            nn.Linear(dim, HIDDEN_FACTOR * dim),
             nn.GELU(),
-            nn.Linear(HIDDEN_FACTOR * width, width),
+            nn.Linear(HIDDEN_FACTOR * dim, dim),
         )
 
     def forward(self, history_vectors: Tensor, mask: Tensor) -> Tensor:
         """Encode histories.
 
-        history_vectors  [batch, length, width]  unit rows, newest at position 0
-        mask             [batch, length]         True where there is an item
-        returns          [batch, width]          unit rows
+        Args:
+            history_vectors: [batch, length, dim], unit norm, newest at position 0.
+            mask: [batch, length], True where there is an item.
+
+        Returns:
+            [batch, dim], unit norm.
         """
-        keys = self.keys(history_vectors)  # [batch, length, width]
+        keys = self.keys(history_vectors)  # [batch, length, dim]
         if self.is_ordered:
             keys = keys + self.positions.weight[: history_vectors.shape[1]]
-        attention = self.focus(torch.tanh(keys)).squeeze(-1)  # [batch, length]
-        weights = torch.softmax(attention.masked_fill(~mask, MASKED), dim=-1)
-        return self.query((weights[:, None, :] @ history_vectors).squeeze(1))
+        scores = self.attention(torch.tanh(keys)).squeeze(-1)  # [batch, length]
+        weights = torch.softmax(scores.masked_fill(~mask, MASKED), dim=-1)
+        return self.project((weights[:, None, :] @ history_vectors).squeeze(1))
 
-    def read(self, vectors: Tensor, places: Tensor, mask: Tensor) -> Tensor:
-        """Encode histories given as places among distinct vectors, as `forward` would.
+    def encode_indexed(self, vectors: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
+        """Encode histories given as indices into distinct item vectors; equals `forward`.
 
-        vectors  [distinct, width]  unit rows
-        places   [entries]          of the histories' items, history after history
-        mask     [batch, length]    True where there is an item, as many as entries
-        returns  [batch, width]     unit rows
+        In training an item occurs in many histories of a batch and most positions are padding,
+        so keys are computed once per distinct item and not at all for padding.
 
-        Keys are computed once for each distinct item, and nothing for what is masked: in
-        training an item stands in many histories of a batch, and most places are empty.
+        Args:
+            vectors: [distinct, dim], unit norm.
+            indices: [entries], items of the histories, concatenated.
+            mask: [batch, length], True where there is an item, `entries` times.
+
+        Returns:
+            [batch, dim], unit norm.
         """
-        keys = functional.embedding(places, self.keys(vectors))  # [entries, width]
+        keys = functional.embedding(indices, self.keys(vectors))  # [entries, dim]
         if self.is_ordered:
             ages = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)[mask]
             keys = keys + functional.embedding(ages, self.positions.weight)
-        attention = vectors.new_full(mask.shape, MASKED)
-        attention[mask] = self.focus(torch.tanh(keys)).squeeze(-1)
-        weights = torch.softmax(attention, dim=-1)  # [batch, length]
+        scores = vectors.new_full(mask.shape, MASKED)
+        scores[mask] = self.attention(torch.tanh(keys)).squeeze(-1)
+        weights = torch.softmax(scores, dim=-1)  # [batch, length]
         counts = mask.sum(dim=1)
         pooled = functional.embedding_bag(
-            places,
+            indices,
             vectors,
             counts.cumsum(0) - counts,
             mode="sum",
             per_sample_weights=weights[mask],
         )
-        return self.query(pooled)
+        return self.project(pooled)
 
-    def query(self, pooled: Tensor) -> Tensor:
-        """Turn pooled histories into queries; [batch, width] to unit rows [batch, width]."""
+    def project(self, pooled: Tensor) -> Tensor:
+        """Map pooled histories [batch, dim] to query vectors [batch, dim], unit norm."""
         unit: Tensor = functional.normalize(pooled + self.mix(pooled), dim=-1)
         return unit
 
 
 class Towers(nn.Module):
-    """Both towers, trained and saved together: one means nothing without the other."""
+    """Item tower and user tower, trained and saved together."""
 
     def __init__(self, item: ItemTower, user: UserTower) -> None:
         super().__init__()
@@ -150,10 +163,14 @@ def build_towers(
     is_ordered: bool,
     seed: int,
 ) -> Towers:
-    """Make both towers with seeded weights, on the CPU.
+    """Build both towers on the CPU with seeded weights.
 
-    means       name -> [raw width], the catalogue's mean raw row of each modality
-    is_ordered  whether the place of an item in a history means anything
+    Args:
+        num_items: size of the catalogue.
+        means: modality -> [raw dim], mean raw feature over the catalogue.
+        config: dimensions and initialisation.
+        is_ordered: whether histories are ordered by time.
+        seed: random seed of the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

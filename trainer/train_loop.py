@@ -1,4 +1,4 @@
-"""The training loop: batches in, trained towers out. It knows no sampler by name."""
+"""Training loop with validation, early stopping and checkpoints, for any sampler."""
 
 import math
 import time
@@ -20,12 +20,12 @@ from trainer.towers import Towers, UserTower, build_towers
 from trainer.training_data import TrainingBatch, TrainingData
 
 VALIDATION_COUNT = 50
-CHUNK_SCORES = 20_000_000  # numbers per score matrix of validation: 80 MB
+CHUNK_SCORES = 20_000_000  # scores per matrix in validation: 80 MB
 
 
 @dataclass(frozen=True)
 class TrainedTowers:
-    """The best towers of a run by validation recall@50, and how training went."""
+    """Best towers of a run by validation recall@50, and its progress."""
 
     towers: Towers
     progress: Progress
@@ -37,11 +37,16 @@ def train(
     config: RunConfig,
     checkpoint: Checkpoint | None = None,
 ) -> TrainedTowers:
-    """Train new towers until validation recall@50 has not risen for `patience` epochs.
+    """Train new towers until validation recall@50 has not improved for `patience` epochs.
 
-    checkpoint  to go on from where there is one of this run; None keeps none
+    Args:
+        data: training data.
+        sampler: negative sampler.
+        config: configuration of the run.
+        checkpoint: checkpoint to resume from and to write; None disables checkpoints.
 
-    Raises TrainingError where the loss is not finite, or exactly 0.
+    Raises:
+        TrainingError: the loss is not finite, or exactly 0.
     """
     loop = TrainLoop(data, sampler, config, checkpoint)
     loop.resume()
@@ -53,7 +58,7 @@ def train(
 
 
 class TrainLoop:
-    """The state that training changes: weights, optimizer, progress, best weights so far."""
+    """Training state: weights, optimizer, progress and the best weights so far."""
 
     def __init__(
         self,
@@ -75,25 +80,25 @@ class TrainLoop:
         self.best = self._weights()
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one of this run."""
+        """Resume from the checkpoint, if there is one of this run."""
         saved = self.checkpoint.load() if self.checkpoint else None
         if saved is None:
             return
         groups, self.progress = saved
-        self.towers.load_state_dict(groups["now"])
+        self.towers.load_state_dict(groups["current"])
         self.best = groups["best"]
         restore_optimizer(self.optimizer, groups["optimizer"])
         if isinstance(self.sampler, StatefulSampler):
             self.sampler.load_state_dict(groups["sampler"])
         progress = self.progress
-        tqdm.write(f"going on from epoch {progress.epoch + 1}, batch {progress.batch}")
+        tqdm.write(f"resuming from epoch {progress.epoch + 1}, batch {progress.batch}")
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Save the checkpoint."""
         if self.checkpoint is None:
             return
         groups = {
-            "now": self.towers.state_dict(),
+            "current": self.towers.state_dict(),
             "best": self.best,
             "optimizer": optimizer_tensors(self.optimizer),
         }
@@ -102,9 +107,9 @@ class TrainLoop:
         self.checkpoint.save(groups, self.progress)
 
     def run_epoch(self) -> None:
-        """Take the epoch's remaining batches, then validate."""
+        """Train on the remaining batches of the epoch, then validate."""
         progress, loader = self.progress, self.data.loader
-        began = saved_at = time.monotonic()
+        started_at = saved_at = time.monotonic()
         bar = tqdm(
             total=len(loader.target_positions()),
             initial=progress.batch * loader.batch_size,
@@ -123,10 +128,10 @@ class TrainLoop:
                 if time.monotonic() - saved_at >= self.config.checkpoint_interval_s:
                     self.save()
                     saved_at = time.monotonic()
-        self.finish_epoch(time.monotonic() - began)
+        self.finish_epoch(time.monotonic() - started_at)
 
     def swap_map(self) -> None:
-        """Let a sampler that follows a map take the newest: here, and nowhere within a step."""
+        """Swap to the newest cluster map, if the sampler follows one; only between steps."""
         if not isinstance(self.sampler, SwappableSampler):
             return
         swapped = self.sampler.swap(self.progress.step)
@@ -138,9 +143,10 @@ class TrainLoop:
             )
 
     def take_step(self, batch: TrainingBatch) -> float:
-        """Descend by one batch; return its loss.
+        """Update the weights with one batch and return its loss.
 
-        Raises TrainingError if the loss is not finite; the weights are as before the step.
+        Raises:
+            TrainingError: the loss is not finite; the weights are unchanged.
         """
         loss = self.loss(batch, self.progress.step)
         value = float(loss.item())
@@ -154,17 +160,17 @@ class TrainLoop:
         return value
 
     def finish_epoch(self, seconds: float) -> None:
-        """Validate, keep the weights if they are the best, and move on."""
+        """Validate, keep the weights if they are the best, and start the next epoch."""
         progress = self.progress
         loss = progress.loss_sum / max(1, progress.batch)
         if loss == 0:
             raise TrainingError(
-                f"epoch {progress.epoch + 1}: the loss is exactly 0, expected above; every "
-                "negative was masked, or batches hold one item only: use a larger batch_size"
+                f"epoch {progress.epoch + 1}: the loss is exactly 0, expected a positive number; "
+                "all negatives are masked or batches contain a single item: use a larger batch_size"
             )
         vectors = self.data.features.encode_all(self.towers.item)
         if not torch.isfinite(vectors).all():
-            raise self._diverged(": its last step left item vectors that are not finite")
+            raise self._diverged(": the item vectors are not finite, expected finite numbers")
         recall = validation_recall(self.towers.user, vectors, self.data.validation)
         progress.curve.append({"loss": loss, "recall@50": recall, "seconds": seconds})
         if recall > progress.best_recall:
@@ -178,18 +184,18 @@ class TrainLoop:
         self.save()
 
     def _weights(self) -> dict[str, Tensor]:
-        """Copy the weights as they are."""
-        return {name: one.clone() for name, one in self.towers.state_dict().items()}
+        """Copy the current weights."""
+        return {name: weight.clone() for name, weight in self.towers.state_dict().items()}
 
-    def _diverged(self, found: str) -> TrainingError:
+    def _diverged(self, problem: str) -> TrainingError:
         return TrainingError(
-            f"epoch {self.progress.epoch + 1}{found}; lower learning_rate (now "
+            f"epoch {self.progress.epoch + 1}{problem}; lower learning_rate (now "
             f"{self.config.learning_rate}) or raise temperature (now {self.config.temperature})"
         )
 
 
 def build_run_towers(data: TrainingData, config: RunConfig) -> Towers:
-    """Build both towers of a run, seeded, where its tensors are."""
+    """Build the towers of a run with seeded weights, on its device."""
     means = {name: mean.cpu() for name, mean in data.features.means().items()}
     is_ordered = data.loader.is_ordered
     towers = build_towers(len(data.features), means, config.towers, is_ordered, config.seed)
@@ -198,38 +204,41 @@ def build_run_towers(data: TrainingData, config: RunConfig) -> Towers:
 
 @torch.no_grad()
 def validation_recall(tower: UserTower, vectors: Tensor, cases: Cases) -> float:
-    """Return recall@50 over all items, seen items removed: fast and exact, to stop early by.
+    """Compute exact recall@50 over all unseen items, for early stopping.
 
-    vectors  [items, dim]  item vectors
+    Args:
+        tower: user tower.
+        vectors: [items, dim], item vectors.
+        cases: validation cases.
     """
     chunk = max(1, CHUNK_SCORES // len(vectors))
     recalls = []
-    for first in range(0, len(cases.user_rows), chunk):
-        chosen = range(first, min(first + chunk, len(cases.user_rows)))
+    for start in range(0, len(cases.user_rows), chunk):
+        chosen = range(start, min(start + chunk, len(cases.user_rows)))
         scores = score_unseen(tower, vectors, cases.histories, chosen)
         count = min(VALIDATION_COUNT, len(vectors))
         best = scores.topk(count, dim=1).indices.cpu().numpy()
         recalls += [
-            float(np.isin(cases.targets.of(case), best[place]).mean())
-            for place, case in enumerate(chosen)
+            float(np.isin(cases.targets.get(case), best[row]).mean())
+            for row, case in enumerate(chosen)
         ]
     return float(np.mean(recalls))
 
 
 def score_unseen(tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range) -> Tensor:
-    """Score all items for chosen histories, -inf where an item was seen; [chosen, items]."""
+    """Score all items for the chosen histories, seen items at -inf; [chosen, items]."""
     scores = encode_histories(tower, vectors, histories, chosen) @ vectors.T
-    for place, case in enumerate(chosen):
-        scores[place, torch.from_numpy(histories.of(case)).long()] = -torch.inf
+    for row, case in enumerate(chosen):
+        scores[row, torch.from_numpy(histories.get(case)).long()] = -torch.inf
     return scores
 
 
 def encode_histories(
     tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range
 ) -> Tensor:
-    """Encode chosen histories, the newest items of each, to queries; [chosen, dim]."""
+    """Encode the newest items of each chosen history to query vectors; [chosen, dim]."""
     length = len(tower.positions.weight)
-    rows, mask = pad_histories([histories.of(case)[::-1][:length] for case in chosen])
+    rows, mask = pad_histories([histories.get(case)[::-1][:length] for case in chosen])
     device = vectors.device
     history = vectors[torch.from_numpy(rows).long().to(device)]
     return tower(history, torch.from_numpy(mask).to(device))  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""The dataset laid out for the training loop: batches, item features, seen items, validation.
+"""Training data of a run: batch loader, item features, seen items and validation cases.
 
-Ordered data: the history of a target is what came before it; a user's first item is no target.
-Unordered data: the history is a seeded sample of the user's other items, drawn in each epoch.
+Ordered data: the history of a target is the items before it; a user's first item is no target.
+Unordered data: the history is a seeded sample of the user's other items, resampled each epoch.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ from trainer.data.interactions import (
     VALID,
     Cases,
     ItemLists,
-    cases,
-    histories,
-    some_cases,
+    build_cases,
+    build_histories,
+    sample_cases,
     training_counts,
 )
 from trainer.item_features import ItemFeatures, build_item_features
@@ -32,12 +32,13 @@ from trainer.seen_items import SeenItems, build_seen_items
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """One step's work.
+    """Targets and histories of one training step.
 
-    user_rows      [batch]
-    positive_rows  [batch]          the targets
-    history_rows   [batch, length]  newest at position 0, row 0 where masked
-    mask           [batch, length]  True where there is an item
+    Attributes:
+        user_rows: [batch].
+        positive_rows: [batch], the targets.
+        history_rows: [batch, length], newest at position 0; row 0 where masked.
+        mask: [batch, length], True where there is an item.
     """
 
     user_rows: Rows
@@ -48,7 +49,7 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """All targets of the training histories, in seeded order per epoch."""
+    """Loader of training batches, in a seeded order per epoch."""
 
     histories: ItemLists
     is_ordered: bool
@@ -57,7 +58,7 @@ class BatchLoader:
     seed: int
 
     def target_positions(self) -> NDArray[np.int64]:
-        """Return which places of `histories.item_rows` are targets."""
+        """Return the positions of the targets in `histories.item_rows`."""
         offsets = self.histories.offsets
         lengths = np.diff(offsets)
         is_target = np.repeat(lengths > 1, lengths)
@@ -66,17 +67,17 @@ class BatchLoader:
         return np.flatnonzero(is_target)
 
     def target_counts(self, num_items: int) -> NDArray[np.int64]:
-        """Count how often each item is a target in one epoch; [items]."""
+        """Count the targets of each item in one epoch; [items]."""
         targets = self.histories.item_rows[self.target_positions()]
         return np.bincount(targets, minlength=num_items).astype(np.int64)
 
     def batches_per_epoch(self) -> int:
-        """Return how many batches an epoch has; a last one of a single target is left out."""
+        """Return the number of batches per epoch, without a last batch of a single target."""
         count = len(self.target_positions())
         return count // self.batch_size + (count % self.batch_size > 1)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
-        """Yield an epoch's batches from the one numbered `first`; the same for a seed."""
+        """Yield the batches of an epoch from batch `first`; deterministic for a seed."""
         rng = np.random.default_rng([self.seed, epoch])
         histories = self.histories if self.is_ordered else _shuffled(self.histories, rng)
         order = rng.permutation(self.target_positions())
@@ -89,16 +90,16 @@ class BatchLoader:
         starts, ends = histories.offsets[users], histories.offsets[users + 1]
         steps = np.arange(self.history_length)
         if self.is_ordered:
-            places = positions[:, None] - 1 - steps  # [batch, length]
-            mask = places >= starts[:, None]
+            indices = positions[:, None] - 1 - steps  # [batch, length]
+            mask = indices >= starts[:, None]
         else:
             lengths = (ends - starts)[:, None]
-            places = starts[:, None] + (positions - starts)[:, None] + 1 + steps
-            places = starts[:, None] + (places - starts[:, None]) % lengths
+            indices = starts[:, None] + (positions - starts)[:, None] + 1 + steps
+            indices = starts[:, None] + (indices - starts[:, None]) % lengths
             mask = steps < lengths - 1
         length = max(1, int(mask.sum(axis=1).max()))
-        places, mask = places[:, :length], mask[:, :length]
-        rows = histories.item_rows[np.where(mask, places, 0)]
+        indices, mask = indices[:, :length], mask[:, :length]
+        rows = histories.item_rows[np.where(mask, indices, 0)]
         return TrainingBatch(
             user_rows=users.astype(np.int32),
             positive_rows=histories.item_rows[positions],
@@ -109,9 +110,14 @@ class BatchLoader:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on, and what it validates with.
+    """Training and validation data of a run.
 
-    target_share  [items]  float32, each item's share of all training targets
+    Attributes:
+        features: features of all items.
+        loader: loader of training batches.
+        seen: seen items of each user in training.
+        target_share: [items] float32, each item's share of all training targets.
+        validation: validation cases.
     """
 
     features: ItemFeatures
@@ -122,18 +128,19 @@ class TrainingData:
 
     @property
     def device(self) -> torch.device:
-        """Return where the tensors are."""
+        """Device of the tensors."""
         return self.features.id_rows.device
 
 
 def build_training_data(data: Dataset, config: RunConfig) -> TrainingData:
-    """Lay the dataset out for training.
+    """Build the training data of a run.
 
-    Raises TrainingError if there are fewer than two targets, or no such device.
+    Raises:
+        TrainingError: there are fewer than two targets, or the device is unavailable.
     """
     device = choose_device(config.training)
     num_users, num_items = len(data.user_ids), len(data.item_ids)
-    train_histories = histories(data.interactions, (TRAIN,), num_users)
+    train_histories = build_histories(data.interactions, (TRAIN,), num_users)
     loader = BatchLoader(
         train_histories,
         data.interactions.is_ordered,
@@ -144,27 +151,27 @@ def build_training_data(data: Dataset, config: RunConfig) -> TrainingData:
     targets = loader.target_counts(num_items)
     if targets.sum() < 2:
         raise TrainingError(
-            f"the training part has {targets.sum()} targets, expected at least 2; a target "
-            "needs a user with two training interactions: bring more, or another split"
+            f"training part: found {targets.sum()} targets, expected at least 2; add users with "
+            "two or more training interactions, or choose another split"
         )
     rng = np.random.default_rng([config.seed, VALID])
-    validation = cases(data.interactions, VALID, num_users)
+    validation = build_cases(data.interactions, VALID, num_users)
     counts = training_counts(data.interactions, num_items)
     return TrainingData(
         features=build_item_features(data.modalities, counts, device),
         loader=loader,
         seen=build_seen_items(train_histories, num_items, device),
         target_share=torch.from_numpy((targets / targets.sum()).astype(np.float32)).to(device),
-        validation=some_cases(validation, config.training.validation_cases, rng),
+        validation=sample_cases(validation, config.training.validation_cases, rng),
     )
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
-    """Return the device to train on; raises TrainingError for a CUDA that is not there."""
+    """Return the device to train on; raises TrainingError if CUDA is unavailable."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
-            "training.device is cuda, but torch sees no CUDA device; install a CUDA build of "
-            "torch (see README), or set device to auto"
+            "training.device: found cuda, but torch detects no CUDA device; install a CUDA build "
+            "of torch (see README), or set device to auto"
         )
     if config.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
@@ -172,7 +179,7 @@ def choose_device(config: TrainingConfig) -> torch.device:
 
 
 def _shuffled(histories: ItemLists, rng: np.random.Generator) -> ItemLists:
-    """Return the same histories, each in a random order."""
+    """Shuffle the items within each history."""
     users = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
     order = np.lexsort((rng.random(len(users)), users))
     return ItemLists(histories.offsets, histories.item_rows[order])

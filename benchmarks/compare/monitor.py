@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.loss import scores_of
+from trainer.loss import score_vectors
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 from trainer.seen_items import SeenItems
 
@@ -99,13 +99,13 @@ class SamplerMonitor:
         is_sampled = context.step % self.every == 0
         if is_sampled:
             for part in drawn.sets():
-                scores = scores_of(context.queries, part.vectors)
+                scores = score_vectors(context.queries, part.vectors)
                 self._score_sum += float(scores.masked_fill(part.is_masked, 0).sum())
                 self._scores += int((~part.is_masked).sum())
         for rows, is_masked in self._items_of(context, drawn, encoded):
             self._count_items(context, rows, is_masked)
             if is_sampled:
-                held_out = self.held_out.of(context.user_rows, rows)
+                held_out = self.held_out.contains(context.user_rows, rows)
                 self._false += int((held_out & ~is_masked).sum())
                 self._pairs += int((~is_masked).sum())
 

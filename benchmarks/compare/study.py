@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from index.errors import ConfigError
-from trainer.config import RunConfig, check_config
+from trainer.config import RunConfig, validate_config
 from trainer.samplers.config import ConfigSection
 
 Kind = Literal["fixed list", "baseline", "esans", "ablation"]
@@ -132,7 +132,7 @@ class Study(ConfigSection):
             "clusters": common.clusters | method.clusters,
             "training": training,
         }
-        return check_config(values, f"methods.{name}, budget {budget}")
+        return validate_config(values, f"methods.{name}, budget {budget}")
 
 
 def read_study(path: Path) -> Study:

@@ -10,7 +10,7 @@ from benchmarks.compare.study import Study
 from index.errors import ConfigError, DatasetError
 from trainer.config import DataConfig
 from trainer.data.dataset import Dataset, fingerprint, load_dataset
-from trainer.data.interactions import PART_NAMES, TEST, VALID, Interactions, cases
+from trainer.data.interactions import PART_NAMES, TEST, VALID, Interactions, build_cases
 from trainer.data.split import SplitName
 from trainer.metrics import MIN_CASES
 
@@ -81,7 +81,7 @@ def load_subset(subset: Subset) -> Dataset:
         data = keep_some_users(data, subset.limit_interactions, subset.seed)
     faults = []
     for part in (VALID, TEST):
-        count = len(cases(data.interactions, part, len(data.user_ids)).user_rows)
+        count = len(build_cases(data.interactions, part, len(data.user_ids)).user_rows)
         if count < MIN_CASES:
             faults.append(
                 f"{count} cases in {PART_NAMES[part]}, expected at least {MIN_CASES}: no "

@@ -26,9 +26,22 @@ from index.arrays import Rows
 from trainer.checkpoint import Progress
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import TEST, VALID, Cases, cases, histories, training_counts
-from trainer.metrics import DEPTH, TargetRanks, bucket_metrics, compute_metrics, rank_targets
-from trainer.sampler_factory import build_sampler, clusters_for
+from trainer.data.interactions import (
+    TEST,
+    VALID,
+    Cases,
+    build_cases,
+    build_histories,
+    training_counts,
+)
+from trainer.metrics import (
+    DEPTH,
+    TargetRanks,
+    compute_bucket_metrics,
+    compute_metrics,
+    rank_targets,
+)
+from trainer.sampler_factory import build_required_map, build_sampler
 from trainer.samplers.base import Sampler
 from trainer.seen_items import build_seen_items
 from trainer.towers import UserTower
@@ -89,7 +102,7 @@ def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
     torch.set_num_threads(config.training.threads)
     data = load_subset(trial.subset)
     training_data = build_training_data(data, config)
-    clusters = clusters_for(data, config, datetime.now(UTC))
+    clusters = build_required_map(data, config, datetime.now(UTC))
     sampler = monitored(build_sampler(config.training.sampler, clusters), training_data, data)
     trained = train(training_data, sampler, config)
     figures, ranks = measure_towers(training_data, data, trained)
@@ -101,7 +114,7 @@ def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
 
 def monitored(sampler: Sampler, training_data: TrainingData, data: Dataset) -> SamplerMonitor:
     """Wrap a sampler to record its draws."""
-    held_out = histories(data.interactions, (VALID, TEST), len(data.user_ids))
+    held_out = build_histories(data.interactions, (VALID, TEST), len(data.user_ids))
     positives = build_seen_items(held_out, len(data.item_ids), training_data.device)
     return SamplerMonitor(sampler, positives, training_data.loader.batches_per_epoch(), EVERY)
 
@@ -113,8 +126,8 @@ def measure_towers(
     tower, item_tower = trained.towers.user, trained.towers.item
     vectors = training_data.features.encode_all(item_tower)
     num_users, num_items = len(data.user_ids), len(data.item_ids)
-    valid = cases(data.interactions, VALID, num_users)
-    test = cases(data.interactions, TEST, num_users)
+    valid = build_cases(data.interactions, VALID, num_users)
+    test = build_cases(data.interactions, TEST, num_users)
     ranked = rank_all(tower, vectors, test)
     ranks = rank_targets(ranked, test)
     figures: Figures = {
@@ -122,7 +135,7 @@ def measure_towers(
         "validation_recall@50": validation_recall(tower, vectors, valid),
         **compute_metrics(ranked, ranks, num_items),
     }
-    buckets = bucket_metrics(ranks, training_counts(data.interactions, num_items))
+    buckets = compute_bucket_metrics(ranks, training_counts(data.interactions, num_items))
     for name, found in buckets.items():
         figures |= {f"{name}_{metric}": value for metric, value in found.items()}
     return figures, ranks

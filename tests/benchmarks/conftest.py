@@ -1,3 +1,3 @@
-from tests.trainer.conftest import one_thread, world, world_data
+from tests.trainer.conftest import single_thread, world, world_data
 
-__all__ = ["one_thread", "world", "world_data"]  # fixtures of the trainer's tests
+__all__ = ["single_thread", "world", "world_data"]  # fixtures of the trainer's tests

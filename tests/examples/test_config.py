@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from trainer.config import RunConfig, read_config
+from trainer.config import RunConfig, load_config
 from trainer.config_docs import example_config
 
 FILE = Path(__file__).parents[2] / "examples" / "config.toml"
@@ -11,4 +11,4 @@ def test_the_ready_configuration_is_what_the_command_prints():
 
 
 def test_the_ready_configuration_holds_the_defaults():
-    assert read_config(FILE) == RunConfig()
+    assert load_config(FILE) == RunConfig()

@@ -18,7 +18,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.conftest import ROOT
 from trainer.data.dataset import load_dataset
-from trainer.data.interactions import some_cases
+from trainer.data.interactions import sample_cases
 from trainer.evaluate import rank_by_retriever
 from trainer.metrics import DEPTH, build_evaluation_set
 
@@ -109,11 +109,11 @@ def test_one_click_of_a_new_user_is_answered_mostly_from_its_shelf(url, shelf_of
 def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
     data = load_dataset(shop)
     whole = build_evaluation_set(data)
-    asked = some_cases(whole.cases, ASKED, np.random.default_rng(0))
+    asked = sample_cases(whole.cases, ASKED, np.random.default_rng(0))
     bundle = open_bundle(BundleRegistry(bundles).current())
     offline = rank_by_retriever(Retriever(bundle), replace(whole, cases=asked))
     for case, expected in enumerate(offline):
-        history = [data.item_ids[row] for row in asked.histories.of(case)]
+        history = [data.item_ids[row] for row in asked.histories.get(case)]
         answer = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH}).json()
         rows = bundle.items.rows_of([one["item_id"] for one in answer["candidates"]])
         query = Retriever(bundle).encode([Query(DEPTH, history=history)])[0].vector

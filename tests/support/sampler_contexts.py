@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from tests.support.tiny_dataset import write_tiny_world
 from trainer.checkpoint import Checkpoint
-from trainer.config import check_config
+from trainer.config import validate_config
 from trainer.data.dataset import load_dataset
 from trainer.data.interactions import ItemLists
 from trainer.loss import sampled_softmax
@@ -48,7 +48,7 @@ def context_for(histories, user_rows, positive_rows, share, *, table=None, queri
         queries=unit(len(user_rows), seed=1) if queries is None else queries,
         target_share=torch.tensor(share),
         encode=lambda rows: table[rows],
-        is_seen=lambda rows: seen.of(users, rows),
+        is_seen=lambda rows: seen.contains(users, rows),
         step=step,
         rng=torch.Generator().manual_seed(step),
     )
@@ -68,7 +68,7 @@ def context_with_all_seen(share):
 
 def config_of(sampler, **training):
     """Configuration of a short run with a sampler table."""
-    return check_config(
+    return validate_config(
         {
             "towers": {"embedding_dim": 16, "history_length": 8},
             "training": {

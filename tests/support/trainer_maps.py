@@ -1,4 +1,4 @@
-"""What the tests of followed maps share: maps of the planted world, and a watched run."""
+"""Helpers for tests of followed cluster maps: maps of a dataset, and a recorded run."""
 
 import numpy as np
 import torch
@@ -17,43 +17,45 @@ SAMPLER = {"name": "esans", "easy": 0, "hard": 20, "virtual": False}
 
 
 def map_of(data, seed, clusters=4):
-    """A map of a dataset's items by chance; another seed makes another."""
+    """A random map of a dataset's items, determined by the seed."""
     rng = np.random.default_rng(seed)
     count = len(data.item_ids)
     return ClusterMap(
         rng.integers(0, clusters, count).astype(np.int32),
         rng.integers(0, 3, count).astype(np.int32),
         rng.standard_normal((clusters, 4)).astype(np.float32),
-        hash_ids(one.encode() for one in data.item_ids),
+        hash_ids(item_id.encode() for item_id in data.item_ids),
         made={"seed": seed},
     )
 
 
-def map_of_strangers(seed=0):
-    """A map of items that no dataset here knows."""
+def unrelated_map(seed=0):
+    """A map of items that are in no dataset of the tests."""
     rng = np.random.default_rng(seed)
     ids = (f"stranger-{row}".encode() for row in range(160))
     codes = rng.integers(0, 4, 160).astype(np.int32)
     return ClusterMap(codes, codes, np.eye(4, dtype=np.float32), hash_ids(ids))
 
 
-class Watched:
-    """A followed sampler, watched: which map each step drew from, and how often which item.
+class RecordingSampler:
+    """A sampler that records the map version and the negatives of each step.
 
-    before  step -> what a test does before that step draws, and after it swapped
+    Args:
+        sampler: the recorded sampler.
+        before: step -> action of the test after the swap and before sampling.
     """
 
     def __init__(self, sampler, before=None):
         self.sampler, self.before = sampler, before or {}
-        self.versions, self.drawn = [], []
+        self.versions, self.sampled = [], []
 
     def __call__(self, context):
         self.before.get(context.step, lambda _: None)(self.sampler)
-        found = self.sampler(context)
+        negatives = self.sampler(context)
         self.versions.append(self.sampler.clusters.version)
-        rows = next(found.sets()).rows
-        self.drawn.append((context.positive_rows.numpy(), rows.numpy()))
-        return found
+        rows = next(negatives.sets()).rows
+        self.sampled.append((context.positive_rows.numpy(), rows.numpy()))
+        return negatives
 
     def swap(self, step):
         return self.sampler.swap(step)
@@ -65,39 +67,39 @@ class Watched:
         self.sampler.load_state_dict(state)
 
 
-def config_of(**training):
+def esans_config(**training):
     return tiny_config(**{"sampler": SAMPLER, "epochs": 1, "batch_size": 32} | training)
 
 
 def follow(data, store, folder, before=None, **training):
-    """Train an epoch of 27 steps, following a store; what was trained, and the watched."""
+    """Train an epoch of 27 steps with --follow; the trained towers and the recorded sampler."""
     torch.set_num_threads(1)
-    config = config_of(**training)
+    config = esans_config(**training)
     checkpoint = Checkpoint(folder / "run.safetensors", "this run")
     with open_sampler(data, config, store, poll_s=0.05) as sampler:
-        watched = Watched(sampler, before)
-        trained = train(build_training_data(data, config), watched, config, checkpoint)
-    return trained, watched
+        recorder = RecordingSampler(sampler, before)
+        trained = train(build_training_data(data, config), recorder, config, checkpoint)
+    return trained, recorder
 
 
-def lineage_of(trained):
-    return [(one["from_step"], one["published_version"]) for one in trained.progress.cluster_maps]
+def swapped_versions(trained):
+    swaps = trained.progress.cluster_maps
+    return [(swap["from_step"], swap["published_version"]) for swap in swaps]
 
 
-def publishing(store, found):
-    """An action before a step: publish, and wait until the thread has the map ready."""
+def publishing(store, clusters):
+    """An action before a step: publish a map and wait until the watcher has loaded it."""
 
     def act(sampler):
-        store.publish(found)
-        wait_for_arrival(sampler, found)
+        store.publish(clusters)
+        wait_for_arrival(sampler, clusters)
 
     return act
 
 
-def wait_for_arrival(sampler, found):
-    wait_until(
-        lambda: (
-            sampler.received_map
-            and sampler.received_map.description["published_version"] == found.version
-        )
-    )
+def wait_for_arrival(sampler, clusters):
+    def has_arrived():
+        arrived = sampler.received_map
+        return arrived and arrived.description["published_version"] == clusters.version
+
+    wait_until(has_arrived)

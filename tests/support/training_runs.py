@@ -1,4 +1,4 @@
-"""A run as a person starts it: `python -m trainer run`, on a small configuration."""
+"""Helpers that call `python -m trainer run` with a small configuration."""
 
 import json
 
@@ -18,12 +18,12 @@ TINY = {
 
 
 def write_config(path, sections=None):
-    """Write TINY as TOML, sections changed key by key."""
+    """Write TINY as TOML, with the keys of `sections` overridden."""
     changed = {name: TINY.get(name, {}) | (sections or {}).get(name, {}) for name in SECTIONS}
     changed = {name: values for name, values in changed.items() if values}
     lines = []
     for name, values in changed.items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in values.items())]
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
@@ -40,7 +40,7 @@ SECTIONS = (
 
 
 def arguments(data, bundles, config, *more):
-    """The command's words."""
+    """Command-line arguments of `run`."""
     return [
         *("run", "--data", str(data), "--bundles", str(bundles), "--config", str(config)),
         *more,
@@ -48,5 +48,5 @@ def arguments(data, bundles, config, *more):
 
 
 def run(data, bundles, config, *more):
-    """Run the command here; its exit status."""
+    """Run the command in this process; its exit status."""
     return main(arguments(data, bundles, config, *more))

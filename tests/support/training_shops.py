@@ -1,4 +1,4 @@
-"""Dataset folders for tests: a small shop without fault, and what to change in it."""
+"""Small dataset folders for tests: a valid shop, and variations of it."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ TIMES = [1, 2, 3, 4, 1, 2, 3]
 
 
 def interactions(**changes: Any) -> dict[str, Any]:
-    """Columns of the interactions file; a change to None leaves a column out."""
+    """Columns of the interactions file; a change to None removes a column."""
     columns = {"user_id": USERS, "item_id": ITEMS, "timestamp": TIMES} | changes
     return {name: values for name, values in columns.items() if values is not None}
 
 
 def items(**changes: Any) -> dict[str, Any]:
-    """Columns of the items file; a change to None leaves a column out."""
+    """Columns of the items file; a change to None removes a column."""
     columns = {"item_id": ["a", "b", "c", "d"], "title": ["A", "B", "C", "D"]} | changes
     return {name: values for name, values in columns.items() if values is not None}
 
@@ -32,7 +32,7 @@ def write_shop(
     sold: dict[str, Any] | str | bytes | None = None,
     **arrays: np.ndarray,
 ) -> Path:
-    """Write a dataset folder: columns as Parquet, text as CSV, bytes as a Parquet file."""
+    """Write a dataset folder: columns as Parquet, text as CSV, bytes as raw .parquet content."""
     _write(folder, "interactions", interactions() if taken is None else taken)
     _write(folder, "items", items() if sold is None else sold)
     for name, values in (arrays or {"visual": VISUAL}).items():

@@ -7,14 +7,14 @@ from trainer.data.dataset import load_dataset
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """As a run has it by default: tiny tensors gain nothing from more."""
+def single_thread():
+    """Limit torch to one thread, the default of a run: tiny tensors do not gain from more."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_redis_but_the_tests_own():
-    """A store that a developer's shell names is no test's."""
+def no_redis_from_environment():
+    """Ignore a store that the developer's environment configures."""
     with pytest.MonkeyPatch.context() as patch:
         for name in VARIABLES:
             patch.delenv(name, raising=False)
@@ -23,7 +23,7 @@ def no_redis_but_the_tests_own():
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A planted world in which 50 answers are few: 80 items of each parity."""
+    """A planted world of 80 items per parity, so that 50 candidates are a subset."""
     folder = tmp_path_factory.mktemp("world")
     write_tiny_world(folder, users=120, items=160)
     return folder

@@ -17,7 +17,7 @@ def world(seed=0, users=25):
     ]
 
 
-def asked(histories):
+def cases_of(histories):
     return Cases(
         np.arange(len(histories), dtype=np.int32),
         as_histories(histories),
@@ -25,45 +25,45 @@ def asked(histories):
     )
 
 
-def kept(answer):
-    return [int(row) for row in answer if row >= 0]
+def unpadded(ranking):
+    return [int(row) for row in ranking if row >= 0]
 
 
-def test_popularity_agrees_with_brute_force():
+def test_rank_by_popularity_agrees_with_brute_force():
     histories = world()
     counts = np.random.default_rng(1).permutation(ITEM_COUNT).astype(np.int64)
-    found = rank_by_popularity(counts, asked(histories))
-    assert found.shape == (len(histories), DEPTH)
-    for history, answer in zip(histories, found, strict=True):
-        wanted = sorted(range(ITEM_COUNT), key=lambda row: -counts[row])
-        assert kept(answer) == [row for row in wanted if row not in history]
+    ranked = rank_by_popularity(counts, cases_of(histories))
+    assert ranked.shape == (len(histories), DEPTH)
+    for history, ranking in zip(histories, ranked, strict=True):
+        expected = sorted(range(ITEM_COUNT), key=lambda row: -counts[row])
+        assert unpadded(ranking) == [row for row in expected if row not in history]
 
 
-def test_popularity_breaks_ties_by_row():
-    found = rank_by_popularity(np.array([1, 2, 1, 2]), asked([[3]]))
-    assert kept(found[0]) == [1, 0, 2]
+def test_rank_by_popularity_breaks_ties_by_row():
+    ranked = rank_by_popularity(np.array([1, 2, 1, 2]), cases_of([[3]]))
+    assert unpadded(ranked[0]) == [1, 0, 2]
 
 
 @pytest.mark.parametrize("ridge", [0.5, 20.0])
-def test_ease_agrees_with_its_formula_written_out(ridge):
+def test_rank_by_ease_agrees_with_closed_form(ridge):
     train, histories = world(), world(seed=1)
-    took = np.array([[row in one for row in range(ITEM_COUNT)] for one in train], dtype=float)
-    inverse = np.linalg.inv(took.T @ took + ridge * np.eye(ITEM_COUNT))
+    matrix = np.array([[row in items for row in range(ITEM_COUNT)] for items in train], dtype=float)
+    inverse = np.linalg.inv(matrix.T @ matrix + ridge * np.eye(ITEM_COUNT))
     weights = np.eye(ITEM_COUNT) - inverse / np.diag(inverse)[None, :]
     np.testing.assert_allclose(np.diag(weights), 0, atol=1e-12)
-    found = rank_by_ease(as_histories(train), asked(histories), ITEM_COUNT, ridge)
-    for history, answer in zip(histories, found, strict=True):
+    ranked = rank_by_ease(as_histories(train), cases_of(histories), ITEM_COUNT, ridge)
+    for history, ranking in zip(histories, ranked, strict=True):
         scores = weights[history].sum(axis=0)
-        rest = np.setdiff1d(np.arange(ITEM_COUNT), history)
-        assert sorted(kept(answer)) == rest.tolist()  # all that is left, and nothing seen
-        assert (np.diff(scores[kept(answer)]) <= 1e-5).all()
+        unseen = np.setdiff1d(np.arange(ITEM_COUNT), history)
+        assert sorted(unpadded(ranking)) == unseen.tolist()
+        assert (np.diff(scores[unpadded(ranking)]) <= 1e-5).all()
 
 
-def test_references_never_answer_with_what_was_seen():
+def test_baselines_exclude_seen_items():
     histories = world()
-    for found in (
-        rank_by_popularity(np.ones(ITEM_COUNT, dtype=np.int64), asked(histories)),
-        rank_by_ease(as_histories(histories), asked(histories), ITEM_COUNT, 1.0),
+    for ranked in (
+        rank_by_popularity(np.ones(ITEM_COUNT, dtype=np.int64), cases_of(histories)),
+        rank_by_ease(as_histories(histories), cases_of(histories), ITEM_COUNT, 1.0),
     ):
-        for history, answer in zip(histories, found, strict=True):
-            assert not set(kept(answer)) & set(history)
+        for history, ranking in zip(histories, ranked, strict=True):
+            assert not set(unpadded(ranking)) & set(history)

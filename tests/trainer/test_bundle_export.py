@@ -23,32 +23,33 @@ def table(**changes):
         "genres": pa.array(GENRES, pa.list_(pa.string())),
         "price": [1.5, float("nan"), 2.0, None, 3.0, 1.5],
     }
-    return pa.table({name: one for name, one in (columns | changes).items() if one is not None})
+    columns |= changes
+    return pa.table({name: values for name, values in columns.items() if values is not None})
 
 
-def described(config=None, **changes):
+def metadata_of(config=None, **changes):
     world = table(**changes)
     return item_metadata(world, choose_columns(world, config or BundleConfig()))
 
 
-def rows_with(made, attribute, *values):
-    lists = made.filters.get(attribute, values)
-    return [None if one is None else one.tolist() for one in lists]
+def rows_with(metadata, attribute, *values):
+    postings = metadata.filters.get(attribute, values)
+    return [None if rows is None else rows.tolist() for rows in postings]
 
 
-def test_text_integers_booleans_and_lists_of_text_are_filtered_by():
-    made = described()
-    assert made.filter_counts == {"colour": 2, "year": 2, "is_new": 2, "genres": 2}
-    assert rows_with(made, "colour", "red", "blue", "") == [[0, 3], [1, 5], None]
-    assert rows_with(made, "year", "1999", "2001", "1999.0") == [[0, 2, 4], [1, 5], None]
-    assert rows_with(made, "is_new", "true", "false", "True") == [[0, 2, 4, 5], [1], None]
-    assert rows_with(made, "genres", "drama", "crime") == [[0, 1, 5], [1, 4]]
+def test_choose_columns_defaults_to_filterable_types():
+    metadata = metadata_of()
+    assert metadata.filter_counts == {"colour": 2, "year": 2, "is_new": 2, "genres": 2}
+    assert rows_with(metadata, "colour", "red", "blue", "") == [[0, 3], [1, 5], None]
+    assert rows_with(metadata, "year", "1999", "2001", "1999.0") == [[0, 2, 4], [1, 5], None]
+    assert rows_with(metadata, "is_new", "true", "false", "True") == [[0, 2, 4, 5], [1], None]
+    assert rows_with(metadata, "genres", "drama", "crime") == [[0, 1, 5], [1, 4]]
 
 
-def test_all_but_the_id_is_told_and_what_is_missing_is_left_out():
-    made = described()
-    assert made.names == ["title", "colour", "year", "is_new", "genres", "price"]
-    first, _, third, *_ = map(json.loads, made.attributes.get(np.arange(COUNT)))
+def test_attributes_omit_item_id_and_missing_values():
+    metadata = metadata_of()
+    assert metadata.names == ["title", "colour", "year", "is_new", "genres", "price"]
+    first, _, third, *_ = map(json.loads, metadata.attributes.get(np.arange(COUNT)))
     assert first == {
         "title": "title 0",
         "colour": "red",
@@ -60,19 +61,19 @@ def test_all_but_the_id_is_told_and_what_is_missing_is_left_out():
     assert third == {"title": "title 2", "year": 1999, "is_new": True, "price": 2.0}
 
 
-def test_only_what_is_named_is_published():
-    made = described(BundleConfig(filters=("title",), attributes=("price",)))
-    assert made.filter_counts == {"title": COUNT}
-    assert made.names == ["price"]
+def test_choose_columns_named_excludes_the_rest():
+    metadata = metadata_of(BundleConfig(filters=("title",), attributes=("price",)))
+    assert metadata.filter_counts == {"title": COUNT}
+    assert metadata.names == ["price"]
 
 
-def test_a_star_stands_for_the_rest():
-    made = described(BundleConfig(filters=("title", "*"), attributes=()))
-    assert list(made.filter_counts) == ["title", "colour", "year", "is_new", "genres"]
-    assert (made.names, made.attributes) == ([], None)
+def test_choose_columns_star_adds_the_rest():
+    metadata = metadata_of(BundleConfig(filters=("title", "*"), attributes=()))
+    assert list(metadata.filter_counts) == ["title", "colour", "year", "is_new", "genres"]
+    assert (metadata.names, metadata.attributes) == ([], None)
 
 
-def test_a_column_of_many_values_is_not_filtered_by_unless_it_is_named():
+def test_star_skips_high_cardinality_filters():
     count = 2 * DISTINCT_LIMIT + 2
     world = pa.table(
         {
@@ -88,30 +89,33 @@ def test_a_column_of_many_values_is_not_filtered_by_unless_it_is_named():
     assert b'"dates":"1970-01-02"' in item_metadata(world, named).attributes.get(np.array([1]))[0]
 
 
-def test_an_attribute_that_no_item_has_is_known_and_without_values():
-    made = described(BundleConfig(filters=("mood",)), mood=pa.nulls(COUNT, pa.string()))
-    assert (made.filter_counts, made.filters) == ({"mood": 0}, None)
+def test_filter_on_all_null_column_has_no_values():
+    metadata = metadata_of(BundleConfig(filters=("mood",)), mood=pa.nulls(COUNT, pa.string()))
+    assert (metadata.filter_counts, metadata.filters) == ({"mood": 0}, None)
 
 
-def test_a_table_of_ids_alone_is_told_nothing_of():
+def test_choose_columns_ids_only_publishes_nothing():
     world = pa.table({"item_id": ["a", "b"]})
-    made = item_metadata(world, choose_columns(world, BundleConfig()))
-    assert (made.names, made.attributes, made.filters) == ([], None, None)
+    metadata = item_metadata(world, choose_columns(world, BundleConfig()))
+    assert (metadata.names, metadata.attributes, metadata.filters) == ([], None, None)
 
 
-def test_text_by_a_dictionary_is_text():
+def test_choose_columns_accepts_dictionary_text():
     coded = pa.array(["red", "blue", None, "red", "", "blue"]).dictionary_encode()
-    made = described(BundleConfig(filters=("colour",)), colour=coded)
-    assert rows_with(made, "colour", "red", "blue") == [[0, 3], [1, 5]]
+    metadata = metadata_of(BundleConfig(filters=("colour",)), colour=coded)
+    assert rows_with(metadata, "colour", "red", "blue") == [[0, 3], [1, 5]]
 
 
-def test_all_columns_that_cannot_be_are_told_at_once():
-    asked = BundleConfig(filters=("price", "lost", "colour"), attributes=("picture", "item_id"))
+def test_choose_columns_reports_all_unusable_columns():
+    config = BundleConfig(filters=("price", "lost", "colour"), attributes=("picture", "item_id"))
     with pytest.raises(ConfigError) as caught:
-        choose_columns(table(picture=[b"x"] * COUNT), asked)
-    told = str(caught.value).splitlines()
-    assert len(told) == 4
-    assert "bundle.attributes: 'picture' is of type binary" in told[0]
-    assert "'item_id' is no such column" in told[1]
-    assert "bundle.filters: 'price' is of type double" in told[2]
-    assert "'lost' is no such column of the items table; fit are title, colour" in told[3]
+        choose_columns(table(picture=[b"x"] * COUNT), config)
+    faults = str(caught.value).splitlines()
+    assert len(faults) == 4
+    assert "bundle.attributes: column 'picture'" in faults[0]
+    assert "unsupported type binary" in faults[0]
+    assert "bundle.attributes: column 'item_id'" in faults[1]
+    assert "bundle.filters: column 'price'" in faults[2]
+    assert "unsupported type double" in faults[2]
+    assert "bundle.filters: column 'lost'" in faults[3]
+    assert "does not exist; expected one of title, colour" in faults[3]

@@ -4,42 +4,42 @@ import pytest
 
 from index.errors import ConfigError
 from trainer.__main__ import main
-from trainer.config import RunConfig, check_config, read_config
+from trainer.config import RunConfig, load_config, validate_config
 from trainer.samplers.config import UniformConfig
 
 
 def read(folder, text):
     path = folder / "run.toml"
     path.write_text(text, encoding="utf-8")
-    return read_config(path)
+    return load_config(path)
 
 
-def test_an_empty_file_is_the_defaults(tmp_path):
+def test_load_config_empty_file_returns_defaults(tmp_path):
     assert read(tmp_path, "") == RunConfig()
 
 
-def test_what_the_config_command_prints_parses_back_to_exactly_the_defaults(tmp_path, capsys):
+def test_config_command_output_parses_to_defaults(tmp_path, capsys):
     assert main(["config"]) == 0
     printed = capsys.readouterr().out
     assert tomllib.loads(printed) == RunConfig().model_dump(mode="json")
     assert read(tmp_path, printed) == RunConfig()
 
 
-def test_every_key_is_explained_by_the_config_command(capsys):
+def test_config_command_describes_every_key(capsys):
     main(["config"])
     lines = capsys.readouterr().out.splitlines()
-    keys = [place for place, line in enumerate(lines) if line and line[0] not in "#[ "]
+    keys = [number for number, line in enumerate(lines) if line and line[0] not in "#[ "]
     assert len(keys) > 15
-    assert [lines[place] for place in keys if not lines[place - 1].startswith(("#", "["))] == []
+    assert [lines[key] for key in keys if not lines[key - 1].startswith(("#", "["))] == []
 
 
-def test_the_table_of_another_sampler_is_read(tmp_path):
+def test_load_config_reads_sampler_table(tmp_path):
     text = '[training.sampler]\nname = "uniform"\ncount = 77'
     assert read(tmp_path, text).training.sampler == UniformConfig(name="uniform", count=77)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("sed = 1", r"sed: Extra inputs are not permitted"),
         ("[training]\nepoch = 1", r"training\.epoch: Extra inputs are not permitted"),
@@ -61,27 +61,27 @@ def test_the_table_of_another_sampler_is_read(tmp_path):
         ),
     ],
 )
-def test_a_key_at_fault_is_named_with_what_was_found_and_expected(tmp_path, text, told):
-    with pytest.raises(ConfigError, match=told) as caught:
+def test_load_config_reports_invalid_key(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         read(tmp_path, text)
     assert str(tmp_path / "run.toml") in str(caught.value)
     assert "python -m trainer config" in str(caught.value)
 
 
-def test_all_keys_at_fault_are_told_together():
+def test_validate_config_reports_all_invalid_keys():
     with pytest.raises(ConfigError, match=r"seed.*\n.*towers\.embedding_dim.*\n.*bundle\.nam:"):
-        check_config({"seed": -1, "towers": {"embedding_dim": 1}, "bundle": {"nam": "x"}}, "here")
+        validate_config(
+            {"seed": -1, "towers": {"embedding_dim": 1}, "bundle": {"nam": "x"}}, "here"
+        )
 
 
-@pytest.mark.parametrize(
-    ("content", "told"), [(b"[training", "cannot be read as TOML"), (b"\xff", "cannot be read")]
-)
-def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content, told):
+@pytest.mark.parametrize("content", [b"[training", b"\xff"])
+def test_load_config_rejects_invalid_toml(tmp_path, content):
     (tmp_path / "run.toml").write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"run\.toml: {told}"):
-        read_config(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match=r"run\.toml: cannot be read .*expected a TOML file"):
+        load_config(tmp_path / "run.toml")
 
 
-def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
+def test_load_config_rejects_missing_file(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read"):
-        read_config(tmp_path / "absent.toml")
+        load_config(tmp_path / "absent.toml")

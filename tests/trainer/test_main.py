@@ -1,4 +1,4 @@
-"""What the command does besides training: skip, refuse, force, say what went wrong."""
+"""Options and error messages of `python -m trainer run`."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def published(world, tmp_path_factory):
     return config, folder / "bundles"
 
 
-def test_a_run_that_may_not_publish_histories_leaves_out_users(published):
+def test_run_without_histories_publishes_no_users(published):
     _, bundles = published
     folder = BundleRegistry(bundles).current()
     assert [path.name for path in folder.iterdir() if "user_ids" in path.name] == []
@@ -36,29 +36,27 @@ def test_a_run_that_may_not_publish_histories_leaves_out_users(published):
         assert b"user-1" not in path.read_bytes()
 
 
-def test_the_seed_of_the_command_line_overrides_the_files(published):
+def test_run_seed_option_overrides_config_file(published):
     _, bundles = published
     assert open_bundle(BundleRegistry(bundles).current()).manifest.run["config"]["seed"] == 7
 
 
-def test_skip_if_same_does_nothing_where_data_and_configuration_are_the_same(
-    published, world, capsys
-):
+def test_run_skip_if_same_skips_identical_run(published, world, capsys):
     config, bundles = published
     assert run(world, bundles, config, "--seed", "7", "--skip", "if-same") == 0
-    assert "the current bundle is of this data and configuration" in capsys.readouterr().out
+    assert "the current bundle has the same data and configuration" in capsys.readouterr().out
     assert len(BundleRegistry(bundles).versions()) == 1
 
 
-def test_skip_if_same_trains_where_the_data_differ(config, tmp_path, capsys):
+def test_run_skip_if_same_trains_on_different_data(config, tmp_path, capsys):
     bundles = tmp_path / "bundles"
     publish_handmade(bundles)
     assert run(write_shop(tmp_path), bundles, config, "--skip", "if-same") == 1
-    told = capsys.readouterr().err  # it set about training, for which the shop is too small
-    assert "the training part has 1 targets, expected at least 2" in told
+    output = capsys.readouterr().err  # training starts, but the shop is too small
+    assert "training part: found 1 targets, expected at least 2" in output
 
 
-def test_skip_if_any_does_nothing_where_anything_is_current(config, tmp_path, capsys):
+def test_run_skip_if_any_skips_with_a_current_bundle(config, tmp_path, capsys):
     bundles = tmp_path / "bundles"
     version = publish_handmade(bundles)
     absent = tmp_path / "not even there"
@@ -67,73 +65,68 @@ def test_skip_if_any_does_nothing_where_anything_is_current(config, tmp_path, ca
     assert BundleRegistry(bundles).versions() == [version]
 
 
-def test_a_dataset_at_fault_is_told_without_traceback_and_nothing_is_published(
-    config, tmp_path, capsys
-):
+def test_run_reports_invalid_dataset_without_traceback(config, tmp_path, capsys):
     bundles = tmp_path / "bundles"
     shop = write_shop(tmp_path, interactions(item_id=["a", "b", "c", "zz", "d", "c", "b"]))
     assert run(shop, bundles, config) == 1
-    told = capsys.readouterr()
-    assert "1 fault found" in told.err
-    assert "zz" in told.err
-    assert "Traceback" not in told.err
+    output = capsys.readouterr()
+    assert "zz" in output.err
+    assert "Traceback" not in output.err
     assert not bundles.exists()
 
 
-def test_a_configuration_at_fault_is_told_without_traceback(tmp_path, capsys):
+def test_run_reports_invalid_config_without_traceback(tmp_path, capsys):
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("sed = 1")
     assert run(tmp_path, tmp_path / "bundles", wrong) == 1
     assert "sed: Extra inputs" in capsys.readouterr().err
 
 
-def test_a_seed_out_of_range_is_told_by_the_name_of_its_option(config, tmp_path, capsys):
+def test_run_reports_seed_out_of_range(config, tmp_path, capsys):
     assert run(tmp_path, tmp_path / "bundles", config, "--seed", "-1") == 1
-    assert "--seed: cannot be used" in capsys.readouterr().err
+    assert "--seed: invalid configuration" in capsys.readouterr().err
 
 
 @pytest.fixture
-def odd_one_out(tmp_path):
-    """A world whose test items are the popular ones, and whose training tells otherwise."""
+def popular_test_item(tmp_path):
+    """A dataset whose test item is the most popular, which the training histories hide."""
     folder = tmp_path / "odd"
     folder.mkdir()
     users, items, parts = [], [], []
     for user in range(60):
-        took = [f"i{user % 5 * 12 + one}" for one in range(5)]
+        history = [f"i{user % 5 * 12 + number}" for number in range(5)]
         hits = ["hit"] if user < 30 else []
         held_out = [] if hits else ["hit"]
-        for part, own in (
-            ("train", took + hits),
+        for part, part_items in (
+            ("train", history + hits),
             ("valid", [f"i{user + 60}"]),
             ("test", held_out),
         ):
-            users += [f"u{user}"] * len(own)
-            items += own
-            parts += [part] * len(own)
-    catalogue = {"item_id": [*(f"i{one}" for one in range(400)), "hit"]}
+            users += [f"u{user}"] * len(part_items)
+            items += part_items
+            parts += [part] * len(part_items)
+    catalogue = {"item_id": [*(f"i{row}" for row in range(400)), "hit"]}
     times = list(range(len(users)))
     taken = {"user_id": users, "item_id": items, "timestamp": times, "split": parts}
     return write_shop(folder, taken, catalogue, visual=torch.randn(401, 3).numpy())
 
 
-def test_a_model_that_popularity_beats_is_published_but_not_made_current(
-    odd_one_out, tmp_path, capsys
-):
+def test_run_worse_than_popularity_is_not_made_current(popular_test_item, tmp_path, capsys):
     sections = {"training": {"epochs": 1, "learning_rate": 1e-9}}
     config = write_config(tmp_path / "run.toml", sections)
     bundles = tmp_path / "bundles"
-    assert run(odd_one_out, bundles, config) == 1
-    told = capsys.readouterr().err
+    assert run(popular_test_item, bundles, config) == 1
+    output = capsys.readouterr().err
     (version,) = BundleRegistry(bundles).versions()
     assert BundleRegistry(bundles).pointer() is None
-    assert "published but not made current" in told
-    assert f"python -m index rollback {bundles} {version}" in told
+    assert "published but not made current" in output
+    assert f"python -m index rollback {bundles} {version}" in output
     assert list((bundles / ".checkpoints").iterdir()) == []
-    assert run(odd_one_out, bundles, config, "--force") == 0
+    assert run(popular_test_item, bundles, config, "--force") == 0
     assert BundleRegistry(bundles).pointer() is not None
 
 
-def test_help_is_printed_and_an_unknown_command_refused(capsys):
+def test_main_prints_help_and_rejects_unknown_command(capsys):
     for words, status in ((["--help"], 0), (["run", "--help"], 0), (["walk"], 2)):
         with pytest.raises(SystemExit) as ended:
             main(words)

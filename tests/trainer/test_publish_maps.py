@@ -1,4 +1,4 @@
-"""`clusters --publish`, and what a run publishes of its map, as a person gives the commands."""
+"""Publishing of cluster maps to a folder: `clusters --publish` and `run`."""
 
 import io
 from contextlib import redirect_stdout
@@ -26,24 +26,24 @@ def config(tmp_path):
 
 @pytest.fixture(scope="module")
 def plain(world, tmp_path_factory):
-    """The bundles of a run that follows nothing, and what it said."""
+    """Bundles and output of a run without --follow."""
     return bundles_of(world, tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")
-def lonely(world, tmp_path_factory):
-    """The bundles of a run that found nothing to follow, and what it said."""
-    return bundles_of(world, tmp_path_factory.mktemp("lonely"), "--follow")
+def followed_nothing(world, tmp_path_factory):
+    """Bundles and output of a run with --follow and an empty store."""
+    return bundles_of(world, tmp_path_factory.mktemp("followed_nothing"), "--follow")
 
 
-def bundles_of(world, folder, *words):
-    said = io.StringIO()
-    with redirect_stdout(said):
-        assert run(world, folder / "bundles", write_esans(folder), *words) == 0
-    return folder / "bundles", said.getvalue()
+def bundles_of(world, folder, *options):
+    output = io.StringIO()
+    with redirect_stdout(output):
+        assert run(world, folder / "bundles", write_esans(folder), *options) == 0
+    return folder / "bundles", output.getvalue()
 
 
-def store_beside(bundles):
+def store_in(bundles):
     return open_cluster_maps(None, bundles / "clusters")
 
 
@@ -53,123 +53,125 @@ def bundles(tmp_path):
 
 
 @pytest.fixture
-def beside(bundles):
-    return store_beside(bundles)
+def store(bundles):
+    return store_in(bundles)
 
 
-def publish(*words):
-    return main(["clusters", "--publish", *map(str, words)])
+def publish(*options):
+    return main(["clusters", "--publish", *map(str, options)])
 
 
-def test_a_map_is_made_described_published_and_named(world, bundles, beside, capsys):
+def test_clusters_publish_builds_describes_and_publishes_map(world, bundles, store, capsys):
     assert publish("--data", world, "--bundles", bundles) == 0
-    pointer, told = beside.pointer(), capsys.readouterr().out
-    assert "perplexity" in told
-    assert f"cluster map {pointer.version} is current, sequence {pointer.sequence}" in told
-    assert len(beside.read(pointer.version)) == 160
+    pointer, output = store.pointer(), capsys.readouterr().out
+    assert "perplexity" in output
+    assert f"cluster map {pointer.version} is current, sequence {pointer.sequence}" in output
+    assert len(store.read(pointer.version)) == 160
 
 
-def test_a_pin_keeps_a_timers_map_from_becoming_current_and_that_is_told(
-    world, world_data, bundles, beside, capsys
+def test_clusters_publish_with_pin_does_not_make_map_current(
+    world, world_data, bundles, store, capsys
 ):
     pinned = map_of(world_data, 1)
-    beside.publish(pinned)
-    beside.pin()
+    store.publish(pinned)
+    store.pin()
     assert publish("--data", world, "--bundles", bundles) == 0
-    told = capsys.readouterr().out
-    assert "is stored, but not current" in told
-    assert f"{pinned.version} is pinned" in told
-    assert beside.pointer().version == pinned.version
-    (stored,) = {one.version for one in beside.listed()} - {pinned.version}
-    assert f"cluster map {stored} is stored" in told
+    output = capsys.readouterr().out
+    assert "is stored, but not current" in output
+    assert f"{pinned.version} is pinned" in output
+    assert store.pointer().version == pinned.version
+    (stored,) = {version.version for version in store.listed()} - {pinned.version}
+    assert f"cluster map {stored} is stored" in output
 
 
-def test_a_saved_map_is_published_as_it_is(world_data, tmp_path, bundles, beside):
-    found = map_of(world_data, 1)
-    save_cluster_map(found, tmp_path / "map")
+def test_clusters_publish_from_folder_publishes_saved_map(world_data, tmp_path, bundles, store):
+    saved = map_of(world_data, 1)
+    save_cluster_map(saved, tmp_path / "map")
     assert publish("--from", tmp_path / "map", "--bundles", bundles) == 0
-    assert beside.pointer().version == found.version
-    assert beside.read(found.version).made == found.made
+    assert store.pointer().version == saved.version
+    assert store.read(saved.version).made == saved.made
 
 
-def test_without_a_store_nothing_is_made_and_the_options_are_named(tmp_path, capsys):
+def test_clusters_publish_without_store_names_options(tmp_path, capsys):
     assert publish("--data", tmp_path / "not even there") == 1
-    told = capsys.readouterr().err
-    assert "clusters --publish: found no address of a store, expected --redis URL" in told
-    assert "--bundles DIR or ESANS_REDIS_URL" in told
+    output = capsys.readouterr().err
+    assert "clusters --publish: found no address of a store, expected --redis URL" in output
+    assert "--bundles DIR or ESANS_REDIS_URL" in output
 
 
-def test_a_store_that_is_no_folder_is_told_before_the_work(tmp_path, capsys):
+def test_clusters_publish_rejects_store_path_that_is_a_file(tmp_path, capsys):
     (tmp_path / "clusters").write_text("a file")
     assert publish("--data", tmp_path / "not even there", "--bundles", tmp_path) == 1
-    told = capsys.readouterr().err
-    assert "expected a folder of cluster maps" in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert "expected a folder of cluster maps" in output
+    assert "Traceback" not in output
 
 
-def test_a_saved_map_alone_is_nothing_to_do(tmp_path, capsys):
+def test_clusters_from_without_publish_is_rejected(tmp_path, capsys):
     assert main(["clusters", "--from", str(tmp_path)]) == 1
-    assert "expected beside --publish" in capsys.readouterr().err
+    assert "add --publish" in capsys.readouterr().err
 
 
-def test_a_run_publishes_the_map_of_its_bundle(plain):
-    bundles, said = plain
-    bundle, store = open_bundle(BundleRegistry(bundles).current()), store_beside(bundles)
+def test_run_publishes_the_map_of_its_bundle(plain):
+    bundles, output = plain
+    bundle, store = open_bundle(BundleRegistry(bundles).current()), store_in(bundles)
     pointer = store.pointer()
     assert pointer.version == bundle.clusters.version
     assert store.read(pointer.version).made == bundle.clusters.made
     assert [card.keys() & {"from_step"} for card in bundle.manifest.cluster_maps] == [set()]
-    assert f"cluster map {pointer.version} is current" in said
+    assert f"cluster map {pointer.version} is current" in output
 
 
-def test_a_run_that_finds_nothing_to_follow_leaves_its_own_map(lonely):
-    bundles, said = lonely
-    (told,) = read_manifest(BundleRegistry(bundles).current()).cluster_maps
-    assert (told["from_step"], told["sequence"]) == (0, None)
-    assert store_beside(bundles).pointer().version == told["version"]
-    assert "nothing is published; the run begins with its own map" in said
+def test_follow_with_empty_store_publishes_own_map(followed_nothing):
+    bundles, output = followed_nothing
+    (record,) = read_manifest(BundleRegistry(bundles).current()).cluster_maps
+    assert (record["from_step"], record["sequence"]) == (0, None)
+    assert store_in(bundles).pointer().version == record["version"]
+    assert "nothing is published; the run begins with its own map" in output
 
 
-def test_following_changes_nothing_where_the_map_is_the_same(plain, lonely):
-    one, other = (BundleRegistry(bundles).current() for bundles, _ in (plain, lonely))
-    name = "towers.safetensors"
-    assert (one / name).read_bytes() == (other / name).read_bytes()
+def test_follow_with_own_map_trains_identical_weights(plain, followed_nothing):
+    weights = [
+        (BundleRegistry(bundles).current() / "towers.safetensors").read_bytes()
+        for bundles, _ in (plain, followed_nothing)
+    ]
+    assert weights[0] == weights[1]
 
 
-def test_a_run_whose_sampler_draws_from_no_map_publishes_none(world, bundles, beside, tmp_path):
+def test_run_without_map_sampler_publishes_no_map(world, bundles, store, tmp_path):
     plain = write_config(tmp_path / "plain.toml", QUICK)
     assert run(world, bundles, plain) == 0
-    assert beside.pointer() is None
-    assert not beside.blobs.folder.exists()
+    assert store.pointer() is None
+    assert not store.blobs.folder.exists()
 
 
-def test_a_store_that_is_away_costs_a_run_a_line_and_nothing_more(world, bundles, config, capsys):
+def test_run_with_unreachable_store_warns_and_succeeds(world, bundles, config, capsys):
     bundles.mkdir()
     (bundles / "clusters").write_text("a file")
     assert run(world, bundles, config) == 0
-    told, bundle = capsys.readouterr().out, BundleRegistry(bundles).current()
-    assert "warning: " in told
-    assert f"python -m trainer clusters --publish --from {bundle}" in told
+    output, bundle = capsys.readouterr().out, BundleRegistry(bundles).current()
+    assert "warning: " in output
+    assert f"python -m trainer clusters --publish --from {bundle}" in output
     (bundles / "clusters").unlink()
-    assert publish("--from", bundle, "--bundles", bundles) == 0  # as the line says
+    assert publish("--from", bundle, "--bundles", bundles) == 0  # the command of the warning
 
 
-def test_a_followed_map_is_in_the_bundle_and_the_store_is_left_as_it_was(
-    world, world_data, bundles, beside, config
+def test_follow_bundles_followed_map_and_leaves_store_as_is(
+    world, world_data, bundles, store, config
 ):
-    found = map_of(world_data, 1)
-    before = beside.publish(found)
+    followed = map_of(world_data, 1)
+    before = store.publish(followed)
     assert run(world, bundles, config, "--follow") == 0
     bundle = open_bundle(BundleRegistry(bundles).current())
-    (told,) = bundle.manifest.cluster_maps
-    assert (told["from_step"], told["sequence"]) == (0, before.sequence)
-    assert told["version"] == bundle.clusters.version == found.version
-    assert beside.pointer() == before
+    (record,) = bundle.manifest.cluster_maps
+    assert (record["from_step"], record["sequence"]) == (0, before.sequence)
+    assert record["version"] == bundle.clusters.version == followed.version
+    assert store.pointer() == before
 
 
-def test_following_without_a_map_to_draw_from_is_refused_with_the_remedy(tmp_path, bundles, capsys):
+def test_follow_without_map_sampler_is_rejected(tmp_path, bundles, capsys):
     plain = write_config(tmp_path / "plain.toml", QUICK)
     assert run(tmp_path / "not even there", bundles, plain, "--follow") == 1
-    told = capsys.readouterr().err
-    assert "the sampler in-batch draws from no cluster map" in told
-    assert "leave --follow out, or say" in told
+    output = capsys.readouterr().err
+    assert "found sampler in-batch, expected one that uses a cluster map" in output
+    assert "remove --follow, or set" in output

@@ -1,4 +1,4 @@
-"""The real sets train through the command as they are, without a special case; towers small."""
+"""Training on real datasets through the command line, with small towers."""
 
 import pytest
 
@@ -20,10 +20,10 @@ SETS = [
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_one_epoch_on_a_real_set_beats_popularity(test_data, tmp_path, name):
+def test_single_epoch_on_real_dataset_beats_popularity(test_data, tmp_path, name):
     config = tmp_path / "run.toml"
     config.write_text(SMALL)
     bundles = tmp_path / "bundles"
     assert run(test_data(name), bundles, config) == 0
-    measures = read_manifest(BundleRegistry(bundles).current()).metrics["test"]
-    assert measures["model"]["recall@50"] > measures["popularity"]["recall@50"]
+    metrics = read_manifest(BundleRegistry(bundles).current()).metrics["test"]
+    assert metrics["model"]["recall@50"] > metrics["popularity"]["recall@50"]

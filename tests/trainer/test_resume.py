@@ -1,4 +1,4 @@
-"""A run killed by SIGKILL goes on where it was, and ends as if nothing had happened."""
+"""Resuming: a run killed by SIGKILL ends with the weights of an uninterrupted one."""
 
 import json
 import subprocess
@@ -12,17 +12,17 @@ from safetensors import safe_open
 from index.bundle.registry import BundleRegistry
 from tests.conftest import ROOT
 from tests.support.training_runs import arguments, run, write_config
-from trainer.config import check_config, read_config
+from trainer.config import load_config, validate_config
 from trainer.data.dataset import load_dataset
-from trainer.pipeline import checkpoint_of
+from trainer.pipeline import build_checkpoint
 
 DEADLINE_S = 120
 
 
-def started(*words):
-    """The command in a process of its own."""
+def start_trainer(*options):
+    """Start the command in a separate process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer", *words],
+        [sys.executable, "-m", "trainer", *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,7 +31,7 @@ def started(*words):
 
 
 def progress_in(bundles):
-    """What the checkpoint on disk says, or None before there is one."""
+    """Progress in the checkpoint on disk, None before the first one."""
     for path in bundles.glob(".checkpoints/*.safetensors"):
         with safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()["progress"])
@@ -40,8 +40,8 @@ def progress_in(bundles):
 
 def wait_until_in_mid_epoch(process, bundles):
     for _ in range(DEADLINE_S * 50):
-        found = progress_in(bundles)
-        if found and found["epoch"] == 0 and found["batch"] >= 3:
+        progress = progress_in(bundles)
+        if progress and progress["epoch"] == 0 and progress["batch"] >= 3:
             return
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
@@ -52,52 +52,52 @@ def weights_of(bundles):
     return (BundleRegistry(bundles).current() / "towers.safetensors").read_bytes()
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(world, tmp_path):
-    training = {"batch_size": 32, "epochs": 2}  # 29 batches an epoch
+def test_killed_run_resumes_to_identical_weights(world, tmp_path):
+    training = {"batch_size": 32, "epochs": 2}  # 29 batches per epoch
     often = write_config(
         tmp_path / "often.toml", {"training": training | {"checkpoint_interval_s": 0}}
     )
     never = write_config(tmp_path / "never.toml", {"training": training})
-    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    first = started(*arguments(world, killed, often))
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
+    first = start_trainer(*arguments(world, killed, often))
     wait_until_in_mid_epoch(first, killed)
     first.kill()  # SIGKILL
     first.communicate()
     stopped_at = progress_in(killed)
     assert (stopped_at["epoch"], BundleRegistry(killed).versions()) == (0, [])
-    second = started(*arguments(world, killed, often))
-    said, _ = second.communicate(timeout=DEADLINE_S)
-    assert second.returncode == 0, said
-    assert f"going on from epoch 1, batch {stopped_at['batch']}" in said
-    assert run(world, undisturbed, never) == 0
-    assert weights_of(killed) == weights_of(undisturbed)
+    second = start_trainer(*arguments(world, killed, often))
+    output, _ = second.communicate(timeout=DEADLINE_S)
+    assert second.returncode == 0, output
+    assert f"resuming from epoch 1, batch {stopped_at['batch']}" in output
+    assert run(world, uninterrupted, never) == 0
+    assert weights_of(killed) == weights_of(uninterrupted)
     assert list((killed / ".checkpoints").iterdir()) == []
 
 
-def test_a_truncated_checkpoint_is_named_and_not_trained_over(world, tmp_path, capsys):
+def test_run_rejects_truncated_checkpoint_and_keeps_it(world, tmp_path, capsys):
     config = write_config(tmp_path / "run.toml")
-    path = checkpoint_of(tmp_path, load_dataset(world), read_config(config)).path
+    path = build_checkpoint(tmp_path, load_dataset(world), load_config(config)).path
     path.parent.mkdir()
     path.write_bytes(b"half")
     assert run(world, tmp_path, config) == 1
-    told = capsys.readouterr().err
-    assert f"{path}: cannot be read as a checkpoint" in told
-    assert "remove it to begin the run anew" in told
-    assert path.read_bytes() == b"half"  # it is still there, to be looked at
+    output = capsys.readouterr().err
+    assert f"{path}: found an unreadable checkpoint" in output
+    assert "delete it to start over" in output
+    assert path.read_bytes() == b"half"  # it is kept for inspection
 
 
-def test_the_pace_of_checkpoints_is_the_one_training_key_that_makes_no_other_run(world):
+def test_run_key_ignores_checkpoint_interval_only(world):
     data = load_dataset(world)
 
     def key_of(seed=0, **training):
         values = {"seed": seed, "training": training}
-        return checkpoint_of(Path(), data, check_config(values, "a test")).run_key
+        return build_checkpoint(Path(), data, validate_config(values, "a test")).run_key
 
     assert key_of() == key_of(checkpoint_interval_s=1)
     assert len({key_of(), key_of(seed=1), key_of(epochs=9), key_of(batch_size=9)}) == 4
 
 
-def test_a_run_that_follows_a_map_goes_on_from_no_other_kind(world):
-    data, config = load_dataset(world), check_config({}, "a test")
-    keys = {checkpoint_of(Path(), data, config, follows=one).run_key for one in (True, False)}
-    assert len(keys) == 2
+def test_run_key_depends_on_follow(world):
+    data, config = load_dataset(world), validate_config({}, "a test")
+    keys = [build_checkpoint(Path(), data, config, follow=flag).run_key for flag in (True, False)]
+    assert keys[0] != keys[1]

@@ -10,10 +10,10 @@ CPU = torch.device("cpu")
 
 
 @st.composite
-def questions(draw):
-    """Who took what (some took nothing), a batch of users, and rows that may repeat."""
+def lookups(draw):
+    """Items of each user (possibly none), a batch of users, and rows with duplicates."""
     taken = draw(st.lists(st.lists(ITEMS, unique=True, max_size=6), min_size=1, max_size=5))
-    taken[0] = [*taken[0], *({0} - set(taken[0]))]  # someone took something
+    taken[0] = [*taken[0], *({0} - set(taken[0]))]  # at least one interaction
     users = draw(st.lists(st.integers(0, len(taken) - 1), min_size=1, max_size=6))
     return taken, users, draw(st.lists(ITEMS, min_size=1, max_size=9))
 
@@ -22,29 +22,30 @@ def by_brute_force(taken, users, rows):
     return [[item in taken[user] for item in rows] for user in users]
 
 
-@given(questions(), st.sampled_from([0, MAX_TABLE_CELLS]))
+@given(lookups(), st.sampled_from([0, MAX_TABLE_CELLS]))
 @settings(deadline=None, derandomize=True)
-def test_shared_rows_agree_with_brute_force(question, most_cells):
-    taken, users, rows = question
-    known = build_seen_items(as_histories(taken), ITEM_COUNT, CPU, most_cells)
-    assert (known.table is None) == (most_cells == 0)
-    found = known.of(torch.tensor(users), torch.tensor(rows))
-    assert found.tolist() == by_brute_force(taken, users, rows)
+def test_seen_items_shared_rows_agree_with_brute_force(lookup, max_cells):
+    taken, users, rows = lookup
+    seen = build_seen_items(as_histories(taken), ITEM_COUNT, CPU, max_cells)
+    assert (seen.table is None) == (max_cells == 0)
+    is_seen = seen.contains(torch.tensor(users), torch.tensor(rows))
+    assert is_seen.tolist() == by_brute_force(taken, users, rows)
 
 
-@given(questions())
+@given(lookups())
 @settings(deadline=None, derandomize=True)
-def test_rows_of_ones_own_agree_with_shared_ones(question):
-    taken, users, rows = question
-    known = build_seen_items(as_histories(taken), ITEM_COUNT, CPU)
-    own = torch.tensor(rows).expand(len(users), -1)
-    assert known.of(torch.tensor(users), own).tolist() == by_brute_force(taken, users, rows)
+def test_seen_items_per_user_rows_agree_with_brute_force(lookup):
+    taken, users, rows = lookup
+    seen = build_seen_items(as_histories(taken), ITEM_COUNT, CPU)
+    per_user = torch.tensor(rows).expand(len(users), -1)
+    is_seen = seen.contains(torch.tensor(users), per_user)
+    assert is_seen.tolist() == by_brute_force(taken, users, rows)
 
 
-def test_every_row_may_ask_of_other_items():
-    known = build_seen_items(as_histories([[3, 1], [], [2]]), ITEM_COUNT, CPU)
-    asked = torch.tensor([[1, 2, 3], [1, 2, 3], [11, 2, 2]])
-    assert known.of(torch.tensor([0, 1, 2]), asked).tolist() == [
+def test_seen_items_accepts_different_rows_per_user():
+    seen = build_seen_items(as_histories([[3, 1], [], [2]]), ITEM_COUNT, CPU)
+    rows = torch.tensor([[1, 2, 3], [1, 2, 3], [11, 2, 2]])
+    assert seen.contains(torch.tensor([0, 1, 2]), rows).tolist() == [
         [True, False, True],
         [False, False, False],
         [False, True, True],

@@ -27,20 +27,20 @@ def catalogue(counts, count=10):
 
 
 def padded(history, length):
-    """A history [count, width] filled up with rubbish, and its mask; a batch of one."""
-    rubbish = unit(length - len(history), seed=99) * 7
-    return torch.cat([history, rubbish])[None], torch.arange(length)[None] < len(history)
+    """A history [count, dim] padded with noise, and its mask; a batch of one."""
+    noise = unit(length - len(history), seed=99) * 7
+    return torch.cat([history, noise])[None], torch.arange(length)[None] < len(history)
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
 @pytest.mark.parametrize("count", [1, 3])
-def test_padding_does_not_change_a_query(is_ordered, count):
+def test_user_tower_ignores_padding(is_ordered, count):
     tower = towers(is_ordered=is_ordered).user
     short, long = (tower(*padded(unit(count), length)) for length in (count, LENGTH))
     assert torch.allclose(short, long, atol=1e-6)
 
 
-def test_queries_and_item_vectors_are_unit_rows():
+def test_towers_return_unit_vectors():
     made = towers()
     queries = made.user(unit(12).reshape(3, 4, WIDTH), torch.ones(3, 4, dtype=torch.bool))
     vectors = catalogue([1] * 10).encode_all(made.item)
@@ -48,7 +48,7 @@ def test_queries_and_item_vectors_are_unit_rows():
         assert torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-6)
 
 
-def test_order_matters_to_an_ordered_tower_alone():
+def test_user_tower_uses_order_only_if_ordered():
     history, mask = unit(4)[None], torch.ones(1, 4, dtype=torch.bool)
     for is_ordered in (True, False):
         tower = towers(is_ordered=is_ordered).user
@@ -56,21 +56,21 @@ def test_order_matters_to_an_ordered_tower_alone():
         assert torch.allclose(forth, back, atol=1e-6) is not is_ordered
 
 
-def test_a_missing_row_reads_the_learned_vector_whatever_number_stands_in_it():
+def test_item_tower_ignores_values_of_missing_modality():
     tower = towers().item
     rows, presence = list(features(2).values()), torch.tensor([[True, False], [True, True]])
     other = [rows[0], rows[1] + 1e6]
     ids = torch.tensor([0, 1])
-    one, two = tower(ids, rows, presence), tower(ids, other, presence)
-    assert torch.equal(one[0], two[0])
-    assert not torch.allclose(one[1], two[1])
+    vectors, changed = tower(ids, rows, presence), tower(ids, other, presence)
+    assert torch.equal(vectors[0], changed[0])
+    assert not torch.allclose(vectors[1], changed[1])
     with torch.no_grad():
         tower.missing[1] += 1
-    assert not torch.allclose(tower(ids, rows, presence)[0], one[0])
-    assert torch.equal(tower(ids, rows, presence)[1], one[1])
+    assert not torch.allclose(tower(ids, rows, presence)[0], vectors[0])
+    assert torch.equal(tower(ids, rows, presence)[1], vectors[1])
 
 
-def test_a_missing_row_of_the_dataset_is_told_as_absent_and_finite():
+def test_item_features_mark_missing_rows_and_stay_finite():
     items = catalogue([1] * 10)
     assert items.presence[:, 1].tolist() == [row != 3 for row in range(10)]
     assert torch.isfinite(items.features["sight"]).all()
@@ -78,41 +78,38 @@ def test_a_missing_row_of_the_dataset_is_told_as_absent_and_finite():
     assert torch.allclose(items.means()["sight"], present.mean(dim=0), atol=1e-6)
 
 
-def test_an_item_without_training_positive_is_encoded_by_content_alone():
+def test_cold_item_is_encoded_from_content_only():
     made, items = towers().item, catalogue([1, 0, 1, 0, 1, 1, 1, 1, 1, 1])
     vectors = items.encode_all(made)
-    everything = torch.arange(10)
-    content = items.encode(made, everything, hidden=torch.ones(10, dtype=torch.bool))
+    content = items.encode(made, torch.arange(10), hidden=torch.ones(10, dtype=torch.bool))
     is_content = (vectors == content).all(dim=1)
     assert is_content.tolist() == [row in (1, 3) for row in range(10)]
 
 
-def test_hiding_an_id_makes_items_of_equal_content_equal():
+def test_id_dropout_makes_equal_content_encode_equally():
     made, items = towers().item, catalogue([1] * 10)
-    twins = torch.tensor([4, 4])
+    same = torch.tensor([4, 4])
     items.id_rows[:] = torch.arange(10)
     apart = made(
-        torch.tensor([4, 5]), [v[twins] for v in items.features.values()], items.presence[twins]
+        torch.tensor([4, 5]), [v[same] for v in items.features.values()], items.presence[same]
     )
-    hidden = items.encode(made, twins, hidden=torch.tensor([True, True]))
-    half = items.encode(made, twins, hidden=torch.tensor([True, False]))
+    hidden = items.encode(made, same, hidden=torch.tensor([True, True]))
+    half = items.encode(made, same, hidden=torch.tensor([True, False]))
     assert not torch.allclose(apart[0], apart[1])
-    assert torch.allclose(hidden[0], hidden[1])  # rows of one product may differ in a last bit
+    assert torch.allclose(hidden[0], hidden[1])  # equal up to rounding
     assert not torch.allclose(half[0], half[1])
 
 
-def test_gradient_reaches_every_weight_of_both_towers():
+def test_towers_all_weights_receive_gradients():
     made, items = towers(), catalogue([1] * 10)
     vectors = items.encode(made.item, torch.arange(10), torch.arange(10) == 0)
     queries = made.user(vectors[:8].reshape(2, 4, WIDTH), torch.ones(2, 4, dtype=torch.bool))
     (queries @ vectors[8:].T)[0].sum().backward()
-    without = [
-        name for name, one in made.named_parameters() if one.grad is None or not one.grad.any()
-    ]
-    assert without == []
+    gradients = {name: weight.grad for name, weight in made.named_parameters()}
+    assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
 
 
-def test_a_tower_without_modalities_knows_items_by_id():
+def test_item_tower_without_modalities_uses_ids():
     made = towers(raw={}).item
     items = build_item_features({}, torch.tensor([1, 1, 0]).numpy(), torch.device("cpu"))
     assert items.encode_all(towers(3, raw={}).item).shape == (3, WIDTH)
@@ -120,33 +117,34 @@ def test_a_tower_without_modalities_knows_items_by_id():
     assert made.names == []
 
 
-def test_the_seed_decides_the_weights_and_leaves_the_worlds_randomness_alone():
+def test_build_towers_is_seeded_and_keeps_global_rng():
     torch.manual_seed(5)
-    wanted = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(5)
-    one, again, other = (towers(seed=seed).item.ids.weight for seed in (0, 0, 1))
-    assert torch.rand(1) == wanted
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    first, again, other = (towers(seed=seed).item.ids.weight for seed in (0, 0, 1))
+    assert torch.rand(1) == expected
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
-def test_histories_read_by_place_give_the_queries_and_gradients_of_padded_ones(is_ordered):
+def test_encode_indexed_matches_padded_forward_and_gradients(is_ordered):
     tower = towers(is_ordered=is_ordered).user
     mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
-    places = torch.tensor([4, 0, 4, 2])  # an item may stand twice
+    indices = torch.tensor([4, 0, 4, 2])  # an item may occur twice
     vectors = unit(5).requires_grad_()
     history = torch.zeros(3, 3, WIDTH)
-    history[mask] = vectors[places]
-    wanted, found = tower(history, mask), tower.read(vectors, places, mask)
-    assert torch.allclose(found, wanted, atol=1e-6)
+    history[mask] = vectors[indices]
+    padded_queries = tower(history, mask)
+    indexed_queries = tower.encode_indexed(vectors, indices, mask)
+    assert torch.allclose(indexed_queries, padded_queries, atol=1e-6)
     weights = unit(3, seed=5)
     gradients = [
         torch.autograd.grad(
             (weights * queries).sum(), [vectors, *tower.parameters()], allow_unused=True
         )
-        for queries in (found, wanted)
+        for queries in (indexed_queries, padded_queries)
     ]
-    for one, other in zip(*gradients, strict=True):
-        assert (one is None) is (other is None)
-        assert one is None or torch.allclose(one, other, atol=1e-6)
+    for indexed, expected in zip(*gradients, strict=True):
+        assert (indexed is None) is (expected is None)
+        assert indexed is None or torch.allclose(indexed, expected, atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 from tests.support.training_data import as_histories
 from trainer.training_data import BatchLoader
 
-# user 1 took one thing, user 2 nothing; an item's row tells whose it is
+# user 1 has one item, user 2 none; the tens digit of an item's row is its user
 TAKEN = [[0, 1, 2, 3, 4], [10], [], [20, 21], [30, 31, 32]]
 
 
@@ -13,7 +13,7 @@ def batches(is_ordered, size=64, length=3, seed=0, taken=TAKEN):
 
 
 def examples(made, epoch=0):
-    """(user, target, history newest first) of every target of an epoch."""
+    """(user, target, history newest first) of each target of an epoch."""
     return [
         (int(user), int(target), rows[mask].tolist())
         for batch in made.epoch(epoch)
@@ -27,7 +27,7 @@ def examples(made, epoch=0):
     ]
 
 
-def test_an_ordered_history_is_what_came_before_newest_first_and_at_most_the_length():
+def test_ordered_history_is_previous_items_newest_first():
     assert sorted(examples(batches(is_ordered=True))) == [
         (0, 1, [0]),
         (0, 2, [1, 0]),
@@ -39,13 +39,13 @@ def test_an_ordered_history_is_what_came_before_newest_first_and_at_most_the_len
     ]
 
 
-def test_the_mask_fills_from_the_left_and_hides_row_0():
+def test_batch_mask_is_left_aligned_with_row_0_padding():
     for batch in batches(is_ordered=True, size=7).epoch(0):
         assert (np.sort(~batch.mask, axis=1) == ~batch.mask).all()
         assert (batch.history_rows[~batch.mask] == 0).all()
 
 
-def test_an_unordered_history_never_holds_the_target_nor_anything_twice():
+def test_unordered_history_excludes_target_and_duplicates():
     taken = [list(range(9)), list(range(20, 26))]
     for epoch in range(20):
         for user, target, history in examples(batches(False, length=4, taken=taken), epoch):
@@ -54,54 +54,55 @@ def test_an_unordered_history_never_holds_the_target_nor_anything_twice():
             assert set(history) <= set(taken[user])
 
 
-def test_an_unordered_history_of_few_items_is_all_the_others():
-    found = examples(batches(is_ordered=False, length=10))
-    assert sorted(target for _, target, _ in found) == [0, 1, 2, 3, 4, 20, 21, 30, 31, 32]
-    for user, target, history in found:
+def test_unordered_short_history_is_all_other_items():
+    epoch = examples(batches(is_ordered=False, length=10))
+    assert sorted(target for _, target, _ in epoch) == [0, 1, 2, 3, 4, 20, 21, 30, 31, 32]
+    for user, target, history in epoch:
         assert sorted([*history, target]) == TAKEN[user]
 
 
-def test_an_unordered_history_draws_each_other_item_alike():
+def test_unordered_history_samples_items_uniformly():
     made = batches(False, size=10, length=2, taken=[list(range(6))])
-    drawn = np.zeros((6, 6))
+    counts = np.zeros((6, 6))
     for epoch in range(400):
         for _, target, history in examples(made, epoch):
-            drawn[target, history] += 1
-    others = drawn[~np.eye(6, dtype=bool)]
-    assert np.diag(drawn).sum() == 0
+            counts[target, history] += 1
+    others = counts[~np.eye(6, dtype=bool)]
+    assert np.diag(counts).sum() == 0
     assert others == pytest.approx(400 * 2 / 5, abs=60)  # 5 standard deviations are 49
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
-def test_an_epoch_takes_every_target_once_in_an_order_of_its_own(is_ordered):
+def test_epoch_yields_every_target_once_in_new_order(is_ordered):
     made = batches(is_ordered, size=3, taken=[list(range(39)), [39, 40]])
     targets = made.histories.item_rows[made.target_positions()]
-    first, second = ([one[1] for one in examples(made, epoch)] for epoch in (0, 1))
+    first, second = ([target for _, target, _ in examples(made, epoch)] for epoch in (0, 1))
     assert sorted(first) == sorted(second) == sorted(targets)
     assert first != second
 
 
-def test_a_last_batch_of_one_target_is_left_out():
+def test_epoch_omits_last_batch_of_single_target():
     assert batches(is_ordered=True, size=3).batches_per_epoch() == 2
-    assert [len(one.user_rows) for one in batches(is_ordered=True, size=3).epoch(0)] == [3, 3]
-    assert [len(one.user_rows) for one in batches(is_ordered=True, size=5).epoch(0)] == [5, 2]
+    for size, lengths in ((3, [3, 3]), (5, [5, 2])):
+        loader = batches(is_ordered=True, size=size)
+        assert [len(batch.user_rows) for batch in loader.epoch(0)] == lengths
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
-def test_an_epoch_begun_in_its_middle_goes_on_as_it_would_have(is_ordered):
+def test_epoch_resumed_from_batch_yields_same_batches(is_ordered):
     made = batches(is_ordered, size=2)
     for whole, resumed in zip(list(made.epoch(3))[2:], made.epoch(3, first=2), strict=True):
         for name in ("user_rows", "positive_rows", "history_rows", "mask"):
             assert (getattr(whole, name) == getattr(resumed, name)).all()
 
 
-def test_another_seed_takes_another_order_and_the_same_seed_the_same():
-    one, again, other = (batches(True, taken=[range(30)], seed=seed) for seed in (0, 0, 1))
-    assert examples(one) == examples(again)
-    assert examples(one) != examples(other)
+def test_epoch_order_depends_on_seed():
+    first, again, other = (batches(True, taken=[range(30)], seed=seed) for seed in (0, 0, 1))
+    assert examples(first) == examples(again)
+    assert examples(first) != examples(other)
 
 
-def test_target_counts_leave_out_first_items_and_lone_ones():
+def test_target_counts_exclude_first_and_single_items():
     counts = batches(is_ordered=True).target_counts(33)
     assert np.flatnonzero(counts).tolist() == [1, 2, 3, 4, 21, 31, 32]
     assert np.flatnonzero(batches(is_ordered=False).target_counts(33)).tolist() == [

@@ -1,4 +1,4 @@
-"""Read a dataset folder into a checked Dataset; whatever breaks a rule is told at once."""
+"""Dataset loading: reads and validates a dataset folder, reporting all faults together."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,23 +12,26 @@ from index.errors import DatasetError
 from index.ingest.items import Items, read_items
 from index.ingest.tables import Findings, open_source
 from trainer.data.events import order_events, read_events
-from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, cases
-from trainer.data.split import SplitName, split_events, unfit
+from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, build_cases
+from trainer.data.split import SplitName, split_events, validate_split
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything that a run knows of the world, read once and checked.
+    """Validated dataset of a run.
 
-    item_ids      row order, which is the order of the items table, never filtered
-    user_ids      in order of first appearance in the interactions
-    modalities    name -> [items, width], sorted by name; a missing row is all NaN
-    attributes    the items table without features, item_id as text, in row order
-    split         the split applied, in words
-    notes         what was dropped, counted or is worth knowing
-    fingerprint   sha256 in hex over ids, interactions, parts and modalities
+    Attributes:
+        item_ids: ids in row order, which is the order of the items table, unfiltered.
+        user_ids: ids in order of first appearance in the interactions.
+        interactions: interactions with their split.
+        modalities: name -> [items, dim], sorted by name; a missing row is all NaN.
+        attributes: items table without features, item_id as text, in row order.
+        split: description of the split.
+        notes: dropped rows, counts and other remarks.
+        fingerprint: hex sha256 over ids, interactions, parts and modalities.
 
-    Raises ValueError at birth if rows point outside or a modality has another shape.
+    Raises:
+        ValueError: a row is out of range, or a modality has another shape.
     """
 
     item_ids: list[str]
@@ -46,38 +49,45 @@ class Dataset:
             (self.interactions.item_rows, self.item_ids),
         ):
             if len(rows) and rows.max() >= len(ids):
-                raise ValueError(f"row {rows.max()} points outside {len(ids)} ids")
+                raise ValueError(f"row {rows.max()} is out of range for {len(ids)} ids")
         for name, values in self.modalities.items():
             if values.ndim != 2 or len(values) != len(self.item_ids):
-                raise ValueError(f"modality {name} must be [items, width], not {values.shape}")
+                raise ValueError(f"modality {name} must be [items, dim], not {values.shape}")
 
 
 def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Dataset:
-    """Read, check, order and split the dataset in a folder.
+    """Load, validate, order and split the dataset in a folder.
 
-    seed  of whatever a split leaves to chance
+    Args:
+        folder: dataset folder.
+        split: how to split the interactions.
+        seed: random seed of the split.
 
-    Raises DatasetError with every fault found; ValueError for an unknown split.
+    Raises:
+        DatasetError: lists every fault of the dataset.
+        ValueError: the split is unknown.
     """
     findings = Findings()
     if not folder.is_dir():
-        raise DatasetError(str(folder), [f"{folder}: no such folder; give that of a dataset"])
+        raise DatasetError(
+            str(folder), [f"{folder}: no such folder; expected a dataset folder; check the path"]
+        )
     items = read_items(folder, findings)
     source = open_source(folder, "interactions", ("user_id", "item_id"), findings)
     events = None
     if source is not None:
         events = read_events(source, items.ids if items else None, findings)
-        findings.faults += unfit(split, source)
+        findings.faults += validate_split(split, source)
     if findings.faults or items is None or events is None:
         raise DatasetError(str(folder), findings.faults)
     events = order_events(events, findings)
-    done = split_events(events, split, np.random.default_rng(seed))
-    findings.notes += done.notes
+    applied = split_events(events, split, np.random.default_rng(seed))
+    findings.notes += applied.notes
     interactions = Interactions(
-        events.user_rows, events.item_rows, done.parts, is_ordered=events.timestamps is not None
+        events.user_rows, events.item_rows, applied.parts, is_ordered=events.timestamps is not None
     )
-    _check_cases(interactions, done.words, len(events.user_ids), findings)
-    _note_rest(folder, items, interactions, findings)
+    _check_cases(interactions, applied.description, len(events.user_ids), findings)
+    _note_unused(folder, items, interactions, findings)
     if findings.faults:
         raise DatasetError(str(folder), findings.faults)
     return Dataset(
@@ -86,7 +96,7 @@ def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Data
         interactions=interactions,
         modalities=items.modalities,
         attributes=items.attributes,
-        split=done.words,
+        split=applied.description,
         notes=tuple(findings.notes),
         fingerprint=fingerprint(items.ids, events.user_ids, interactions, items.modalities),
     )
@@ -98,13 +108,13 @@ def fingerprint(
     interactions: Interactions,
     modalities: dict[str, Floats],
 ) -> str:
-    """Digest what training sees: sha256, texts length-prefixed, numbers little-endian."""
+    """Compute the sha256 of the training input: length-prefixed texts, little-endian numbers."""
     digest = hashlib.sha256()
     for texts in (item_ids, user_ids, list(modalities)):
         digest.update(len(texts).to_bytes(8, "little"))
         for text in texts:
-            spelled = text.encode()
-            digest.update(len(spelled).to_bytes(8, "little") + spelled)
+            encoded = text.encode()
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
     digest.update(bytes([interactions.is_ordered]))
     digest.update(len(interactions.parts).to_bytes(8, "little"))
     digest.update(interactions.user_rows.astype("<i4").tobytes())
@@ -117,36 +127,39 @@ def fingerprint(
 
 
 def _check_cases(
-    interactions: Interactions, words: str, user_count: int, findings: Findings
+    interactions: Interactions, split: str, num_users: int, findings: Findings
 ) -> None:
-    """Tell of a part that nobody is in: nothing to train on, nobody to ask about."""
+    """Report a split without training interactions, validation cases or test cases."""
     remedy = "add interactions or choose another split"
     if not (interactions.parts == TRAIN).any():
         findings.faults.append(
-            f"interactions: nothing in train after the split ({words}); expected some; {remedy}"
+            f"interactions: no train interaction after the split ({split}); expected at least "
+            f"one; {remedy}"
         )
     for part in (VALID, TEST):
-        asked = cases(interactions, part, user_count)
+        cases = build_cases(interactions, part, num_users)
         name = PART_NAMES[part]
-        if not len(asked.user_rows):
+        if not len(cases.user_rows):
             findings.faults.append(
-                f"interactions: no {name} case after the split ({words}); expected a user with "
+                f"interactions: no {name} case after the split ({split}); expected a user with "
                 f"an item in {name} and an earlier part; {remedy}"
             )
-        if asked.without_history_count:
+        if cases.without_history_count:
             findings.notes.append(
-                f"users in {name} without an earlier part, not asked about: "
-                f"{asked.without_history_count:,}"
+                f"users in {name} without an earlier part, not evaluated: "
+                f"{cases.without_history_count:,}"
             )
 
 
-def _note_rest(folder: Path, items: Items, interactions: Interactions, findings: Findings) -> None:
-    """Note items that nobody took, and data files that no rule reads."""
-    if idle_count := len(items.ids) - len(np.unique(interactions.item_rows)):
-        findings.notes.append(f"items that nobody took: {idle_count:,}")
+def _note_unused(
+    folder: Path, items: Items, interactions: Interactions, findings: Findings
+) -> None:
+    """Note items without interactions, and data files that are not used."""
+    if unused_count := len(items.ids) - len(np.unique(interactions.item_rows)):
+        findings.notes.append(f"items without interactions: {unused_count:,}")
     data = {path for path in folder.iterdir() if path.suffix in (".parquet", ".csv", ".npy")}
-    read = {path for path in data if path.stem in ("items", "interactions")}
-    read |= set(folder.glob("features_?*.npy"))
-    if data - read:
-        names = ", ".join(sorted(path.name for path in data - read))
-        findings.notes.append(f"files not read: {names}")
+    used = {path for path in data if path.stem in ("items", "interactions")}
+    used |= set(folder.glob("features_?*.npy"))
+    if data - used:
+        names = ", ".join(sorted(path.name for path in data - used))
+        findings.notes.append(f"unused files: {names}")

@@ -1,4 +1,4 @@
-"""Who is train, valid and test: one small function per way of splitting."""
+"""Train, validation and test splits."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -14,58 +14,60 @@ from trainer.data.interactions import TEST, TRAIN, VALID, Parts
 SplitName = Literal["auto", "column", "leave-last-two", "last-fifth", "random", "cold"]
 
 COLD_SHARE = 0.05
-NEEDED: dict[str, tuple[tuple[str, ...], str]] = {  # one of which columns, and the remedy
-    "column": (("split",), "add the column or leave the split to auto"),
-    "leave-last-two": (("timestamp", "seq_pos"), "add one, or choose the split random"),
+REQUIRED_COLUMNS: dict[str, tuple[tuple[str, ...], str]] = {  # one of these columns; remedy
+    "column": (("split",), "add the column or use the split auto"),
+    "leave-last-two": (("timestamp", "seq_pos"), "add one, or use the split random"),
     "last-fifth": (
         ("timestamp",),
-        "add it, or choose another split (seq_pos orders only within a user)",
+        "add it, or use another split (seq_pos orders only within a user)",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """The part of each interaction, what was done in words, and what is worth knowing."""
+    """Part of each interaction, description of the split, and notes on it."""
 
     parts: Parts
-    words: str
+    description: str
     notes: tuple[str, ...] = ()
 
 
-def unfit(name: SplitName, source: Source) -> list[str]:
-    """Say what the interactions file lacks to be split so.
+def validate_split(name: SplitName, source: Source) -> list[str]:
+    """Return the faults of an interactions file that lacks the columns of a split.
 
-    Raises ValueError if no split has that name.
+    Raises:
+        ValueError: the split is unknown.
     """
     if name not in get_args(SplitName):
         raise ValueError(f"split must be one of {get_args(SplitName)}, not {name!r}")
-    needed, remedy = NEEDED.get(name, ((), ""))
+    required, remedy = REQUIRED_COLUMNS.get(name, ((), ""))
     columns = source.table.column_names
-    if not needed or any(column in columns for column in needed):
+    if not required or any(column in columns for column in required):
         return []
     return [
-        f"{source.name}: the split {name} needs a column {' or '.join(needed)}; "
+        f"{source.name}: the split {name} requires a column {' or '.join(required)}; "
         f"found: {', '.join(columns)}; {remedy}"
     ]
 
 
 def split_events(events: Events, name: SplitName, rng: np.random.Generator) -> Split:
-    """Give each interaction its part; events are sorted by user, then time.
+    """Assign each interaction to a part; events are sorted by user, then time.
 
-    Raises ValueError if the events lack what the split needs (see `unfit`).
+    Raises:
+        ValueError: the events lack a column that the split requires (see `validate_split`).
     """
     if name == "auto":
-        name = _chosen(events)
-    done = _split_by(events, name, rng)
-    if events.given_parts is None or name == "column":
-        return done
-    return replace(done, notes=(*done.notes, "the split column is not used"))
+        name = _choose_split(events)
+    split = _split_by(events, name, rng)
+    if events.split_column is None or name == "column":
+        return split
+    return replace(split, notes=(*split.notes, "the split column is not used"))
 
 
 def _split_by(events: Events, name: SplitName, rng: np.random.Generator) -> Split:
-    if name == "column" and events.given_parts is not None:
-        return Split(events.given_parts, "source split column")
+    if name == "column" and events.split_column is not None:
+        return Split(events.split_column, "source split column")
     if name == "random":
         return _random(events, rng)
     if name == "cold":
@@ -78,15 +80,21 @@ def _split_by(events: Events, name: SplitName, rng: np.random.Generator) -> Spli
             "last fifth of all interactions, by timestamp",
         )
     parts = leave_two_out(events.user_rows, np.arange(len(events.user_rows)))
-    return Split(parts, f"leave last two out, by {events.clock}", _short_users(events.user_rows))
+    description = f"leave last two out, by {events.order_column}"
+    return Split(parts, description, _short_users(events.user_rows))
 
 
 def leave_two_out(user_rows: Rows, keys: NDArray[Any]) -> Parts:
-    """Make each user's highest key test and the next valid; under 3, all stay train.
+    """Hold out two interactions per user: the highest key for test, the next for validation.
 
-    user_rows  [count]  who
-    keys       [count]  what goes last, time or chance
-    returns    [count]
+    Users with fewer than three interactions stay in train.
+
+    Args:
+        user_rows: [count].
+        keys: [count], time or random.
+
+    Returns:
+        [count].
     """
     from_end = _from_end(user_rows, keys)
     has_enough = np.bincount(user_rows)[user_rows] >= 3
@@ -96,20 +104,20 @@ def leave_two_out(user_rows: Rows, keys: NDArray[Any]) -> Parts:
     return parts
 
 
-def _chosen(events: Events) -> SplitName:
-    if events.given_parts is not None:
+def _choose_split(events: Events) -> SplitName:
+    if events.split_column is not None:
         return "column"
     return "random" if events.timestamps is None else "leave-last-two"
 
 
 def _random(events: Events, rng: np.random.Generator) -> Split:
     parts = leave_two_out(events.user_rows, rng.random(len(events.user_rows)))
-    words = "two of each user held out, seeded random"
-    return Split(parts, words, _short_users(events.user_rows))
+    description = "leave two out per user, seeded random"
+    return Split(parts, description, _short_users(events.user_rows))
 
 
 def _last_fifth(timestamps: NDArray[Any], file_rows: NDArray[np.int64]) -> Parts:
-    """Make the last tenth of all interactions test, the tenth before valid."""
+    """Assign the last tenth of all interactions to test, the tenth before to validation."""
     order = np.lexsort((file_rows, timestamps))
     count = len(order) // 10
     parts = np.full(len(order), TRAIN, dtype=np.int8)
@@ -119,9 +127,9 @@ def _last_fifth(timestamps: NDArray[Any], file_rows: NDArray[np.int64]) -> Parts
 
 
 def _cold(events: Events, rng: np.random.Generator) -> Split:
-    """Hold a twentieth of the items that somebody took out of training altogether."""
-    taken = np.unique(events.item_rows)
-    cold = rng.choice(taken, max(1, round(len(taken) * COLD_SHARE)), replace=False)
+    """Hold out all interactions of 5 % of the items, which become cold items."""
+    item_rows = np.unique(events.item_rows)
+    cold = rng.choice(item_rows, max(1, round(len(item_rows) * COLD_SHARE)), replace=False)
     parts = np.where(np.isin(events.item_rows, cold), TEST, TRAIN).astype(np.int8)
     warm = np.flatnonzero(parts == TRAIN)
     user_rows = events.user_rows[warm]
@@ -129,15 +137,15 @@ def _cold(events: Events, rng: np.random.Generator) -> Split:
     keys = np.arange(len(warm)) if is_ordered else rng.random(len(warm))
     has_enough = np.bincount(user_rows)[user_rows] >= 2
     parts[warm[has_enough & (_from_end(user_rows, keys) == 0)]] = VALID
-    words = (
-        f"cold: {len(cold):,} of {len(taken):,} items held out, seeded random; "
+    description = (
+        f"cold: {len(cold):,} of {len(item_rows):,} items held out, seeded random; "
         f"valid is each user's {'last' if is_ordered else 'seeded random'} other interaction"
     )
-    return Split(parts, words)
+    return Split(parts, description)
 
 
 def _from_end(user_rows: Rows, keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Count the interactions of the same user that have a higher key.  # [count]"""
+    """Count the interactions of the same user with a higher key; [count]."""
     order = np.lexsort((keys, user_rows))
     ends = np.cumsum(np.bincount(user_rows))  # [users]
     from_end = np.empty(len(user_rows), dtype=np.int64)
@@ -148,4 +156,5 @@ def _from_end(user_rows: Rows, keys: NDArray[Any]) -> NDArray[np.int64]:
 def _short_users(user_rows: Rows) -> tuple[str, ...]:
     counts = np.bincount(user_rows)
     short_count = int(((counts > 0) & (counts < 3)).sum())
-    return (f"users with under 3 interactions, all in train: {short_count:,}",) * bool(short_count)
+    note = f"users with fewer than 3 interactions, all in train: {short_count:,}"
+    return (note,) * bool(short_count)

@@ -11,7 +11,7 @@ from index.errors import ConfigError
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import TRAIN, histories
+from trainer.data.interactions import TRAIN, build_histories
 from trainer.esans.alignment import align_modalities
 from trainer.esans.cooccurrence import build_behavioural_features
 from trainer.esans.residual_kmeans import fit_codebooks
@@ -76,7 +76,7 @@ def _load_or_build_behaviour(data: Dataset, config: ClustersConfig, seed: int) -
     num_items = len(data.item_ids)
     if config.behaviour_file:
         return load_behaviour(Path(config.behaviour_file), num_items)
-    training_histories = histories(data.interactions, (TRAIN,), len(data.user_ids))
+    training_histories = build_histories(data.interactions, (TRAIN,), len(data.user_ids))
     return build_behavioural_features(training_histories, num_items, config.embedding_dim, seed)
 
 

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import TRAIN, VALID, cases, histories, training_counts
+from trainer.data.interactions import TRAIN, VALID, build_cases, build_histories, training_counts
 
 SHOWN_CLUSTERS, SHOWN_TITLES = 3, 8
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
@@ -191,7 +191,7 @@ def measure_code_sharing(
 
 def sample_history_pairs(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:
     """Sample pairs of different items of one training history; [2, pairs]."""
-    lists = histories(data.interactions, (TRAIN,), len(data.user_ids))
+    lists = build_histories(data.interactions, (TRAIN,), len(data.user_ids))
     lengths = np.diff(lists.offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
     positions = np.flatnonzero(lengths[users] > 1)
@@ -206,7 +206,7 @@ def sample_history_pairs(data: Dataset, rng: np.random.Generator) -> NDArray[np.
 
 def sample_held_out_pairs(data: Dataset, rng: np.random.Generator) -> NDArray[np.int32]:
     """Pair each validation item with a sampled training item of its user; [2, pairs]."""
-    validation = cases(data.interactions, VALID, len(data.user_ids))
+    validation = build_cases(data.interactions, VALID, len(data.user_ids))
     owners = np.repeat(np.arange(len(validation.user_rows)), np.diff(validation.targets.offsets))
     starts = validation.histories.offsets[owners]
     sizes = validation.histories.offsets[owners + 1] - starts

@@ -11,7 +11,7 @@ from benchmarks.compare.subset import Subset
 from benchmarks.compare.trial import Trial, rank_all, recalls_of
 from index.errors import TrainingError
 from tests.support.training_data import as_histories, tiny_config
-from trainer.data.interactions import VALID, Cases, cases
+from trainer.data.interactions import VALID, Cases, build_cases
 from trainer.metrics import DEPTH, rank_targets
 from trainer.train_loop import build_run_towers, validation_recall
 from trainer.training_data import build_training_data
@@ -33,7 +33,7 @@ def towers_and_vectors(world_data):
 
 def test_the_ranking_agrees_with_what_training_validates_by(world_data, towers_and_vectors):
     towers, vectors = towers_and_vectors
-    asked = cases(world_data.interactions, VALID, len(world_data.user_ids))
+    asked = build_cases(world_data.interactions, VALID, len(world_data.user_ids))
     ranks = rank_targets(rank_all(towers.user, vectors, asked), asked)
     wanted = validation_recall(towers.user, vectors, asked)
     assert (ranks.ranks < 50).mean() == pytest.approx(wanted)  # one target each
@@ -41,9 +41,9 @@ def test_the_ranking_agrees_with_what_training_validates_by(world_data, towers_a
 
 def test_an_answer_holds_what_is_eligible_and_then_nothing(world_data, towers_and_vectors):
     towers, vectors = towers_and_vectors
-    asked = cases(world_data.interactions, VALID, len(world_data.user_ids))
+    asked = build_cases(world_data.interactions, VALID, len(world_data.user_ids))
     answer = rank_all(towers.user, vectors, asked)[0]
-    seen = set(asked.histories.of(0).tolist())
+    seen = set(asked.histories.get(0).tolist())
     eligible = 160 - len(seen)
     assert set(answer[:eligible].tolist()) == set(range(160)) - seen
     assert (answer[eligible:] == -1).all()

@@ -8,28 +8,28 @@ from tests.support.training_shops import ITEMS, USERS, VISUAL, interactions, ite
 from trainer.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, load_dataset
 
 
-def test_a_faultless_shop_is_read_as_it_stands(tmp_path):
+def test_load_dataset_reads_valid_folder(tmp_path):
     data = load_dataset(write_shop(tmp_path))
     assert data.item_ids == ["a", "b", "c", "d"]
     assert data.user_ids == ["ann", "bob"]
     assert data.interactions.user_rows.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert data.interactions.item_rows.tolist() == [0, 1, 2, 3, 3, 2, 1]
-    train_first = [TRAIN, TRAIN, VALID, TEST, TRAIN, VALID, TEST]
-    assert data.interactions.parts.tolist() == train_first
+    parts = [TRAIN, TRAIN, VALID, TEST, TRAIN, VALID, TEST]
+    assert data.interactions.parts.tolist() == parts
     assert data.interactions.is_ordered
     assert data.attributes.to_pydict() == items()
     assert data.modalities["visual"].tolist() == VISUAL.tolist()
     assert (data.split, data.notes) == ("leave last two out, by timestamp", ())
 
 
-def test_integer_ids_become_canonical_decimals(tmp_path):
+def test_load_dataset_converts_integer_ids_to_text(tmp_path):
     taken = interactions(user_id=[-1] * 4 + [10**12] * 3, item_id=[7, 1, 2, 3, 3, 2, 1])
     data = load_dataset(write_shop(tmp_path, taken, items(item_id=["7", "1", "2", "3"])))
     assert data.user_ids == ["-1", "1000000000000"]
     assert data.interactions.item_rows.tolist() == [0, 1, 2, 3, 3, 2, 1]
 
 
-def test_ids_in_a_csv_stay_the_text_they_are(tmp_path):
+def test_load_dataset_keeps_csv_ids_verbatim(tmp_path):
     rows = ["007,NA", "007,null", "007,1.0", "007,7"]
     taken = "\n".join(["user_id,item_id", *rows])
     sold = "item_id,year\r\nNA,1999\r\nnull,\r\n1.0,01\r\n7,x\r\n"
@@ -39,7 +39,7 @@ def test_ids_in_a_csv_stay_the_text_they_are(tmp_path):
     assert data.attributes["year"].to_pylist() == ["1999", "", "01", "x"]
 
 
-def test_dictionary_encoded_ids_are_read_as_their_values(tmp_path):
+def test_load_dataset_decodes_dictionary_ids(tmp_path):
     encoded = {
         "user_id": pa.array(USERS).dictionary_encode(),
         "item_id": pa.array(ITEMS, pa.large_string()).dictionary_encode(),
@@ -48,7 +48,7 @@ def test_dictionary_encoded_ids_are_read_as_their_values(tmp_path):
     assert data.user_ids == ["ann", "bob"]
 
 
-def test_users_come_in_order_of_first_appearance(tmp_path):
+def test_user_ids_are_in_order_of_first_appearance(tmp_path):
     order = [5, 0, 4, 1, 2, 6, 3]
     taken = {name: [values[row] for row in order] for name, values in interactions().items()}
     data = load_dataset(write_shop(tmp_path, taken))
@@ -56,15 +56,15 @@ def test_users_come_in_order_of_first_appearance(tmp_path):
     assert data.interactions.item_rows.tolist() == [3, 2, 1, 0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("clock", ["timestamp", "seq_pos"])
-def test_ties_go_by_row_of_the_file_and_are_counted(tmp_path, clock):
-    taken = interactions(**{"timestamp": None, clock: [5, 5, 1, 5, 2, 1, 1]})
+@pytest.mark.parametrize("column", ["timestamp", "seq_pos"])
+def test_ties_are_broken_by_file_row_and_counted(tmp_path, column):
+    taken = interactions(**{"timestamp": None, column: [5, 5, 1, 5, 2, 1, 1]})
     data = load_dataset(write_shop(tmp_path, taken))
     assert data.interactions.item_rows.tolist() == [2, 0, 1, 3, 2, 1, 3]
-    assert data.notes == (f"ties in {clock}, broken by row of the file: 3",)
+    assert data.notes == (f"ties in {column}, broken by file row: 3",)
 
 
-def test_the_first_in_time_of_repeated_interactions_is_kept(tmp_path):
+def test_repeated_interactions_keep_the_earliest(tmp_path):
     taken = {"user_id": ["ann"] * 5, "item_id": list("aabca"), "timestamp": [3, 1, 2, 4, 5]}
     data = load_dataset(write_shop(tmp_path, taken))
     assert data.interactions.item_rows.tolist() == [0, 1, 2]
@@ -81,7 +81,7 @@ def test_the_first_in_time_of_repeated_interactions_is_kept(tmp_path):
         pa.array([3, 2, 1], pa.float16()),
     ],
 )
-def test_every_kind_of_time_tells_the_order(tmp_path, times):
+def test_timestamp_types_define_the_order(tmp_path, times):
     taken = {"user_id": ["ann"] * 3, "item_id": ["a", "b", "c"], "timestamp": times}
     data = load_dataset(write_shop(tmp_path, taken))
     assert data.interactions.item_rows.tolist() == [2, 1, 0]
@@ -96,20 +96,20 @@ def test_every_kind_of_time_tells_the_order(tmp_path, times):
         ["2026-01-01T12:00:00+00:00", "2026-01-01T12:00:00+01:00", "2025-12-31T00:00:00Z"],
     ],
 )
-def test_every_kind_of_time_in_a_csv_tells_the_order(tmp_path, times):
+def test_csv_timestamp_formats_define_the_order(tmp_path, times):
     rows = [f"ann,{item},{time}" for item, time in zip("abc", times, strict=True)]
     data = load_dataset(write_shop(tmp_path, "\n".join(["user_id,item_id,timestamp", *rows])))
     assert data.interactions.item_rows.tolist() == [2, 1, 0]
 
 
-def test_a_set_without_order_says_so(tmp_path):
+def test_unordered_dataset_is_noted(tmp_path):
     data = load_dataset(write_shop(tmp_path, interactions(timestamp=None)))
     assert not data.interactions.is_ordered
-    assert data.split == "two of each user held out, seeded random"
-    assert any(note.startswith("no order known") for note in data.notes)
+    assert data.split == "leave two out per user, seeded random"
+    assert any(note.startswith("histories are unordered") for note in data.notes)
 
 
-def test_list_columns_are_modalities_and_the_rest_are_attributes(tmp_path):
+def test_numeric_list_columns_are_modalities(tmp_path):
     sold = items(
         features_textual=pa.array([[1, 2], None, [3, 4], [5, 6]], pa.list_(pa.float16(), 2)),
         acoustic=pa.array([[1], [2], [3], [4]], pa.large_list(pa.float64())),
@@ -125,7 +125,7 @@ def test_list_columns_are_modalities_and_the_rest_are_attributes(tmp_path):
     assert data.notes == ("items without textual: 1",)
 
 
-def test_all_zero_rows_count_as_missing(tmp_path):
+def test_all_zero_feature_rows_count_as_missing(tmp_path):
     visual = VISUAL.astype(np.float16)
     visual[1] = 0
     visual[3] = np.nan
@@ -142,7 +142,7 @@ def test_all_zero_rows_count_as_missing(tmp_path):
     )
 
 
-def test_without_an_items_table_the_rows_of_the_features_are_the_items(tmp_path):
+def test_missing_items_table_uses_feature_rows_as_ids(tmp_path):
     taken = interactions(item_id=[0, 1, 2, 3, 3, 2, 1])
     (write_shop(tmp_path, taken) / "items.parquet").unlink()
     data = load_dataset(tmp_path)
@@ -150,24 +150,24 @@ def test_without_an_items_table_the_rows_of_the_features_are_the_items(tmp_path)
     assert data.notes == ("no items table: item ids are the rows of features_visual.npy",)
 
 
-def test_a_set_without_features_says_so(tmp_path):
+def test_dataset_without_features_is_noted(tmp_path):
     (write_shop(tmp_path) / "features_visual.npy").unlink()
     data = load_dataset(tmp_path)
     assert data.modalities == {}
     assert data.notes == ("no modality: items are known by id alone",)
 
 
-def test_files_that_nobody_reads_and_items_that_nobody_took_are_noted(tmp_path):
+def test_unused_files_and_items_are_noted(tmp_path):
     write_shop(tmp_path, sold=items(item_id=["a", "b", "c", "d", "e"], title=None), f=np.eye(5))
     np.save(tmp_path / "feature_visual.npy", VISUAL)
     notes = load_dataset(tmp_path).notes
-    assert notes == ("items that nobody took: 1", "files not read: feature_visual.npy")
+    assert notes == ("items without interactions: 1", "unused files: feature_visual.npy")
 
 
 # ---------------------------------------------------------------- fingerprint, invariants
 
 
-def test_the_fingerprint_is_the_same_for_the_same_content(tmp_path):
+def test_fingerprint_is_equal_for_equal_content(tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
     first.mkdir()
     again.mkdir()
@@ -194,7 +194,7 @@ def test_the_fingerprint_is_the_same_for_the_same_content(tmp_path):
         {"taken": interactions(split=[*["train"] * 2, "test", "valid", "train", "valid", "test"])},
     ],
 )
-def test_the_fingerprint_changes_with_what_training_sees(tmp_path, changed):
+def test_fingerprint_changes_with_training_input(tmp_path, changed):
     plain, other = tmp_path / "plain", tmp_path / "other"
     plain.mkdir()
     other.mkdir()
@@ -203,31 +203,31 @@ def test_the_fingerprint_changes_with_what_training_sees(tmp_path, changed):
 
 
 @pytest.mark.parametrize(
-    ("user_rows", "item_rows", "parts", "told"),
+    ("user_rows", "item_rows", "parts", "message"),
     [
-        ([0, 0], [1], [0, 0], "of one length"),
+        ([0, 0], [1], [0, 0], "the same length"),
         ([0, 0], [-1, 1], [0, 0], "0 or more"),
         ([1, 0], [0, 1], [0, 0], "sorted by user"),
         ([0, 0], [0, 1], [0, 3], "TRAIN, VALID or TEST"),
-        ([0, 0], [1, 1], [0, 0], "only once"),
+        ([0, 0], [1, 1], [0, 0], "must be unique"),
     ],
 )
-def test_interactions_check_themselves(user_rows, item_rows, parts, told):
+def test_interactions_reject_inconsistent_arrays(user_rows, item_rows, parts, message):
     users, items_, parts_ = (np.array(rows, np.int32) for rows in (user_rows, item_rows, parts))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         Interactions(users, items_, parts_.astype(np.int8), is_ordered=True)
 
 
-def test_a_dataset_refuses_rows_outside_its_ids(tmp_path):
+def test_dataset_rejects_rows_out_of_range(tmp_path):
     data = load_dataset(write_shop(tmp_path))
-    with pytest.raises(ValueError, match="row 3 points outside 3 ids"):
+    with pytest.raises(ValueError, match="row 3 is out of range for 3 ids"):
         Dataset(data.item_ids[:3], data.user_ids, data.interactions, {}, None, "", (), "")
 
 
 # ---------------------------------------------------------------- real data
 
 
-def test_amazon_instruments_is_read_in_its_full_size(test_data):
+def test_amazon_instruments_has_expected_size(test_data):
     data = load_dataset(test_data("amazon_instruments"))
     assert (len(data.user_ids), len(data.item_ids)) == (17_112, 6_250)
     assert np.bincount(data.interactions.parts).tolist() == [102_002, 17_112, 17_112]
@@ -238,20 +238,20 @@ def test_amazon_instruments_is_read_in_its_full_size(test_data):
     assert (data.split, data.interactions.is_ordered) == ("source split column", True)
 
 
-def test_the_source_split_of_amazon_is_leave_last_two_out(test_data):
+def test_amazon_split_column_equals_leave_last_two(test_data):
     folder = test_data("amazon_instruments")
-    given, made = load_dataset(folder), load_dataset(folder, "leave-last-two")
-    assert given.fingerprint == made.fingerprint
+    by_column, by_time = load_dataset(folder), load_dataset(folder, "leave-last-two")
+    assert by_column.fingerprint == by_time.fingerprint
 
 
-def test_ml100k_is_split_by_time_with_its_ties_counted(test_data):
+def test_ml100k_is_split_by_time_with_ties_counted(test_data):
     data = load_dataset(test_data("ml100k_posters"))
     assert (len(data.user_ids), len(data.item_ids)) == (943, 1_459)
     assert np.bincount(data.interactions.parts).tolist() == [97_645, 943, 943]
     assert any(note.startswith("ties in timestamp") for note in data.notes)
 
 
-def test_ml1m_is_read_as_unordered(test_data):
+def test_ml1m_is_unordered(test_data):
     data = load_dataset(test_data("ml1m_posters"))
     assert (len(data.user_ids), len(data.item_ids)) == (6_040, 3_255)
     assert np.bincount(data.interactions.parts).tolist() == [986_008, 6_040, 6_040]

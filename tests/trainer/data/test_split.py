@@ -3,12 +3,12 @@ import pytest
 
 from tests.support.training_shops import interactions, items, write_shop
 from trainer.data.dataset import TEST, TRAIN, VALID, Interactions, load_dataset
-from trainer.data.interactions import ItemLists, cases, histories
+from trainer.data.interactions import ItemLists, build_cases, build_histories
 
 
-def taken_by(**items_of_users):
-    """Columns in which each user takes the letters of a word in turn."""
-    pairs = [(user, item) for user, word in items_of_users.items() for item in word]
+def taken_by(**words):
+    """Interactions columns of users with the letters of a word as items, in order."""
+    pairs = [(user, item) for user, word in words.items() for item in word]
     return {
         "user_id": [user for user, _ in pairs],
         "item_id": [item for _, item in pairs],
@@ -17,10 +17,11 @@ def taken_by(**items_of_users):
 
 
 def words_of(data, part):
-    """What each user has in a part, spelled by item ids."""
-    gathered = histories(data.interactions, (part,), len(data.user_ids))
+    """Concatenated item ids of each user in a part."""
+    histories = build_histories(data.interactions, (part,), len(data.user_ids))
     return [
-        "".join(data.item_ids[row] for row in gathered.of(u)) for u in range(len(data.user_ids))
+        "".join(data.item_ids[row] for row in histories.get(user))
+        for user in range(len(data.user_ids))
     ]
 
 
@@ -30,7 +31,7 @@ def letters(word):
 
 @pytest.fixture
 def plain(tmp_path):
-    """Write a folder of interactions over the given letters, without features."""
+    """Writer of a dataset folder over the letters of `word`, with constant features."""
 
     def write(taken, word="abcdefghij"):
         return write_shop(tmp_path, taken, letters(word), visual=np.ones((len(word), 2)))
@@ -41,7 +42,7 @@ def plain(tmp_path):
 # ---------------------------------------------------------------- splits
 
 
-def test_auto_takes_the_split_column_where_there_is_one(plain):
+def test_auto_split_uses_the_split_column_if_present(plain):
     taken = taken_by(ann="abcd", bob="dcb")
     taken["split"] = ["test", "train", "valid", "train", "train", "train", "train"]
     data = load_dataset(plain(taken))
@@ -53,7 +54,7 @@ def test_auto_takes_the_split_column_where_there_is_one(plain):
     ]
 
 
-def test_a_split_column_that_is_not_used_is_noted(plain):
+def test_unused_split_column_is_noted(plain):
     taken = taken_by(ann="abcd")
     taken["split"] = ["test", "train", "valid", "train"]
     data = load_dataset(plain(taken), "leave-last-two")
@@ -61,15 +62,15 @@ def test_a_split_column_that_is_not_used_is_noted(plain):
     assert "the split column is not used" in data.notes
 
 
-def test_leave_last_two_keeps_short_users_in_train_and_counts_them(plain):
+def test_leave_last_two_keeps_short_users_in_train(plain):
     data = load_dataset(plain(taken_by(ann="abcd", bob="ab", cat="c", dan="cba")))
     assert words_of(data, TRAIN) == ["ab", "ab", "c", "c"]
     assert words_of(data, VALID) == ["c", "", "", "b"]
     assert words_of(data, TEST) == ["d", "", "", "a"]
-    assert "users with under 3 interactions, all in train: 2" in data.notes
+    assert "users with fewer than 3 interactions, all in train: 2" in data.notes
 
 
-def test_leave_last_two_goes_by_sequence_where_there_is_no_time(plain):
+def test_leave_last_two_uses_seq_pos_without_timestamp(plain):
     taken = taken_by(ann="abcd")
     taken["seq_pos"] = taken.pop("timestamp")[::-1]
     data = load_dataset(plain(taken), "leave-last-two")
@@ -77,7 +78,7 @@ def test_leave_last_two_goes_by_sequence_where_there_is_no_time(plain):
     assert data.split == "leave last two out, by seq_pos"
 
 
-def test_time_goes_before_sequence(plain):
+def test_timestamp_takes_precedence_over_seq_pos(plain):
     taken = taken_by(ann="abcd")
     taken["seq_pos"] = taken["timestamp"][::-1]
     data = load_dataset(plain(taken))
@@ -85,17 +86,17 @@ def test_time_goes_before_sequence(plain):
     assert "ordered by timestamp, seq_pos not used" in data.notes
 
 
-def test_last_fifth_goes_by_global_time_then_row_of_the_file(plain):
+def test_last_fifth_orders_by_timestamp_then_file_row(plain):
     taken = taken_by(ann="abcdefgh", bob="abcdefgh", cat="abcd")
-    taken["timestamp"] = [0] * 20  # all ties: the file's last two rows are test
-    taken["timestamp"][2] = 1  # but this one is later
+    taken["timestamp"] = [0] * 20  # all ties: the last two rows of the file are test
+    taken["timestamp"][2] = 1  # except that this row is later
     data = load_dataset(plain(taken), "last-fifth")
     assert words_of(data, TEST) == ["c", "", "d"]
     assert words_of(data, VALID) == ["", "", "bc"]
     assert data.split == "last fifth of all interactions, by timestamp"
 
 
-def test_ties_across_users_go_by_row_of_the_file_even_when_users_are_mixed(plain):
+def test_last_fifth_breaks_ties_across_users_by_file_row(plain):
     users = ["ann", "bob"] * 10
     word = [letter for letter in "abcdefghij" for _ in range(2)]
     taken = {"user_id": users, "item_id": word, "timestamp": [0] * 20}
@@ -103,7 +104,7 @@ def test_ties_across_users_go_by_row_of_the_file_even_when_users_are_mixed(plain
     assert (words_of(data, VALID), words_of(data, TEST)) == (["i", "i"], ["j", "j"])
 
 
-def test_random_holds_out_two_of_each_user_by_seed(plain):
+def test_random_split_holds_out_two_per_user_by_seed(plain):
     folder = plain(taken_by(ann="abcdefghij", bob="jihgfedcba", cat="ab"))
     first, again, other = (load_dataset(folder, "random", seed) for seed in (1, 1, 2))
     for data in (first, other):
@@ -113,15 +114,15 @@ def test_random_holds_out_two_of_each_user_by_seed(plain):
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
-def test_cold_items_are_in_test_alone_and_valid_is_the_last_of_the_rest(plain):
+def test_cold_split_holds_out_items_entirely(plain):
     data = load_dataset(plain(taken_by(ann="abcdefghij", bob="jihgfedcba", cat="abcde")), "cold")
-    (cold,) = set("".join(words_of(data, TEST)))  # a twentieth of ten items, at least one
+    (cold,) = set("".join(words_of(data, TEST)))  # 5 % of ten items, at least one
     rest = [word.replace(cold, "") for word in ("abcdefghij", "jihgfedcba", "abcde")]
     assert words_of(data, TRAIN) == [word[:-1] for word in rest]
     assert words_of(data, VALID) == [word[-1] for word in rest]
 
 
-def test_cold_leaves_a_user_with_one_other_item_in_train(plain):
+def test_cold_split_keeps_users_with_single_other_item_in_train(plain):
     taken = taken_by(ann="ab", bob="ab", cat="abcdefghijklmnopqrst", dan="a")
     data = load_dataset(plain(taken, "abcdefghijklmnopqrst"), "cold", seed=3)
     (cold,) = set("".join(words_of(data, TEST)))
@@ -129,7 +130,7 @@ def test_cold_leaves_a_user_with_one_other_item_in_train(plain):
     assert [len(word) for word in words_of(data, VALID)] == [short, short, 1, 0]
 
 
-def test_cold_splits_a_set_without_order(plain):
+def test_cold_split_supports_unordered_data(plain):
     taken = taken_by(ann="abcdefghij", bob="jihgfedcba")
     del taken["timestamp"]
     data = load_dataset(plain(taken), "cold")
@@ -137,16 +138,16 @@ def test_cold_splits_a_set_without_order(plain):
     assert "seeded random other interaction" in data.split
 
 
-def test_a_split_of_an_unknown_name_is_a_programmers_mistake(tmp_path):
+def test_unknown_split_raises_value_error(tmp_path):
     with pytest.raises(ValueError, match=r"split must be one of .* not 'half'"):
         load_dataset(write_shop(tmp_path), "half")
 
 
-def test_users_held_out_without_a_history_are_counted(plain):
+def test_held_out_users_without_history_are_counted(plain):
     taken = taken_by(ann="abcd", bob="ab")
     taken["split"] = ["train", "train", "valid", "test", "test", "test"]
     data = load_dataset(plain(taken))
-    assert "users in test without an earlier part, not asked about: 1" in data.notes
+    assert "users in test without an earlier part, not evaluated: 1" in data.notes
 
 
 # ---------------------------------------------------------------- histories and cases
@@ -163,41 +164,41 @@ def three_users():
     )
 
 
-def test_histories_keep_the_order_and_know_empty_users(three_users):
-    known = histories(three_users, (TRAIN,), user_count=5)
-    assert [known.of(user).tolist() for user in range(5)] == [[5, 1], [9], [], [], []]
-    assert known.offsets.tolist() == [0, 2, 3, 3, 3, 3]
-    everything = histories(three_users, {TRAIN, VALID, TEST}, user_count=5)
-    assert everything.item_rows.tolist() == three_users.item_rows.tolist()
+def test_build_histories_keeps_order_and_empty_users(three_users):
+    train = build_histories(three_users, (TRAIN,), num_users=5)
+    assert [train.get(user).tolist() for user in range(5)] == [[5, 1], [9], [], [], []]
+    assert train.offsets.tolist() == [0, 2, 3, 3, 3, 3]
+    full = build_histories(three_users, {TRAIN, VALID, TEST}, num_users=5)
+    assert full.item_rows.tolist() == three_users.item_rows.tolist()
 
 
-def test_a_valid_case_knows_train_alone(three_users):
-    asked = cases(three_users, VALID, user_count=4)
-    assert asked.user_rows.tolist() == [0]
-    assert asked.histories.of(0).tolist() == [5, 1]
-    assert asked.targets.of(0).tolist() == [4]
-    assert asked.without_history_count == 1
+def test_build_cases_valid_uses_train_histories(three_users):
+    cases = build_cases(three_users, VALID, num_users=4)
+    assert cases.user_rows.tolist() == [0]
+    assert cases.histories.get(0).tolist() == [5, 1]
+    assert cases.targets.get(0).tolist() == [4]
+    assert cases.without_history_count == 1
 
 
-def test_a_test_case_knows_train_and_valid(three_users):
-    asked = cases(three_users, TEST, user_count=4)
-    assert asked.user_rows.tolist() == [0, 3]
-    assert [asked.histories.of(case).tolist() for case in (0, 1)] == [[5, 1, 4], [7]]
-    assert [asked.targets.of(case).tolist() for case in (0, 1)] == [[2], [8]]
-    assert asked.without_history_count == 0
+def test_build_cases_test_uses_train_and_valid_histories(three_users):
+    cases = build_cases(three_users, TEST, num_users=4)
+    assert cases.user_rows.tolist() == [0, 3]
+    assert [cases.histories.get(case).tolist() for case in (0, 1)] == [[5, 1, 4], [7]]
+    assert [cases.targets.get(case).tolist() for case in (0, 1)] == [[2], [8]]
+    assert cases.without_history_count == 0
 
 
-def test_there_are_no_cases_of_train(three_users):
+def test_build_cases_rejects_train(three_users):
     with pytest.raises(ValueError, match=r"part must be VALID \(1\) or TEST \(2\), not 0"):
-        cases(three_users, TRAIN, user_count=4)
+        build_cases(three_users, TRAIN, num_users=4)
 
 
 @pytest.mark.parametrize("offsets", [[1, 2], [0, 3], [0, 2, 1, 2]])
-def test_histories_check_their_offsets(offsets):
+def test_item_lists_reject_invalid_offsets(offsets):
     with pytest.raises(ValueError, match="offsets must"):
         ItemLists(np.array(offsets, dtype=np.int64), np.array([0, 1], dtype=np.int32))
 
 
-def test_an_unordered_set_is_marked_in_its_interactions(tmp_path):
+def test_interactions_without_timestamps_are_unordered(tmp_path):
     data = load_dataset(write_shop(tmp_path, interactions(timestamp=None)))
     assert not data.interactions.is_ordered

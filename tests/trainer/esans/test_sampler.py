@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 
 from index.cluster_map import ClusterMap
 from tests.support.sampler_contexts import context_for, loss_of
-from trainer.config import check_config
+from trainer.config import validate_config
 from trainer.esans.sampler import EsansSampler
 from trainer.sampler_factory import build_sampler
 
@@ -21,7 +21,7 @@ SHARE = [1 / 12] * 12
 
 def esans_config(**settings):
     table = {"training": {"sampler": {"name": "esans", **settings}}}
-    return check_config(table, "a test").training.sampler
+    return validate_config(table, "a test").training.sampler
 
 
 def sample(step=0, positives=(0, 4), histories=((0, 1), (4, 9)), **settings):

@@ -7,7 +7,7 @@ import pytest
 
 from index.cluster_map import ClusterMap
 from tests.support.sampler_contexts import config_of, train_tiny
-from trainer.config import check_config
+from trainer.config import validate_config
 from trainer.config_docs import example_config
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.config import SamplerConfig
@@ -54,7 +54,9 @@ def test_example_config_sampler_blocks_are_valid():
     for block in blocks:
         keys = [line.removeprefix("# ") for line in block.splitlines() if " = " in line]
         values = tomllib.loads("\n".join(keys))
-        config_class = check_config({"training": {"sampler": values}}, "explained").training.sampler
+        config_class = validate_config(
+            {"training": {"sampler": values}}, "explained"
+        ).training.sampler
         assert config_class.model_dump() == values
         names_in_example.append(config_class.name)
     assert sorted(names_in_example) == sorted(NAMES)

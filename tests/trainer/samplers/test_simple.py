@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from tests.support.training_data import context_for
-from trainer.config import check_config
+from trainer.config import validate_config
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.simple import UniformSampler, sample_in_batch
 
@@ -90,5 +90,5 @@ def test_uniform_same_step_samples_the_same():
 
 def test_build_sampler_selects_by_name():
     values = {"training": {"sampler": {"name": "uniform", "count": 9}}}
-    assert build_sampler(check_config(values, "a test").training.sampler) == UniformSampler(9)
-    assert build_sampler(check_config({}, "a test").training.sampler) is sample_in_batch
+    assert build_sampler(validate_config(values, "a test").training.sampler) == UniformSampler(9)
+    assert build_sampler(validate_config({}, "a test").training.sampler) is sample_in_batch

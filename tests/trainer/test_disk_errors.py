@@ -1,4 +1,4 @@
-"""A disk that refuses: full, read-only, or no folder at all."""
+"""Disk errors: full disk, file size limit, uncreatable folder."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ LARGEST_FILE_BYTES = 20_000
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mounts a disk of so many kilobytes; where that is not allowed, the test is skipped."""
+    """Mounter of a disk of a size in kB; skips the test if mounting is not permitted."""
     mounted = []
 
     def mount(size_kb):
@@ -40,20 +40,20 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_folder_of_bundles_that_cannot_be_made_is_told_without_traceback(world, tmp_path, capsys):
+def test_run_reports_uncreatable_bundle_folder(world, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     assert run(world, tmp_path / "taken", config) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert str(tmp_path / "taken") in told
-    assert "give the same command again: it goes on" in told
+    output = capsys.readouterr().err.splitlines()[-1]
+    assert str(tmp_path / "taken") in output
+    assert "repeat the command to resume" in output
 
 
 def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES))
 
 
-def test_a_file_too_large_ends_the_run_in_words_and_publishes_nothing(world, tmp_path):
+def test_file_size_limit_stops_run_without_publishing(world, tmp_path):
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     bundles = tmp_path / "bundles"
     version = publish_handmade(bundles)
@@ -67,40 +67,38 @@ def test_a_file_too_large_ends_the_run_in_words_and_publishes_nothing(world, tmp
     )
     assert done.returncode == 1, done.stderr
     assert "cannot be written" in done.stderr
-    assert "what was current still is" in done.stderr
+    assert "the current bundle is unchanged" in done.stderr
     assert "Traceback" not in done.stderr
     assert BundleRegistry(bundles).versions() == [version]
     assert list(bundles.glob(".checkpoints/*")) == []
 
 
 @pytest.mark.parametrize("size_kb", [220, 340])
-def test_a_disk_full_while_publishing_leaves_the_old_bundle_current(
-    small_disk, world, tmp_path, capsys, size_kb
-):
+def test_full_disk_keeps_the_current_bundle(small_disk, world, tmp_path, capsys, size_kb):
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     disk = small_disk(size_kb)
     version = publish_handmade(disk)
     assert run(world, disk, config) == 1
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert f"{disk}: the run was stopped by the system" in told
-    assert "disk is full" in told
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    assert f"{disk}: the command failed with an I/O error" in output
+    assert "check free space" in output
     assert BundleRegistry(disk).versions() == [version]
     assert BundleRegistry(disk).pointer().version == version
     assert list(disk.glob(".staging-*")) == []
 
 
-def test_an_index_that_the_disk_refuses_is_an_error_of_the_system():
+def test_item_index_save_on_full_disk_raises_os_error():
     index = faiss.IndexFlatIP(64)
     index.add(np.zeros((4_000, 64), np.float32))
     with pytest.raises(OSError, match=r"/dev/full: cannot be written"):
         ItemIndex(index).save(Path("/dev/full"))
 
 
-def test_a_checkpoint_that_the_disk_refuses_leaves_the_one_before(small_disk):
+def test_checkpoint_save_on_full_disk_keeps_previous(small_disk):
     checkpoint = Checkpoint(small_disk(100) / "run.safetensors", "this run")
-    checkpoint.save({"now": {"a": torch.zeros(1_000)}}, Progress(step=1))
+    checkpoint.save({"current": {"a": torch.zeros(1_000)}}, Progress(step=1))
     with pytest.raises(OSError, match=r"run\.safetensors: cannot be written.*No space left"):
-        checkpoint.save({"now": {"a": torch.zeros(100_000)}}, Progress(step=2))
+        checkpoint.save({"current": {"a": torch.zeros(100_000)}}, Progress(step=2))
     assert checkpoint.load()[1].step == 1
     assert [path.name for path in checkpoint.path.parent.iterdir()] == ["run.safetensors"]

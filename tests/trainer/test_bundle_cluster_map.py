@@ -16,22 +16,22 @@ def bundles(world, tmp_path_factory):
     return folder / "bundles"
 
 
-def test_the_map_that_was_trained_with_is_published(bundles, world_data):
+def test_bundle_contains_the_training_cluster_map(bundles, world_data):
     bundle = open_bundle(BundleRegistry(bundles).current())
     assert len(bundle.clusters) == len(world_data.item_ids)
     assert [card["version"] for card in bundle.manifest.cluster_maps] == [bundle.clusters.version]
 
 
-def test_a_map_changed_since_is_refused(bundles):
+def test_open_bundle_rejects_modified_cluster_map(bundles):
     path = BundleRegistry(bundles).current() / "cluster_map.codes1.npy"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     with pytest.raises(InvalidBundleError, match=r"cluster_map\.codes1\.npy"):
         open_bundle(path.parent)
-    path.write_bytes(whole)
+    path.write_bytes(original)
 
 
-def test_a_run_of_another_sampler_publishes_no_map(world, tmp_path):
+def test_bundle_without_map_sampler_has_no_cluster_map(world, tmp_path):
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     assert run(world, tmp_path / "bundles", config, "--force") == 0
     folder = BundleRegistry(tmp_path / "bundles").current()
