@@ -1,7 +1,7 @@
-# Two images from one file:
-#   docker build --target service -t esans-service .     answers; holds no torch
-#   docker build --target trainer -t esans-trainer .     trains and publishes
-# TORCH_INDEX chooses the trainer's torch: the CPU build by default, empty for the CUDA build.
+# Two images:
+#   docker build --target service -t esans-service .     serves; without torch
+#   docker build --target trainer -t esans-trainer .     trains and publishes bundles
+# TORCH_INDEX: package index of the trainer's torch; CPU build by default, empty for the CUDA build.
 
 FROM python:3.11-slim AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \

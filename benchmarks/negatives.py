@@ -25,7 +25,7 @@ from index.cluster_map import ClusterMap, Counts, draw_negatives
 from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_cluster_maps
 from index.cluster_map_watcher import HeldMap
 from index.ids import IdTable, build_id_table
-from service.cluster_watcher import BundleCatalogue, Joined
+from service.cluster_watcher import BundleCatalogue, JoinedClusterMap
 from service.routes.clusters import draw
 from service.schemas.clusters import NegativesRequest
 from tests.support.redis_server import RedisServer, wait_until
@@ -70,7 +70,7 @@ def time_drawing(items: IdTable, clusters: int, rng: np.random.Generator) -> lis
     found.nearness  # noqa: B018  # made by the follower's thread, once a map
     pointer = ClusterPointer(sequence=1, version=found.version, previous=None)
     catalogue = BundleCatalogue(found.id_hashes, None, "by hand", items)
-    joined = Joined(catalogue, HeldMap(catalogue, found, found, pointer), "redis")
+    joined = JoinedClusterMap(catalogue, HeldMap(catalogue, found, found, pointer), "redis")
     counts = Counts(EASY, HARD)
 
     def rows() -> np.ndarray:

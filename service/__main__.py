@@ -1,4 +1,4 @@
-"""`python -m service`: serve the current bundle of a folder, in one process."""
+"""`python -m service`: serve the current bundle of a folder in one process."""
 
 import argparse
 import gc
@@ -18,9 +18,9 @@ from service.settings import Settings, describe_settings, load_settings
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal; return the exit status.
 
-    0 stopped in peace, 1 no port or stopped by a second signal, 2 bad settings
+    0: clean shutdown; 1: port unavailable or second signal; 2: invalid settings.
     """
-    # read by OpenMP and OpenBLAS when they are first imported, so before the app is
+    # OpenMP and OpenBLAS read these at import, so set them before importing the app
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parsed = build_parser().parse_args(arguments)
@@ -35,30 +35,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the options; each is a setting, spoken on the command line."""
+    """Build the parser; each option overrides a setting."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
-        description="Answer /retrieve from the current bundle of a folder, and follow it: the "
-        "port opens at once, /readyz says when a bundle is live. One process; for more, start "
-        "replicas.",
-        epilog=f"Every setting is an environment variable, too; an option here overrides it."
+        description="Serve /retrieve from the current bundle of a folder and follow its changes. "
+        "The port opens at once; /readyz reports when a bundle is live. Runs one process; start "
+        "replicas to scale out.",
+        epilog=f"Each setting is an environment variable; an option overrides its variable."
         f"\n\n{describe_settings()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundles", metavar="DIR", help="the folder of bundles")
-    parser.add_argument("--host", dest="http_host", metavar="NAME", help="where to listen")
+    parser.add_argument("--bundles", metavar="DIR", help="folder of bundles")
+    parser.add_argument("--host", dest="http_host", metavar="NAME", help="address to listen on")
     parser.add_argument(
         "--port",
         dest="http_port",
         metavar="PORT",
-        help="0 takes a free one; the line with the event `listening` tells which",
+        help="port to listen on; 0 picks a free one, logged with the event `listening`",
     )
     return parser
 
 
 def serve(settings: Settings) -> int:
-    """Listen and answer until a signal; return the exit status."""
-    import uvicorn  # late, as is the app: after the threads are set, and not for --help
+    """Listen and serve until a signal; return the exit status."""
+    import uvicorn  # imported late, as is the app: after thread counts are set, not for --help
 
     from service.app import create_app
     from service.server import Connection, DrainingServer, Lifetime
@@ -74,16 +74,16 @@ def serve(settings: Settings) -> int:
     try:
         listener = listen(settings.http_host, settings.http_port)
     except OSError as error:
-        place = f"{settings.http_host}:{settings.http_port}"
+        address = f"{settings.http_host}:{settings.http_port}"
         print(
-            f"{place}: cannot listen ({error}); choose a free port, or an address of this machine",
+            f"{address}: cannot listen ({error}); choose a free port or an address of this host",
             file=sys.stderr,
         )
         return 1
     raise_file_limit()
-    collect_seldom()
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    reduce_gc_frequency()
+    signal.signal(signal.SIGTERM, exit_on_signal)
+    signal.signal(signal.SIGINT, exit_on_signal)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -93,45 +93,45 @@ def serve(settings: Settings) -> int:
         ws="none",
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    log.info("listening", extra=fields(url=url_of(listener)))
+    log.info("listening", extra=fields(url=format_url(listener)))
     server = DrainingServer(config, lifetime, settings.shutdown_delay_s, settings.request_timeout_s)
     server.run(sockets=[listener])
     return 1 if server.force_exit else 0
 
 
 def raise_file_limit() -> None:
-    """Let as many connections be open as the system allows; the usual 1,024 are few."""
+    """Raise the limit of open files to the hard limit; the usual 1,024 allow few connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def collect_seldom() -> None:
-    """Look for rings of garbage less often, and never among what the start has made.
+def reduce_gc_frequency() -> None:
+    """Run the cyclic garbage collector less often, and never on objects made at startup.
 
-    A body of 1 MiB may hold 340,000 lists: by default Python would look 500 times meanwhile.
+    Parsing a 1 MiB body can create 340,000 lists, which triggers 500 collections by default.
     """
     gc.freeze()
     gc.set_threshold(10_000)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the port; raises OSError where that cannot be done."""
+    """Open the port; raises OSError if it cannot be opened."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
-    # inherited by every connection; asyncio would set it, but not where the protocol is unsaid
+    # accepted connections inherit it; asyncio sets it only on sockets with an explicit protocol
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the address under which this machine reaches the service."""
+def format_url(listener: socket.socket) -> str:
+    """Return the URL at which this host reaches the service."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def stop(*_: object) -> NoReturn:
-    """End in peace where a signal comes before the server has begun to listen for it."""
+def exit_on_signal(*_: object) -> NoReturn:
+    """Exit cleanly on a signal that arrives before uvicorn installs its handlers."""
     sys.exit(0)
 
 

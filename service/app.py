@@ -1,4 +1,4 @@
-"""Wiring only: which parts there are, and how they hold together."""
+"""App factory: builds the components from the settings and wires them together."""
 
 import math
 from importlib.metadata import version
@@ -17,8 +17,8 @@ from index.denylist import (
     open_denylist,
 )
 from index.errors import ConfigError
-from service.bundle_watcher import LiveBundle
-from service.cluster_watcher import LiveClusters
+from service.bundle_watcher import BundleWatcher
+from service.cluster_watcher import ClusterWatcher
 from service.errors import install_error_handlers
 from service.executor import BoundedExecutor
 from service.metrics import Metrics
@@ -33,51 +33,51 @@ from service.routes.state import state_routes
 from service.routing import admin_router, complete_openapi
 from service.schemas.shared import Source
 from service.schemas.state import Readiness
-from service.server import Lifetime, lifespan_of
+from service.server import Lifetime, build_lifespan
 from service.settings import Settings
 from service.watcher_metrics import WatcherCollector
 
-DENY_BODY_BYTES = 1 << 24
+DENYLIST_BODY_BYTES = 1 << 24
 
 
 def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
-    """Join the parts; nothing runs before the app's lifespan begins."""
+    """Build the app; no thread or task runs before its lifespan starts."""
     metrics = Metrics()
-    maps, denied = open_stores(settings)
-    kind: Source = "redis" if settings.secret("redis_url") else "folder"
-    live_clusters = LiveClusters(maps, kind, settings.poll_interval_s)
-    copies = [local_denylist(file) for file in denylist_copies(settings)]
-    deny = DenylistWatcher(denied, copies, poll_s=settings.poll_interval_s)
-    live_bundle = LiveBundle(
+    maps, denylist_store = open_stores(settings)
+    store_kind: Source = "redis" if settings.secret("redis_url") else "folder"
+    live_clusters = ClusterWatcher(maps, store_kind, settings.poll_interval_s)
+    copies = [local_denylist(path) for path in denylist_copy_paths(settings)]
+    denylist = DenylistWatcher(denylist_store, copies, poll_s=settings.poll_interval_s)
+    live_bundle = BundleWatcher(
         BundleRegistry(settings.bundles),
         settings.poll_interval_s,
         metrics,
-        on_live=live_clusters.take,
-        deny=deny,
+        on_live=live_clusters.set_bundle,
+        denylist_watcher=denylist,
     )
-    metrics.registry.register(WatcherCollector(live_clusters, deny))
+    metrics.registry.register(WatcherCollector(live_clusters, denylist))
     queue = RequestQueue(
         settings.queue_limit, settings.queue_timeout_ms / 1_000, waited=metrics.queue_s.observe
     )
 
     def readiness() -> Readiness:
-        return readiness_of(live_bundle, queue, lifetime)
+        return get_readiness(live_bundle, queue, lifetime)
 
     metrics.ready.set_function(lambda: readiness()["status"] == "ready")
     metrics.queued.set_function(lambda: queue.waiting)
     long_searches = BoundedExecutor("long searches", thread_count=1, most=32)
     service = RetrievalService(queue, long_searches, live_bundle, live_clusters, metrics)
     many_negatives = BoundedExecutor("negatives", thread_count=1, most=8)
-    moves = BoundedExecutor("admin", thread_count=4, most=8)
+    admin_executor = BoundedExecutor("admin", thread_count=4, most=8)
 
-    app = FastAPIOffline(  # /docs brings its own scripts: a private network reaches no CDN
+    app = FastAPIOffline(  # serves the scripts of /docs itself: private networks reach no CDN
         redoc_url=None,
         static_url="/docs-static",
         title="esans",
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
-        lifespan=lifespan_of(
-            live_bundle, live_clusters, queue, long_searches, many_negatives, moves
+        lifespan=build_lifespan(
+            live_bundle, live_clusters, queue, long_searches, many_negatives, admin_executor
         ),
         redirect_slashes=False,
     )
@@ -86,7 +86,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     app.include_router(embed_routes(live_bundle, queue))
     app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives))
     app.include_router(state_routes(live_bundle, live_clusters, readiness, metrics))
-    add_admin_calls(app, settings, live_bundle, deny, moves)
+    add_admin_routes(app, settings, live_bundle, denylist, admin_executor)
     install_error_handlers(
         app,
         retry_after_s=max(1, math.ceil(settings.poll_interval_s)),
@@ -97,7 +97,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         BodyLimit,
         size_bytes=settings.body_limit_bytes,
         timeout_s=settings.request_timeout_s,
-        size_by_path={"/admin/denylist": max(settings.body_limit_bytes, DENY_BODY_BYTES)},
+        size_by_path={"/admin/denylist": max(settings.body_limit_bytes, DENYLIST_BODY_BYTES)},
     )
     app.add_middleware(
         RequestObserver, metrics=metrics, lifetime=lifetime, has_log=settings.access_log
@@ -106,9 +106,10 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
 
 
 def open_stores(settings: Settings) -> tuple[ClusterMapRegistry, DenylistStore]:
-    """Return cluster maps and denylist; nothing is connected or written yet.
+    """Return the stores of cluster maps and denylist, without connecting or writing.
 
-    Raises ConfigError if the address of Redis is invalid.
+    Raises:
+        ConfigError: the Redis URL is invalid.
     """
     url, folder, namespace = settings.secret("redis_url"), settings.bundles, settings.namespace
     try:
@@ -120,41 +121,41 @@ def open_stores(settings: Settings) -> tuple[ClusterMapRegistry, DenylistStore]:
         raise ConfigError(f"ESANS_REDIS_URL: {error}") from error
 
 
-def denylist_copies(settings: Settings) -> list[Path]:
-    """Return the files that keep copies of the denylist, where Redis, which forgets, holds it."""
+def denylist_copy_paths(settings: Settings) -> list[Path]:
+    """Return the local files that keep the denylist in case Redis loses its data."""
     copies = [settings.bundles / DENYLIST_FILE] if settings.secret("redis_url") else []
     return [*copies, settings.denylist_copy] if settings.denylist_copy else copies
 
 
-def readiness_of(live_bundle: LiveBundle, queue: RequestQueue, lifetime: Lifetime) -> Readiness:
-    """Tell whether requests can be answered here: a bundle is live, somebody answers."""
-    told = live_bundle.readiness()
+def get_readiness(live_bundle: BundleWatcher, queue: RequestQueue, lifetime: Lifetime) -> Readiness:
+    """Return the readiness: ready if a bundle is live and the queue consumer runs."""
+    readiness = live_bundle.readiness()
     if lifetime.is_draining:
-        told["status"] = "draining"
+        readiness["status"] = "draining"
     elif not queue.is_running:
-        told["status"] = "stopped"
-        reason = "questions are no longer answered; the log tells why; restart"
-        told["reasons"] = [*told.get("reasons", []), reason]
-    return told
+        readiness["status"] = "stopped"
+        reason = "the queue consumer has stopped and no query is answered; see the log and restart"
+        readiness["reasons"] = [*readiness.get("reasons", []), reason]
+    return readiness
 
 
-def add_admin_calls(
+def add_admin_routes(
     app: FastAPI,
     settings: Settings,
-    live_bundle: LiveBundle,
-    deny: DenylistWatcher,
+    live_bundle: BundleWatcher,
+    denylist: DenylistWatcher,
     executor: BoundedExecutor,
 ) -> None:
-    """Add the operator's calls, if there is a token.
+    """Add the admin routes if a token is set.
 
-    Their stores have clients of their own: a watcher's may be in the middle of a poll.
+    They use their own store clients: a watcher's client may be in the middle of a poll.
     """
     token = settings.secret("admin_token")
     if not token:
         return
-    maps, denied = open_stores(settings)
+    maps, denylist_store = open_stores(settings)
     router = admin_router(token)
     add_bundle_routes(router, live_bundle, BundleRegistry(settings.bundles), executor)
     add_cluster_routes(router, maps, executor)
-    add_deny_routes(router, live_bundle, deny, denied, executor)
+    add_deny_routes(router, live_bundle, denylist, denylist_store, executor)
     app.include_router(router)

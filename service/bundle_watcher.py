@@ -1,12 +1,12 @@
-"""Which bundle is live: opened beside the old one, checked, then swapped by one reference.
+"""Watcher of the current bundle: opens a new one beside the old, warms it up and swaps.
 
-One thread watches `current`. What it cannot open, or what cannot answer, is refused and the old
-bundle serves on. A refused version is opened again only when something changed: the pointer, or
-the names and sizes of the version's files (a slow network volume may show them late), or when
-somebody asks. Where the file system itself failed (OSError), every poll tries again.
+A thread polls `current`. A bundle that cannot be opened or searched is rejected, and the old one
+stays live. A rejected version is opened again only if the pointer or the names and sizes of its
+files changed (a slow network volume may show them late), or on request. After an OSError every
+poll tries again.
 
-Nothing here holds on to a bundle that was replaced: its memory is given back with the last
-request that began on it.
+The watcher keeps no reference to a replaced bundle: its memory is freed when the last request
+that uses it ends.
 """
 
 import logging
@@ -31,18 +31,19 @@ from service.logging_config import fields
 from service.metrics import Metrics, unix_time
 from service.schemas.state import DenylistStatus, Readiness
 
-DENY_S = 5.0  # how long the first bundle waits for the denylist
-WARM_COUNT = 100  # candidates of a query that warms up
-WARM_QUERIES = 8
+DENYLIST_TIMEOUT_S = 5.0  # the first bundle waits this long for the denylist
+WARMUP_K = 100  # candidates per warm-up query
+NUM_WARMUP_QUERIES = 8
 
 log = logging.getLogger("service")
 
 
 @dataclass(frozen=True)
-class Live:
-    """A bundle and what answers from it; replaced whole, never changed.
+class ServedBundle:
+    """A bundle with its retriever; immutable, swapped as a whole.
 
-    denied  rows that are never returned, whoever asks; None where there are none
+    Attributes:
+        denied: rows of the denylist, never returned; None if there are none.
     """
 
     bundle: Bundle
@@ -50,28 +51,25 @@ class Live:
     denied: RowSet | None = None
 
 
-def open_live(folder: Path) -> Live:
-    """Open a bundle for answering; raises what `open_bundle` raises."""
+def open_served_bundle(folder: Path) -> ServedBundle:
+    """Open a bundle and build its retriever; raises what `open_bundle` raises."""
     bundle = open_bundle(folder)
-    return Live(bundle, Retriever(bundle))
+    return ServedBundle(bundle, Retriever(bundle))
 
 
 class Attempt(NamedTuple):
-    """What was tried to open; equal to the one before where nothing has changed.
+    """A version that was opened; equal to the previous attempt if nothing changed since.
 
-    sizes  names and sizes of the version's files, as far as they can be seen
+    Attributes:
+        sizes: names and sizes of the version's files, empty if they cannot be read.
     """
 
     pointer: BundlePointer
     sizes: tuple[tuple[str, int], ...]
 
 
-class LiveBundle(Watcher[Live]):
-    """Watches the current bundle.
-
-    on_live  called in the thread with each bundle that has become live
-    deny     watches the denylist, from the start to the stop of this; None: nothing is denied
-    """
+class BundleWatcher(Watcher[ServedBundle]):
+    """Thread that keeps the current bundle live."""
 
     def __init__(
         self,
@@ -79,195 +77,202 @@ class LiveBundle(Watcher[Live]):
         poll_s: float,
         metrics: Metrics,
         on_live: Callable[[Bundle], None] = lambda _: None,
-        deny: DenylistWatcher | None = None,
+        denylist_watcher: DenylistWatcher | None = None,
     ) -> None:
+        """Prepare the thread.
+
+        Args:
+            on_live: called in the thread with each bundle that went live.
+            denylist_watcher: started and stopped with this watcher; None: nothing is denied.
+        """
         super().__init__("live-bundle", poll_s, log)
         self._bundles = bundles
         self._metrics = metrics
         self._on_live = on_live
-        self._deny = deny
-        if deny:
-            deny.on_change = self.deny
+        self._denylist_watcher = denylist_watcher
+        if denylist_watcher:
+            denylist_watcher.on_change = self.set_denylist
         self._denylist: Denylist | None = None
-        self._changing = threading.Lock()  # bundles and denylists come in two threads
-        self._refused: Attempt | None = None
-        self._is_asked = False  # to open again even what was refused
+        self._swap_lock = threading.Lock()  # bundles and denylists change in two threads
+        self._rejected: Attempt | None = None
+        self._should_retry = False  # open even a rejected bundle again
 
     def start(self) -> None:
-        """Begin to watch; returns at once, long before a bundle is open."""
-        if self._deny:
-            self._deny.start()
+        """Start the threads; returns at once, before a bundle is open."""
+        if self._denylist_watcher:
+            self._denylist_watcher.start()
         super().start()
 
     def stop(self) -> None:
-        """End the threads; an opening that has begun is waited for, but not for ever."""
+        """Stop the threads; waits a limited time for a bundle that is being opened."""
         super().stop()
-        if self._deny:
-            self._deny.stop()
+        if self._denylist_watcher:
+            self._denylist_watcher.stop()
 
     def request_poll(self) -> None:
-        """Look at `current` soon, and open even what was refused; returns at once."""
-        self._is_asked = True
+        """Request a poll that opens even a rejected bundle again; returns at once."""
+        self._should_retry = True
         super().request_poll()
 
-    def get(self) -> Live:
-        """Return what is live now; keep it to the request's end.
+    def get(self) -> ServedBundle:
+        """Return the live bundle; a request uses the same one to its end.
 
-        Raises NoBundleError while there is none.
+        Raises:
+            NoBundleError: no bundle is live yet.
         """
         live = self.value
         if live is None:
             raise NoBundleError(
-                f"no bundle is live yet ({self._waiting_for()}); "
-                "/readyz tells the reasons; try again soon"
+                f"no bundle is live yet ({self._unready_status()}); "
+                "see /readyz for the reasons and try again later"
             )
         return live
 
-    def denied_of(self, live: Live) -> RowSet | None:
-        """Return the rows denied by now of what was live a moment ago, and may be still."""
+    def get_denied_rows(self, live: ServedBundle) -> RowSet | None:
+        """Return the rows denied now in a bundle that a request holds, live or replaced."""
         now = self.value
         return now.denied if now and now.bundle is live.bundle else live.denied
 
-    def unknown(self, ids: Sequence[str]) -> list[str]:
-        """Return those ids that the live bundle does not hold; all where none is live."""
+    def list_unknown_ids(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids that the live bundle lacks; all of them if no bundle is live."""
         live = self.value
         rows = live.bundle.items.rows_of(ids) if live else [-1] * len(ids)
-        return [one for one, row in zip(ids, rows, strict=True) if row < 0]
+        return [item_id for item_id, row in zip(ids, rows, strict=True) if row < 0]
 
-    def deny(self, denylist: Denylist) -> None:
-        """Return these items no more, from this bundle and from those to come."""
-        with self._changing:
+    def set_denylist(self, denylist: Denylist) -> None:
+        """Apply a denylist to the live bundle and to all later ones."""
+        with self._swap_lock:
             self._denylist = denylist
             if self.value:
-                self.value = denying(self.value, denylist)
+                self.value = apply_denylist(self.value, denylist)
 
     def readiness(self) -> Readiness:
-        """Say whether queries can be answered, and what is wrong."""
+        """Return whether a bundle is live, and the reasons of a failed poll."""
         live, state = self.value, self.state  # in this order: a swap settles the state first
-        status: Readiness = {"status": "ready" if live else self._waiting_for()}
+        status: Readiness = {"status": "ready" if live else self._unready_status()}
         if state.status == "stopped":
             status = {"status": "stopped"}
         if live:
             status["bundle"] = live.bundle.version
         if state.reasons and state.reasons != (NOT_POLLED,):
             status["reasons"] = list(state.reasons)
-        if self._deny:
-            status["denylist"] = deny_told(self._deny)
+        if self._denylist_watcher:
+            status["denylist"] = denylist_status(self._denylist_watcher)
         return status
 
     def poll(self) -> Outcome:
-        """Look at `current` once, and open what it names unless that is live or refused."""
-        if self._is_asked:
-            self._is_asked, self._refused = False, None
+        """Read `current` and open the version it names unless that is live or rejected."""
+        if self._should_retry:
+            self._should_retry, self._rejected = False, None
         try:
             pointer = self._bundles.pointer()
         except FaultsError as error:
-            self._refused = None
-            return self._turn_down("current", error)
+            self._rejected = None
+            return self._reject("current", error)
         if pointer is None:
-            return self._miss_pointer()
+            return self._report_no_pointer()
         if self.value and self.value.bundle.version == pointer.version:
             if self.state.status != "following":
                 log.info("bundle is current again", extra=fields(version=pointer.version))
             return Outcome("following")
-        attempt = Attempt(pointer, sizes_of(self._bundles.folder / pointer.version))
-        if attempt == self._refused:
+        attempt = Attempt(pointer, list_file_sizes(self._bundles.folder / pointer.version))
+        if attempt == self._rejected:
             return Outcome(self.state.status, self.state.reasons)
         return self._open(attempt)
 
-    def _waiting_for(self) -> Literal["loading", "no bundle", "rejected"]:
-        """Say why there is no live bundle."""
+    def _unready_status(self) -> Literal["loading", "no bundle", "rejected"]:
+        """Return the readiness status while no bundle is live."""
         if self.state.status == "empty":
             return "loading" if self.state.reasons == (NOT_POLLED,) else "no bundle"
         return "loading" if self.state.status == "following" else "rejected"
 
-    def _miss_pointer(self) -> Outcome:
-        self._refused = None
+    def _report_no_pointer(self) -> Outcome:
+        self._rejected = None
         reasons = (f"nothing is published in {self._bundles.folder}",)
         if reasons != self.state.reasons:
             log.warning("no bundle", extra=fields(reasons=reasons))
         return Outcome("empty", reasons)
 
     def _open(self, attempt: Attempt) -> Outcome:
-        """Open a bundle and swap, or refuse it and stay."""
-        version, began = attempt.pointer.version, time.perf_counter()
+        """Open a bundle and swap, or reject it and keep the old one."""
+        version, start_s = attempt.pointer.version, time.perf_counter()
         try:
-            live = open_live(self._bundles.path_of(version))
-            warm(live)
-            made_at_s = unix_time(live.bundle.manifest.created_at)
-        except Exception as error:  # whatever a new bundle is like, the old one serves on
-            self._refused = None if isinstance(error, OSError) else attempt
+            live = open_served_bundle(self._bundles.path_of(version))
+            warm_up(live)
+            created_at_s = unix_time(live.bundle.manifest.created_at)
+        except Exception as error:  # no bundle, however broken, may replace the old one
+            self._rejected = None if isinstance(error, OSError) else attempt
             self._metrics.reloads.labels("rejected").inc()
-            return self._turn_down(version, error)
-        load_s = time.perf_counter() - began
-        facts = live.bundle.manifest
-        self._metrics.show_bundle(version, facts, made_at_s, load_s)
-        self._go_live(live)
+            return self._reject(version, error)
+        load_s = time.perf_counter() - start_s
+        manifest = live.bundle.manifest
+        self._metrics.set_bundle(version, manifest, created_at_s, load_s)
+        self._swap(live)
         log.info(
             "bundle is live",
-            extra=fields(version=version, items=facts.items, load_s=round(load_s, 3)),
+            extra=fields(version=version, items=manifest.items, load_s=round(load_s, 3)),
         )
         return Outcome("following")
 
-    def _go_live(self, live: Live) -> None:
-        """Swap, and let what goes with a bundle follow; the bundle answers in any case."""
-        if self._deny and self.value is None:
-            self._deny.wait_for_first_poll(DENY_S)
-        self._refused = None
-        with self._changing:
-            live = denying(live, self._denylist)
+    def _swap(self, live: ServedBundle) -> None:
+        """Make a bundle live, then call `on_live`, whose failure does not undo the swap."""
+        if self._denylist_watcher and self.value is None:
+            self._denylist_watcher.wait_for_first_poll(DENYLIST_TIMEOUT_S)
+        self._rejected = None
+        with self._swap_lock:
+            live = apply_denylist(live, self._denylist)
             self.settle(Outcome("following"))
             self.take(live)
         try:
             self._on_live(live.bundle)
         except Exception:
-            log.exception("a live bundle was not followed up")
+            log.exception("callback after the bundle swap failed")
 
-    def _turn_down(self, what: str, error: Exception) -> Outcome:
+    def _reject(self, version: str, error: Exception) -> Outcome:
         reasons = reasons_of(error)
         if reasons != self.state.reasons:
-            log.error("bundle refused", extra=fields(version=what, reasons=reasons))
+            log.error("bundle rejected", extra=fields(version=version, reasons=reasons))
         return Outcome("rejected", reasons)
 
 
-def sizes_of(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Return names and sizes of a folder's files; none where they cannot be read."""
+def list_file_sizes(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return names and sizes of a folder's files; empty if the folder cannot be read."""
     try:
-        return tuple(sorted((one.name, one.stat().st_size) for one in folder.iterdir()))
+        return tuple(sorted((path.name, path.stat().st_size) for path in folder.iterdir()))
     except OSError:
         return ()
 
 
-def denying(live: Live, denylist: Denylist | None) -> Live:
-    """Join a denylist with the bundle's items; ids that it does not hold are passed over."""
+def apply_denylist(live: ServedBundle, denylist: Denylist | None) -> ServedBundle:
+    """Return the bundle with the rows of a denylist; ids that it lacks are ignored."""
     rows = live.bundle.items.rows_of(denylist.ids if denylist else ())
     known = rows[rows >= 0]
     denied = RowSet.from_rows(known, len(live.bundle.items)) if len(known) else None
     return replace(live, denied=denied)
 
 
-def warm(live: Live) -> None:
-    """Answer a few queries, so that no caller is the first to touch a page or a graph.
+def warm_up(live: ServedBundle) -> None:
+    """Run a few queries before the swap, so that no request pays for first-time page faults.
 
-    They are about items from all over the catalogue, a known user, and nobody. Whatever it
-    raises, a caller would have met.
+    The queries use items spread over the catalogue, a known user, and no history. An error here
+    would have failed requests too.
     """
     bundle = live.bundle
     if bundle.filters is not None:
         bundle.filters.keys.row_of("")
-    rows = np.linspace(0, len(bundle.items) - 1, WARM_QUERIES).astype(np.int32)
-    queries = [Query(WARM_COUNT, history=[one]) for one in bundle.items.ids_of(rows)]
+    rows = np.linspace(0, len(bundle.items) - 1, NUM_WARMUP_QUERIES).astype(np.int32)
+    queries = [Query(WARMUP_K, history=[item_id]) for item_id in bundle.items.ids_of(rows)]
     if bundle.histories and len(bundle.histories.users):
-        queries.append(Query(WARM_COUNT, user_id=bundle.histories.users.ids_of([0])[0]))
-    live.retriever.retrieve([*queries, Query(WARM_COUNT)], live.denied)
+        queries.append(Query(WARMUP_K, user_id=bundle.histories.users.ids_of([0])[0]))
+    live.retriever.retrieve([*queries, Query(WARMUP_K)], live.denied)
 
 
-def deny_told(deny: DenylistWatcher) -> DenylistStatus:
-    """Put the state of the denylist into the operator's words."""
-    state, held = deny.state, deny.value
-    told: DenylistStatus = {"status": state.status}
-    if held:
-        told["sequence"], told["count"] = held.sequence, len(held.ids)
+def denylist_status(watcher: DenylistWatcher) -> DenylistStatus:
+    """Return the denylist watcher's state as shown in /readyz."""
+    state, denylist = watcher.state, watcher.value
+    status: DenylistStatus = {"status": state.status}
+    if denylist:
+        status["sequence"], status["count"] = denylist.sequence, len(denylist.ids)
     if state.reasons:
-        told["reasons"] = list(state.reasons)
-    return told
+        status["reasons"] = list(state.reasons)
+    return status

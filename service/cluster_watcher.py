@@ -1,7 +1,8 @@
-"""Which cluster map is used: the store's, or else the live bundle's own, joined with its items.
+"""Cluster map in use: the store's, else the live bundle's own, joined with the bundle's items.
 
-The watcher's thread reads, joins and prepares; here a map meets the items that it was joined
-with, so that a response never mixes the rows of two bundles. Nothing here waits for the store.
+The thread of `ClusterMapWatcher` reads, joins and prepares maps. Each map is kept with the items
+that it was joined with, so that a response never mixes rows of two bundles. No request waits for
+the store.
 """
 
 import logging
@@ -29,15 +30,15 @@ CodePair = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class BundleCatalogue(Catalogue):
-    """The items of a bundle, which maps are joined with."""
+    """Items of a bundle, with which cluster maps are joined."""
 
     version: str
     items: IdTable
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
-    """A map, and the items whose rows it speaks of."""
+class JoinedClusterMap:
+    """A cluster map with the items whose rows it covers."""
 
     catalogue: BundleCatalogue
     held: HeldMap
@@ -45,52 +46,53 @@ class Joined:
 
     @property
     def version(self) -> str:
-        """Return the map's version as published, before it was joined."""
+        """Version of the map as published, before the join."""
         return self.held.source.version
 
     @property
     def age_s(self) -> float:
-        """Return the seconds since the map was made, or else since it was first held."""
+        """Seconds since the map was built, or since it was loaded if that is unknown."""
         try:
-            made_at_s = unix_time(str(self.held.source.made["at"]))
+            built_at_s = unix_time(str(self.held.source.made["at"]))
         except (KeyError, ValueError):
-            made_at_s = self.held.since
-        return max(0.0, time.time() - made_at_s)
+            built_at_s = self.held.since
+        return max(0.0, time.time() - built_at_s)
 
     @property
     def unknown_items(self) -> int:
-        """Return how many items of the bundle the map does not know."""
+        """Number of items in the bundle that the map lacks."""
         return int((self.held.clusters.codes1 >= len(self.held.source.centroids)).sum())
 
-    def codes_of(self, item_ids: list[str]) -> list[CodePair | None]:
-        """Return the two codes of each item, None where bundle or map do not know it."""
+    def get_codes(self, item_ids: list[str]) -> list[CodePair | None]:
+        """Return the semantic ID of each item, None if the bundle or the map lacks it."""
         clusters = self.held.clusters
         rows = self.catalogue.items.rows_of(item_ids)
         is_known = (rows >= 0) & (clusters.codes1[rows] < len(self.held.source.centroids))
         codes = zip(clusters.codes1[rows].tolist(), clusters.codes2[rows].tolist(), strict=True)
-        return [one if known else None for one, known in zip(codes, is_known, strict=True)]
+        return [pair if known else None for pair, known in zip(codes, is_known, strict=True)]
 
 
-class LiveClusters:
-    """Watches the registry for whichever bundle is live.
+class ClusterWatcher:
+    """Follows the cluster map registry on behalf of the live bundle.
 
-    kind  what the store is, for those who ask where a map is from
+    Attributes:
+        store_kind: kind of the registry's store, reported as the source of its maps.
     """
 
-    def __init__(self, registry: ClusterMapRegistry, kind: Source, poll_s: float) -> None:
-        self.kind = kind
+    def __init__(self, registry: ClusterMapRegistry, store_kind: Source, poll_s: float) -> None:
+        self.store_kind = store_kind
         self._registry = registry
         self._poll_s = poll_s
         self._watcher: ClusterMapWatcher | None = None
 
-    def take(self, bundle: Bundle) -> None:
-        """Use the items, and the map, of a bundle that has just become live."""
-        own = own_map(bundle)
+    def set_bundle(self, bundle: Bundle) -> None:
+        """Join maps with the items of this bundle from now on, and use its own map if any."""
+        own = own_cluster_map(bundle)
         by_row = bundle.items.hashes_by_row()
         known = by_row
         if own is not None and np.array_equal(own.id_hashes, by_row):
             prepare(own)
-            known = own.id_hashes  # the watcher need not join it then
+            known = own.id_hashes  # the watcher then skips the join
         catalogue = BundleCatalogue(known, own, bundle.version, bundle.items)
         if self._watcher:
             return self._watcher.join_with(catalogue)
@@ -100,62 +102,63 @@ class LiveClusters:
         return self._watcher.start()
 
     def stop(self) -> None:
-        """End the watcher's thread, if it ever began."""
+        """Stop the watcher's thread if it was started."""
         if self._watcher:
             self._watcher.stop()
 
-    def current(self) -> Joined | None:
-        """Return what is used now, if anything; keep it to the request's end."""
+    def current(self) -> JoinedClusterMap | None:
+        """Return the map in use, if any; a request uses the same one to its end."""
         held = self._watcher.value if self._watcher else None
         if held is None:
             return None
-        assert isinstance(held.catalogue, BundleCatalogue)  # none else is watched with
-        return Joined(held.catalogue, held, self._source_of(held))
+        assert isinstance(held.catalogue, BundleCatalogue)  # set_bundle passes no other kind
+        return JoinedClusterMap(held.catalogue, held, self._source_of(held))
 
-    def get(self) -> Joined:
-        """Return what is used now; keep it to the request's end.
+    def get(self) -> JoinedClusterMap:
+        """Return the map in use; a request uses the same one to its end.
 
-        Raises StoreUnreachableError while the store keeps the first map from us, and
-        NoClusterMapError where there is none.
+        Raises:
+            StoreUnreachableError: the store could not be read yet.
+            NoClusterMapError: neither the store nor the bundle has a map.
         """
         joined = self.current()
         if joined:
             return joined
-        place = self._registry.place
-        if self._may_come():
+        location = self._registry.place
+        if self._is_store_unread():
             raise StoreUnreachableError(
-                f"{place}: no cluster map could be read so far, and the live bundle has none "
-                "of its own; /readyz tells the reasons; try again soon"
+                f"{location}: no cluster map could be read so far, and the live bundle has none "
+                "of its own; see /readyz for the reasons and try again later"
             )
         raise NoClusterMapError(
-            f"{place}: no cluster map is in use, and the live bundle has none of its own; "
-            "publish one with `python -m trainer clusters --publish`, or see in /readyz what "
-            "is wrong with the one that is there"
+            f"{location}: no cluster map is in use, and the live bundle has none of its own; "
+            "publish one with `python -m trainer clusters --publish`, or see /readyz for why "
+            "the published one is rejected"
         )
 
-    def _may_come(self) -> bool:
-        """Tell whether the store may hold a map that could not be read yet."""
+    def _is_store_unread(self) -> bool:
+        """Return whether the store may hold a map that could not be read yet."""
         state = self.state()
         return state is None or state.status == "unreachable" or NOT_POLLED in state.reasons
 
     def state(self) -> WatchState | None:
-        """Return how the watching goes; None before the first bundle."""
+        """Return the watcher's state; None before the first bundle."""
         return self._watcher.state if self._watcher else None
 
-    def told(self) -> ClusterWatcherStatus | None:
-        """Put the state into the caller's words."""
+    def status(self) -> ClusterWatcherStatus | None:
+        """Return the state as shown in /readyz and /clusters; None before the first bundle."""
         state, joined = self.state(), self.current()
         if state is None:
             return None
-        told: ClusterWatcherStatus = {"status": state.status}
+        status: ClusterWatcherStatus = {"status": state.status}
         if joined:
-            told["version"], told["source"] = joined.version, joined.source
+            status["version"], status["source"] = joined.version, joined.source
         if state.reasons:
-            told["reasons"] = list(state.reasons)
-        return told
+            status["reasons"] = list(state.reasons)
+        return status
 
     def _source_of(self, held: HeldMap) -> Source:
-        return self.kind if held.pointer else "bundle"
+        return self.store_kind if held.pointer else "bundle"
 
     def _log(self, held: HeldMap | None) -> None:
         if held is None:
@@ -171,15 +174,18 @@ class LiveClusters:
         )
 
 
-def own_map(bundle: Bundle) -> ClusterMap | None:
-    """Return the map that a bundle brought along, if it is of its items.
+def own_cluster_map(bundle: Bundle) -> ClusterMap | None:
+    """Return a bundle's own cluster map, or None if it lists items that the bundle lacks.
 
-    Items that were added since the training are not in it; its order may be another one.
+    The map may lack items appended after training, and its rows may be in another order.
     """
     own = bundle.clusters
     if own is None:
         return None
     if not np.isin(own.id_hashes, bundle.items.hashes).all():
-        log.warning("cluster map of other items passed over", extra=fields(version=own.version))
+        log.warning(
+            "bundle's own cluster map ignored: it lists items that the bundle lacks",
+            extra=fields(version=own.version),
+        )
         return None
     return own

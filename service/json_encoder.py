@@ -16,7 +16,7 @@ from index.arrays import Floats
 from index.bundle.reader import Bundle
 from index.ids import IdTable, PaddedIds
 from index.search.query import SearchResult
-from service.cluster_watcher import Joined
+from service.cluster_watcher import JoinedClusterMap
 from service.schemas.retrieval import Include
 
 Bytes = NDArray[np.uint8]
@@ -26,7 +26,7 @@ BEFORE_ID, BEFORE_SCORE, AFTER = b'{"item_id":"', b'","score":', b"},"
 
 def encode_results(
     bundle: Bundle,
-    joined: Joined | None,
+    joined: JoinedClusterMap | None,
     results: Sequence[SearchResult],
     includes: Sequence[Include],
 ) -> list[bytes]:
@@ -48,7 +48,7 @@ def encode_results(
 
 def response_of(
     bundle: Bundle,
-    joined: Joined | None,
+    joined: JoinedClusterMap | None,
     result: SearchResult,
     include: Include,
     written: bytes | None,
@@ -72,10 +72,10 @@ def response_of(
     return response
 
 
-def add_clusters(response: dict[str, Any], joined: Joined | None) -> None:
+def add_clusters(response: dict[str, Any], joined: JoinedClusterMap | None) -> None:
     """Add each candidate's codes and the map's version; by id: it may be of another bundle."""
     ids = [one["item_id"] for one in response["candidates"]]
-    codes = joined.codes_of(ids) if joined else [None] * len(ids)
+    codes = joined.get_codes(ids) if joined else [None] * len(ids)
     for candidate, own in zip(response["candidates"], codes, strict=True):
         candidate["cluster"] = own
     if joined:

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, on stdout."""
+"""Logging: one JSON object per line on stdout."""
 
 import json
 import logging
@@ -14,10 +14,10 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, event, the request's id where there is one, and the fields."""
+    """Renders time, level, event, request and trace id if any, and the fields of a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for a record."""
+        """Return the log line of a record."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
@@ -30,26 +30,26 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return written(line)
+        return render_line(line)
 
 
-def written(line: dict[str, Any]) -> str:
-    """Write a line as JSON, whatever is in it."""
+def render_line(line: dict[str, Any]) -> str:
+    """Render a line as JSON, with values that JSON lacks as text."""
     try:
         return orjson.dumps(line, default=str).decode()
-    except TypeError:  # an integer beyond 64 bits, or text that is no Unicode
+    except TypeError:  # an integer beyond 64 bits or invalid Unicode
         return json.dumps(line, default=str)
 
 
 def fields(**values: object) -> dict[str, object]:
-    """Hand fields to a log call: `log.info("listening", extra=fields(url=url))`."""
+    """Return the `extra` of a log call: `log.info("listening", extra=fields(url=url))`."""
     return {"fields": values}
 
 
 def configure_logging(level: str) -> None:
-    """Send every logger of the process to stdout as JSON, from this level on."""
+    """Log to stdout as JSON, for all loggers of the process, from this level on."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("asyncio", "faiss", "uvicorn.error"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
+    for name in ("asyncio", "faiss", "uvicorn.error"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))

@@ -1,4 +1,4 @@
-"""What is counted and timed, in Prometheus' words. Labels never hold ids or unknown paths."""
+"""Prometheus metrics of the service. Labels never hold ids or unmatched paths."""
 
 import time
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own."""
+    """Metrics of one app in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -48,14 +48,15 @@ class Metrics:
         histogram = partial(Histogram, registry=self.registry)
         self.requests = histogram(
             "http_server_request_duration_seconds",
-            "From the request's head to the end of the answer.",
+            "Duration of HTTP requests, from the request head to the end of the response.",
             ["method", "route", "status"],
             buckets=REQUEST_BUCKETS,
         )
         stages = histogram(
             "esans_stage_duration_seconds",
-            "Parts of a request: queue until its turn, encode from ids to a query, search from "
-            "the query to candidates, write as JSON, total from reading the body on.",
+            "Duration of the stages of a retrieval request: queue (waiting), encode (ids to query "
+            "vector), search (query vector to candidates), write (candidates to JSON), total "
+            "(including reading the body).",
             ["stage"],
             buckets=STAGE_BUCKETS,
         )
@@ -64,12 +65,14 @@ class Metrics:
 
     def _define_load(self) -> None:
         gauge = partial(Gauge, registry=self.registry)
-        self.ready = gauge("esans_ready", "Whether /readyz says that it is.")
-        self.inflight = gauge("esans_inflight_requests", "Requests begun and not answered.")
-        self.queued = gauge("esans_queued_queries", "Questions admitted whose turn has not come.")
+        self.ready = gauge(
+            "esans_ready", "Whether the service is ready: 1 while /readyz returns 200, else 0."
+        )
+        self.inflight = gauge("esans_inflight_requests", "HTTP requests in progress.")
+        self.queued = gauge("esans_queued_queries", "Queries waiting in the request queue.")
         rejected = Counter(
             "esans_rejected",
-            "Requests turned away, cut off or left by their client.",
+            "Requests rejected, timed out or abandoned by the client, by reason.",
             ["reason"],
             registry=self.registry,
         )
@@ -77,39 +80,47 @@ class Metrics:
 
     def _define_results(self) -> None:
         counter = partial(Counter, registry=self.registry)
-        self.fallbacks = counter("esans_fallback", "Answers with popular items.", ["reason"])
+        self.fallbacks = counter(
+            "esans_fallback", "Results from the popularity fallback, by reason.", ["reason"]
+        )
         self.short = counter(
             "esans_short_results",
-            "Answers with fewer candidates than asked: all that passed the filter, or all that "
-            "were eligible.",
+            "Results with fewer than k candidates, by reason: too few items pass the filter "
+            "(filter) or remain after exclusions, seen items and denylist (eligible).",
             ["reason"],
         )
         for reason in get_args(Fallback):
-            self.fallbacks.labels(reason)  # a count of 0 is worth showing
+            self.fallbacks.labels(reason)  # export the series at 0
         for reason in ("filter", "eligible"):
             self.short.labels(reason)
         self.returned = Histogram(
             "esans_candidates_returned",
-            "Candidates per answer.",
+            "Candidates per result.",
             buckets=COUNT_BUCKETS,
             registry=self.registry,
         )
 
     def _define_bundle(self) -> None:
         gauge = partial(Gauge, registry=self.registry)
-        self.info = gauge("esans_bundle_info", "The live bundle.", ["version", "index"])
-        self.age = gauge("esans_bundle_age_seconds", "Since the live bundle was made.")
-        self.load = gauge("esans_bundle_load_seconds", "How long the live bundle took to open.")
-        self.items = gauge("esans_index_items", "Items of the live bundle.")
-        self.index_bytes = gauge("esans_index_bytes", "Size of its index's file.")
+        self.info = gauge(
+            "esans_bundle_info",
+            "Version and index type of the live bundle; the value is always 1.",
+            ["version", "index"],
+        )
+        self.age = gauge("esans_bundle_age_seconds", "Seconds since the live bundle was created.")
+        self.load = gauge(
+            "esans_bundle_load_seconds", "Seconds it took to open and warm up the live bundle."
+        )
+        self.items = gauge("esans_index_items", "Items in the live bundle.")
+        self.index_bytes = gauge("esans_index_bytes", "Size of the live bundle's ANN index file.")
         self.recall = gauge(
             "esans_index_recall_at_k",
-            "What its index finds of the exact best k, measured when it was built.",
+            "Recall@k of the live bundle's ANN index against exact search, measured at publishing.",
             ["k"],
         )
         self.reloads = Counter(
             "esans_bundle_reloads",
-            "Bundles opened (live) or turned down (refused).",
+            "Bundles that went live or were rejected, by result.",
             ["result"],
             registry=self.registry,
         )
@@ -122,27 +133,27 @@ class Metrics:
 
     def count_result(self, result: SearchResult, is_filtered: bool) -> None:
         """Count the result of one query."""
-        found = len(result.rows)
-        self.returned.observe(found)
-        if found < result.k:
+        num_candidates = len(result.rows)
+        self.returned.observe(num_candidates)
+        if num_candidates < result.k:
             self.short.labels("filter" if is_filtered else "eligible").inc()
         if result.fallback:
             self.fallbacks.labels(result.fallback).inc()
 
     def count_request(self, method: str, route: str, status: int, duration_s: float) -> None:
-        """Count one request; `route` is the template, or "unmatched"."""
+        """Count one request; `route` is the route template or "unmatched"."""
         known = method if method in METHODS else "_OTHER"
         self.requests.labels(known, route, status).observe(duration_s)
 
     def count_rejection(self, reason: str) -> None:
-        """Count a request turned away; what is none of REJECTIONS is no such reason."""
+        """Count a rejected request; reasons other than REJECTIONS are ignored."""
         if reason in self.rejected:
             self.rejected[reason].inc()
 
-    def show_bundle(
-        self, version: str, manifest: Manifest, made_at_s: float, load_s: float
+    def set_bundle(
+        self, version: str, manifest: Manifest, created_at_s: float, load_s: float
     ) -> None:
-        """Show which bundle is live now, made and loaded when (unix time, seconds)."""
+        """Set the metrics of the bundle that goes live; `created_at_s` is Unix time."""
         self.info.clear()
         self.info.labels(version, manifest.index.factory).set(1)
         self.items.set(manifest.items)
@@ -151,15 +162,15 @@ class Metrics:
         for count, recall in manifest.index.recall.items():
             self.recall.labels(count).set(recall)
         self.load.set(load_s)
-        self.age.set_function(lambda: time.time() - made_at_s)
+        self.age.set_function(lambda: time.time() - created_at_s)
         self.reloads.labels("live").inc()
 
     def render(self) -> bytes:
-        """Return all of it as Prometheus' text."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
 
-def unix_time(moment: str) -> float:
-    """Return ISO 8601 as seconds since 1970; without a zone it is taken as UTC."""
-    parsed = datetime.fromisoformat(moment)
+def unix_time(timestamp: str) -> float:
+    """Return an ISO 8601 timestamp as Unix time in seconds; no zone means UTC."""
+    parsed = datetime.fromisoformat(timestamp)
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

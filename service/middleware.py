@@ -1,4 +1,4 @@
-"""ASGI middleware for all routes: request ids, access log and metrics; bounded bodies."""
+"""ASGI middleware for all routes: request ids, access log and metrics; body limits."""
 
 import asyncio
 import logging
@@ -18,15 +18,15 @@ from service.server import Lifetime
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-CUT_OFF = 500  # the grace was over before the answer began
-CLIENT_LEFT = 499  # nobody hears it; for log and metrics
-LEFT_UNREAD = (408, 413)  # the rest of the body is not waited for
+NO_RESPONSE = 500  # cancelled at shutdown before the response started
+CLIENT_CLOSED = 499  # recorded in log and metrics only
+CLOSING_STATUSES = (408, 413)  # close the connection: the rest of the body stays unread
 
 log = logging.getLogger("service")
 
 
 class RequestObserver:
-    """Wraps the app; plain ASGI, so that it costs next to nothing."""
+    """Assigns ids to requests, logs and counts them; plain ASGI, for low overhead."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, has_log: bool) -> None:
         self._app = app
@@ -35,17 +35,17 @@ class RequestObserver:
         self._lifetime = lifetime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and watch it."""
+        """Run the app and record the request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began = time.perf_counter()
-        current, trace = ids_of(scope)
-        request_id.set(current)  # each request has a task, and so a context, of its own
+        start_s = time.perf_counter()
+        current, trace = parse_ids(scope)
+        request_id.set(current)  # each request runs in its own task and context
         trace_id.set(trace)
         self._metrics.inflight.inc()
         status = 0
 
-        async def watched(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -53,28 +53,28 @@ class RequestObserver:
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_observed)
         except ClientDisconnect:
-            status = CLIENT_LEFT
+            status = CLIENT_CLOSED
             self._metrics.count_rejection("client-gone")
-        except Exception:  # the net under everything: logged whole, told as a bare 500
+        except Exception:  # last resort: log the traceback, respond with a plain 500
             log.exception("request failed")
             if status:
-                raise  # half an answer is out; only closing the connection tells the truth
-            await internal_problem(scope["path"])(scope, receive, watched)
+                raise  # the response has started: only closing the connection signals the error
+            await internal_problem(scope["path"])(scope, receive, send_observed)
         finally:
             self._metrics.inflight.dec()
-            self._note(scope, status or CUT_OFF, time.perf_counter() - began)
+            self._record(scope, status or NO_RESPONSE, time.perf_counter() - start_s)
         return None
 
     def _headers(self, status: int, current: str) -> list[tuple[bytes, bytes]]:
-        added = [(b"x-request-id", current.encode())]
-        if self._lifetime.is_draining or status in LEFT_UNREAD:
-            added.append((b"connection", b"close"))
-        return added
+        headers = [(b"x-request-id", current.encode())]
+        if self._lifetime.is_draining or status in CLOSING_STATUSES:
+            headers.append((b"connection", b"close"))
+        return headers
 
-    def _note(self, scope: MutableMapping[str, Any], status: int, duration_s: float) -> None:
-        method, route = scope["method"], route_of(scope)
+    def _record(self, scope: MutableMapping[str, Any], status: int, duration_s: float) -> None:
+        method, route = scope["method"], get_route_template(scope)
         self._metrics.count_request(method, route, status, duration_s)
         if not self._has_log:
             return
@@ -89,46 +89,47 @@ class RequestObserver:
         )
 
 
-def ids_of(scope: Scope) -> tuple[str, str | None]:
-    """Return the request's id and, where there is one, its trace's (W3C traceparent).
+def parse_ids(scope: Scope) -> tuple[str, str | None]:
+    """Return the request id and the trace id of a W3C traceparent header, if any.
 
-    The id is the caller's X-Request-ID where it is safe to repeat, else a new one.
+    The request id is the client's X-Request-ID if it is safe to echo, else a new one.
     """
     current, trace = None, None
     for name, value in scope["headers"]:
         if name == b"x-request-id" and SAFE_ID.fullmatch(value):
             current = value.decode()
-        elif name == b"traceparent" and (told := TRACE_PARENT.fullmatch(value)):
-            trace = told[1].decode()
+        elif name == b"traceparent" and (match := TRACE_PARENT.fullmatch(value)):
+            trace = match[1].decode()
     return current or secrets.token_hex(16), trace
 
 
-def route_of(scope: MutableMapping[str, Any]) -> str:
-    """Return the template of the route that matched, or "unmatched"; never a caller's text."""
+def get_route_template(scope: MutableMapping[str, Any]) -> str:
+    """Return the template of the matched route or "unmatched"; never text of the client."""
     if "route" in scope:
         return str(scope["route"].path_format)
     if "endpoint" not in scope:
         return "unmatched"
-    # below /docs-static anything may be asked for; where it is mounted is what we call it
-    mounted = str(scope["root_path"]).removeprefix(scope.get("app_root_path", ""))
-    # /docs and /openapi.json are plain routes: without parameters the path is the template
-    return mounted or str(scope["path"])
+    # /docs-static is a mount: its mount path is the label of all paths below it
+    mount_path = str(scope["root_path"]).removeprefix(scope.get("app_root_path", ""))
+    # /docs and /openapi.json are plain routes without parameters: their path is the template
+    return mount_path or str(scope["path"])
 
 
 class BodyLimit:
-    """Delivers each body whole, as one message, at the first call of `receive`.
+    """Limits the size and the receive time of request bodies.
 
-    That call raises BodyTooLargeError as soon as the size shows, and BodyTimeoutError. A route
-    that reads no body is not affected.
+    The first call of `receive` returns the whole body as one message, or raises
+    BodyTooLargeError (as soon as the size is known) or BodyTimeoutError. Routes that read no
+    body are not affected.
     """
 
     def __init__(
         self, app: ASGIApp, size_bytes: int, timeout_s: float, size_by_path: Mapping[str, int]
     ) -> None:
-        """Bound each body, and the time that it may take to arrive.
+        """Set the limits.
 
         Args:
-            size_by_path: paths with a larger limit of their own.
+            size_by_path: size limits of single paths, in place of `size_bytes`.
         """
         self._app = app
         self._size_bytes = size_bytes
@@ -136,7 +137,7 @@ class BodyLimit:
         self._size_by_path = size_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app with a bounded `receive`."""
+        """Run the app with a `receive` that enforces the limits."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         is_read = False
@@ -151,10 +152,10 @@ class BodyLimit:
         return await self._app(scope, receive_whole, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> Message:
-        """Return the whole body as one message, or a disconnect."""
+        """Return the whole body as one message, or the disconnect."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         limit = self._size_by_path.get(path, self._size_bytes)
-        if content_length(scope) > limit:  # before any of it is asked for
+        if content_length(scope) > limit:  # before 100-continue is sent
             raise _too_large(limit)
         body = bytearray()
         try:
@@ -164,19 +165,19 @@ class BodyLimit:
                     if message["type"] != "http.request":
                         return message
                     body += message.get("body", b"")
-                    if len(body) > limit:  # there may be no content-length: count
+                    if len(body) > limit:  # chunked bodies declare no length
                         raise _too_large(limit)
                     if not message.get("more_body"):
                         return {"type": "http.request", "body": bytes(body)}
         except TimeoutError as error:
             raise BodyTimeoutError(
-                f"the body did not come within {self._timeout_s:g} s; send it in one "
-                "go, or let the operator raise ESANS_REQUEST_TIMEOUT_S"
+                f"the body did not arrive within {self._timeout_s:g} s; send it faster, "
+                "or have the operator raise ESANS_REQUEST_TIMEOUT_S"
             ) from error
 
 
 def content_length(scope: Scope) -> int:
-    """Return the declared size of the body; 0 without a declaration."""
+    """Return the Content-Length of a request; 0 if it has none."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
@@ -185,6 +186,6 @@ def content_length(scope: Scope) -> int:
 
 def _too_large(limit_bytes: int) -> BodyTooLargeError:
     return BodyTooLargeError(
-        f"the body is larger than {limit_bytes} bytes; send shorter lists, or let the operator "
+        f"the body is larger than {limit_bytes} bytes; send shorter lists, or have the operator "
         "raise ESANS_BODY_LIMIT_BYTES"
     )

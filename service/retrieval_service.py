@@ -7,8 +7,8 @@ from functools import partial
 from starlette.requests import Request
 
 from index.search.query import Query, SearchResult
-from service.bundle_watcher import Live, LiveBundle
-from service.cluster_watcher import Joined, LiveClusters
+from service.bundle_watcher import BundleWatcher, ServedBundle
+from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 from service.errors import UnknownFilterError
 from service.executor import BoundedExecutor
 from service.json_encoder import encode_results
@@ -31,8 +31,8 @@ class RetrievalService:
         self,
         queue: RequestQueue,
         executor: BoundedExecutor,
-        live_bundle: LiveBundle,
-        live_clusters: LiveClusters,
+        live_bundle: BundleWatcher,
+        live_clusters: ClusterWatcher,
         metrics: Metrics,
     ) -> None:
         self._queue = queue
@@ -42,7 +42,7 @@ class RetrievalService:
         self._metrics = metrics
 
     async def retrieve(
-        self, request: Request, live: Live, queries: Sequence[QueryRequest]
+        self, request: Request, live: ServedBundle, queries: Sequence[QueryRequest]
     ) -> list[bytes]:
         """Return a JSON result for each query, as if each had been asked alone.
 
@@ -60,8 +60,8 @@ class RetrievalService:
 
     def process(
         self,
-        live: Live,
-        joined: Joined | None,
+        live: ServedBundle,
+        joined: JoinedClusterMap | None,
         queries: Sequence[QueryRequest],
         is_bounded: bool = True,
     ) -> list[tuple[SearchResult, bytes]]:
@@ -70,7 +70,7 @@ class RetrievalService:
             return [(SearchResult(live.bundle.items, queries[0].k), b"")]
         results = live.retriever.retrieve(
             [query_of(one) for one in queries],
-            self._live_bundle.denied_of(live),  # by now, however long it waited
+            self._live_bundle.get_denied_rows(live),  # by now, however long it waited
             is_bounded=is_bounded,
             observe=self._metrics.observe_stage,
         )
@@ -91,7 +91,7 @@ class RetrievalService:
 
 
 def work_of(
-    live: Live,
+    live: ServedBundle,
     process: "partial[list[tuple[SearchResult, bytes]]]",
     queries: Sequence[QueryRequest],
 ) -> Work[QueryRequest, tuple[SearchResult, bytes]]:
@@ -102,7 +102,7 @@ def work_of(
     return Work(process, split(queries, costs, PART))
 
 
-def cost_of(live: Live, query: QueryRequest) -> int:
+def cost_of(live: ServedBundle, query: QueryRequest) -> int:
     """Estimate what a query takes, in ids looked up: 1 to 2 us each."""
     texts = text_count(query)
     if texts > MAX_TEXTS:
@@ -142,7 +142,7 @@ def filter_of(conditions: Sequence[str]) -> dict[str, list[str]]:
     return gathered
 
 
-def check_filters(live: Live, filters: Iterable[tuple[str, Iterable[str]]]) -> None:
+def check_filters(live: ServedBundle, filters: Iterable[tuple[str, Iterable[str]]]) -> None:
     """Refuse filters by attributes that the bundle lacks, before anything waits.
 
     Args:

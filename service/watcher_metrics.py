@@ -1,4 +1,4 @@
-"""Cluster map and denylist in Prometheus' words, read from their watchers when it asks."""
+"""Prometheus collector of the cluster map and denylist watchers, read at each scrape."""
 
 from collections.abc import Iterator
 
@@ -8,92 +8,96 @@ from prometheus_client.registry import Collector
 
 from index.denylist import DenylistWatcher
 from index.storage.watcher import WatchState
-from service.cluster_watcher import Joined, LiveClusters
+from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 
 
 class WatcherCollector(Collector):
-    """Register it once; it keeps nothing of its own."""
+    """Collector that renders the watchers' current state."""
 
-    def __init__(self, live_clusters: LiveClusters, deny: DenylistWatcher) -> None:
+    def __init__(self, live_clusters: ClusterWatcher, denylist: DenylistWatcher) -> None:
         self._live_clusters = live_clusters
-        self._deny = deny
+        self._denylist = denylist
 
     def describe(self) -> Iterator[Metric]:
-        """Name no metric: those of cluster maps are not there before the first bundle."""
+        """Describe no metric: those of cluster maps are absent before the first bundle."""
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
-        """Tell what is known at this moment."""
+        """Yield the current metrics."""
         yield from cluster_map_metrics(self._live_clusters)
-        yield from denylist_metrics(self._deny)
+        yield from denylist_metrics(self._denylist)
 
 
-def cluster_map_metrics(live_clusters: LiveClusters) -> Iterator[Metric]:
-    """Tell which map is used, and whether Redis answers where maps are there."""
+def cluster_map_metrics(live_clusters: ClusterWatcher) -> Iterator[Metric]:
+    """Yield the metrics of the map in use and, if maps are in Redis, of its polls."""
     state, used = live_clusters.state(), live_clusters.current()
     if state:
-        yield results_of(
+        yield count_results(
             state,
             "esans_cluster_map_swaps",
-            "Cluster maps taken (live) or turned down (refused).",
+            "Cluster maps that went live or were rejected, by result.",
         )
-    if state and live_clusters.kind == "redis":
+    if state and live_clusters.store_kind == "redis":
         yield GaugeMetricFamily(
             "esans_redis_up",
-            "Whether Redis answered when the follower of cluster maps last asked.",
+            "Whether Redis answered the last poll for cluster maps: 1 or 0.",
             value=float(state.status not in ("unreachable", "stopped")),
         )
         yield CounterMetricFamily(
-            "esans_redis_errors", "Looks at Redis that failed.", value=state.errors
+            "esans_redis_errors", "Failed polls of Redis for cluster maps.", value=state.errors
         )
     if used:
         yield from used_map_metrics(used)
 
 
-def used_map_metrics(used: Joined) -> Iterator[Metric]:
-    """Tell which map is used."""
+def used_map_metrics(used: JoinedClusterMap) -> Iterator[Metric]:
+    """Yield the metrics of the map in use."""
     info = GaugeMetricFamily(
-        "esans_cluster_map_info", "The cluster map in use.", labels=["version", "source"]
+        "esans_cluster_map_info",
+        "Version and source of the cluster map in use; the value is always 1.",
+        labels=["version", "source"],
     )
     info.add_metric([used.version, used.source], 1)
     yield info
     yield GaugeMetricFamily(
-        "esans_cluster_map_age_seconds", "Since that map was made.", value=used.age_s
+        "esans_cluster_map_age_seconds",
+        "Seconds since the cluster map in use was built.",
+        value=used.age_s,
     )
     yield GaugeMetricFamily(
-        "esans_cluster_map_items", "Items that it knows.", value=len(used.held.source)
+        "esans_cluster_map_items", "Items in the cluster map in use.", value=len(used.held.source)
     )
 
 
-def denylist_metrics(deny: DenylistWatcher) -> Iterator[Metric]:
-    """Tell which denylist is in force, and whether its store answers."""
-    state, held = deny.state, deny.value
+def denylist_metrics(watcher: DenylistWatcher) -> Iterator[Metric]:
+    """Yield the metrics of the denylist in force and of its polls."""
+    state, denylist = watcher.state, watcher.value
     yield GaugeMetricFamily(
-        "esans_denied_items", "Ids on the denylist.", value=len(held.ids) if held else 0
+        "esans_denied_items", "Ids on the denylist.", value=len(denylist.ids) if denylist else 0
     )
     yield GaugeMetricFamily(
         "esans_denylist_sequence",
-        "Sequence of the denylist in force; 0: there is none.",
-        value=held.sequence if held else 0,
+        "Sequence number of the denylist in force; 0 if there is none.",
+        value=denylist.sequence if denylist else 0,
     )
     yield GaugeMetricFamily(
         "esans_denylist_up",
-        "Whether the store of the denylist answered, with a list or with none.",
+        "Whether the denylist store answered the last poll, even if it is empty: 1 or 0.",
         value=float(state.status in ("following", "empty")),
     )
-    yield results_of(
+    yield count_results(
         state,
         "esans_denylist_changes",
-        "Denylists that came into force (live) or were turned down (refused).",
+        "Denylists that went live or were rejected, by result.",
     )
     yield CounterMetricFamily(
-        "esans_denylist_errors", "Looks at the store that failed.", value=state.errors
+        "esans_denylist_errors", "Failed polls of the denylist store.", value=state.errors
     )
 
 
-def results_of(state: WatchState, name: str, meaning: str) -> Metric:
-    """Count what a watcher took and turned down."""
-    results = CounterMetricFamily(name, meaning, labels=["result"])
+def count_results(state: WatchState, name: str, help_text: str) -> Metric:
+    """Return the counter of values that a watcher accepted and rejected."""
+    results = CounterMetricFamily(name, help_text, labels=["result"])
     results.add_metric(["live"], state.changes)
     results.add_metric(["rejected"], state.refusals)
     return results

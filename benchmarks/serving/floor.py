@@ -16,14 +16,16 @@ from starlette.responses import Response
 
 import service.app
 from service.__main__ import main
-from service.bundle_watcher import LiveBundle
+from service.bundle_watcher import BundleWatcher
 from service.metrics import Metrics
 from service.request_queue import Work
 from service.retrieval_service import RetrievalService
 from service.routing import JsonResponse
 
 
-def floor_routes(live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics) -> APIRouter:
+def floor_routes(
+    live_bundle: BundleWatcher, service: RetrievalService, metrics: Metrics
+) -> APIRouter:
     """Return the one route."""
     router = APIRouter()
     ready = Path(os.environ["FLOOR_ANSWER"]).read_bytes()

@@ -19,7 +19,7 @@ from index.errors import (
     StoreUnreachableError,
 )
 from index.storage.local import READ_ONLY
-from service.bundle_watcher import LiveBundle
+from service.bundle_watcher import BundleWatcher
 from service.executor import BoundedExecutor
 from service.routing import problems
 from service.schemas.admin import (
@@ -38,7 +38,10 @@ STORE_S = 5.0  # the store's own limits are shorter; this one holds whatever it 
 
 
 def add_bundle_routes(
-    router: APIRouter, live_bundle: LiveBundle, bundles: BundleRegistry, executor: BoundedExecutor
+    router: APIRouter,
+    live_bundle: BundleWatcher,
+    bundles: BundleRegistry,
+    executor: BoundedExecutor,
 ) -> None:
     """Add the routes about bundles; opening and moving happen beside the event loop."""
 
@@ -61,7 +64,7 @@ def add_bundle_routes(
         return await executor.run(partial(roll_back, live_bundle, bundles, asked.version))
 
 
-def reload(live_bundle: LiveBundle, place: str, timeout_s: float = RELOAD_S) -> ReloadResponse:
+def reload(live_bundle: BundleWatcher, place: str, timeout_s: float = RELOAD_S) -> ReloadResponse:
     """Look at `current` now, open what it names, and tell what is live then.
 
     It may take seconds, so it is called beside the event loop, as `roll_back` is.
@@ -85,7 +88,7 @@ def reload(live_bundle: LiveBundle, place: str, timeout_s: float = RELOAD_S) -> 
 
 
 def roll_back(
-    live_bundle: LiveBundle, bundles: BundleRegistry, version: str | None
+    live_bundle: BundleWatcher, bundles: BundleRegistry, version: str | None
 ) -> RollbackResponse:
     """Make an older bundle current, and return once it answers here.
 
@@ -166,7 +169,7 @@ def point_to(maps: ClusterMapRegistry, asked: PointerRequest) -> ClusterPointer:
 
 def add_deny_routes(
     router: APIRouter,
-    live_bundle: LiveBundle,
+    live_bundle: BundleWatcher,
     deny: DenylistWatcher,
     store: DenylistStore,
     executor: BoundedExecutor,
@@ -188,7 +191,7 @@ def add_deny_routes(
 
 
 def change_denied(
-    live_bundle: LiveBundle, deny: DenylistWatcher, store: DenylistStore, asked: DenylistRequest
+    live_bundle: BundleWatcher, deny: DenylistWatcher, store: DenylistStore, asked: DenylistRequest
 ) -> DenylistResponse:
     """Write the list, and wait until it is in force in this process.
 
@@ -205,7 +208,7 @@ def change_denied(
     return {
         "sequence": changed.sequence,
         "count": len(changed.ids),
-        "unknown_items": live_bundle.unknown(wanted),
+        "unknown_items": live_bundle.list_unknown_ids(wanted),
     }
 
 

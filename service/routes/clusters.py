@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from index.cluster_map import Counts, Negatives, negatives_for
-from service.bundle_watcher import LiveBundle
-from service.cluster_watcher import Joined, LiveClusters
+from service.bundle_watcher import BundleWatcher
+from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 from service.executor import BoundedExecutor
 from service.json_encoder import json_in_parts
 from service.routing import JsonResponse, JsonRoute, problems
@@ -24,7 +24,7 @@ INLINE_IDS = 11_000  # written without leaving the event loop, about 5 ms
 
 
 def cluster_routes(
-    live_bundle: LiveBundle, live_clusters: LiveClusters, executor: BoundedExecutor
+    live_bundle: BundleWatcher, live_clusters: ClusterWatcher, executor: BoundedExecutor
 ) -> APIRouter:
     """Return the routes; answers of many negatives are made beside the event loop."""
     router = APIRouter(
@@ -56,7 +56,7 @@ def cluster_routes(
     return router
 
 
-def card_of(joined: Joined, live_clusters: LiveClusters) -> ClustersResponse:
+def card_of(joined: JoinedClusterMap, live_clusters: ClusterWatcher) -> ClustersResponse:
     """Describe the map in use."""
     source, pointer = joined.held.source, joined.held.pointer
     return {
@@ -72,7 +72,7 @@ def card_of(joined: Joined, live_clusters: LiveClusters) -> ClustersResponse:
         "bundle": joined.catalogue.version,
         "sequence": pointer.sequence if pointer else None,
         "is_pinned": pointer.pinned if pointer else False,
-        "follower": live_clusters.told() or {"status": "stopped"},
+        "follower": live_clusters.status() or {"status": "stopped"},
     }
 
 
@@ -81,7 +81,7 @@ def ids_of(body: NegativesRequest) -> int:
     return len(body.positives) * (1 + body.easy + body.hard)
 
 
-def draw(joined: Joined, body: NegativesRequest) -> Response:
+def draw(joined: JoinedClusterMap, body: NegativesRequest) -> Response:
     """Draw and write; all of it works on one map."""
     counts, rng = Counts(body.easy, body.hard), np.random.default_rng(body.seed)
     items, clusters = joined.catalogue.items, joined.held.clusters
@@ -89,7 +89,7 @@ def draw(joined: Joined, body: NegativesRequest) -> Response:
     return JsonResponse(told_of(joined, found, body.easy, body.hard))
 
 
-def told_of(joined: Joined, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
+def told_of(joined: JoinedClusterMap, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
     """Put negatives into the caller's words: a `NegativesResponse`, its lists written already."""
     ids, log_counts = found.ids, found.drawn.log_counts
     begins = [place * (easy + hard) for place in range(len(found.positives))]

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from index.arrays import Floats
 from index.encoders import ItemEncoder
 from index.search.query import Fallback, Query
-from service.bundle_watcher import Live, LiveBundle
+from service.bundle_watcher import BundleWatcher, ServedBundle
 from service.errors import InvalidBodyError, NoItemEncoderError
 from service.request_queue import RequestQueue, Work, split
 from service.routing import JsonResponse, JsonRoute, problems
@@ -22,7 +22,7 @@ from service.schemas.shared import Fault
 PART, PART_TEXTS = 16, 2_000  # users or items processed in one call, and their ids
 
 
-def embed_routes(live_bundle: LiveBundle, queue: RequestQueue) -> APIRouter:
+def embed_routes(live_bundle: BundleWatcher, queue: RequestQueue) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["vectors"], route_class=JsonRoute)
 
@@ -49,7 +49,7 @@ class Embedded(NamedTuple):
     unknown: Sequence[str] = ()
 
 
-def work_of(live: Live, body: EmbedRequest) -> Work[Any, Embedded]:
+def work_of(live: ServedBundle, body: EmbedRequest) -> Work[Any, Embedded]:
     """Return the work of a request, in parts that hold up nobody.
 
     Raises NoItemEncoderError, and InvalidBodyError for features that are not the bundle's.
@@ -65,7 +65,7 @@ def work_of(live: Live, body: EmbedRequest) -> Work[Any, Embedded]:
     return Work(partial(embed_items, encoder), split(body.items, costs, PART))
 
 
-def item_encoder_of(live: Live) -> ItemEncoder:
+def item_encoder_of(live: ServedBundle) -> ItemEncoder:
     """Return the encoder of items; raises NoItemEncoderError where the bundle has none."""
     encoder = live.bundle.item_encoder
     if encoder is None:
@@ -76,7 +76,7 @@ def item_encoder_of(live: Live) -> ItemEncoder:
     return encoder
 
 
-def embed_users(live: Live, users: Sequence[UserToEmbed]) -> list[Embedded]:
+def embed_users(live: ServedBundle, users: Sequence[UserToEmbed]) -> list[Embedded]:
     """Encode the query of each user as `/retrieve` does."""
     queries = [Query(1, user_id=one.user_id, history=one.history) for one in users]
     results = live.retriever.encode(queries)

@@ -8,7 +8,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.bundle_watcher import LiveBundle
+from service.bundle_watcher import BundleWatcher
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, check_filters, filter_of
 from service.routing import JsonResponse, JsonRoute, Responses, fast_route, problems
@@ -48,7 +48,7 @@ class AnyText(Convertor[str]):
 
 
 def retrieval_routes(
-    live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics
+    live_bundle: BundleWatcher, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
     """Return the routes that answer questions about users."""
     router = APIRouter(tags=["retrieval"], route_class=fast_route(metrics.total_s))
@@ -86,7 +86,7 @@ def retrieval_routes(
 
 
 def similar_routes(
-    live_bundle: LiveBundle, service: RetrievalService, metrics: Metrics
+    live_bundle: BundleWatcher, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
     """Return the route."""
     register_url_convertor("any", AnyText())

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.bundle_watcher import LiveBundle
-from service.cluster_watcher import LiveClusters
+from service.bundle_watcher import BundleWatcher
+from service.cluster_watcher import ClusterWatcher
 from service.metrics import Metrics
 from service.routing import JsonResponse, Responses, problems
 from service.schemas.state import Alive, BundleResponse, Readiness
@@ -16,8 +16,8 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def state_routes(
-    live_bundle: LiveBundle,
-    live_clusters: LiveClusters,
+    live_bundle: BundleWatcher,
+    live_clusters: ClusterWatcher,
     readiness: Callable[[], Readiness],
     metrics: Metrics,
 ) -> APIRouter:
@@ -53,7 +53,7 @@ def state_routes(
     )
     async def readyz() -> Response:
         told = readiness()
-        if followed := live_clusters.told():
+        if followed := live_clusters.status():
             told["clusters"] = followed
         return JsonResponse(told, 200 if told["status"] == "ready" else 503)
 

@@ -3,12 +3,12 @@ import re
 import yaml
 
 from index.storage.watcher import STOP_S
-from service.server import EMPTYING_S
+from service.server import BACKLOG_TIMEOUT_S
 from service.settings import Settings
 from tests.support.dockerfile import ROOT, environment, exec_form, stages, values
 from trainer.__main__ import build_parser
 
-NOT_CHOSEN = {
+NOT_CONFIGURABLE = {
     "ESANS_BUNDLES",
     "ESANS_DENYLIST_COPY",
     "ESANS_HTTP_HOST",
@@ -19,66 +19,67 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 
 
-def test_compose_has_trainer_service_and_redis_and_whoever_wants_it_sees_them_work():
-    watching = {"prometheus", "grafana"}
-    assert set(SERVICES) == {"trainer", "service", "redis"} | watching
-    for name in watching:
+def test_compose_has_services_and_monitoring_profile():
+    monitoring = {"prometheus", "grafana"}
+    assert set(SERVICES) == {"trainer", "service", "redis"} | monitoring
+    for name in monitoring:
         assert SERVICES[name]["profiles"] == ["observability"]
         assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
         (port,) = SERVICES[name]["ports"]
         assert port.startswith("127.0.0.1:")
 
 
-def test_what_is_mounted_from_here_is_here_and_only_read():
-    places = [
+def test_mounted_files_exist_and_are_read_only():
+    mounts = [
         volume.split(":")
         for service in SERVICES.values()
         for volume in service.get("volumes", [])
         if volume.startswith("./")
     ]
-    assert len(places) == 4
-    for place, _, mode in places:
-        assert (ROOT / place).exists()
+    assert len(mounts) == 4
+    for source, _, mode in mounts:
+        assert (ROOT / source).exists()
         assert mode == "ro"
 
 
-def test_docker_waits_longer_for_the_end_than_the_service_may_take():
-    given = SERVICES["service"]["environment"]
-    default = {name: value.split(":-")[-1].rstrip("}") for name, value in given.items()}
-    takes = float(default["ESANS_SHUTDOWN_DELAY_S"]) + float(default["ESANS_SHUTDOWN_GRACE_S"])
+def test_stop_grace_period_exceeds_service_shutdown():
+    variables = SERVICES["service"]["environment"]
+    defaults = {name: value.split(":-")[-1].rstrip("}") for name, value in variables.items()}
+    duration_s = sum(float(defaults[f"ESANS_SHUTDOWN_{part}_S"]) for part in ("DELAY", "GRACE"))
     period = SERVICES["service"]["stop_grace_period"].split(":-")[1]
-    assert float(period.rstrip("s}")) > takes + STOP_S + EMPTYING_S
+    assert float(period.rstrip("s}")) > duration_s + STOP_S + BACKLOG_TIMEOUT_S
 
 
-def test_compose_sets_what_the_service_does_by_default_but_for_the_delay(tmp_path):
-    given = SERVICES["service"]["environment"]
-    chosen = {
+def test_compose_defaults_equal_service_except_delay(tmp_path):
+    variables = SERVICES["service"]["environment"]
+    defaults = {
         name.removeprefix("ESANS_").lower(): value.split(":-")[1].rstrip("}")
-        for name, value in given.items()
+        for name, value in variables.items()
         if ":-" in value
     }
-    settings, plain = Settings(bundles=tmp_path, **chosen), Settings(bundles=tmp_path)
+    settings, plain = Settings(bundles=tmp_path, **defaults), Settings(bundles=tmp_path)
     assert settings.model_dump() == plain.model_dump() | {"shutdown_delay_s": 5}
 
 
-def test_every_setting_but_those_of_the_image_can_be_chosen():
+def test_compose_passes_every_configurable_setting():
     known = {f"ESANS_{name}".upper() for name in Settings.model_fields}
-    of_files = {name for name in known if name.endswith("_FILE")}
-    assert known - of_files - NOT_CHOSEN == set(SERVICES["service"]["environment"]) - NOT_CHOSEN
+    file_settings = {name for name in known if name.endswith("_FILE")}
+    passed = set(SERVICES["service"]["environment"])
+    assert known - file_settings - NOT_CONFIGURABLE == passed - NOT_CONFIGURABLE
 
 
-def test_every_build_target_is_a_stage_of_the_dockerfile():
+def test_build_targets_are_dockerfile_stages():
     for name in ("trainer", "service"):
         assert SERVICES[name]["build"]["target"] in stages()
 
 
-def test_every_build_argument_is_one_that_the_dockerfile_takes():
+def test_build_args_are_declared_in_dockerfile():
     arguments = SERVICES["trainer"]["build"]["args"]
-    taken = {value.split("=")[0] for value in values("trainer-build", "ARG")}
-    assert set(arguments) <= taken
+    declared = {value.split("=")[0] for value in values("trainer-build", "ARG")}
+    assert set(arguments) <= declared
 
 
-def test_the_trainer_command_is_one_that_the_trainer_understands():
+def test_trainer_command_is_parsed():
     parsed = build_parser().parse_args(SERVICES["trainer"]["command"])
     assert str(parsed.data) == "/demo"
     assert str(parsed.bundles) == "/bundles"
@@ -86,53 +87,53 @@ def test_the_trainer_command_is_one_that_the_trainer_understands():
     assert SERVICES["trainer"]["restart"] == "no"
 
 
-def test_the_demo_that_the_trainer_reads_is_made_in_its_image():
+def test_trainer_image_contains_demo_data():
     assert any(
         "python -m examples.catalogue /demo" in line for line in values("trainer-build", "RUN")
     )
     assert "--from=trainer-build /demo /demo" in values("trainer", "COPY")
 
 
-def test_the_service_waits_until_the_trainer_has_published():
-    waits = SERVICES["service"]["depends_on"]["trainer"]
-    assert waits == {"condition": "service_completed_successfully"}
+def test_service_waits_for_trainer_to_finish():
+    dependency = SERVICES["service"]["depends_on"]["trainer"]
+    assert dependency == {"condition": "service_completed_successfully"}
 
 
-def test_trainer_and_service_meet_in_redis_but_need_none():
+def test_redis_is_shared_but_optional():
     for name in ("trainer", "service"):
         url = SERVICES[name]["environment"]["ESANS_REDIS_URL"]
-        assert url == "${ESANS_REDIS_URL-redis://redis:6379/0}"  # set to nothing: a folder
-        wait = SERVICES[name]["depends_on"]["redis"]
-        assert wait == {"condition": "service_started", "required": False}
+        assert url == "${ESANS_REDIS_URL-redis://redis:6379/0}"  # may be empty: a folder
+        dependency = SERVICES[name]["depends_on"]["redis"]
+        assert dependency == {"condition": "service_started", "required": False}
 
 
-def test_nothing_that_compose_starts_waits_for_itself():
+def test_depends_on_has_no_cycle():
     assert "depends_on" not in SERVICES["redis"]
     assert "service" not in SERVICES["trainer"]["depends_on"]
 
 
-def test_the_variables_that_compose_leaves_empty_are_no_fault(tmp_path):
-    given = SERVICES["service"]["environment"]
-    empty = [name for name, value in given.items() if re.fullmatch(r"\$\{\w+-\}", value)]
+def test_empty_compose_variables_are_valid(tmp_path):
+    variables = SERVICES["service"]["environment"]
+    empty = [name for name, value in variables.items() if re.fullmatch(r"\$\{\w+-\}", value)]
     assert empty == ["ESANS_ADMIN_TOKEN"]
     assert Settings(bundles=tmp_path, admin_token="").secret("admin_token") == ""
 
 
-def test_every_variable_that_compose_and_image_set_is_a_setting_of_the_service():
+def test_compose_and_image_variables_are_settings():
     known = {f"ESANS_{name}".upper() for name in Settings.model_fields}
-    given = set(SERVICES["service"]["environment"])
-    given |= {name for name in environment("service") if name.startswith("ESANS_")}
-    assert given <= known
+    variables = set(SERVICES["service"]["environment"])
+    variables |= {name for name in environment("service") if name.startswith("ESANS_")}
+    assert variables <= known
 
 
-def test_the_published_port_is_the_one_that_the_service_listens_on():
+def test_published_port_is_the_listening_port():
     port = SERVICES["service"]["environment"]["ESANS_HTTP_PORT"]
     assert SERVICES["service"]["ports"] == ["${PUBLISHED_PORT:-8000}:" + port]
     assert values("service", "EXPOSE") == [port]
     assert environment("service")["ESANS_HTTP_PORT"] == port
 
 
-def test_nobody_runs_as_root_and_the_service_only_reads_the_bundles():
+def test_containers_run_unprivileged_with_read_only_bundles():
     for name in ("trainer", "service"):
         assert SERVICES[name]["user"] == "10001:10001" == values(name, "USER")[-1]
         assert SERVICES[name]["read_only"] is True
@@ -142,23 +143,23 @@ def test_nobody_runs_as_root_and_the_service_only_reads_the_bundles():
     assert environment("service")["ESANS_BUNDLES"] == "/bundles"
 
 
-def test_the_folders_belong_to_the_user_in_both_images():
+def test_images_data_folders_belong_to_the_user():
     for name in ("trainer", "service"):
         assert any("-o 10001 -g 10001 /bundles /state" in line for line in values(name, "RUN"))
 
 
-def test_redis_refuses_writes_rather_than_dropping_parts_of_a_live_map():
+def test_redis_maxmemory_policy_is_noeviction():
     command = SERVICES["redis"]["command"]
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
 
 
-def test_every_variable_of_compose_is_explained_in_the_example():
+def test_env_example_lists_every_compose_variable():
     used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    explained = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.M))
-    assert used - {"NAME"} == explained
+    documented = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.M))
+    assert used - {"NAME"} == documented
 
 
-def test_every_copied_path_exists_and_is_in_the_build_context():
+def test_copied_paths_exist_in_build_context():
     allowed = set((ROOT / ".dockerignore").read_text().split())
     for stage in ("service-build", "trainer-build"):
         for line in values(stage, "COPY"):
@@ -167,22 +168,22 @@ def test_every_copied_path_exists_and_is_in_the_build_context():
                 assert f"!{source}" in allowed
 
 
-def test_the_service_image_takes_nothing_of_the_trainer():
+def test_service_image_contains_no_trainer_or_torch():
     copied = " ".join(values("service-build", "COPY"))
     assert "trainer" not in copied
     assert "torch" not in " ".join(values("service-build", "RUN"))
 
 
-def test_entrypoints_are_in_exec_form_so_that_signals_arrive():
+def test_entrypoints_use_exec_form():
     assert exec_form(values("service", "ENTRYPOINT")[0]) == ["python", "-m", "service"]
     assert exec_form(values("trainer", "ENTRYPOINT")[0]) == ["python", "-m", "trainer"]
 
 
-def test_one_thread_is_set_before_the_process_starts():
+def test_images_set_single_thread():
     for name in ("trainer", "service"):
         assert environment(name)["OMP_NUM_THREADS"] == "1"
         assert environment(name)["OPENBLAS_NUM_THREADS"] == "1"
 
 
-def test_torch_is_the_cpu_build_by_default():
+def test_torch_defaults_to_cpu_build():
     assert values("trainer-build", "ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu"]

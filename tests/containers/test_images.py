@@ -1,4 +1,4 @@
-"""What `docker build` and `docker run` would do, in clean environments without an engine."""
+"""Image builds and runs replayed in clean environments, without a container engine."""
 
 import json
 import os
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.images
 
 
 def build(stage: str, home: Path) -> dict[str, str]:
-    """Run a build stage's COPY and RUN lines under `home`; return its image's environment."""
+    """Run a build stage's COPY and RUN steps under `home`; return the image's environment."""
     context = home / "app"
     context.mkdir(parents=True)
     image = {"PATH": f"{home}/opt/venv/bin:{os.environ['PATH']}", "HOME": str(home)}
@@ -25,51 +25,51 @@ def build(stage: str, home: Path) -> dict[str, str]:
         for source in sources:
             copy_tracked(source, context / (source if target == "./" else target))
     for line in values(stage, "RUN"):
-        if "useradd" not in line:  # needs root: the rest is what an image holds
-            placed = line.replace("/opt/venv", f"{home}/opt/venv").replace(
+        if "useradd" not in line:  # needs root
+            command = line.replace("/opt/venv", f"{home}/opt/venv").replace(
                 " /demo", f" {home}/demo"
             )
-            subprocess.run(["sh", "-ec", placed], cwd=context, env=image, check=True)
+            subprocess.run(["sh", "-ec", command], cwd=context, env=image, check=True)
     return image
 
 
 def copy_tracked(source: str, target: Path):
-    """Copy a file or folder as the build context has it."""
+    """Copy a file or folder of the build context."""
     if (ROOT / source).is_dir():
         shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:
         shutil.copy(ROOT / source, target)
 
 
-def run_environment(stage: str, image: dict[str, str], **changed: str) -> dict[str, str]:
-    """The environment of a container: the image's own, with what `docker run -e` changes."""
+def run_environment(stage: str, image: dict[str, str], **overrides: str) -> dict[str, str]:
+    """Return a container's environment: the image's with the variables of `docker run -e`."""
     own = {name: value for name, value in environment(stage).items() if name != "PATH"}
-    return own | image | changed
+    return own | image | overrides
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A bundle of the demo, by the trainer image's command; and what the second run said."""
+    """A bundle of the demo by the trainer image's command, and the output of a second run."""
     home = tmp_path_factory.mktemp("trainer")
     image = build("trainer-build", home)
     bundles = home / "bundles"
     command = [*exec_form(values("trainer", "ENTRYPOINT")[0]), "run", "--data", f"{home}/demo"]
     command += ["--bundles", str(bundles), "--skip", "if-any"]
     environ = run_environment("trainer", image)
-    for _ in range(2):  # the second time there is nothing to do
-        done = subprocess.run(
+    for _ in range(2):  # the second run has nothing to do
+        completed = subprocess.run(
             command, cwd=home, env=environ, check=True, capture_output=True, text=True
         )
-    return bundles, done.stdout
+    return bundles, completed.stdout
 
 
-def test_the_trainer_image_publishes_the_demo_once(published):
+def test_trainer_image_publishes_demo_once(published):
     bundles, second_output = published
     assert (bundles / "current").exists()
     assert "nothing to do" in second_output
 
 
-def test_the_service_image_answers_without_torch_and_stops_at_sigterm(published, tmp_path):
+def test_service_image_serves_without_torch_until_sigterm(published, tmp_path):
     bundles, _ = published
     image = build("service-build", tmp_path)
     assert not list(tmp_path.glob("opt/venv/lib/python*/site-packages/torch"))
@@ -91,8 +91,8 @@ def test_the_service_image_answers_without_torch_and_stops_at_sigterm(published,
     try:
         url = wait_for_url(log)
         wait_until_healthy(url, environ)
-        answer = ask(url, {"user_id": "user-00001", "k": 5})
-        assert len(answer["candidates"]) == 5
+        result = retrieve(url, {"user_id": "user-00001", "k": 5})
+        assert len(result["candidates"]) == 5
     finally:
         process.terminate()
         assert process.wait(timeout=60) == 0
@@ -108,7 +108,7 @@ def wait_for_url(log: Path) -> str:
 
 
 def wait_until_healthy(url: str, environ: dict[str, str]):
-    """Run the image's own health check until it exits 0."""
+    """Run the image's health check until it exits 0."""
     check = exec_form(values("service", "HEALTHCHECK")[0])
     environ = environ | {"ESANS_HTTP_PORT": url.rpartition(":")[2]}
     for _ in range(300):
@@ -118,9 +118,9 @@ def wait_until_healthy(url: str, environ: dict[str, str]):
     raise AssertionError("the image's health check never passed")
 
 
-def ask(url, question):
+def retrieve(url, query):
     request = urllib.request.Request(
-        f"{url}/retrieve", json.dumps(question).encode(), {"content-type": "application/json"}
+        f"{url}/retrieve", json.dumps(query).encode(), {"content-type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)

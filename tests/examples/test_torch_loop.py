@@ -9,7 +9,7 @@ from pyarrow import parquet, table
 
 from examples.torch_loop import Tables, main, train
 from tests.support.http_caller import until
-from tests.support.service_process import served
+from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 ITEMS = [f"item-{row}" for row in range(40)]
@@ -37,7 +37,7 @@ def one_thread():
 def client(tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
     publish_handmade(bundles, clusters=handmade_map())
-    with served(bundles) as (client, _):
+    with start_service(bundles) as (client, _):
         until(lambda: client.get("/clusters").status_code == 200, 30)
         yield client
 

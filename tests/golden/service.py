@@ -8,7 +8,7 @@ from http.client import HTTPResponse
 
 from tests.golden import world
 from tests.support.http_caller import until
-from tests.support.service_process import served
+from tests.support.service_process import start_service
 
 KEPT_HEADERS = ("allow", "cache-control", "retry-after", "www-authenticate")
 SETTINGS = {
@@ -25,7 +25,7 @@ def serving(name, folder):
     """Serve the bundle of a world; yields a function that sends one request."""
     bundles = folder / name
     world.publish(name, bundles)
-    with served(bundles, **SETTINGS) as (client, _):
+    with start_service(bundles, **SETTINGS) as (client, _):
         status = 503 if name == "none" else 200
 
         def is_settled():

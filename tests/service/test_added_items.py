@@ -1,4 +1,4 @@
-"""What the service tells of items that were added since the training, and their map lacks."""
+"""Items appended after training: retrieved, but without a cluster."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def write_items(folder):
     return folder
 
 
-def test_added_items_are_followed_found_and_of_no_cluster(tmp_path):
+def test_appended_items_are_retrieved_without_cluster(tmp_path):
     bundles = tmp_path / "bundles"
     own = handmade_map()
     publish_handmade(bundles, with_content=True, clusters=own)
@@ -29,14 +29,14 @@ def test_added_items_are_followed_found_and_of_no_cluster(tmp_path):
         version = BundleRegistry(bundles).current().name
         caller.wait_for("ready", version)
         until(lambda: caller.get("/clusters").json()["bundle"] == version)
-        card = caller.get("/clusters").json()
-        assert (card["version"], card["source"]) == (own.version, "bundle")
-        assert (card["items"], card["unknown_items"]) == (ITEM_COUNT, 4)
-        answer = caller.retrieve(history=["new-0"], k=43, include=["clusters"]).json()
-        codes = {one["item_id"]: one["cluster"] for one in answer["candidates"]}
+        clusters = caller.get("/clusters").json()
+        assert (clusters["version"], clusters["source"]) == (own.version, "bundle")
+        assert (clusters["items"], clusters["unknown_items"]) == (ITEM_COUNT, 4)
+        result = caller.retrieve(history=["new-0"], k=43, include=["clusters"]).json()
+        codes = {candidate["item_id"]: candidate["cluster"] for candidate in result["candidates"]}
         assert [codes[f"new-{row}"] for row in (1, 2, 3)] == [None] * 3
         assert codes["item-5"] == [1, 1]
-        drawn = caller.negatives(positives=["new-1", "item-5"], easy=3, hard=2, seed=1).json()
-        assert drawn["positives"] == ["new-1", "item-5"]
-        assert "unknown_items" not in drawn
+        negatives = caller.negatives(positives=["new-1", "item-5"], easy=3, hard=2, seed=1).json()
+        assert negatives["positives"] == ["new-1", "item-5"]
+        assert "unknown_items" not in negatives
         assert caller.get("/bundle").json()["manifest"]["added"][0]["count"] == 4

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from index.bundle.registry import BundleRegistry
-from service.bundle_watcher import open_live
+from service.bundle_watcher import open_served_bundle
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, work_of
 from service.schemas.retrieval import BatchResponse, RetrieveRequest
@@ -110,9 +110,9 @@ def test_a_question_with_very_many_ids_is_answered_beside_the_others_and_alike(c
 
 
 def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(bundles_folder):
-    live = open_live(BundleRegistry(bundles_folder).current())
+    live = open_served_bundle(BundleRegistry(bundles_folder).current())
     lengths = [10, 2_001, 1_990, 1_990, 11, *[1] * 40]
-    nothing = SimpleNamespace(current=lambda: None, denied_of=lambda _: None)
+    nothing = SimpleNamespace(current=lambda: None, get_denied_rows=lambda _: None)
     service = RetrievalService(None, None, nothing, nothing, Metrics())
     asked = [RetrieveRequest(history=["item-0"] * length) for length in lengths]
     work = work_of(live, partial(service.process, live, None), asked)

@@ -6,12 +6,12 @@ import pytest
 
 from service.__main__ import listen
 from tests.support.http_caller import until
-from tests.support.service_process import ROOT, environment, run, served
+from tests.support.service_process import ROOT, environment, run_to_exit, start_service
 from tests.support.synthetic_bundle import publish_handmade
 
 
-def test_a_process_serves_follows_and_stops_in_peace(tmp_path):
-    with served(tmp_path, ESANS_SERVICE_HOST="10.0.0.1", ESANS_PORT="tcp://x") as (
+def test_process_serves_follows_and_exits_cleanly(tmp_path):
+    with start_service(tmp_path, ESANS_SERVICE_HOST="10.0.0.1", ESANS_PORT="tcp://x") as (
         client,
         lines,
     ):
@@ -19,9 +19,9 @@ def test_a_process_serves_follows_and_stops_in_peace(tmp_path):
         assert client.get("/readyz").status_code == 503
         version = publish_handmade(tmp_path)
         until(lambda: client.get("/readyz").status_code == 200)
-        told = client.post("/retrieve", json={"user_id": "user-0", "k": 5}).json()
-        assert told["bundle"] == version
-        assert len(told["candidates"]) == 5
+        result = client.post("/retrieve", json={"user_id": "user-0", "k": 5}).json()
+        assert result["bundle"] == version
+        assert len(result["candidates"]) == 5
     assert lines[-1] == {"event": "exit", "status": 0}
     events = [line["event"] for line in lines]
     assert events[:2] == ["settings", "listening"]
@@ -29,14 +29,14 @@ def test_a_process_serves_follows_and_stops_in_peace(tmp_path):
     assert any(line.get("route") == "/retrieve" for line in lines)
 
 
-def test_it_stops_in_peace_before_anything_is_published(tmp_path):
-    with served(tmp_path) as (_, lines):
+def test_process_without_bundle_exits_cleanly(tmp_path):
+    with start_service(tmp_path) as (_, lines):
         pass
     assert lines[-1] == {"event": "exit", "status": 0}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "told"),
+    ("arguments", "variables", "message"),
     [
         ([], {}, "ESANS_BUNDLES is not set"),
         (["--port", "http"], {"ESANS_BUNDLES": "x"}, "ESANS_HTTP_PORT: found 'http'"),
@@ -49,29 +49,29 @@ def test_it_stops_in_peace_before_anything_is_published(tmp_path):
         (
             ["--bundles", "x"],
             {"ESANS_REDIS_URL": "http://:hush@h:1"},
-            "ESANS_REDIS_URL: the add",
+            "ESANS_REDIS_URL: ",
         ),
         (["--bundles", "x"], {"ESANS_REDIS_URL": "redis://:hush@h:x/0"}, "expected redis://"),
     ],
 )
-def test_a_setting_at_fault_stops_the_start_with_one_message(arguments, variables, told):
-    status, errors, _ = run(*arguments, **variables)
+def test_invalid_setting_exits_with_single_message(arguments, variables, message):
+    status, errors, _ = run_to_exit(*arguments, **variables)
     assert status == 2
-    assert told in errors
+    assert message in errors
     assert "Traceback" not in errors
     assert "hush" not in errors
 
 
-def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        status, errors, _ = run("--bundles", str(tmp_path), "--port", str(port))
+def test_port_in_use_is_reported_without_traceback(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        status, errors, _ = run_to_exit("--bundles", str(tmp_path), "--port", str(port))
     assert status == 1
     assert f"127.0.0.1:{port}: cannot listen" in errors
     assert "Traceback" not in errors
 
 
-def test_an_answer_is_sent_at_once_and_not_held_back_for_an_acknowledgement():
+def test_accepted_connections_disable_nagle():
     with listen("127.0.0.1", 0) as listener:
         with socket.create_connection(listener.getsockname()[:2]):
             accepted, _ = listener.accept()
@@ -79,27 +79,27 @@ def test_an_answer_is_sent_at_once_and_not_held_back_for_an_acknowledgement():
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_help_teaches_every_setting():
-    status, _, out = run("--help")
+def test_help_lists_settings():
+    status, _, out = run_to_exit("--help")
     assert status == 0
     assert "ESANS_BODY_LIMIT_BYTES" in out
     assert "overrides" in out
 
 
-def test_nothing_that_counts_threads_is_imported_before_they_are_set():
+def test_import_of_main_loads_no_numeric_library():
     check = "import sys, service.__main__; assert not {'numpy', 'faiss'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=60)
 
 
-@pytest.mark.parametrize(("chosen", "found"), [({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")])
-def test_vector_libraries_get_one_thread_unless_told_otherwise(chosen, found):
+@pytest.mark.parametrize(("variables", "expected"), [({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")])
+def test_omp_threads_default_to_1(variables, expected):
     program = (
         "import os, service.__main__ as m\ntry: m.main(['--help'])\nfinally: "
         "print(os.environ['OMP_NUM_THREADS'])"
     )
     clean = {name: value for name, value in environment().items() if "THREADS" not in name}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=clean | chosen,
+    completed = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean | variables,
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == found
+    assert completed.stdout.splitlines()[-1] == expected

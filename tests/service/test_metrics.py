@@ -14,8 +14,8 @@ def test_fallbacks_are_counted_by_reason(bundles_folder):
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
         assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 0
-        caller.retrieve(user_id="nobody")
-        caller.retrieve(user_id="nobody")
+        caller.retrieve(user_id="unknown")
+        caller.retrieve(user_id="unknown")
         caller.retrieve(history=["lost"])
         caller.retrieve(history=["item-0"])
         assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 2
@@ -23,7 +23,7 @@ def test_fallbacks_are_counted_by_reason(bundles_folder):
         assert caller.metric('esans_fallback_total{reason="empty_history"}') == 0
 
 
-def test_short_answers_and_candidates_are_counted(bundles_folder):
+def test_short_results_and_candidates_are_counted(bundles_folder):
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
         caller.retrieve(history=["item-0"], k=10)
@@ -35,7 +35,7 @@ def test_short_answers_and_candidates_are_counted(bundles_folder):
             assert caller.metric(f'esans_stage_duration_seconds_count{{stage="{stage}"}}') == 2
 
 
-def test_the_live_bundle_is_shown_and_only_that(tmp_path):
+def test_bundle_metrics_show_only_the_live_bundle(tmp_path):
     first = publish_handmade(tmp_path, prefix="a")
     with running(tmp_path) as caller:
         caller.wait_for("ready", first)
@@ -51,7 +51,7 @@ def test_the_live_bundle_is_shown_and_only_that(tmp_path):
         assert caller.metric("esans_bundle_age_seconds") > 0
 
 
-def test_no_id_and_no_unknown_path_becomes_a_label(caller):
+def test_labels_hold_no_ids_or_unmatched_paths(caller):
     caller.retrieve(user_id="secret-user", history=["secret-item"])
     caller.get("/secret/path")
     caller.ask("SECRET", "/livez")
@@ -61,7 +61,7 @@ def test_no_id_and_no_unknown_path_becomes_a_label(caller):
 
 
 @pytest.mark.parametrize("path", ["/docs-static/swagger-ui.css", "/docs-static/user-17"])
-def test_whatever_is_asked_for_below_a_folder_has_one_label(caller, path):
+def test_static_paths_share_a_route_label(caller, path):
     caller.get(path)
     text = caller.get("/metrics").text
     assert 'route="/docs-static"' in text
@@ -79,34 +79,34 @@ def test_requests_are_timed_by_route_template(caller):
     assert {"0.001", "0.0025", "0.075", "10.0", "+Inf"} <= set(buckets)
 
 
-def test_the_process_is_measured_too(caller):
+def test_process_metrics_are_exported(caller):
     assert caller.metric("process_resident_memory_bytes") > 0
     assert "python_info{" in caller.get("/metrics").text
 
 
-def test_who_was_turned_away_is_counted_by_reason(bundles_folder):
+def test_rejected_requests_are_counted_by_reason(bundles_folder):
     with running(bundles_folder, body_limit_bytes=1024) as caller:
         caller.wait_for("ready")
         assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 0
         caller.ask("POST", "/retrieve", content=b" " * 1025)
         caller.leave_midway("/retrieve")
-        caller.retrieve(k=0)  # a mistake of the caller's, and not turned away
+        caller.retrieve(k=0)  # invalid, which is not a rejection
         assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 1
         assert caller.metric('esans_rejected_total{reason="client-gone"}') == 1
         assert caller.metric('esans_rejected_total{reason="queue-full"}') == 0
 
 
-def test_what_is_turned_away_has_the_name_of_its_problem():
-    kinds = {row.code for row in TABLE.values()}
-    assert set(REJECTIONS) - {"client-gone"} <= kinds
+def test_rejection_reasons_are_problem_codes():
+    codes = {problem_type.code for problem_type in TABLE.values()}
+    assert set(REJECTIONS) - {"client-gone"} <= codes
 
 
-def test_a_question_that_asks_itself_is_in_flight(caller):
+def test_inflight_counts_the_metrics_request_itself(caller):
     assert caller.metric("esans_inflight_requests") == 1
     assert caller.metric("esans_queued_queries") == 0
 
 
-def test_readiness_is_shown(bundles_folder, tmp_path):
+def test_ready_metric_follows_readiness(bundles_folder, tmp_path):
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
         assert caller.metric("esans_ready") == 1

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from index.bundle.registry import BundleRegistry
-from service.bundle_watcher import open_live
+from service.bundle_watcher import open_served_bundle
 from service.metrics import Metrics
 from service.request_queue import MAX_BATCH_COST, MAX_JOBS, RequestQueue, pop_batch, split
 from service.retrieval_service import RetrievalService, query_of, work_of
@@ -18,7 +18,7 @@ from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     publish_handmade(folder)
-    return open_live(BundleRegistry(folder).current())
+    return open_served_bundle(BundleRegistry(folder).current())
 
 
 def waiting(*costs, key="alike"):
@@ -50,7 +50,7 @@ def test_long_histories_are_not_answered_in_one_go():
 
 
 def test_questions_of_another_bundle_are_left_to_themselves(live):
-    bundles = (live, open_live(live.bundle.folder), live)
+    bundles = (live, open_served_bundle(live.bundle.folder), live)
     asked = [RetrieveRequest(history=["item-0"])]
     works = [work_of(bundle, None, asked) for bundle in bundles]
     assert batches_of(*works) == [1, 1, 1]
@@ -84,7 +84,7 @@ def test_who_waits_is_answered_with_the_first_as_if_alone(live, monkeypatch):
 
     async def answered():
         queue = RequestQueue(64, 10.0)
-        nothing = SimpleNamespace(current=lambda: None, denied_of=lambda _: None)
+        nothing = SimpleNamespace(current=lambda: None, get_denied_rows=lambda _: None)
         service = Watched(queue, None, nothing, nothing, Metrics())
         consumer = asyncio.create_task(queue.consume())
         await asyncio.sleep(0)

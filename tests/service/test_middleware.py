@@ -5,29 +5,29 @@ import re
 import pytest
 
 from service.errors import BodyTooLargeError
-from service.logging_config import JsonFormatter, written
+from service.logging_config import JsonFormatter, render_line
 from service.middleware import BodyLimit
 from service.request_queue import received
 from tests.support.http_caller import logged_lines, running
 
 
-def test_a_safe_request_id_comes_back(caller):
-    answer = caller.get("/livez", headers={"X-Request-ID": "Shop-1:a/b=c.d_e"})
-    assert answer.headers["x-request-id"] == "Shop-1:a/b=c.d_e"
+def test_safe_request_id_is_echoed(caller):
+    response = caller.get("/livez", headers={"X-Request-ID": "Shop-1:a/b=c.d_e"})
+    assert response.headers["x-request-id"] == "Shop-1:a/b=c.d_e"
 
 
-@pytest.mark.parametrize("said", ["", " ", "a b", "x" * 129, 'quo"te', "<script>", "é"])
-def test_an_unsafe_request_id_is_replaced(caller, said):
-    answer = caller.get("/livez", headers={"X-Request-ID": said.encode()})
-    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+@pytest.mark.parametrize("request_id", ["", " ", "a b", "x" * 129, 'quo"te', "<script>", "é"])
+def test_unsafe_request_id_is_replaced(caller, request_id):
+    response = caller.get("/livez", headers={"X-Request-ID": request_id.encode()})
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-def test_two_requests_have_two_ids(caller):
+def test_generated_request_ids_are_unique(caller):
     first, second = (caller.get("/livez").headers["x-request-id"] for _ in range(2))
     assert first != second
 
 
-def test_each_request_is_one_line_in_the_log(caller):
+def test_access_log_has_a_line_per_request(caller):
     with logged_lines(JsonFormatter()) as lines:
         caller.ask("POST", "/retrieve", json={}, headers={"X-Request-ID": "one"})
         caller.get("/nowhere/user-17")
@@ -38,26 +38,26 @@ def test_each_request_is_one_line_in_the_log(caller):
     assert (second["route"], second["status"]) == ("unmatched", 404)
 
 
-def test_a_failure_is_logged_with_its_traceback_and_the_request(bundles_folder):
+def test_unhandled_error_is_logged_with_traceback(bundles_folder):
     async def fail():
         raise RuntimeError("the cause")
 
     with running(bundles_folder) as caller, logged_lines(JsonFormatter()) as lines:
         caller.app.router.add_api_route("/broken", fail)
-        told = caller.get("/broken").json()
+        problem = caller.get("/broken").json()
     failure = next(line for line in lines if line["event"] == "request failed")
     assert "RuntimeError: the cause" in failure["traceback"]
-    assert failure["request_id"] == told["request_id"]
+    assert failure["request_id"] == problem["request_id"]
 
 
-def test_a_caller_who_hangs_up_is_no_failure_of_ours(caller):
+def test_client_disconnect_is_logged_as_499(caller):
     with logged_lines(JsonFormatter()) as lines:
         assert caller.leave_midway("/retrieve") == []
     (line,) = lines
     assert (line["event"], line["status"]) == ("request", 499)
 
 
-def test_a_trace_that_the_caller_began_is_told_in_the_log(caller):
+def test_traceparent_trace_id_is_logged(caller):
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with logged_lines(JsonFormatter()) as lines:
         caller.get("/livez", headers={"traceparent": parent})
@@ -66,7 +66,7 @@ def test_a_trace_that_the_caller_began_is_told_in_the_log(caller):
     assert "trace_id" not in lines[1]
 
 
-def test_without_an_access_log_requests_leave_no_line(bundles_folder):
+def test_access_log_disabled_logs_no_requests(bundles_folder):
     with (
         running(bundles_folder, access_log=False) as caller,
         logged_lines(JsonFormatter()) as lines,
@@ -75,25 +75,25 @@ def test_without_an_access_log_requests_leave_no_line(bundles_folder):
     assert "request" not in [line["event"] for line in lines]
 
 
-@pytest.mark.parametrize("odd", [2**70, "\ud800", {1, 2}, {3: "three"}])
-def test_a_line_is_written_whatever_is_in_it(odd):
-    assert json.loads(written({"odd": odd}))
+@pytest.mark.parametrize("value", [2**70, "\ud800", {1, 2}, {3: "three"}])
+def test_log_line_with_any_value_is_valid_json(value):
+    assert json.loads(render_line({"value": value}))
 
 
-def received_by_app(*messages, headers=()):
-    """What an app receives of these messages behind the middleware, at two calls."""
-    found, left = [], list(messages)
+def receive_twice(*messages, headers=()):
+    """Return what two calls of `receive` give an app behind the middleware."""
+    received_messages, pending = [], list(messages)
 
     async def receive():
-        return left.pop(0) if left else await asyncio.Event().wait()
+        return pending.pop(0) if pending else await asyncio.Event().wait()
 
     async def app(scope, receive, send):
-        found.append(await receive())
-        found.append(received(receive))
+        received_messages.append(await receive())
+        received_messages.append(received(receive))
 
     limit = BodyLimit(app, size_bytes=5, timeout_s=1.0, size_by_path={"/long": 9})
     asyncio.run(limit({"type": "http", "path": "/", "headers": headers}, receive, None))
-    return found
+    return received_messages
 
 
 def part(body, more=False):
@@ -104,24 +104,24 @@ def whole(body):
     return {"type": "http.request", "body": body}
 
 
-def test_a_body_in_parts_is_delivered_whole_then_the_disconnect():
-    gone = {"type": "http.disconnect"}
-    assert received_by_app(part(b"abc", more=True), part(b"de"), gone) == [
+def test_chunked_body_arrives_whole_then_disconnect():
+    disconnect = {"type": "http.disconnect"}
+    assert receive_twice(part(b"abc", more=True), part(b"de"), disconnect) == [
         whole(b"abcde"),
-        gone,
+        disconnect,
     ]
-    assert received_by_app(part(b"abcde")) == [whole(b"abcde"), None]
+    assert receive_twice(part(b"abcde")) == [whole(b"abcde"), None]
 
 
-def test_a_client_that_left_before_its_body_came_is_told_as_such():
-    gone = {"type": "http.disconnect"}
-    assert received_by_app(gone, gone) == [gone, gone]
-    assert received_by_app(part(b"abc", more=True), gone, gone) == [gone, gone]
+def test_disconnect_before_body_is_delivered():
+    disconnect = {"type": "http.disconnect"}
+    assert receive_twice(disconnect, disconnect) == [disconnect] * 2
+    assert receive_twice(part(b"abc", more=True), disconnect, disconnect) == [disconnect] * 2
 
 
-def test_a_body_beyond_the_limit_is_refused_where_it_is_read():
+def test_body_over_limit_raises_when_read():
     for messages in ([part(b"abcdef")], [part(b"abc", more=True), part(b"def", more=True)]):
-        with pytest.raises(BodyTooLargeError, match="larger than 5 bytes"):
-            received_by_app(*messages)
+        with pytest.raises(BodyTooLargeError, match="5 bytes"):
+            receive_twice(*messages)
     with pytest.raises(BodyTooLargeError):
-        received_by_app(part(b""), headers=[(b"content-length", b"6")])
+        receive_twice(part(b""), headers=[(b"content-length", b"6")])

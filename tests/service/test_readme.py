@@ -10,7 +10,7 @@ import pytest
 from index.metadata import Column
 from tests.support.cluster_maps import local_maps
 from tests.support.http_caller import until
-from tests.support.service_process import served
+from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -29,7 +29,7 @@ def test_the_calls_of_the_readme_are_answered(tmp_path):
     store = local_maps(tmp_path / "clusters")
     for turn in (0, 1):
         store.publish(handmade_map(ids=IDS, shift=turn))
-    with served(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
+    with start_service(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
         until(lambda: client.get("/clusters").status_code == 200, 30)
         told = {path_of(call): told_by(call, client.base_url) for call in CALLS}
     found, similar = told["/retrieve"], told["/items/sku-00042/similar"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_caller import until
-from tests.support.service_process import served
+from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade
 
 HERE = Path(__file__).parent
@@ -23,7 +23,7 @@ def asked(tmp_path_factory):
     later = NOW + timedelta(days=1)
     publish_handmade(bundles, now=later, seed=1, clusters=handmade_map(shift=1))
     quiet = {"ESANS_ACCESS_LOG": "false", "ESANS_ADMIN_TOKEN": TOKEN}
-    with served(bundles, **quiet) as (client, lines):
+    with start_service(bundles, **quiet) as (client, lines):
         until(lambda: client.get("/readyz").status_code == 200, limit_s=30)
         yield client
     assert lines[-1] == {"event": "exit", "status": 0}

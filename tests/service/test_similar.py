@@ -4,7 +4,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from tests.service.test_main import served
+from tests.service.test_main import start_service
 from tests.service.test_problems import problem
 from tests.support.http_caller import running
 from tests.support.synthetic_bundle import ITEM_COUNT, item_vectors, publish_handmade
@@ -133,7 +133,7 @@ def test_an_empty_or_endless_id_is_no_id(caller):
 
 def test_an_id_may_hold_anything_that_text_can(tmp_path):
     publish_handmade(tmp_path, ids=ODD_IDS)
-    with served(tmp_path) as (client, _):
+    with start_service(tmp_path) as (client, _):
         while client.get("/readyz").status_code != 200:
             pass
         for one in ODD_IDS:

@@ -1,4 +1,4 @@
-"""A real service, asked on 16 connections at once while its bundle changes again and again."""
+"""A service under load on 16 connections while its bundle is swapped repeatedly."""
 
 import asyncio
 import json
@@ -13,21 +13,21 @@ from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.support.http_caller import until
-from tests.support.service_process import served
-from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_single
+from tests.support.service_process import start_service
+from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_one
 
 CONNECTIONS = 16
-WARM_SWAPS = 4  # before memory is compared: allocators and caches take their share
-LEEWAY = 1.15
-QUESTIONS = (
+NUM_WARMUP_SWAPS = 4  # before memory is compared: allocators and caches fill up
+MEMORY_TOLERANCE = 1.15
+QUERIES = (
     {"history": ["both-0", "both-2"], "k": 12},
     {"user_id": "user-0", "k": 12},
-    {"user_id": "nobody", "k": 12},
+    {"user_id": "unknown", "k": 12},
 )
 
 
 def publish(bundles, number):
-    """Publish one of two kinds of bundle: the same ids, other vectors, so other answers."""
+    """Publish one of two kinds of bundle: same ids, other vectors, other results."""
     kind = number % 2
     return publish_handmade(
         bundles,
@@ -39,56 +39,58 @@ def publish(bundles, number):
     )
 
 
-def truth_of(folder):
-    """What a bundle answers to each question: ids and rounded scores."""
-    retriever, told = Retriever(open_bundle(folder)), []
-    for one in QUESTIONS:
-        answer = retrieve_single(retriever, Query(**one))
-        scores = [None] * len(answer.item_ids) if answer.scores is None else answer.scores
-        told.append(
-            [(one, rounded(score)) for one, score in zip(answer.item_ids, scores, strict=True)]
-        )
-    return told
+def compute_expected(folder):
+    """Return a bundle's result of each query: ids and rounded scores."""
+    retriever, expected = Retriever(open_bundle(folder)), []
+    for query in QUERIES:
+        result = retrieve_one(retriever, Query(**query))
+        scores = [None] * len(result.item_ids) if result.scores is None else result.scores
+        pairs = zip(result.item_ids, scores, strict=True)
+        expected.append([(item_id, round_score(score)) for item_id, score in pairs])
+    return expected
 
 
-def rounded(score):
+def round_score(score):
     return None if score is None else round(float(score), 4)
 
 
-async def ask_until(over, client, answers):
-    """Ask on one connection until told to stop; every answer is kept, whatever it is."""
+async def retrieve_until(stopping, client, responses):
+    """Send requests on one connection until stopped; keep all responses."""
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-    place = len(answers)
-    while not over.is_set():
-        place = (place + 1) % len(QUESTIONS)
-        body = json.dumps(QUESTIONS[place]).encode()
+    number = len(responses)
+    while not stopping.is_set():
+        number = (number + 1) % len(QUERIES)
+        body = json.dumps(QUERIES[number]).encode()
         head = f"POST /retrieve HTTP/1.1\r\nHost: esans\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
-        told = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(told.split(b"content-length: ")[1].split(b"\r\n")[0])
-        answers.append((place, told.split(b" ")[1], await reader.readexactly(length)))
+        response_head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(response_head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        status = response_head.split(b" ")[1]
+        responses.append((number, status, await reader.readexactly(length)))
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
 
 
 async def swap_under_load(client, bundles, count):
-    """Swap so many bundles while all connections ask; return answers, truths and memory."""
-    over, answers, truths, sizes = asyncio.Event(), [], {}, []
+    """Swap bundles under load; return responses, expected results and memory by swap."""
+    stopping, responses, expected, sizes = asyncio.Event(), [], {}, []
     current = BundleRegistry(bundles).current()
-    truths[current.name] = truth_of(current)
-    asking = [asyncio.create_task(ask_until(over, client, answers)) for _ in range(CONNECTIONS)]
+    expected[current.name] = compute_expected(current)
+    tasks = [
+        asyncio.create_task(retrieve_until(stopping, client, responses)) for _ in range(CONNECTIONS)
+    ]
     for number in range(1, count + 1):
         version = await asyncio.to_thread(publish, bundles, number)
-        truths[version] = await asyncio.to_thread(truth_of, bundles / version)
+        expected[version] = await asyncio.to_thread(compute_expected, bundles / version)
         await asyncio.to_thread(wait_for, client, version)
-        seen = len(answers)
-        while len(answers) < seen + 4 * CONNECTIONS:  # noqa: ASYNC110  # no event tells
+        target = len(responses) + 4 * CONNECTIONS
+        while len(responses) < target:  # noqa: ASYNC110  # there is no event
             await asyncio.sleep(0.005)
         sizes.append(pss_bytes(client.process.pid))
-    over.set()
-    await asyncio.gather(*asking)
-    return answers, truths, sizes
+    stopping.set()
+    await asyncio.gather(*tasks)
+    return responses, expected, sizes
 
 
 def wait_for(client, version):
@@ -96,23 +98,27 @@ def wait_for(client, version):
 
 
 def pss_bytes(pid):
-    """Return the memory of a process, shared pages by their share."""
-    with open(f"/proc/{pid}/smaps_rollup") as stream:  # noqa: PTH123  # no file of a disk
+    """Return the proportional set size of a process."""
+    with open(f"/proc/{pid}/smaps_rollup") as stream:  # noqa: PTH123  # not a file on disk
         lines = dict(line.split(":") for line in stream.readlines()[1:])
     return int(lines["Pss"].split()[0]) * 1_024
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
-def test_swaps_under_load_fail_mix_and_keep_nothing(tmp_path, count):
+def test_swaps_under_load_fail_nothing_and_leak_nothing(tmp_path, count):
     publish(tmp_path, 0)
-    with served(tmp_path, ESANS_ACCESS_LOG="false") as (client, _):
+    with start_service(tmp_path, ESANS_ACCESS_LOG="false") as (client, _):
         wait_for(client, BundleRegistry(tmp_path).current().name)
-        answers, truths, sizes = asyncio.run(swap_under_load(client, tmp_path, count))
-    for place, status, body in answers:
+        responses, expected, sizes = asyncio.run(swap_under_load(client, tmp_path, count))
+    for number, status, body in responses:
         assert status == b"200", body
-        told = json.loads(body)
-        found = [(one["item_id"], rounded(one["score"])) for one in told["candidates"]]
-        assert found == truths[told["bundle"]][place]
-    assert len({json.loads(body)["bundle"] for _, _, body in answers}) == count + 1
-    sys.stdout.write(f"{count} swaps, {len(answers)} answers, MiB {[one >> 20 for one in sizes]}\n")
-    assert sizes[-1] < LEEWAY * sizes[WARM_SWAPS - 1], [size >> 20 for size in sizes]
+        result = json.loads(body)
+        candidates = [
+            (candidate["item_id"], round_score(candidate["score"]))
+            for candidate in result["candidates"]
+        ]
+        assert candidates == expected[result["bundle"]][number]
+    assert len({json.loads(body)["bundle"] for _, _, body in responses}) == count + 1
+    sizes_mib = [size >> 20 for size in sizes]
+    sys.stdout.write(f"{count} swaps, {len(responses)} responses, MiB {sizes_mib}\n")
+    assert sizes[-1] < MEMORY_TOLERANCE * sizes[NUM_WARMUP_SWAPS - 1], sizes_mib

@@ -20,7 +20,7 @@ from index.bundle.reader import open_bundle
 from index.errors import InvalidBundleError
 from index.search.query import Query
 from index.search.retriever import Retriever
-from service.bundle_watcher import Live, warm
+from service.bundle_watcher import ServedBundle, warm_up
 from service.metrics import unix_time
 from tests.support.corruptions import Case
 from tests.support.synthetic_bundle import handmade_map, retrieve_single, write_handmade
@@ -41,8 +41,8 @@ def all_results(folder: Path) -> str:
     """Open a bundle like the service and run all kinds of queries; return the results as text."""
     bundle = open_bundle(folder)
     unix_time(bundle.manifest.created_at)
-    live = Live(bundle, Retriever(bundle))
-    warm(live)
+    live = ServedBundle(bundle, Retriever(bundle))
+    warm_up(live)
     queries = [
         Query(10),
         Query(10, user_id="user-0"),

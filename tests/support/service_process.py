@@ -1,4 +1,4 @@
-"""Runs the real service as a process of its own."""
+"""Runs the service as a separate process."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from tests.support.http_caller import until
 ROOT = Path(__file__).parents[2]
 
 
-def environment(**more):
-    """This process' environment without settings of the service, and with these."""
+def environment(**variables):
+    """Return the environment without settings of the service, plus these variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ESANS_")}
-    return clean | more
+    return clean | variables
 
 
-def run(*arguments, **variables):
-    """Run to the end; return the exit status and what was said of errors."""
+def run_to_exit(*arguments, **variables):
+    """Run the service until it exits; return exit status, stderr and stdout."""
     command = [sys.executable, "-m", "service", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True,
@@ -33,14 +33,14 @@ def run(*arguments, **variables):
 
 
 def read_lines(pipe, lines):
-    """Put what a service logs where a test can look, until it ends."""
+    """Append the log lines of a service to a list until it exits."""
     for line in pipe:
         lines.append(json.loads(line))
 
 
 @contextmanager
-def served(bundles, **variables):
-    """The real process on a free port: its address and its lines, then SIGTERM."""
+def start_service(bundles, **variables):
+    """Start the service on a free port, yield a client and its log lines, then send SIGTERM."""
     command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(**{"ESANS_POLL_INTERVAL_S": "0.05", **variables}),
@@ -48,9 +48,11 @@ def served(bundles, **variables):
     ) as process:  # fmt: skip
         lines = []
         reader = threading.Thread(target=read_lines, args=(process.stdout, lines), daemon=True)
-        reader.start()  # a pipe that nobody empties holds up the service
+        reader.start()  # a full pipe would block the service
         try:
-            (url,) = until(lambda: [x["url"] for x in lines if x["event"] == "listening"], 60)
+            (url,) = until(
+                lambda: [line["url"] for line in lines if line["event"] == "listening"], 60
+            )
             with httpx.Client(base_url=url) as client:
                 client.process = process
                 yield client, lines
