@@ -26,7 +26,7 @@ from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_
 from index.cluster_map_watcher import HeldMap
 from index.ids import IdTable, build_id_table
 from service.cluster_watcher import BundleCatalogue, JoinedClusterMap
-from service.routes.clusters import draw
+from service.routes.clusters import sample_negatives
 from service.schemas.clusters import NegativesRequest
 from tests.support.redis_server import RedisServer, wait_until
 from tests.support.synthetic_bundle import publish_handmade
@@ -81,7 +81,7 @@ def time_drawing(items: IdTable, clusters: int, rng: np.random.Generator) -> lis
         return json.dumps(asked).encode()
 
     def answer(asked: bytes) -> None:
-        draw(joined, NegativesRequest.model_validate_json(asked))
+        sample_negatives(joined, NegativesRequest.model_validate_json(asked))
 
     return [
         (
@@ -110,7 +110,7 @@ def time_retrieving(found: ClusterMap) -> list[Row]:
     try:
         store = open_cluster_maps(redis.start().url, Path())
         store.publish(found)
-        with served(redis.url) as client:
+        with start_service(redis.url) as client:
             return [
                 compare(client, "frozen", redis.freeze, redis.thaw, "unreachable"),
                 compare(client, "killed", redis.kill, redis.start, "unreachable"),
@@ -178,7 +178,7 @@ def status_of(client: httpx.Client) -> str:
 
 
 @contextmanager
-def served(redis_url: str) -> Iterator[httpx.Client]:
+def start_service(redis_url: str) -> Iterator[httpx.Client]:
     """Serve a bundle made by hand in a process of its own, maps from this Redis."""
     with tempfile.TemporaryDirectory() as folder:
         bundles, log = Path(folder) / "bundles", Path(folder) / "log"

@@ -25,12 +25,12 @@ from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestObserver
 from service.request_queue import RequestQueue
 from service.retrieval_service import RetrievalService
-from service.routes.admin import add_bundle_routes, add_cluster_routes, add_deny_routes
+from service.routes.admin import add_bundle_routes, add_cluster_routes, add_denylist_routes
 from service.routes.clusters import cluster_routes
 from service.routes.embed import embed_routes
 from service.routes.retrieval import retrieval_routes, similar_routes
 from service.routes.state import state_routes
-from service.routing import admin_router, complete_openapi
+from service.routing import admin_router, install_openapi
 from service.schemas.shared import Source
 from service.schemas.state import Readiness
 from service.server import Lifetime, build_lifespan
@@ -57,18 +57,20 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     )
     metrics.registry.register(WatcherCollector(live_clusters, denylist))
     queue = RequestQueue(
-        settings.queue_limit, settings.queue_timeout_ms / 1_000, waited=metrics.queue_s.observe
+        settings.queue_limit,
+        settings.queue_timeout_ms / 1_000,
+        observe_wait=metrics.queue_s.observe,
     )
 
     def readiness() -> Readiness:
         return get_readiness(live_bundle, queue, lifetime)
 
     metrics.ready.set_function(lambda: readiness()["status"] == "ready")
-    metrics.queued.set_function(lambda: queue.waiting)
-    long_searches = BoundedExecutor("long searches", thread_count=1, most=32)
+    metrics.queued.set_function(lambda: queue.num_waiting)
+    long_searches = BoundedExecutor("long searches", num_threads=1, max_jobs=32)
     service = RetrievalService(queue, long_searches, live_bundle, live_clusters, metrics)
-    many_negatives = BoundedExecutor("negatives", thread_count=1, most=8)
-    admin_executor = BoundedExecutor("admin", thread_count=4, most=8)
+    many_negatives = BoundedExecutor("negatives", num_threads=1, max_jobs=8)
+    admin_executor = BoundedExecutor("admin", num_threads=4, max_jobs=8)
 
     app = FastAPIOffline(  # serves the scripts of /docs itself: private networks reach no CDN
         redoc_url=None,
@@ -92,7 +94,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         retry_after_s=max(1, math.ceil(settings.poll_interval_s)),
         on_problem=metrics.count_rejection,
     )
-    complete_openapi(app)
+    install_openapi(app)
     app.add_middleware(
         BodyLimit,
         size_bytes=settings.body_limit_bytes,
@@ -157,5 +159,5 @@ def add_admin_routes(
     router = admin_router(token)
     add_bundle_routes(router, live_bundle, BundleRegistry(settings.bundles), executor)
     add_cluster_routes(router, maps, executor)
-    add_deny_routes(router, live_bundle, denylist, denylist_store, executor)
+    add_denylist_routes(router, live_bundle, denylist, denylist_store, executor)
     app.include_router(router)

@@ -1,6 +1,6 @@
-"""Errors of the service, and what every error becomes: `application/problem+json` (RFC 9457).
+"""Service errors and their rendering as `application/problem+json` (RFC 9457).
 
-One table says which status each gets.
+`TABLE` maps each error class to a status, problem type and title.
 """
 
 import json
@@ -41,40 +41,40 @@ from index.errors import (
     UnknownVersionError,
 )
 from service.logging_config import request_id
-from service.schemas.shared import Fault
+from service.schemas.shared import FieldError
 
-BLANK = "about:blank"  # the status says it all
+BLANK = "about:blank"  # the status alone describes the problem
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="esans"'}
-PATH_MARKS = "/:@!$&'()*+,;=~"  # they need no percent-encoding in a path (RFC 3986, 3.3)
-UNEXPECTED = "the service failed; its log has the cause under this request_id"
+PATH_SAFE = "/:@!$&'()*+,;=~"  # not percent-encoded in a path (RFC 3986, 3.3)
+UNEXPECTED = "internal error; see the service log for this request_id"
 
-MAX_FAULTS_READ = 1_000  # of one with more, none: pydantic lists all or none, 3 us each
-MAX_FAULTS_SHOWN = 20
-FOUND_LENGTH = 80
+MAX_ERRORS_LISTED = 1_000  # with more, none is listed: pydantic lists all or none, 3 us each
+MAX_ERRORS_REPORTED = 20
+MAX_RECEIVED_CHARS = 80
 ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 log = logging.getLogger("service")
 
 
 class BodyTooLargeError(RequestError):
-    """The body has more bytes than the service reads."""
+    """The body exceeds the size limit."""
 
 
 class BodyTimeoutError(RequestError):
-    """The body did not arrive in time."""
+    """The body was not received in time."""
 
 
 class InvalidRequestError(RequestError):
-    """The request breaks its schema, or does not fit the live bundle.
+    """The request does not match its schema or the live bundle.
 
     Attributes:
-        faults: the first ones; place (the path to the value), found, expected.
+        errors: the first `MAX_ERRORS_REPORTED` field errors.
     """
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = faults[:MAX_FAULTS_SHOWN]
-        first, more = faults[0], len(faults) - 1
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        self.errors = errors[:MAX_ERRORS_REPORTED]
+        first, more = errors[0], len(errors) - 1
         rest = f" (and {more} more)" if more else ""
         super().__init__(f"{first['location']}: {first['expected']}{rest}")
 
@@ -88,7 +88,7 @@ class InvalidQueryError(InvalidRequestError):
 
 
 class UnknownFilterError(InvalidRequestError):
-    """A filter names an attribute that the live bundle cannot be filtered by."""
+    """A filter names an attribute that the live bundle does not support."""
 
 
 class UnauthorizedError(RequestError):
@@ -96,7 +96,7 @@ class UnauthorizedError(RequestError):
 
 
 class NoItemEncoderError(RequestError):
-    """The bundle has no encoder of item content."""
+    """The bundle has no item encoder."""
 
 
 class QueueFullError(RequestError):
@@ -104,118 +104,123 @@ class QueueFullError(RequestError):
 
 
 class QueueTimeoutError(RequestError):
-    """The request waited in the queue for longer than the queue timeout."""
+    """The request waited longer than the queue timeout."""
 
 
 class NoConsumerError(RequestError):
-    """Nobody consumes the request queue: the service starts, stops, or has failed."""
+    """The request queue has no consumer: the service is starting, stopping, or has failed."""
 
 
 class BusyError(RequestError):
-    """The executor has as much of this work as it takes."""
+    """The executor has reached its limit of concurrent jobs."""
 
 
-class Row(NamedTuple):
-    """What an error becomes."""
+class ProblemType(NamedTuple):
+    """Status, problem type and title of an error class."""
 
     status: int
     code: str
     title: str
 
 
-INTERNAL = Row(500, BLANK, "Internal Server Error")
+INTERNAL = ProblemType(500, BLANK, "Internal Server Error")
 
-# The offline errors are not listed: met here, they are our own mistake, INTERNAL.
-TABLE: dict[type[Exception], Row] = {
-    RequestError: Row(422, "request", "The question cannot be answered"),
-    UnknownAttributeError: Row(422, "unknown-attribute", "There is no such attribute to filter by"),
-    UnknownFilterError: Row(422, "unknown-attribute", "There is no such attribute to filter by"),
-    UnknownItemError: Row(404, "unknown-item", "The bundle does not hold this item"),
-    InvalidRequestError: Row(422, "invalid-request", "The question is not as it must be"),
-    InvalidQueryError: Row(422, "invalid-query", "The query is not as it must be"),
-    InvalidBodyError: Row(422, "invalid-body", "The body is not as it must be"),
-    BodyTimeoutError: Row(408, "body-timeout", "The body came too slowly"),
-    BodyTooLargeError: Row(413, "body-too-large", "The body is too large"),
-    NoItemEncoderError: Row(409, "no-item-encoder", "The bundle knows no content of items"),
-    UnauthorizedError: Row(401, "unauthorized", "The token is not right"),
-    BusyError: Row(503, "busy", "Too much of this is asked for at once"),
-    QueueFullError: Row(503, "queue-full", "Too many questions wait"),
-    QueueTimeoutError: Row(503, "queue-timeout", "The turn came too late"),
-    NoConsumerError: Row(503, "stopped", "Questions are not answered here"),
-    NoBundleError: Row(503, "no-bundle", "No bundle is live"),
-    InvalidBundleError: Row(503, "invalid-bundle", "The bundle has faults"),
-    UnknownVersionError: Row(404, "unknown-version", "No such bundle"),
-    RejectedBundleError: Row(409, "rejected-bundle", "The bundle was refused"),
-    ReadOnlyBundlesError: Row(409, "read-only-bundles", "The bundles may not be written here"),
-    BundleError: Row(503, "bundle", "The bundle cannot be used"),
-    ClusterStoreError: Row(503, "cluster-store", "The store failed"),
-    StoreUnreachableError: Row(503, "store-unreachable", "The store does not answer"),
-    StoreFullError: Row(503, "store-full", "The store is full"),
-    ReadOnlyStoreError: Row(409, "read-only-store", "The store may not be written here"),
-    NoClusterMapError: Row(404, "no-cluster-map", "There is no such cluster map"),
-    IncompatibleClusterMapError: Row(
-        409, "incompatible-cluster-map", "The cluster map is of other items"
+# Errors of offline tools are not listed: in the service they are bugs, hence INTERNAL.
+TABLE: dict[type[Exception], ProblemType] = {
+    RequestError: ProblemType(422, "request", "The request cannot be processed"),
+    UnknownAttributeError: ProblemType(422, "unknown-attribute", "Unknown filter attribute"),
+    UnknownFilterError: ProblemType(422, "unknown-attribute", "Unknown filter attribute"),
+    UnknownItemError: ProblemType(404, "unknown-item", "The item is not in the bundle"),
+    InvalidRequestError: ProblemType(422, "invalid-request", "The request is invalid"),
+    InvalidQueryError: ProblemType(422, "invalid-query", "The path or query string is invalid"),
+    InvalidBodyError: ProblemType(422, "invalid-body", "The request body is invalid"),
+    BodyTimeoutError: ProblemType(408, "body-timeout", "The request body was not received in time"),
+    BodyTooLargeError: ProblemType(413, "body-too-large", "The request body is too large"),
+    NoItemEncoderError: ProblemType(409, "no-item-encoder", "The bundle has no item encoder"),
+    UnauthorizedError: ProblemType(401, "unauthorized", "The bearer token is missing or wrong"),
+    BusyError: ProblemType(503, "busy", "Too many concurrent requests of this kind"),
+    QueueFullError: ProblemType(503, "queue-full", "The request queue is full"),
+    QueueTimeoutError: ProblemType(
+        503, "queue-timeout", "The request waited too long in the queue"
     ),
-    InvalidClusterMapError: Row(503, "invalid-cluster-map", "The stored cluster map has faults"),
-    NoDenylistError: Row(409, "no-denylist", "There is no denylist to change"),
-    InvalidDenylistError: Row(409, "invalid-denylist", "The stored denylist has faults"),
-    TooManyDeniedError: Row(422, "too-many-denied", "Too many denied items"),
+    NoConsumerError: ProblemType(503, "stopped", "The service is not processing queries"),
+    NoBundleError: ProblemType(503, "no-bundle", "No bundle is live"),
+    InvalidBundleError: ProblemType(503, "invalid-bundle", "The bundle is invalid"),
+    UnknownVersionError: ProblemType(404, "unknown-version", "The bundle version does not exist"),
+    RejectedBundleError: ProblemType(409, "rejected-bundle", "The bundle was rejected"),
+    ReadOnlyBundlesError: ProblemType(409, "read-only-bundles", "The bundles folder is read-only"),
+    BundleError: ProblemType(503, "bundle", "The bundle is unavailable"),
+    ClusterStoreError: ProblemType(503, "cluster-store", "The store operation failed"),
+    StoreUnreachableError: ProblemType(503, "store-unreachable", "The store is unreachable"),
+    StoreFullError: ProblemType(503, "store-full", "The store is full"),
+    ReadOnlyStoreError: ProblemType(409, "read-only-store", "The store is read-only"),
+    NoClusterMapError: ProblemType(404, "no-cluster-map", "The cluster map does not exist"),
+    IncompatibleClusterMapError: ProblemType(
+        409, "incompatible-cluster-map", "The cluster map does not match the bundle"
+    ),
+    InvalidClusterMapError: ProblemType(
+        503, "invalid-cluster-map", "The stored cluster map is invalid"
+    ),
+    NoDenylistError: ProblemType(409, "no-denylist", "There is no denylist to update"),
+    InvalidDenylistError: ProblemType(409, "invalid-denylist", "The stored denylist is invalid"),
+    TooManyDeniedError: ProblemType(422, "too-many-denied", "The denylist has too many items"),
 }
 
 
 def problem_response(
     path: str,
-    row: Row,
+    problem_type: ProblemType,
     detail: str,
     headers: Mapping[str, str] | None = None,
-    more: Mapping[str, Any] | None = None,
+    extensions: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Answer a request for this path with a `Problem`, of more than the usual members."""
+    """Render a `Problem`; `extensions` are its members beyond the standard ones."""
     body = {
-        "type": row.code if row.code == BLANK else f"urn:esans:problem:{row.code}",
-        "title": row.title,
-        "status": row.status,
+        "type": BLANK if problem_type.code == BLANK else f"urn:esans:problem:{problem_type.code}",
+        "title": problem_type.title,
+        "status": problem_type.status,
         "detail": detail,
-        "instance": quote(path, safe=PATH_MARKS),
+        "instance": quote(path, safe=PATH_SAFE),
         "request_id": request_id.get() or "",
-        **(more or {}),
+        **(extensions or {}),
     }
-    wanted = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(orjson.dumps(body), row.status, wanted, MEDIA_TYPE)
+    all_headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(orjson.dumps(body), problem_type.status, all_headers, MEDIA_TYPE)
 
 
 def internal_problem(path: str) -> Response:
-    """Answer that we failed, without telling how."""
+    """Render an internal error without details."""
     return problem_response(path, INTERNAL, UNEXPECTED)
 
 
 def install_error_handlers(
     app: FastAPI, retry_after_s: int, on_problem: Callable[[str], None]
 ) -> None:
-    """Let the app answer errors with problems; a 503 says when to come back.
+    """Register handlers that render errors as problems; a 503 carries Retry-After.
 
     Args:
         on_problem: called with the code of each problem.
     """
 
     async def handle_error(request: Request, error: Exception) -> Response:
-        row = TABLE.get(type(error), INTERNAL)
-        if row.status == INTERNAL.status:
+        problem_type = TABLE.get(type(error), INTERNAL)
+        if problem_type.status == INTERNAL.status:
             log.error("request failed", exc_info=error)
             return internal_problem(request.scope["path"])
-        on_problem(row.code)
-        more: dict[str, Any] = {}
+        on_problem(problem_type.code)
+        extensions: dict[str, Any] = {}
         if isinstance(error, InvalidRequestError):
-            more["errors"] = error.faults
+            extensions["errors"] = error.errors
         if isinstance(error, RejectedBundleError):
-            more["reasons"] = error.faults
+            extensions["reasons"] = error.faults
         seconds = 1 if isinstance(error, QueueFullError | QueueTimeoutError) else retry_after_s
-        headers = {503: {"Retry-After": str(seconds)}, 401: CHALLENGE}.get(row.status)
-        return problem_response(request.scope["path"], row, str(error), headers, more)
+        headers = {503: {"Retry-After": str(seconds)}, 401: CHALLENGE}.get(problem_type.status)
+        path = request.scope["path"]
+        return problem_response(path, problem_type, str(error), headers, extensions)
 
     async def handle_invalid_query(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return await handle_error(request, invalid_query(request, error.errors()))
+        return await handle_error(request, build_query_error(request, error.errors()))
 
     app.add_exception_handler(EsansError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_invalid_query)
@@ -223,48 +228,48 @@ def install_error_handlers(
 
 
 async def handle_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the web framework itself refuses: an unknown path, a wrong method."""
+    """Render errors that the web framework raises: unknown path, method not allowed."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     path = request.scope["path"]
-    detail = f"{request.method} {path}: {error.detail}; /docs lists what can be asked"
-    row = Row(error.status_code, BLANK, phrase)
-    return problem_response(path, row, detail, error.headers)
+    detail = f"{request.method} {path}: {error.detail}; see /docs for the available endpoints"
+    problem_type = ProblemType(error.status_code, BLANK, phrase)
+    return problem_response(path, problem_type, detail, error.headers)
 
 
-def invalid_query(request: Request, errors: Sequence[Any]) -> InvalidQueryError:
-    """Describe what FastAPI found wrong with a path and its query string."""
+def build_query_error(request: Request, errors: Sequence[Any]) -> InvalidQueryError:
+    """Convert FastAPI's errors of a path and its query string."""
     for error in errors:
         name, *rest = error["loc"][1:]
         if error["loc"][0] == "query" and name in request.path_params:
             name = f"{name} (in the query)"
         error["loc"] = (name, *rest)
-    return InvalidQueryError(faults_of(errors, len(errors)))
+    return InvalidQueryError(build_field_errors(errors, len(errors)))
 
 
-def faults_of(errors: Sequence[ErrorDetails], count: int) -> list[Fault]:
-    """Describe the faults that a schema found; of very many, their number alone."""
-    if count > MAX_FAULTS_READ:
-        expected = f"{MAX_FAULTS_READ} at most, to be told them; correct it, or send a part of it"
-        return [{"location": "the question", "received": f"{count} faults", "expected": expected}]
-    return [_fault(one) for one in errors]
+def build_field_errors(errors: Sequence[ErrorDetails], count: int) -> list[FieldError]:
+    """Convert validation errors; above `MAX_ERRORS_LISTED` only their number is reported."""
+    if count > MAX_ERRORS_LISTED:
+        expected = f"at most {MAX_ERRORS_LISTED} to list them; correct or split the request"
+        return [{"location": "the request", "received": f"{count} errors", "expected": expected}]
+    return [_build_field_error(error) for error in errors]
 
 
-def _fault(error: ErrorDetails) -> Fault:
-    place = ".".join(str(step) for step in error["loc"]) or "the body"
-    found = "text that is no JSON"
+def _build_field_error(error: ErrorDetails) -> FieldError:
+    location = ".".join(str(step) for step in error["loc"]) or "the body"
+    received = "invalid JSON"
     if error["type"] != "json_invalid":
-        found = _beginning(error["input"])
+        received = _render_truncated(error["input"])
     is_extra = error["type"] == "extra_forbidden"
-    expected = "no such key here; remove it or correct its name" if is_extra else error["msg"]
-    return {"location": place, "received": found, "expected": expected}
+    expected = "no such field; remove it or correct its name" if is_extra else error["msg"]
+    return {"location": location, "received": received, "expected": expected}
 
 
-def _beginning(value: object) -> str:
-    """Write no more of a value than is shown: it may be the whole body."""
-    written = ""
+def _render_truncated(value: object) -> str:
+    """Encode only the part that is shown: the value may be the whole body."""
+    text = ""
     for piece in ENCODER.iterencode(value):
-        written += piece
-        if len(written) > FOUND_LENGTH:
-            return f"{written[:FOUND_LENGTH]}..."
-    return written
+        text += piece
+        if len(text) > MAX_RECEIVED_CHARS:
+            return f"{text[:MAX_RECEIVED_CHARS]}..."
+    return text

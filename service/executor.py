@@ -1,4 +1,4 @@
-"""Bounded thread pools, for work that would hold up the event loop."""
+"""Bounded thread pools for work that would block the event loop."""
 
 import asyncio
 import threading
@@ -12,34 +12,36 @@ Result = TypeVar("Result")
 
 
 class BoundedExecutor:
-    """Does one kind of work in threads of its own."""
+    """Thread pool that rejects jobs above a limit."""
 
-    def __init__(self, name: str, thread_count: int, most: int) -> None:
-        """Take at most `most` at once, those that wait for a thread included."""
+    def __init__(self, name: str, num_threads: int, max_jobs: int) -> None:
+        """Create the pool; `max_jobs` counts running and waiting jobs."""
         self._name = name
-        self._most = most
-        self._places = threading.BoundedSemaphore(most)
-        self._pool = ThreadPoolExecutor(thread_count, thread_name_prefix=name)
+        self._max_jobs = max_jobs
+        self._slots = threading.BoundedSemaphore(max_jobs)
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Return what the work returns.
+    async def run(self, job: Callable[[], Result]) -> Result:
+        """Run a job in a thread and return its result.
 
-        Raises BusyError instead of waiting in a queue without end. Whoever no longer waits
-        leaves the work to its end, and its place taken until then.
+        A cancelled caller leaves a running job, and its slot, occupied until the job ends.
+
+        Raises:
+            BusyError: the limit is reached.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise BusyError(
-                f"{self._name}: {self._most} such requests are being answered already; try "
-                "again soon"
+                f"{self._name}: {self._max_jobs} such requests are in progress, the limit; retry "
+                "later"
             )
         try:
-            begun = self._pool.submit(work)
+            future = self._pool.submit(job)
         except BaseException:
-            self._places.release()
+            self._slots.release()
             raise
-        begun.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(begun)
+        future.add_done_callback(lambda _: self._slots.release())
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Take no more work; what waits is dropped, what has begun is not waited for."""
+        """Accept no more jobs and drop waiting ones, without waiting for running ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)

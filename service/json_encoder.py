@@ -1,7 +1,7 @@
-"""Results as JSON. Candidates of many results are written together, as a table of bytes.
+"""JSON encoding of results, vectorised over the candidates of many results.
 
-A text, a number and a dictionary for each candidate would cost more than finding it. Here a
-table is filled column by column; a line is a candidate.
+Python objects for each candidate would cost more than the search. Instead a byte matrix with one
+line per candidate is filled column by column.
 """
 
 from collections.abc import Sequence
@@ -30,31 +30,33 @@ def encode_results(
     results: Sequence[SearchResult],
     includes: Sequence[Include],
 ) -> list[bytes]:
-    """Write each result as a `RetrieveResponse`; nothing for incomplete ones."""
+    """Encode each result as a `RetrieveResponse`; incomplete ones become empty bytes."""
     plain = [
-        place
-        for place, (one, include) in enumerate(zip(results, includes, strict=True))
-        if one.is_complete and one.scores is not None and not include
+        position
+        for position, (result, include) in enumerate(zip(results, includes, strict=True))
+        if result.is_complete and result.scores is not None and not include
     ]
-    together = encode_candidates(bundle.items, [results[place] for place in plain])
-    written = dict(zip(plain, together or (), strict=False))
+    encoded = encode_candidates(bundle.items, [results[position] for position in plain])
+    encoded_by_position = dict(zip(plain, encoded or (), strict=False))
     return [
-        json_bytes(response_of(bundle, joined, one, include, written.get(place)))
-        if one.is_complete
+        encode_json(
+            build_response(bundle, joined, result, include, encoded_by_position.get(position))
+        )
+        if result.is_complete
         else b""
-        for place, (one, include) in enumerate(zip(results, includes, strict=True))
+        for position, (result, include) in enumerate(zip(results, includes, strict=True))
     ]
 
 
-def response_of(
+def build_response(
     bundle: Bundle,
     joined: JoinedClusterMap | None,
     result: SearchResult,
     include: Include,
-    written: bytes | None,
+    encoded: bytes | None,
 ) -> dict[str, Any]:
-    """Return a `RetrieveResponse`; its candidates as JSON, where they are `written` already."""
-    candidates: Any = orjson.Fragment(written) if written else candidates_of(result)
+    """Build a `RetrieveResponse`; `encoded` holds its candidates as JSON, if available."""
+    candidates: Any = orjson.Fragment(encoded) if encoded else build_candidates(result)
     response: dict[str, Any] = {"bundle": bundle.version, "candidates": candidates}
     if result.fallback:
         response["fallback"] = result.fallback
@@ -65,25 +67,25 @@ def response_of(
     if "clusters" in include:
         add_clusters(response, joined)
     if "attributes" in include:
-        known = bundle.attributes
-        texts = [b"{}"] * len(candidates) if known is None else known.get(result.rows)
+        attributes = bundle.attributes
+        texts = [b"{}"] * len(candidates) if attributes is None else attributes.get(result.rows)
         for candidate, text in zip(candidates, texts, strict=True):
             candidate["attributes"] = orjson.Fragment(text)
     return response
 
 
 def add_clusters(response: dict[str, Any], joined: JoinedClusterMap | None) -> None:
-    """Add each candidate's codes and the map's version; by id: it may be of another bundle."""
-    ids = [one["item_id"] for one in response["candidates"]]
+    """Add the map's version and each candidate's codes, by id: the map may be of another bundle."""
+    ids = [candidate["item_id"] for candidate in response["candidates"]]
     codes = joined.get_codes(ids) if joined else [None] * len(ids)
-    for candidate, own in zip(response["candidates"], codes, strict=True):
-        candidate["cluster"] = own
+    for candidate, pair in zip(response["candidates"], codes, strict=True):
+        candidate["cluster"] = pair
     if joined:
         response["clusters"] = joined.version
 
 
-def candidates_of(result: SearchResult) -> list[dict[str, Any]]:
-    """Return candidates one by one, with the scores that `encode_candidates` writes."""
+def build_candidates(result: SearchResult) -> list[dict[str, Any]]:
+    """Build candidates as dictionaries, with the scores that `encode_candidates` writes."""
     scores = [None] * len(result.rows) if result.scores is None else list(result.scores)
     return [
         {"item_id": item_id, "score": score}
@@ -92,38 +94,40 @@ def candidates_of(result: SearchResult) -> list[dict[str, Any]]:
 
 
 def encode_candidates(items: IdTable, results: Sequence[SearchResult]) -> list[bytes] | None:
-    """Write the candidates of each result as a JSON array of `item_id` and `score`.
+    """Encode the candidates of each result as a JSON array of `item_id` and `score`.
 
     Args:
         results: with scores.
 
     Returns:
-        None where ids need more care: JSON escapes one, or one is much longer than the others.
+        None if an id needs JSON escapes or is much longer than the others.
     """
     if not results:
         return []
-    ids = items.pad(np.concatenate([one.rows for one in results]))
+    ids = items.pad(np.concatenate([result.rows for result in results]))
     if ids is None or is_escaped(ids.window).any():
         return None
-    scores = score_column(np.concatenate([one.scores for one in results if one.scores is not None]))
-    lines = lines_of(ids.window, scores)
+    scores = encode_scores(
+        np.concatenate([result.scores for result in results if result.scores is not None])
+    )
+    lines = build_lines(ids.window, scores)
     widths = ids.lengths + (lines.shape[1] - ids.window.shape[1])
-    places = accumulate((len(one.rows) for one in results), initial=0)
+    offsets = accumulate((len(result.rows) for result in results), initial=0)
     starts = np.concatenate([[0], np.cumsum(widths)])
-    bounds = starts[list(places)].tolist()
-    written = cut(lines, ids)
-    return [b"[%b]" % written[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
+    bounds = starts[list(offsets)].tolist()
+    text = join_lines(lines, ids)
+    return [b"[%b]" % text[begin:end].removesuffix(b",") for begin, end in pairwise(bounds)]
 
 
 def is_escaped(text: Bytes) -> NDArray[np.bool_]:
-    """Tell which bytes JSON escapes: quotes, backslashes, and what is below a space."""
-    is_odd: NDArray[np.bool_] = (text < ord(" ")) | (text == ord('"')) | (text == ord("\\"))
-    return is_odd
+    """Return which bytes JSON escapes: quotes, backslashes and control characters."""
+    needs_escape: NDArray[np.bool_] = (text < ord(" ")) | (text == ord('"')) | (text == ord("\\"))
+    return needs_escape
 
 
-def score_column(scores: Floats) -> Bytes:
-    """Write scores as JSON numbers, filled up with spaces; [candidates, width]."""
-    text = b"," + json_bytes(scores)[1:-1] + b","
+def encode_scores(scores: Floats) -> Bytes:
+    """Encode scores as JSON numbers, pad_histories with spaces; [candidates, width]."""
+    text = b"," + encode_json(scores)[1:-1] + b","
     commas = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord(","))
     lengths = np.diff(commas)[: len(scores)] - 1
     width = int(lengths.max(initial=1))
@@ -133,8 +137,8 @@ def score_column(scores: Floats) -> Bytes:
     return column
 
 
-def lines_of(ids: Bytes, scores: Bytes) -> Bytes:
-    """Return a line for each candidate, as wide as the widest; [candidates, width]."""
+def build_lines(ids: Bytes, scores: Bytes) -> Bytes:
+    """Build a line for each candidate, pad_histories to equal width; [candidates, width]."""
     first, width = len(BEFORE_ID), ids.shape[1]
     pattern = BEFORE_ID + bytes(width) + BEFORE_SCORE + bytes(scores.shape[1]) + AFTER
     lines = np.empty((len(ids), len(pattern)), dtype=np.uint8)
@@ -144,8 +148,8 @@ def lines_of(ids: Bytes, scores: Bytes) -> Bytes:
     return lines
 
 
-def cut(lines: Bytes, ids: PaddedIds) -> bytes:
-    """Return the lines one after the other, without what stands behind shorter ids."""
+def join_lines(lines: Bytes, ids: PaddedIds) -> bytes:
+    """Concatenate the lines without the padding of shorter ids."""
     if ids.has_equal_lengths:
         return lines.tobytes()
     is_used = np.ones(lines.shape, dtype=np.bool_)
@@ -153,12 +157,12 @@ def cut(lines: Bytes, ids: PaddedIds) -> bytes:
     return lines[is_used].tobytes()
 
 
-def json_in_parts(rows: Sequence[object] | NDArray[Any], count: int) -> orjson.Fragment:
-    """Write a long list, `count` of its members at a time: threads take turns in between."""
-    parts = [json_bytes(rows[begin : begin + count]) for begin in range(0, len(rows), count)]
-    return orjson.Fragment(b"[" + b",".join(part[1:-1] for part in parts) + b"]")
+def encode_json_chunked(rows: Sequence[object] | NDArray[Any], size: int) -> orjson.Fragment:
+    """Encode a long list in chunks of `size` rows, so that other threads run in between."""
+    chunks = [encode_json(rows[begin : begin + size]) for begin in range(0, len(rows), size)]
+    return orjson.Fragment(b"[" + b",".join(chunk[1:-1] for chunk in chunks) + b"]")
 
 
-def json_bytes(value: object) -> bytes:
-    """Write a value as JSON; numpy arrays and `orjson.Fragment` are written too."""
+def encode_json(value: object) -> bytes:
+    """Encode a value as JSON; accepts numpy arrays and `orjson.Fragment`."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

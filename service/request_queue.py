@@ -1,11 +1,12 @@
-"""The request queue: bounded, first in, first out, with one consumer in the event loop.
+"""Request queue: bounded, FIFO, with one consumer in the event loop.
 
-A handler that works inline never yields: other requests would wait unseen in their sockets,
-neither counted nor refused nor dropped. Here they wait in one queue. The consumer processes for
-about two milliseconds; then the loop reads, writes and answers /livez before the next turn.
+A handler that works inline never yields: other requests would wait in their sockets, where they
+are neither counted nor rejected nor dropped. Here they wait in one queue. The consumer processes
+for about two milliseconds, then yields so that the loop reads, writes and serves /livez.
 
-Many queries looked up, encoded, searched and written at once cost much less than one by one.
-Nobody waits for that: what waits behind the first in the queue is taken along (a micro-batch).
+Encoding, searching and writing many queries together costs much less than one by one. So jobs
+that already wait directly behind the first share its call (a micro-batch); no job waits for more
+to arrive.
 """
 
 import asyncio
@@ -25,10 +26,10 @@ from service.errors import NoConsumerError, QueueFullError, QueueTimeoutError
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
-SLICE_S = 0.002  # how long the consumer works before it lets the loop go round
-ROUNDS = 3  # of the loop between two slices: responses go out, new requests are read
-CHECK_AFTER_S = 0.05  # what waited longer is processed only if its client is still there
-MAX_COST = 5_000  # of one part; a query costs its ids and values looked up, its k, and so on
+SLICE_S = 0.002  # processing time before the consumer yields to the event loop
+LOOP_CYCLES = 3  # of the event loop between two slices: send responses, read new requests
+DISCONNECT_CHECK_S = 0.05  # after a longer wait, check that the client is still connected
+MAX_COST = 5_000  # of one part; see `retrieval_service.estimate_cost`
 MAX_JOBS = 64  # in a micro-batch: 10 ms
 MAX_BATCH_COST = 2 * MAX_COST
 
@@ -37,14 +38,14 @@ log = logging.getLogger("service")
 
 @dataclass(slots=True)
 class Work(Generic[Payload, Result]):
-    """What a request wants processed.
+    """Work of one request.
 
     Attributes:
         process: returns a result for each payload.
-        parts: each is processed in one call; others have their turns in between.
-        key: works with equal keys, of one part each, may share a call; None: never. It must not
-            hold what the work is about: a dropped job is to hold nothing.
-        cost: of the only part.
+        parts: each is processed in one call; jobs of other requests run in between.
+        key: jobs with equal keys and a single part may share a call; None: never. It must not
+            reference what is processed, because a dropped job must not keep anything alive.
+        cost: of the single part.
     """
 
     process: Callable[[Sequence[Payload]], Sequence[Result]]
@@ -54,10 +55,10 @@ class Work(Generic[Payload, Result]):
 
 
 class RequestQueue:
-    """The queue and its consumer.
+    """Bounded queue and its consumer.
 
     Attributes:
-        waiting: payloads admitted and not processed.
+        num_waiting: admitted payloads that are not processed yet.
         is_running: whether there is a consumer.
     """
 
@@ -65,110 +66,115 @@ class RequestQueue:
         self,
         limit: int,
         timeout_s: float,
-        waited: Callable[[float], None] = lambda _: None,
+        observe_wait: Callable[[float], None] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Let at most `limit` payloads wait; drop requests that wait for over `timeout_s`.
+        """Create a queue of at most `limit` payloads.
 
         Args:
-            waited: called with the seconds that each request waited.
+            timeout_s: requests that wait longer are dropped.
+            observe_wait: called with the seconds that each request waited.
         """
-        self.waiting = 0
+        self.num_waiting = 0
         self.is_running = False
         self._limit = limit
         self._timeout_s = timeout_s
-        self._waited = waited
+        self._observe_wait = observe_wait
         self._now = now
         self._jobs: deque[_Job] = deque()
-        self._arrival = asyncio.Event()
+        self._has_jobs = asyncio.Event()
 
     async def run(self, request: Request, work: Work[Any, Result]) -> list[Result]:
         """Return a result for each payload, once all are processed.
 
-        A request is admitted whole or not at all; one that is larger than the limit is admitted
-        while nobody waits. The queue timeout holds for the wait until its first part.
+        A request is admitted whole or not at all; one larger than the limit is admitted if the
+        queue is empty. The queue timeout covers the wait until its first part is processed.
 
-        Raises QueueFullError at once, QueueTimeoutError, ClientDisconnect where nobody waits for
-        the response any more, NoConsumerError, and what `process` raises.
+        Raises:
+            QueueFullError: at once.
+            QueueTimeoutError: the request waited too long.
+            ClientDisconnect: the client closed the connection.
+            NoConsumerError: the consumer is not running.
+            Exception: whatever `process` raises.
         """
         if not self.is_running:
-            raise _stopped()
+            raise _no_consumer_error()
         job = _Job(request, work, self._now())
-        if self.waiting and self.waiting + job.left > self._limit:
+        if self.num_waiting and self.num_waiting + job.num_payloads > self._limit:
             raise QueueFullError(
-                f"{self.waiting} questions wait for their turn, of at most {self._limit}; ask "
-                "again after the seconds of Retry-After, or let the operator start replicas"
+                f"the request queue holds {self.num_waiting} queries, its limit is "
+                f"{self._limit}; retry after the seconds in Retry-After, or start more replicas"
             )
-        self.waiting += job.left
+        self.num_waiting += job.num_payloads
         self._jobs.append(job)
-        self._arrival.set()
+        self._has_jobs.set()
         try:
-            assert job.done
-            return await job.done
+            assert job.future
+            return await job.future
         finally:
             job.release()
 
     async def consume(self) -> None:
-        """Process what waits, until cancelled; there is one such task."""
+        """Process jobs until cancelled; run one such task only."""
         self.is_running = True
         try:
             while True:
-                await self._arrival.wait()
+                await self._has_jobs.wait()
                 self._process_slice(self._now())
                 if not self._jobs:
-                    self._arrival.clear()
-                for _ in range(ROUNDS):
+                    self._has_jobs.clear()
+                for _ in range(LOOP_CYCLES):
                     await asyncio.sleep(0)
         finally:
-            self.is_running, self.waiting = False, 0
+            self.is_running, self.num_waiting = False, 0
             while self._jobs:
-                self._jobs.popleft().fail(_stopped())
+                self._jobs.popleft().fail(_no_consumer_error())
 
     def _process_slice(self, now: float) -> None:
-        ends = now + SLICE_S
-        while self._jobs and now < ends:
-            batch = [job for job in pop_batch(self._jobs) if self._is_due(job, now)]
+        deadline = now + SLICE_S
+        while self._jobs and now < deadline:
+            batch = [job for job in pop_batch(self._jobs) if self._start(job, now)]
             if not batch:
                 continue
-            payloads = [one for job in batch for one in job.parts[0]]
-            try:  # the first one's cluster map serves all
+            payloads = [payload for job in batch for payload in job.parts[0]]
+            try:  # the first job's cluster map serves the whole batch
                 results = iter(batch[0].process(payloads))
             except Exception as error:
                 self._fail(batch, error)
             else:
                 for job in batch:
-                    self.waiting -= len(job.parts[0])
+                    self.num_waiting -= len(job.parts[0])
                     job.finish_part(list(islice(results, len(job.parts[0]))))
                     if job.parts:
-                        self._jobs.append(job)  # behind those who wait for less
+                        self._jobs.append(job)  # at the end: shorter jobs go first
             now = self._now()
 
-    def _is_due(self, job: "_Job", now: float) -> bool:
-        """Drop a job that came too late, or that nobody waits for."""
-        if not job.is_begun and not job.is_over:
-            job.is_begun, waited_s = True, now - job.came
-            self._waited(waited_s)
+    def _start(self, job: "_Job", now: float) -> bool:
+        """Start a job, or drop it if it is late or abandoned; return whether to process it."""
+        if not job.is_started and not job.is_closed:
+            job.is_started, waited_s = True, now - job.enqueued_at
+            self._observe_wait(waited_s)
             if waited_s > self._timeout_s:
                 job.fail(
                     QueueTimeoutError(
-                        f"the turn came after {waited_s * 1_000:.0f} ms, of at most "
-                        f"{self._timeout_s * 1_000:.0f} ms; ask again after the seconds of "
-                        "Retry-After, or let the operator start replicas"
+                        f"the request waited {waited_s * 1_000:.0f} ms, the queue timeout is "
+                        f"{self._timeout_s * 1_000:.0f} ms; retry after the seconds in "
+                        "Retry-After, or start more replicas"
                     )
                 )
-            elif waited_s > CHECK_AFTER_S and is_gone(job.request):
+            elif waited_s > DISCONNECT_CHECK_S and is_disconnected(job.request):
                 job.fail(ClientDisconnect())
-        if job.is_over:
-            self.waiting -= job.left
-        return not job.is_over
+        if job.is_closed:
+            self.num_waiting -= job.num_payloads
+        return not job.is_closed
 
     def _fail(self, batch: "Sequence[_Job]", error: Exception) -> None:
-        """Fail the only job; of several, process each by itself, whichever is at fault."""
+        """Fail a single job; process several one by one to isolate the failing job."""
         if len(batch) == 1:
-            self.waiting -= batch[0].left
+            self.num_waiting -= batch[0].num_payloads
             batch[0].fail(error)
             return
-        log.warning("a micro-batch failed; now one by one", exc_info=error)
+        log.warning("micro-batch failed; processing its jobs one by one", exc_info=error)
         for job in reversed(batch):
             job.key = None
             self._jobs.appendleft(job)
@@ -179,49 +185,50 @@ class _Job:
 
     Attributes:
         parts: not processed yet.
-        is_begun: whether its turn has come.
-        is_over: whether nobody waits any more.
+        is_started: whether the consumer has reached it.
+        is_closed: whether its caller no longer waits.
     """
 
-    def __init__(self, request: Request, work: Work[Any, Any], came: float) -> None:
-        self.request, self.came = request, came
+    def __init__(self, request: Request, work: Work[Any, Any], enqueued_at: float) -> None:
+        self.request, self.enqueued_at = request, enqueued_at
         self.key, self.cost = work.key, work.cost
         self.process = work.process
         self.parts = deque(work.parts)
-        self.is_begun = self.is_over = False
-        self.done: asyncio.Future[list[Any]] | None
-        self.done = asyncio.get_running_loop().create_future()
+        self.is_started = self.is_closed = False
+        self.future: asyncio.Future[list[Any]] | None
+        self.future = asyncio.get_running_loop().create_future()
         self._results: list[Any] = []
 
     @property
-    def left(self) -> int:
-        """Return how many payloads are not processed."""
+    def num_payloads(self) -> int:
+        """Return the number of payloads not processed yet."""
         return sum(map(len, self.parts))
 
     def finish_part(self, results: list[Any]) -> None:
-        """Take the results of the first part; those of the last one complete the job."""
+        """Store the results of the first part; the last part completes the job."""
         self.parts.popleft()
         self._results += results
-        if self.done and not self.parts and not self.done.done():
-            self.done.set_result(self._results)
+        if self.future and not self.parts and not self.future.done():
+            self.future.set_result(self._results)
 
     def fail(self, error: Exception) -> None:
-        """Raise an error where the job is waited for."""
-        self.is_over = True
-        if self.done and not self.done.done():
-            self.done.set_exception(error)
+        """Close the job and raise an error in its caller."""
+        self.is_closed = True
+        if self.future and not self.future.done():
+            self.future.set_exception(error)
 
     def release(self) -> None:
-        """Hold nothing: an error's traceback holds this job, and `done` the error.
+        """Close the job and drop its references.
 
-        In such a cycle a whole bundle would live on until Python looks for cycles.
+        An error's traceback references this job, and `future` references the error. The cycle
+        would keep a whole bundle alive until the garbage collector runs.
         """
-        self.is_over, self.done = True, None
+        self.is_closed, self.future = True, None
         self.process = _process_nothing
 
 
 def pop_batch(queue: "deque[_Job]") -> "list[_Job]":
-    """Pop the first job, and those directly behind it that may share its call."""
+    """Pop the first job and those directly behind it that may share its call."""
     batch = [queue.popleft()]
     key, cost = batch[0].key, batch[0].cost
     while key is not None and queue and len(batch) < MAX_JOBS:
@@ -233,12 +240,12 @@ def pop_batch(queue: "deque[_Job]") -> "list[_Job]":
 
 
 def split(
-    payloads: Sequence[Any], costs: Sequence[int], most: int, max_cost: int = MAX_COST
+    payloads: Sequence[Any], costs: Sequence[int], max_size: int, max_cost: int = MAX_COST
 ) -> list[Sequence[Any]]:
-    """Split the payloads of one request into parts; one that costs more is a part by itself."""
+    """Split the payloads of a request into parts; a payload above `max_cost` is its own part."""
     parts, begin = [], 0
     while begin < len(payloads):
-        sums = accumulate(costs[begin : begin + most])
+        sums = accumulate(costs[begin : begin + max_size])
         end = begin + max(1, sum(total <= max_cost for total in sums))
         parts.append(payloads[begin:end])
         begin = end
@@ -249,18 +256,18 @@ def _process_nothing(_: Sequence[Any]) -> Sequence[Any]:
     return ()
 
 
-def _stopped() -> NoConsumerError:
-    return NoConsumerError("questions are not answered here any more; ask another replica")
+def _no_consumer_error() -> NoConsumerError:
+    return NoConsumerError("this replica is not processing queries; retry on another replica")
 
 
-def is_gone(request: Request) -> bool:
-    """Return whether the client has hung up, without waiting; its body must have been read."""
-    message = received(request.receive)
+def is_disconnected(request: Request) -> bool:
+    """Return whether the client has disconnected, without waiting; read the body first."""
+    message = receive_nowait(request.receive)
     return message is not None and message["type"] == "http.disconnect"
 
 
-def received(receive: Receive) -> Message | None:
-    """Return the next message if it is there already; None if one would have to wait."""
+def receive_nowait(receive: Receive) -> Message | None:
+    """Return the next message if it is available; None if receiving would block."""
     pending = cast(Coroutine[Any, Any, Message], receive())
     try:
         pending.send(None)

@@ -1,4 +1,4 @@
-"""From validated requests to JSON: through the queue, or beside it where it takes long."""
+"""Retrieval service: from validated requests to JSON, in the queue or in the executor."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ from service.json_encoder import encode_results
 from service.metrics import Metrics
 from service.request_queue import MAX_COST, RequestQueue, Work, split
 from service.schemas.retrieval import RetrieveRequest, SimilarRequest
-from service.schemas.shared import Fault
+from service.schemas.shared import FieldError
 
-PART = 32  # queries of a batch request in one call, 4 to 8 ms: more would hold up others
-FILTER_COST = 150  # of a query with a filter: more lists are read for it
-MAX_TEXTS = 2_000  # ids and values: with more, a query goes to the executor
+MAX_PART_QUERIES = 32  # of a batch request in one call, 4 to 8 ms: more would delay others
+FILTER_COST = 150  # of a query with a filter: it probes more inverted lists
+MAX_TEXTS = 2_000  # ids and filter values; a query with more runs in the executor
 
 QueryRequest = RetrieveRequest | SimilarRequest
 
 
 class RetrievalService:
-    """Answers retrieve and similar requests from the live bundle."""
+    """Serves retrieve and similar requests from the live bundle."""
 
     def __init__(
         self,
@@ -44,18 +44,21 @@ class RetrievalService:
     async def retrieve(
         self, request: Request, live: ServedBundle, queries: Sequence[QueryRequest]
     ) -> list[bytes]:
-        """Return a JSON result for each query, as if each had been asked alone.
+        """Return a JSON result for each query, equal to that of the query alone.
 
-        All come from one bundle and one cluster map. Queries of different callers that wait at
-        the same time are processed together.
+        All use one bundle and one cluster map. Queries of different requests that wait at the
+        same time are processed together.
 
-        Raises what the queue raises, UnknownItemError, and BusyError.
+        Raises:
+            UnknownItemError: a similar request names an item that the bundle lacks.
+            BusyError: the executor is full.
+            RequestError: whatever the queue raises.
         """
         process = partial(self.process, live, self._live_clusters.current())
-        found = await self._queue.run(request, work_of(live, process, queries))
+        processed = await self._queue.run(request, build_work(live, process, queries))
         return [
-            body if result.is_complete else await self._resubmit(process, one)
-            for one, (result, body) in zip(queries, found, strict=True)
+            body if result.is_complete else await self._resubmit(process, query)
+            for query, (result, body) in zip(queries, processed, strict=True)
         ]
 
     def process(
@@ -65,22 +68,22 @@ class RetrievalService:
         queries: Sequence[QueryRequest],
         is_bounded: bool = True,
     ) -> list[tuple[SearchResult, bytes]]:
-        """Search and write; a bounded call leaves incomplete what would take long."""
-        if is_bounded and text_count(queries[0]) > MAX_TEXTS:  # it is a part by itself
+        """Search and encode; a bounded call leaves expensive queries incomplete."""
+        if is_bounded and count_texts(queries[0]) > MAX_TEXTS:  # such a query is its own part
             return [(SearchResult(live.bundle.items, queries[0].k), b"")]
         results = live.retriever.retrieve(
-            [query_of(one) for one in queries],
-            self._live_bundle.get_denied_rows(live),  # by now, however long it waited
+            [build_query(query) for query in queries],
+            self._live_bundle.get_denied_rows(live),  # the current one, however long the query waited
             is_bounded=is_bounded,
             observe=self._metrics.observe_stage,
         )
         begin = time.perf_counter()
-        includes = [one.include for one in queries]
+        includes = [query.include for query in queries]
         bodies = encode_results(live.bundle, joined, results, includes)
         self._metrics.observe_stage("write", time.perf_counter() - begin)
-        for one, result in zip(queries, results, strict=True):
+        for query, result in zip(queries, results, strict=True):
             if result.is_complete:
-                self._metrics.count_result(result, bool(one.filter))
+                self._metrics.count_result(result, bool(query.filter))
         return list(zip(results, bodies, strict=True))
 
     async def _resubmit(
@@ -90,39 +93,39 @@ class RetrievalService:
         return body
 
 
-def work_of(
+def build_work(
     live: ServedBundle,
     process: "partial[list[tuple[SearchResult, bytes]]]",
     queries: Sequence[QueryRequest],
 ) -> Work[QueryRequest, tuple[SearchResult, bytes]]:
-    """Return the work of a request; that of one user may share a call with others."""
-    costs = [cost_of(live, one) for one in queries]
+    """Build the work of a request; a single cheap query may share a call with others."""
+    costs = [estimate_cost(live, query) for query in queries]
     if len(queries) == 1 and costs[0] <= MAX_COST and isinstance(queries[0], RetrieveRequest):
         return Work(process, [queries], key=id(live), cost=costs[0])
-    return Work(process, split(queries, costs, PART))
+    return Work(process, split(queries, costs, MAX_PART_QUERIES))
 
 
-def cost_of(live: ServedBundle, query: QueryRequest) -> int:
-    """Estimate what a query takes, in ids looked up: 1 to 2 us each."""
-    texts = text_count(query)
+def estimate_cost(live: ServedBundle, query: QueryRequest) -> int:
+    """Estimate the cost of a query in id lookups of 1 to 2 us."""
+    texts = count_texts(query)
     if texts > MAX_TEXTS:
-        return MAX_COST + 1  # more than a part may cost
+        return MAX_COST + 1  # above the limit of a part
     return texts + query.k + (FILTER_COST if query.filter else 0) + live.retriever.base_cost
 
 
-def text_count(query: QueryRequest) -> int:
-    """Return how many ids and values must be looked up."""
+def count_texts(query: QueryRequest) -> int:
+    """Return how many ids and filter values a query looks up."""
     if isinstance(query, SimilarRequest):
         return len(query.exclude) + len(query.filter)
     values = sum(map(len, query.filter.values())) if query.filter else 0
     return len(query.history or ()) + len(query.exclude) + values
 
 
-def query_of(query: QueryRequest) -> Query:
+def build_query(query: QueryRequest) -> Query:
     """Convert a request into a query of the index."""
     if isinstance(query, SimilarRequest):
-        wanted = filter_of(query.filter)
-        return Query(query.k, item_id=query.item_id, exclude=query.exclude, filter=wanted)
+        parsed = parse_filter(query.filter)
+        return Query(query.k, item_id=query.item_id, exclude=query.exclude, filter=parsed)
     return Query(
         query.k,
         user_id=query.user_id,
@@ -133,30 +136,31 @@ def query_of(query: QueryRequest) -> Query:
     )
 
 
-def filter_of(conditions: Sequence[str]) -> dict[str, list[str]]:
-    """Gather `attribute:value` texts by attribute; the first colon divides them."""
-    gathered: dict[str, list[str]] = {}
+def parse_filter(conditions: Sequence[str]) -> dict[str, list[str]]:
+    """Group `attribute:value` texts by attribute; split at the first colon."""
+    values_by_attribute: dict[str, list[str]] = {}
     for condition in conditions:
         attribute, _, value = condition.partition(":")
-        gathered.setdefault(attribute, []).append(value)
-    return gathered
+        values_by_attribute.setdefault(attribute, []).append(value)
+    return values_by_attribute
 
 
-def check_filters(live: ServedBundle, filters: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Refuse filters by attributes that the bundle lacks, before anything waits.
+def validate_filters(live: ServedBundle, filters: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Reject filters by attributes that the bundle lacks, before the request is queued.
 
     Args:
-        filters: the place of each in the request, and the attributes that it names.
+        filters: the location of each in the request, and the attributes that it names.
 
-    Raises UnknownFilterError with every fault.
+    Raises:
+        UnknownFilterError: with every unknown attribute.
     """
     known = live.bundle.manifest.filters
-    expected = f"the bundle can be filtered by {', '.join(sorted(known)) or 'none'}"
-    faults: list[Fault] = [
-        {"location": f"{place}.{name}", "received": name, "expected": expected}
-        for place, names in filters
+    expected = f"an attribute of the live bundle: {', '.join(sorted(known)) or 'none'}"
+    errors: list[FieldError] = [
+        {"location": f"{location}.{name}", "received": name, "expected": expected}
+        for location, names in filters
         for name in names
         if name not in known
     ]
-    if faults:
-        raise UnknownFilterError(faults)
+    if errors:
+        raise UnknownFilterError(errors)

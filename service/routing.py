@@ -1,4 +1,4 @@
-"""Routes: how bodies and query strings reach the schemas, and how OpenAPI describes problems."""
+"""Route classes that validate bodies and query strings, and OpenAPI descriptions of problems."""
 
 import hmac
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,22 +15,29 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import MAX_FAULTS_READ, InvalidBodyError, UnauthorizedError, faults_of
-from service.json_encoder import json_bytes
+from service.errors import (
+    MAX_ERRORS_LISTED,
+    InvalidBodyError,
+    UnauthorizedError,
+    build_field_errors,
+)
+from service.json_encoder import encode_json
 from service.schemas.shared import Problem
 
 BEARER = b"bearer "
 PROBLEM_REF = "#/components/schemas/Problem"
 DESCRIPTIONS = {
-    401: "The bearer token is missing or wrong",
-    404: "No such thing",
-    408: "The body did not come in time",
-    405: "Not with this method",
-    409: "Not as things are: the bundle cannot do this, was refused, or may not be written",
-    413: "The body is too large",
-    422: "The question is not as it must be",
-    500: "The service failed",
-    503: "Not now: no bundle is live, or what is asked for is out of reach or busy",
+    401: "The bearer token is missing or wrong.",
+    404: "The resource does not exist.",
+    408: "The request body was not received in time.",
+    405: "The method is not allowed.",
+    409: "The current state does not allow this: the bundle does not support it, was rejected, "
+    "or is read-only.",
+    413: "The request body is too large.",
+    422: "The request is invalid.",
+    500: "Internal error.",
+    503: "Temporarily unavailable: no bundle is live, the service is overloaded, or a store is "
+    "unreachable.",
 }
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -39,7 +46,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonResponse(JSONResponse):
-    """A JSON response that no cache stores; bytes are sent as they are."""
+    """JSON response with `Cache-Control: no-store`; bytes are sent unchanged."""
 
     def __init__(
         self,
@@ -52,23 +59,23 @@ class JsonResponse(JSONResponse):
         super().__init__(content, status_code, headers, background=background)
 
     def render(self, content: object) -> bytes:
-        """Return the body."""
-        return content if isinstance(content, bytes) else json_bytes(content)
+        """Return the encoded body."""
+        return content if isinstance(content, bytes) else encode_json(content)
 
 
 def fast_route(duration: Histogram) -> type[APIRoute]:
-    """Return the class of routes on the hot path, which FastAPI describes as any other.
+    """Return the route class of the hot path; its OpenAPI description is FastAPI's own.
 
     Args:
-        duration: observes each request, from reading the body on.
+        duration: observes each request, including the time to read its body.
     """
 
     class FastRoute(APIRoute):
-        """Calls its endpoint with request and validated body; solves no dependencies."""
+        """Calls its endpoint with request and validated body, without dependency injection."""
 
         def get_route_handler(self) -> Handler:
             """Return the handler of the route."""
-            endpoint, schema = self.endpoint, body_schema(self)
+            endpoint, schema = self.endpoint, get_body_schema(self)
             assert schema is not None
 
             async def handle(request: Request) -> Response:
@@ -83,17 +90,17 @@ def fast_route(duration: Histogram) -> type[APIRoute]:
 
 
 class JsonRoute(APIRoute):
-    """An ordinary route whose body is validated by pydantic's own JSON parser.
+    """FastAPI route whose body is validated by pydantic's JSON parser.
 
-    So bodies need no content type, and messages and the number of faults are bounded.
+    Bodies need no content type, and the number and length of error messages are bounded.
     """
 
     def get_route_handler(self) -> Handler:
         """Return the handler of the route."""
-        handle, schema = super().get_route_handler(), body_schema(self)
+        handle, schema = super().get_route_handler(), get_body_schema(self)
 
         async def handle_validated(request: Request) -> Response:
-            body = await read_body(request)  # of GET too: what comes after it is a disconnect
+            body = await read_body(request)  # of GET too: the next message is a disconnect
             model = validate_body(body, schema) if schema else None
             return await handle(ValidatedRequest(request, model))
 
@@ -101,7 +108,7 @@ class JsonRoute(APIRoute):
 
 
 class ValidatedRequest(Request):
-    """A request whose body is a validated model, which FastAPI takes as it is."""
+    """Request whose body is a validated model, which FastAPI accepts unchanged."""
 
     def __init__(self, request: Request, model: BaseModel | None) -> None:
         super().__init__(request.scope, request.receive)
@@ -117,7 +124,7 @@ class ValidatedRequest(Request):
 
     @property
     def query_params(self) -> QueryParams:
-        """Return the query string; a repeated parameter is a list for its schema to judge."""
+        """Return the parameters; a repeated one is a list, which its schema accepts or rejects."""
         return _StrictQueryParams(self.scope["query_string"])
 
 
@@ -128,17 +135,17 @@ class _StrictQueryParams(QueryParams):
 
 
 def admin_router(token: str) -> APIRouter:
-    """Return a router for operators, whose routes ask for the bearer token first."""
+    """Return the router of the admin endpoints, which require the bearer token."""
 
     class AdminRoute(JsonRoute):
-        """Refuses requests without the token before it reads their bodies."""
+        """Rejects requests without the token before reading their bodies."""
 
         def get_route_handler(self) -> Handler:
             """Return the handler of the route."""
             handle = super().get_route_handler()
 
             async def handle_authorized(request: Request) -> Response:
-                check_token(request, token)
+                validate_token(request, token)
                 return await handle(request)
 
             return handle_authorized
@@ -152,25 +159,25 @@ def admin_router(token: str) -> APIRouter:
     )
 
 
-def check_token(request: Request, token: str) -> None:
+def validate_token(request: Request, token: str) -> None:
     """Compare the bearer token in constant time; raises UnauthorizedError."""
-    said = request.headers.get("authorization", "").encode("latin-1", errors="replace")
-    is_bearer = said[: len(BEARER)].lower() == BEARER
-    if not hmac.compare_digest(said[len(BEARER) :].strip(), token.encode()) or not is_bearer:
+    header = request.headers.get("authorization", "").encode("latin-1", errors="replace")
+    is_bearer = header[: len(BEARER)].lower() == BEARER
+    if not hmac.compare_digest(header[len(BEARER) :].strip(), token.encode()) or not is_bearer:
         raise UnauthorizedError(
             f"{request.method} {request.scope['path']}: the bearer token is missing or wrong; "
             "send `Authorization: Bearer TOKEN` with the ESANS_ADMIN_TOKEN of this service"
         )
 
 
-def body_schema(route: APIRoute) -> type[BaseModel] | None:
-    """Return the model of a route's body, if it has one."""
+def get_body_schema(route: APIRoute) -> type[BaseModel] | None:
+    """Return the model of a route's body, or None."""
     field = route.body_field
     return cast(type[BaseModel], field.field_info.annotation) if field else None
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a body, which `BodyLimit` bounds and delivers whole; raises ClientDisconnect."""
+    """Read the body, which `BodyLimit` delivers in one message; raises ClientDisconnect."""
     message = await request.receive()
     if message["type"] != "http.request":
         raise ClientDisconnect
@@ -179,26 +186,26 @@ async def read_body(request: Request) -> bytes:
 
 
 def validate_body(body: bytes, schema: type[Model]) -> Model:
-    """Validate a JSON body; raises InvalidBodyError with every fault."""
+    """Validate a JSON body; raises InvalidBodyError with every field error."""
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
         count = error.error_count()
-        is_read = count <= MAX_FAULTS_READ
-        errors = error.errors(include_url=False) if is_read else ()
-        raise InvalidBodyError(faults_of(errors, count)) from error
+        is_listed = count <= MAX_ERRORS_LISTED
+        errors = error.errors(include_url=False) if is_listed else ()
+        raise InvalidBodyError(build_field_errors(errors, count)) from error
 
 
-def problems(*statuses: int) -> Responses:
-    """Describe the problems of a route, for `responses`; each may fail with 500."""
+def problem_responses(*statuses: int) -> Responses:
+    """Return the OpenAPI `responses` of a route for these statuses and 500."""
     return {
         status: {"model": Problem, "description": DESCRIPTIONS[status]}
         for status in (*statuses, 500)
     }
 
 
-def complete_openapi(app: FastAPI) -> None:
-    """Let the app describe problems as application/problem+json."""
+def install_openapi(app: FastAPI) -> None:
+    """Make the app's OpenAPI schema describe problems as application/problem+json."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -208,19 +215,19 @@ def complete_openapi(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            _correct(app.openapi_schema)
+            _fix_schema(app.openapi_schema)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual shows
+    app.openapi = openapi  # type: ignore[method-assign]  # the override that FastAPI documents
 
 
-def _correct(node: dict[str, Any]) -> None:
-    """Name the media type of problems, and write whole bounds as integers, to the last bit."""
+def _fix_schema(node: dict[str, Any]) -> None:
+    """Set the media type of problems, and make whole bounds exact integers."""
     if node.get("application/json", {}) == {"schema": {"$ref": PROBLEM_REF}}:
         node["application/problem+json"] = node.pop("application/json")
     for key, value in node.items():
         if isinstance(value, float) and value.is_integer():
             node[key] = int(value)
-        for deeper in value if isinstance(value, list) else [value]:
-            if isinstance(deeper, dict):
-                _correct(deeper)
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, dict):
+                _fix_schema(child)

@@ -1,1 +1,1 @@
-"""The calls: each reads, asks, writes."""
+"""HTTP routes."""

@@ -1,4 +1,4 @@
-"""The operator's calls, behind the bearer token: bundles, cluster maps and denied items."""
+"""Admin routes behind the bearer token: bundles, cluster maps and denylist."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from index.errors import (
 from index.storage.local import READ_ONLY
 from service.bundle_watcher import BundleWatcher
 from service.executor import BoundedExecutor
-from service.routing import problems
+from service.routing import problem_responses
 from service.schemas.admin import (
     ClusterPointerResponse,
     DenylistRequest,
@@ -32,9 +32,9 @@ from service.schemas.admin import (
     RollbackResponse,
 )
 
-RELOAD_S = 60.0  # a bundle of a million items opens in two; a slow volume may take longer
-IN_FORCE_S = 30.0  # a store answers within a second
-STORE_S = 5.0  # the store's own limits are shorter; this one holds whatever it does
+RELOAD_TIMEOUT_S = 60.0  # a bundle of a million items opens in two; a slow volume takes longer
+DENYLIST_TIMEOUT_S = 30.0  # a store responds within a second
+STORE_TIMEOUT_S = 5.0  # above the store's own timeouts; a bound in any case
 
 
 def add_bundle_routes(
@@ -43,66 +43,73 @@ def add_bundle_routes(
     bundles: BundleRegistry,
     executor: BoundedExecutor,
 ) -> None:
-    """Add the routes about bundles; opening and moving happen beside the event loop."""
+    """Add the bundle routes; the executor opens bundles and moves the pointer."""
 
     @router.post(
         "/reload",
-        summary="Look at what is current now, and answer once it is live or refused",
-        response_description="What is live",
-        responses=problems(401, 409, 503),
+        summary="Load the current bundle now and wait until it is live or rejected",
+        response_description="The live bundle",
+        responses=problem_responses(401, 409, 503),
     )
     async def reload_now() -> ReloadResponse:
         return await executor.run(partial(reload, live_bundle, str(bundles.folder)))
 
     @router.post(
         "/rollback",
-        summary="Make the bundle before the current one current, or the one named",
-        response_description="What is live",
-        responses=problems(401, 404, 409, 408, 413, 422, 503),
+        summary="Roll back to the previous bundle or to a given version",
+        response_description="The live bundle",
+        responses=problem_responses(401, 404, 409, 408, 413, 422, 503),
     )
-    async def roll_back_now(asked: RollbackRequest) -> RollbackResponse:
-        return await executor.run(partial(roll_back, live_bundle, bundles, asked.version))
+    async def roll_back_now(body: RollbackRequest) -> RollbackResponse:
+        return await executor.run(partial(roll_back, live_bundle, bundles, body.version))
 
 
-def reload(live_bundle: BundleWatcher, place: str, timeout_s: float = RELOAD_S) -> ReloadResponse:
-    """Look at `current` now, open what it names, and tell what is live then.
+def reload(
+    live_bundle: BundleWatcher, folder: str, timeout_s: float = RELOAD_TIMEOUT_S
+) -> ReloadResponse:
+    """Poll `current`, open the bundle that it names, and return what is live.
 
-    It may take seconds, so it is called beside the event loop, as `roll_back` is.
+    This may take seconds: call it outside the event loop, as `roll_back`.
 
-    Raises RejectedBundleError with the reasons if an older bundle serves on, NoBundleError if
-    none does, BundleError if the time was too short.
+    Raises:
+        RejectedBundleError: the bundle was rejected and an older one stays live.
+        NoBundleError: no bundle is live.
+        BundleError: the timeout expired.
     """
     if not live_bundle.poll_now(timeout_s):
         raise BundleError(
-            f"{place}: what is current was not opened within {timeout_s:g} s, but may still "
-            "be; see what GET /readyz tells, then try again"
+            f"{folder}: the current bundle was not opened within {timeout_s:g} s and may still "
+            "be loading; check GET /readyz, then retry"
         )
-    told = live_bundle.readiness()
-    reasons = told.get("reasons", [])
-    version = told.get("bundle")
+    readiness = live_bundle.readiness()
+    reasons = readiness.get("reasons", [])
+    version = readiness.get("bundle")
     if version is None:
-        raise NoBundleError(f"{place}: no bundle is live: {'; '.join(reasons)}")
+        raise NoBundleError(f"{folder}: no bundle is live: {'; '.join(reasons)}")
     if reasons:
-        raise RejectedBundleError(f"{place}, where {version} serves on", reasons)
+        raise RejectedBundleError(f"{folder}: {version} stays live", reasons)
     return {"status": "ready", "bundle": version}
 
 
 def roll_back(
     live_bundle: BundleWatcher, bundles: BundleRegistry, version: str | None
 ) -> RollbackResponse:
-    """Make an older bundle current, and return once it answers here.
+    """Make an older bundle current and return once it is live here.
 
-    One that cannot be opened is not made current: replicas that start would have nothing.
+    A bundle that cannot be opened does not become current: starting replicas would have none.
 
-    Raises UnknownVersionError, RejectedBundleError, ReadOnlyBundlesError, BundleError.
+    Raises:
+        UnknownVersionError: the version is not published.
+        RejectedBundleError: the bundle is invalid.
+        ReadOnlyBundlesError: the folder is read-only.
+        BundleError: the pointer cannot be written, or the bundle is not live in time.
     """
-    wanted = version or bundles.previous_version()
+    target = version or bundles.previous_version()
     try:
-        open_bundle(bundles.path_of(wanted))
+        open_bundle(bundles.path_of(target))
     except InvalidBundleError as error:
-        told = f"{error.location}, which was not made current"
-        raise RejectedBundleError(told, error.faults) from error
-    pointer = move_pointer(bundles, wanted)
+        raise RejectedBundleError(f"{error.location}: not made current", error.faults) from error
+    pointer = move_pointer(bundles, target)
     live = reload(live_bundle, str(bundles.folder))
     return {
         "status": "ready",
@@ -113,42 +120,45 @@ def roll_back(
 
 
 def move_pointer(bundles: BundleRegistry, version: str) -> BundlePointer:
-    """Roll back to a version.
+    """Roll back the pointer to a version.
 
-    Raises ReadOnlyBundlesError with the command to use elsewhere, else BundleError.
+    Raises:
+        ReadOnlyBundlesError: the folder is read-only; the message names the command to run.
+        BundleError: the pointer cannot be written.
     """
     try:
         return bundles.roll_back(version)
     except OSError as error:
-        told = f"{bundles.folder}: {error.strerror or error} ({error.filename or 'no file'})"
+        reason = f"{bundles.folder}: {error.strerror or error} ({error.filename or 'no file'})"
         if error.errno in READ_ONLY:
             raise ReadOnlyBundlesError(
-                f"{told}; expected the right to write there; where the folder may be written, "
-                f"run `python -m index rollback {bundles.folder} {version}`: this service "
-                "follows"
+                f"{reason}; expected write permission; run `python -m index rollback "
+                f"{bundles.folder} {version}` where the folder is writable: this service follows"
             ) from error
-        raise BundleError(f"{told}; expected to write `current`; make room, try again") from error
+        raise BundleError(
+            f"{reason}; expected to write `current`; free disk space, then retry"
+        ) from error
 
 
 def add_cluster_routes(
     router: APIRouter, maps: ClusterMapRegistry, executor: BoundedExecutor
 ) -> None:
-    """Add the route about cluster maps; the store is asked beside the event loop."""
+    """Add the cluster map route; the executor accesses the store."""
 
     @router.put(
         "/clusters/current",
         summary="Pin, unpin or roll back the current cluster map",
-        response_description="What is current now",
-        responses=problems(401, 404, 408, 413, 422, 503),
+        response_description="The current cluster map",
+        responses=problem_responses(401, 404, 408, 413, 422, 503),
     )
-    async def point(asked: PointerRequest) -> ClusterPointerResponse:
+    async def move_cluster_pointer_now(body: PointerRequest) -> ClusterPointerResponse:
         try:
-            async with asyncio.timeout(STORE_S):
-                pointer = await executor.run(partial(point_to, maps, asked))
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                pointer = await executor.run(partial(move_cluster_pointer, maps, body))
         except TimeoutError as error:
             raise StoreUnreachableError(
-                f"{maps.place}: did not answer within {STORE_S:g} s, but may still do so; see "
-                "what GET /clusters tells, then try again"
+                f"{maps.place}: no response within {STORE_TIMEOUT_S:g} s; the change may still "
+                "take effect; check GET /clusters, then retry"
             ) from error
         return {
             "sequence": pointer.sequence,
@@ -158,65 +168,71 @@ def add_cluster_routes(
         }
 
 
-def point_to(maps: ClusterMapRegistry, asked: PointerRequest) -> ClusterPointer:
-    """Do what was asked for."""
-    if asked.action == "pin":
-        return maps.pin(asked.version)
-    if asked.action == "unpin":
+def move_cluster_pointer(maps: ClusterMapRegistry, body: PointerRequest) -> ClusterPointer:
+    """Pin, unpin or roll back."""
+    if body.action == "pin":
+        return maps.pin(body.version)
+    if body.action == "unpin":
         return maps.unpin()
-    return maps.roll_back(asked.version)
+    return maps.roll_back(body.version)
 
 
-def add_deny_routes(
+def add_denylist_routes(
     router: APIRouter,
     live_bundle: BundleWatcher,
-    deny: DenylistWatcher,
+    watcher: DenylistWatcher,
     store: DenylistStore,
     executor: BoundedExecutor,
 ) -> None:
-    """Add the route about denied items; the store is written beside the event loop.
+    """Add the denylist route; the executor writes to the store.
 
     Args:
-        store: the watcher's, with a client of its own: the other may be in the middle of a poll.
+        store: that of the watcher, with its own client: the watcher's may be polling.
     """
 
     @router.put(
         "/denylist",
-        summary="Replace or change the list of items that are never returned",
-        response_description="The list in force",
-        responses=problems(401, 408, 409, 413, 422, 503),
+        summary="Replace or update the denylist",
+        response_description="The denylist in force",
+        responses=problem_responses(401, 408, 409, 413, 422, 503),
     )
-    async def change_now(asked: DenylistRequest) -> DenylistResponse:
-        return await executor.run(partial(change_denied, live_bundle, deny, store, asked))
+    async def update_now(body: DenylistRequest) -> DenylistResponse:
+        return await executor.run(partial(update_denylist, live_bundle, watcher, store, body))
 
 
-def change_denied(
-    live_bundle: BundleWatcher, deny: DenylistWatcher, store: DenylistStore, asked: DenylistRequest
+def update_denylist(
+    live_bundle: BundleWatcher,
+    watcher: DenylistWatcher,
+    store: DenylistStore,
+    body: DenylistRequest,
 ) -> DenylistResponse:
-    """Write the list, and wait until it is in force in this process.
+    """Write the denylist and wait until it is in force in this process.
 
-    Raises what the store raises; StoreUnreachableError if it is stored, but not in force yet.
+    Raises:
+        ClusterStoreError: the store failed, or the denylist is stored but not in force yet.
     """
-    changed = write_denied(deny.value, store, asked)
-    deny.poll_now(IN_FORCE_S)
-    if not deny.is_in_force(changed.sequence):
+    written = write_denylist(watcher.value, store, body)
+    watcher.poll_now(DENYLIST_TIMEOUT_S)
+    if not watcher.is_in_force(written.sequence):
         raise StoreUnreachableError(
-            f"{store.place}: the list {changed.sequence} is stored, but not in force here "
-            f"after {IN_FORCE_S:g} s; GET /readyz tells why and when it is"
+            f"{store.place}: denylist {written.sequence} is stored, but not in force here after "
+            f"{DENYLIST_TIMEOUT_S:g} s; GET /readyz shows the reason and when it is"
         )
-    wanted = asked.add if asked.items is None else asked.items
+    denied = body.add if body.items is None else body.items
     return {
-        "sequence": changed.sequence,
-        "count": len(changed.ids),
-        "unknown_items": live_bundle.list_unknown_ids(wanted),
+        "sequence": written.sequence,
+        "count": len(written.ids),
+        "unknown_items": live_bundle.list_unknown_ids(denied),
     }
 
 
-def write_denied(held: Denylist | None, store: DenylistStore, asked: DenylistRequest) -> Denylist:
-    """Write what was asked for into the store, which may have lost the list that is held."""
-    now_s = max(time.time(), (held.sequence + 1) / 1_000 if held else 0)
-    if asked.items is not None:
-        return store.replace(asked.items, now_s)
-    if held:
-        store.repopulate(held)
-    return store.change(asked.add, asked.remove, now_s)
+def write_denylist(
+    current: Denylist | None, store: DenylistStore, body: DenylistRequest
+) -> Denylist:
+    """Apply a request to the store, which is repopulated first if it lost the current list."""
+    now_s = max(time.time(), (current.sequence + 1) / 1_000 if current else 0)
+    if body.items is not None:
+        return store.replace(body.items, now_s)
+    if current:
+        store.repopulate(current)
+    return store.change(body.add, body.remove, now_s)

@@ -1,4 +1,4 @@
-"""The calls about cluster maps: which one is used, and negatives drawn from it."""
+"""Cluster map routes: the map in use, and negatives sampled from it."""
 
 from functools import partial
 from typing import Any
@@ -11,52 +11,54 @@ from index.cluster_map import Counts, Negatives, negatives_for
 from service.bundle_watcher import BundleWatcher
 from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 from service.executor import BoundedExecutor
-from service.json_encoder import json_in_parts
-from service.routing import JsonResponse, JsonRoute, problems
+from service.json_encoder import encode_json_chunked
+from service.routing import JsonResponse, JsonRoute, problem_responses
 from service.schemas.clusters import (
     ClustersResponse,
     NegativesRequest,
     NegativesResponse,
 )
 
-IDS_IN_PART = 20_000  # written in one go, about 2 ms
-INLINE_IDS = 11_000  # written without leaving the event loop, about 5 ms
+CHUNK_IDS = 20_000  # encoded in one go, about 2 ms
+MAX_INLINE_IDS = 11_000  # sampled and encoded in the event loop, about 5 ms
 
 
 def cluster_routes(
     live_bundle: BundleWatcher, live_clusters: ClusterWatcher, executor: BoundedExecutor
 ) -> APIRouter:
-    """Return the routes; answers of many negatives are made beside the event loop."""
+    """Return the cluster map routes; the executor samples large numbers of negatives."""
     router = APIRouter(
         tags=["clusters"], route_class=JsonRoute, default_response_class=JsonResponse
     )
 
     @router.get(
         "/clusters",
-        summary="The card of the cluster map in use",
-        response_description="The map, and how it is followed",
-        responses=problems(404, 503),
+        summary="The cluster map in use",
+        response_description="The cluster map and the status of its watcher",
+        responses=problem_responses(404, 503),
     )
     async def clusters() -> ClustersResponse:
-        live_bundle.get()  # without a bundle there are no items to speak of
-        return card_of(live_clusters.get(), live_clusters)
+        live_bundle.get()  # 503 if no bundle is live
+        return build_clusters_response(live_clusters.get(), live_clusters)
 
     @router.post(
         "/negatives",
-        summary="Easy and hard negatives for positives, with their log expected counts",
+        summary="Easy and hard negatives for positives, with log expected counts",
         response_model=NegativesResponse,
-        response_description="Negatives of each known positive",
-        responses=problems(404, 408, 413, 422, 503),
+        response_description="Negatives for each known positive",
+        responses=problem_responses(404, 408, 413, 422, 503),
     )
     async def negatives(body: NegativesRequest) -> Response:
         live_bundle.get()
-        work = partial(draw, live_clusters.get(), body)
-        return work() if ids_of(body) <= INLINE_IDS else await executor.run(work)
+        job = partial(sample_negatives, live_clusters.get(), body)
+        return job() if count_ids(body) <= MAX_INLINE_IDS else await executor.run(job)
 
     return router
 
 
-def card_of(joined: JoinedClusterMap, live_clusters: ClusterWatcher) -> ClustersResponse:
+def build_clusters_response(
+    joined: JoinedClusterMap, live_clusters: ClusterWatcher
+) -> ClustersResponse:
     """Describe the map in use."""
     source, pointer = joined.held.source, joined.held.pointer
     return {
@@ -76,33 +78,37 @@ def card_of(joined: JoinedClusterMap, live_clusters: ClusterWatcher) -> Clusters
     }
 
 
-def ids_of(body: NegativesRequest) -> int:
-    """Return how many ids an answer holds at most."""
+def count_ids(body: NegativesRequest) -> int:
+    """Return the maximum number of ids in the response."""
     return len(body.positives) * (1 + body.easy + body.hard)
 
 
-def draw(joined: JoinedClusterMap, body: NegativesRequest) -> Response:
-    """Draw and write; all of it works on one map."""
+def sample_negatives(joined: JoinedClusterMap, body: NegativesRequest) -> Response:
+    """Sample and encode negatives, all from one map."""
     counts, rng = Counts(body.easy, body.hard), np.random.default_rng(body.seed)
     items, clusters = joined.catalogue.items, joined.held.clusters
-    found = negatives_for(body.positives, items, clusters, counts, rng)
-    return JsonResponse(told_of(joined, found, body.easy, body.hard))
+    sampled = negatives_for(body.positives, items, clusters, counts, rng)
+    return JsonResponse(build_negatives_response(joined, sampled, body.easy, body.hard))
 
 
-def told_of(joined: JoinedClusterMap, found: Negatives, easy: int, hard: int) -> dict[str, Any]:
-    """Put negatives into the caller's words: a `NegativesResponse`, its lists written already."""
-    ids, log_counts = found.ids, found.drawn.log_counts
-    begins = [place * (easy + hard) for place in range(len(found.positives))]
-    rows = max(1, IDS_IN_PART // max(1, easy + hard))
-    told = {
+def build_negatives_response(
+    joined: JoinedClusterMap, sampled: Negatives, easy: int, hard: int
+) -> dict[str, Any]:
+    """Build a `NegativesResponse` whose lists are already encoded."""
+    ids, log_counts = sampled.ids, sampled.drawn.log_counts
+    begins = [row * (easy + hard) for row in range(len(sampled.positives))]
+    size = max(1, CHUNK_IDS // max(1, easy + hard))
+    easy_ids = [ids[begin : begin + easy] for begin in begins]
+    hard_ids = [ids[begin + easy : begin + easy + hard] for begin in begins]
+    response = {
         "bundle": joined.catalogue.version,
         "clusters": joined.version,
-        "positives": found.positives,
-        "easy": json_in_parts([ids[begin : begin + easy] for begin in begins], rows),
-        "easy_log_counts": json_in_parts(np.ascontiguousarray(log_counts[:, :easy]), rows),
-        "hard": json_in_parts([ids[begin + easy : begin + easy + hard] for begin in begins], rows),
-        "hard_log_counts": json_in_parts(np.ascontiguousarray(log_counts[:, easy:]), rows),
+        "positives": sampled.positives,
+        "easy": encode_json_chunked(easy_ids, size),
+        "easy_log_counts": encode_json_chunked(np.ascontiguousarray(log_counts[:, :easy]), size),
+        "hard": encode_json_chunked(hard_ids, size),
+        "hard_log_counts": encode_json_chunked(np.ascontiguousarray(log_counts[:, easy:]), size),
     }
-    if found.unknown:
-        told["unknown_items"] = found.unknown
-    return told
+    if sampled.unknown:
+        response["unknown_items"] = sampled.unknown
+    return response

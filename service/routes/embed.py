@@ -1,4 +1,4 @@
-"""The call for vectors: of users, as `/retrieve` encodes them, and of items."""
+"""Embedding route: vectors of users, encoded as in `/retrieve`, and of items."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,122 +15,127 @@ from index.search.query import Fallback, Query
 from service.bundle_watcher import BundleWatcher, ServedBundle
 from service.errors import InvalidBodyError, NoItemEncoderError
 from service.request_queue import RequestQueue, Work, split
-from service.routing import JsonResponse, JsonRoute, problems
-from service.schemas.embed import EmbedRequest, EmbedResponse, Features, UserToEmbed
-from service.schemas.shared import Fault
+from service.routing import JsonResponse, JsonRoute, problem_responses
+from service.schemas.embed import EmbedRequest, EmbedResponse, Features, UserQuery
+from service.schemas.shared import FieldError
 
-PART, PART_TEXTS = 16, 2_000  # users or items processed in one call, and their ids
+MAX_PART_SIZE, MAX_PART_TEXTS = 16, 2_000  # users or items processed in one call; their ids
 
 
 def embed_routes(live_bundle: BundleWatcher, queue: RequestQueue) -> APIRouter:
-    """Return the route."""
+    """Return the embedding route."""
     router = APIRouter(tags=["vectors"], route_class=JsonRoute)
 
     @router.post(
         "/embed",
         summary="Vectors of users, or of items from their raw features",
         response_model=EmbedResponse,
-        response_description="A vector for each",
-        responses=problems(409, 408, 413, 422, 503),
+        response_description="One vector per user or item",
+        responses=problem_responses(409, 408, 413, 422, 503),
     )
     async def embed(request: Request, body: EmbedRequest) -> Response:
         live = live_bundle.get()
-        embedded = await queue.run(request, work_of(live, body))
-        return JsonResponse(answer_of(live.bundle.version, embedded))
+        embedded = await queue.run(request, build_work(live, body))
+        return JsonResponse(build_embed_response(live.bundle.version, embedded))
 
     return router
 
 
 class Embedded(NamedTuple):
-    """A vector [dim], or why there is none; and the ids of a history that are unknown."""
+    """A vector [dim], or why there is none, and the unknown ids of the history."""
 
     vector: Floats | None
     fallback: Fallback | Literal["no_features"] | None = None
     unknown: Sequence[str] = ()
 
 
-def work_of(live: ServedBundle, body: EmbedRequest) -> Work[Any, Embedded]:
-    """Return the work of a request, in parts that hold up nobody.
+def build_work(live: ServedBundle, body: EmbedRequest) -> Work[Any, Embedded]:
+    """Build the work of a request, in parts of a few milliseconds.
 
-    Raises NoItemEncoderError, and InvalidBodyError for features that are not the bundle's.
+    Raises:
+        NoItemEncoderError: the bundle encodes no items.
+        InvalidBodyError: features do not match the bundle's modalities.
     """
     if body.users:
-        costs = [len(one.history or ()) for one in body.users]
-        return Work(partial(embed_users, live), split(body.users, costs, PART, PART_TEXTS))
-    encoder = item_encoder_of(live)
-    faults = _faults_of(body.items, encoder.widths)
-    if faults:
-        raise InvalidBodyError(faults)
+        costs = [len(user.history or ()) for user in body.users]
+        parts = split(body.users, costs, MAX_PART_SIZE, MAX_PART_TEXTS)
+        return Work(partial(embed_users, live), parts)
+    encoder = get_item_encoder(live)
+    errors = _validate_features(body.items, encoder.widths)
+    if errors:
+        raise InvalidBodyError(errors)
     costs = [0] * len(body.items)
-    return Work(partial(embed_items, encoder), split(body.items, costs, PART))
+    return Work(partial(embed_items, encoder), split(body.items, costs, MAX_PART_SIZE))
 
 
-def item_encoder_of(live: ServedBundle) -> ItemEncoder:
-    """Return the encoder of items; raises NoItemEncoderError where the bundle has none."""
+def get_item_encoder(live: ServedBundle) -> ItemEncoder:
+    """Return the item encoder; raises NoItemEncoderError if the bundle has none."""
     encoder = live.bundle.item_encoder
     if encoder is None:
         raise NoItemEncoderError(
-            f"bundle {live.bundle.version}: trained on a catalogue without content, it holds "
-            "no encoder of items; train on items with features"
+            f"bundle {live.bundle.version}: no item encoder, because its catalogue had no item "
+            "features; train with item features"
         )
     return encoder
 
 
-def embed_users(live: ServedBundle, users: Sequence[UserToEmbed]) -> list[Embedded]:
+def embed_users(live: ServedBundle, users: Sequence[UserQuery]) -> list[Embedded]:
     """Encode the query of each user as `/retrieve` does."""
-    queries = [Query(1, user_id=one.user_id, history=one.history) for one in users]
+    queries = [Query(1, user_id=user.user_id, history=user.history) for user in users]
     results = live.retriever.encode(queries)
-    return [Embedded(one.vector, one.fallback, one.unknown) for one in results]
+    return [Embedded(result.vector, result.fallback, result.unknown) for result in results]
 
 
 def embed_items(encoder: ItemEncoder, items: Sequence[Features]) -> list[Embedded]:
-    """Make the vector of each item from its content alone."""
-    vectors = encoder.encode(_stacked(items, encoder), len(items))
+    """Encode each item from its features alone."""
+    vectors = encoder.encode(_stack_features(items, encoder), len(items))
     return [
-        Embedded(vector) if any(values and any(values) for values in one.values()) else BLANK
-        for one, vector in zip(items, vectors, strict=True)
+        Embedded(vector)
+        if any(values and any(values) for values in features.values())
+        else NO_FEATURES
+        for features, vector in zip(items, vectors, strict=True)
     ]
 
 
-def answer_of(version: str, embedded: Sequence[Embedded]) -> EmbedResponse:
-    """Put vectors into the caller's words."""
-    vectors: list[Any] = [one.vector for one in embedded]  # arrays are written as lists
-    told: EmbedResponse = {"bundle": version, "vectors": vectors}
-    if any(one.fallback for one in embedded):
-        told["fallbacks"] = [one.fallback for one in embedded]
-    if any(one.unknown for one in embedded):
-        told["unknown_items"] = [list(one.unknown) for one in embedded]
-    return told
+def build_embed_response(version: str, embedded: Sequence[Embedded]) -> EmbedResponse:
+    """Build the response; optional fields appear only if any of their values is set."""
+    vectors: list[Any] = [each.vector for each in embedded]  # arrays are encoded as lists
+    response: EmbedResponse = {"bundle": version, "vectors": vectors}
+    if any(each.fallback for each in embedded):
+        response["fallbacks"] = [each.fallback for each in embedded]
+    if any(each.unknown for each in embedded):
+        response["unknown_items"] = [list(each.unknown) for each in embedded]
+    return response
 
 
-BLANK = Embedded(None, "no_features")
+NO_FEATURES = Embedded(None, "no_features")
 
 
-def _faults_of(items: Sequence[Features], widths: dict[str, int]) -> list[Fault]:
-    """Compare names and widths with what the encoder reads."""
+def _validate_features(items: Sequence[Features], widths: dict[str, int]) -> list[FieldError]:
+    """Compare names and widths with the encoder's modalities."""
     known = ", ".join(f"{name} ({width} numbers)" for name, width in widths.items())
-    faults: list[Fault] = []
-    for place, one in enumerate(items):
-        for name, values in one.items():
-            where = f"items.{place}.{name}"
+    errors: list[FieldError] = []
+    for row, features in enumerate(items):
+        for name, values in features.items():
+            location = f"items.{row}.{name}"
             if name not in widths:
                 expected = f"a modality of the bundle: {known}"
-                faults.append({"location": where, "received": name, "expected": expected})
+                errors.append({"location": location, "received": name, "expected": expected})
             elif values is not None and len(values) != widths[name]:
-                found = f"{len(values)} numbers"
+                received = f"{len(values)} numbers"
                 expected = f"{widths[name]} numbers, or null"
-                faults.append({"location": where, "received": found, "expected": expected})
-    return faults
+                errors.append({"location": location, "received": received, "expected": expected})
+    return errors
 
 
-def _stacked(items: Sequence[Features], encoder: ItemEncoder) -> dict[str, Floats]:
-    """Put features into one array per modality; a row of NaN is missing."""
+def _stack_features(items: Sequence[Features], encoder: ItemEncoder) -> dict[str, Floats]:
+    """Stack features into one array per modality; a row of NaN is missing."""
     stacked = {
         name: np.full((len(items), width), np.nan, dtype=np.float32)
         for name, width in encoder.widths.items()
     }
-    for place, one in enumerate(items):
-        for name, values in one.items():
+    for row, features in enumerate(items):
+        for name, values in features.items():
             if values is not None:
-                stacked[name][place] = values
+                stacked[name][row] = values
     return stacked

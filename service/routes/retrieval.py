@@ -1,4 +1,4 @@
-"""The calls for candidates: of users, the hot path, and like an item."""
+"""Retrieval routes: candidates for users, which is the hot path, and similar items."""
 
 from typing import Annotated
 
@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from service.bundle_watcher import BundleWatcher
 from service.metrics import Metrics
-from service.retrieval_service import RetrievalService, check_filters, filter_of
-from service.routing import JsonResponse, JsonRoute, Responses, fast_route, problems
+from service.retrieval_service import RetrievalService, parse_filter, validate_filters
+from service.routing import JsonResponse, JsonRoute, Responses, fast_route, problem_responses
 from service.schemas.retrieval import (
     BatchRequest,
     BatchResponse,
@@ -27,43 +27,43 @@ ItemId = Annotated[
     Path(
         min_length=1,
         max_length=ID_LENGTH,
-        description="of the live bundle; percent-encoded, so that a slash is %2F",
+        description="Item id in the live bundle, percent-encoded: a slash is `%2F`.",
         openapi_examples={"item": {"value": "sku-00042"}},
     ),
 ]
 
 
-class AnyText(Convertor[str]):
-    """A part of a path that may hold anything, slashes and line breaks too."""
+class AnyTextConvertor(Convertor[str]):
+    """Path segment of any characters, including slashes and line breaks."""
 
     regex = "(?s:.*)"
 
     def convert(self, value: str) -> str:
-        """Take it as it is; the server has undone the percent-encoding."""
+        """Return the value, which the server has percent-decoded."""
         return value
 
     def to_string(self, value: str) -> str:
-        """Give it as it is."""
+        """Return the value."""
         return value
 
 
 def retrieval_routes(
     live_bundle: BundleWatcher, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
-    """Return the routes that answer questions about users."""
+    """Return the routes for candidates of users."""
     router = APIRouter(tags=["retrieval"], route_class=fast_route(metrics.total_s))
 
     @router.post(
         "/retrieve",
-        summary="Candidates for one user",
+        summary="Candidates for a user",
         response_model=RetrieveResponse,
         response_description="Candidates, best first",
-        responses=problems(408, 413, 422, 503),
+        responses=problem_responses(408, 413, 422, 503),
     )
     async def retrieve(request: Request, body: RetrieveRequest) -> Response:
-        live = live_bundle.get()  # once: the request ends on the bundle it began with
+        live = live_bundle.get()  # once: the whole request uses this bundle
         if body.filter:
-            check_filters(live, [("filter", body.filter)])
+            validate_filters(live, [("filter", body.filter)])
         (result,) = await service.retrieve(request, live, [body])
         return JsonResponse(result)
 
@@ -71,13 +71,15 @@ def retrieval_routes(
         "/retrieve/batch",
         summary="Candidates for many users",
         response_model=BatchResponse,
-        response_description="An answer to each question",
-        responses=problems(408, 413, 422, 503),
+        response_description="One result per query",
+        responses=problem_responses(408, 413, 422, 503),
     )
     async def retrieve_batch(request: Request, body: BatchRequest) -> Response:
         live = live_bundle.get()
-        filters = enumerate(one.filter for one in body.queries)
-        check_filters(live, ((f"queries.{place}.filter", one) for place, one in filters))
+        filters = (
+            (f"queries.{row}.filter", query.filter) for row, query in enumerate(body.queries)
+        )
+        validate_filters(live, filters)
         results = await service.retrieve(request, live, body.queries)
         fragments = [orjson.Fragment(result) for result in results]
         return JsonResponse({"bundle": live.bundle.version, "results": fragments})
@@ -88,32 +90,32 @@ def retrieval_routes(
 def similar_routes(
     live_bundle: BundleWatcher, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
-    """Return the route."""
-    register_url_convertor("any", AnyText())
+    """Return the similar-items route."""
+    register_url_convertor("any", AnyTextConvertor())
     router = APIRouter(tags=["retrieval"], route_class=JsonRoute)
 
     too_long: Responses = {
         400: {
-            "description": "The URL is longer than 64 KiB, or no HTTP",
+            "description": "The URL is longer than 64 KiB, or the request is not valid HTTP.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }
     }
 
     @router.get(
         "/items/{item_id:any}/similar",
-        summary="Items like another one",
+        summary="Items similar to an item",
         response_model=RetrieveResponse,
         response_description="Candidates, best first",
-        responses=problems(404, 422, 503) | too_long,
+        responses=problem_responses(404, 422, 503) | too_long,
     )
     async def similar(
         request: Request, item_id: ItemId, query: Annotated[SimilarQuery, Query()]
     ) -> Response:
         with metrics.total_s.time():
             live = live_bundle.get()
-            check_filters(live, [("filter", filter_of(query.filter))])
-            wanted = SimilarRequest.model_construct(item_id=item_id, **dict(query))
-            (result,) = await service.retrieve(request, live, [wanted])
+            validate_filters(live, [("filter", parse_filter(query.filter))])
+            body = SimilarRequest.model_construct(item_id=item_id, **dict(query))
+            (result,) = await service.retrieve(request, live, [body])
             return JsonResponse(result)
 
     return router

@@ -1,4 +1,4 @@
-"""The calls that tell how the service is."""
+"""State routes: liveness, readiness, live bundle and metrics."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.bundle_watcher import BundleWatcher
 from service.cluster_watcher import ClusterWatcher
 from service.metrics import Metrics
-from service.routing import JsonResponse, Responses, problems
+from service.routing import JsonResponse, Responses, problem_responses
 from service.schemas.state import Alive, BundleResponse, Readiness
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,50 +21,52 @@ def state_routes(
     readiness: Callable[[], Readiness],
     metrics: Metrics,
 ) -> APIRouter:
-    """Return the routes that tell how the service is."""
+    """Return the state routes."""
     router = APIRouter(tags=["state"], default_response_class=JsonResponse)
 
-    @router.head("/livez", include_in_schema=False)  # as some balancers ask
+    @router.head("/livez", include_in_schema=False)  # some load balancers send HEAD
     @router.get(
         "/livez",
-        summary="Does the process answer?",
-        response_description="It does",
-        responses=problems(),
+        summary="Liveness probe",
+        response_description="The process is alive",
+        responses=problem_responses(),
     )
     async def livez() -> Alive:
         return {"status": "alive"}
 
-    ready = problems() | {503: {"model": Readiness, "description": "Not ready, and why"}}
+    ready = problem_responses() | {
+        503: {"model": Readiness, "description": "Not ready, with the reasons."}
+    }
 
     @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/health",
-        summary="The same as /readyz",
+        summary="Readiness probe, alias of /readyz",
         response_model=Readiness,
         response_description="A bundle is live",
         responses=ready,
     )
     @router.get(
         "/readyz",
-        summary="Is a bundle live?",
+        summary="Readiness probe",
         response_model=Readiness,
         response_description="A bundle is live",
         responses=ready,
     )
     async def readyz() -> Response:
-        told = readiness()
-        if followed := live_clusters.status():
-            told["clusters"] = followed
-        return JsonResponse(told, 200 if told["status"] == "ready" else 503)
+        response = readiness()
+        if clusters := live_clusters.status():
+            response["clusters"] = clusters
+        return JsonResponse(response, 200 if response["status"] == "ready" else 503)
 
-    unchanged: Responses = {304: {"description": "Not changed since the ETag in If-None-Match"}}
+    unchanged: Responses = {304: {"description": "Not modified: the ETag matches If-None-Match."}}
 
     @router.get(
         "/bundle",
-        summary="The manifest of what is live",
+        summary="Manifest of the live bundle",
         response_model=BundleResponse,
         response_description="The live bundle",
-        responses=problems(503) | unchanged,
+        responses=problem_responses(503) | unchanged,
     )
     async def bundle(request: Request) -> Response:
         live = live_bundle.get().bundle
@@ -76,7 +78,7 @@ def state_routes(
 
     @router.get(
         "/metrics",
-        summary="What Prometheus reads",
+        summary="Metrics in the Prometheus text format",
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )

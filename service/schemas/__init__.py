@@ -1,1 +1,1 @@
-"""What is asked and what is answered, as callers see it."""
+"""Request and response schemas of the HTTP API."""

@@ -1,4 +1,4 @@
-"""What the operator asks and is answered: about bundles, cluster maps and denied items."""
+"""Schemas of the admin endpoints: bundles, cluster maps and denylist."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -15,55 +15,57 @@ DeniedIds = Annotated[list[Id], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
 
 class RollbackRequest(RequestModel):
-    """Which bundle is to be current?"""
+    """Selects the bundle to roll back to."""
 
     model_config = example()
 
     version: Annotated[str, Field(pattern=VERSION_PATTERN)] | None = Field(
-        default=None, description="which one; without it, the one before the current one"
+        default=None, description="Bundle version; by default, the one before the current."
     )
 
 
 class ReloadResponse(TypedDict):
-    """What is live once `current` has been looked at."""
+    """The live bundle after a reload."""
 
     status: Literal["ready"]
-    bundle: Annotated[str, Field(description="the version that answers now")]
+    bundle: Annotated[str, Field(description="Version of the live bundle.")]
     reasons: NotRequired[list[str]]
 
 
 class RollbackResponse(TypedDict):
-    """What `current` says now; this service follows it already, replicas within seconds."""
+    """The bundle pointer after a rollback; live here already, on replicas within seconds."""
 
     status: Literal["ready"]
-    bundle: Annotated[str, Field(description="the version that answers now")]
-    previous: Annotated[str | None, Field(description="where a rollback would lead next")]
+    bundle: Annotated[str, Field(description="Version of the live bundle.")]
+    previous: Annotated[str | None, Field(description="Version that the next rollback leads to.")]
     sequence: int
 
 
 class PointerRequest(RequestModel):
-    """Which map is to be current?"""
+    """Change of the current cluster map."""
 
     model_config = example(action="rollback")
 
     action: Literal["pin", "unpin", "rollback"] = Field(
-        description="pin: make a version current (without one: stay with the current) until it "
-        "is unpinned; unpin: let what is published next become current; rollback: to the "
-        "version before, or to the one named"
+        description="`pin` keeps a version current until it is unpinned (by default, the current "
+        "one); `unpin` lets the next published version become current; `rollback` returns to the "
+        "previous version or to the given one."
     )
-    version: MapVersion | None = Field(default=None, description="16 hex digits; not for unpin")
+    version: MapVersion | None = Field(
+        default=None, description="Map version, 16 hex digits; not allowed with `unpin`."
+    )
 
     @field_validator("version")
     @classmethod
-    def refuse_a_version_to_unpin(cls, version: str | None, info: ValidationInfo) -> str | None:
-        """A version given to `unpin` would be passed over in silence."""
+    def validate_version(cls, version: str | None, info: ValidationInfo) -> str | None:
+        """Reject a version with `unpin`, which would ignore it."""
         if version is not None and info.data.get("action") == "unpin":
-            raise PydanticCustomError("no_version", "no version is taken here; remove it")
+            raise PydanticCustomError("no_version", "`unpin` accepts no version; remove it")
         return version
 
 
 class ClusterPointerResponse(TypedDict):
-    """What the store says is current now; replicas follow within seconds."""
+    """The cluster map pointer in the store; replicas follow within seconds."""
 
     sequence: int
     version: str
@@ -72,33 +74,33 @@ class ClusterPointerResponse(TypedDict):
 
 
 class DenylistRequest(RequestModel):
-    """Which items are never to be returned? Either all of them, or what changes."""
+    """New denylist: either all of its items, or changes to it."""
 
     model_config = example(add=["sku-00042"])
 
-    items: DeniedIds | None = Field(default=None, description="these, and no others")
-    add: DeniedIds = Field(default=[], description="these, too")
-    remove: DeniedIds = Field(default=[], description="these no longer; it comes after `add`")
+    items: DeniedIds | None = Field(default=None, description="Replaces the whole denylist.")
+    add: DeniedIds = Field(default=[], description="Items to add.")
+    remove: DeniedIds = Field(default=[], description="Items to remove, applied after `add`.")
 
     @model_validator(mode="after")
-    def want_one_way(self) -> "DenylistRequest":
-        """Refuse a body that says both, or nothing."""
+    def validate_mode(self) -> "DenylistRequest":
+        """Require either a replacement or changes."""
         if (self.items is None) == (not self.add and not self.remove):
             raise PydanticCustomError(
-                "one_way", "give either items, or add and remove, one of them at least"
+                "one_way", "either `items`, or at least one of `add` and `remove`"
             )
         return self
 
 
 class DenylistResponse(TypedDict):
-    """The list that is in force in this process now; replicas follow within seconds."""
+    """The denylist in force in this process; replicas follow within seconds."""
 
     sequence: int
-    count: Annotated[int, Field(description="ids on the list")]
+    count: Annotated[int, Field(description="Number of denied ids.")]
     unknown_items: Annotated[
         list[str],
         Field(
-            description="of those asked to be denied, the ones that the live bundle lacks; "
-            "they are on the list all the same"
+            description="Ids of the request that the live bundle lacks; they are on the denylist "
+            "nevertheless."
         ),
     ]

@@ -1,4 +1,4 @@
-"""What is asked and answered about cluster maps, as the callers see it; else as `schemas`."""
+"""Schemas of the cluster map endpoints."""
 
 from typing import Annotated, Any, NotRequired
 
@@ -9,83 +9,96 @@ from typing_extensions import TypedDict
 from service.schemas.shared import Id, RequestModel, Source, example
 from service.schemas.state import ClusterWatcherStatus
 
-MOST_POSITIVES = 10_000
-MOST_EACH = 1_000
-MOST_DRAWS = 1_000_000
+MAX_POSITIVES = 10_000
+MAX_PER_POSITIVE = 1_000
+MAX_NEGATIVES = 1_000_000
 
-Each = Annotated[int, Field(ge=0, le=MOST_EACH)]
+PerPositive = Annotated[int, Field(ge=0, le=MAX_PER_POSITIVE)]
 
 
 class NegativesRequest(RequestModel):
-    """Which negatives for which positives? At most a million draws in all."""
+    """Positives and how many negatives to sample for each, at most a million in total."""
 
     model_config = example(positives=["sku-00042", "sku-00007"], easy=5, hard=5, seed=1)
 
-    easy: Each = Field(description="for each positive, from other clusters")
-    hard: Each = Field(
-        description="for each positive, from its own cluster without its own cell; easy ones "
-        "where there is none"
+    easy: PerPositive = Field(
+        description="Easy negatives per positive, sampled from other clusters."
     )
-    # after the counts: its validator looks at them
-    positives: Annotated[list[Id], Field(max_length=MOST_POSITIVES, fail_fast=True)] = Field(
-        description="item ids; one that comes twice gets negatives twice"
+    hard: PerPositive = Field(
+        description="Hard negatives per positive, sampled from its cluster outside its cell; easy "
+        "ones if there are none."
+    )
+    # after the counts, which its validator reads
+    positives: Annotated[list[Id], Field(max_length=MAX_POSITIVES, fail_fast=True)] = Field(
+        description="Item ids; a repeated id gets negatives each time."
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
-        default=None, description="draws the same again from the same map; else chance does"
+        default=None, description="Random seed: the same map and seed give the same negatives."
     )
 
     @field_validator("positives")
     @classmethod
-    def refuse_too_many_draws(cls, positives: list[str], info: ValidationInfo) -> list[str]:
-        """Bound the answer: positives x (easy + hard)."""
-        draws = len(positives) * (info.data.get("easy", 0) + info.data.get("hard", 0))
-        if draws > MOST_DRAWS:
+    def validate_total(cls, positives: list[str], info: ValidationInfo) -> list[str]:
+        """Bound the response: positives x (easy + hard)."""
+        total = len(positives) * (info.data.get("easy", 0) + info.data.get("hard", 0))
+        if total > MAX_NEGATIVES:
             raise PydanticCustomError(
                 "too_many_draws",
-                "at most {most} draws at once; {draws} were asked for: ask in parts",
-                {"most": MOST_DRAWS, "draws": draws},
+                "at most {limit} negatives per request, not {total}; split the request",
+                {"limit": MAX_NEGATIVES, "total": total},
             )
         return positives
 
 
 class NegativesResponse(TypedDict):
-    """Negatives of each known positive: row by row as in `positives`."""
+    """Negatives of each known positive; row i belongs to `positives[i]`."""
 
-    bundle: Annotated[str, Field(description="the version of the bundle whose items they are")]
-    clusters: Annotated[str, Field(description="the version of the map they are drawn from")]
-    positives: Annotated[list[str], Field(description="the known ones, in the order asked")]
-    easy: Annotated[list[list[str]], Field(description="item ids, `easy` for each positive")]
+    bundle: Annotated[str, Field(description="Version of the live bundle.")]
+    clusters: Annotated[str, Field(description="Version of the cluster map.")]
+    positives: Annotated[list[str], Field(description="Known positives, in request order.")]
+    easy: Annotated[list[list[str]], Field(description="Item ids, `easy` per positive.")]
     easy_log_counts: Annotated[
         list[list[float]],
         Field(
-            description="log of how often each of these is expected among all draws for its "
-            "positive, easy and hard together: the log q to subtract"
+            description="Log expected count of each easy negative among all negatives of its "
+            "positive, easy and hard: the log q to subtract from its logit."
         ),
     ]
-    hard: Annotated[list[list[str]], Field(description="item ids, `hard` for each positive")]
+    hard: Annotated[list[list[str]], Field(description="Item ids, `hard` per positive.")]
     hard_log_counts: Annotated[
-        list[list[float]], Field(description="as `easy_log_counts`, of the hard ones")
+        list[list[float]], Field(description="As `easy_log_counts`, for hard negatives.")
     ]
     unknown_items: NotRequired[
-        Annotated[list[str], Field(description="positives that the bundle lacks")]
+        Annotated[list[str], Field(description="Positives that the bundle lacks.")]
     ]
 
 
 class ClustersResponse(TypedDict):
-    """The card of the map that is used."""
+    """The cluster map in use."""
 
     version: str
-    source: Annotated[Source, Field(description="redis or folder: the store; or the bundle's own")]
-    items: Annotated[int, Field(description="that the map knows")]
+    source: Annotated[
+        Source, Field(description="`redis` or `folder`: the store; `bundle`: the bundle's own map.")
+    ]
+    items: Annotated[int, Field(description="Number of items in the map.")]
     unknown_items: Annotated[
-        int, Field(description="of the live bundle: taken for one cluster of their own")
+        int,
+        Field(description="Items of the live bundle that the map lacks; they form one cluster."),
     ]
     level_1_codes: int
     level_2_codes: int
     temperature_share: float
-    made: Annotated[dict[str, Any], Field(description="how and when")]
-    age_seconds: Annotated[float, Field(description="since it was made, or else first used")]
-    bundle: Annotated[str, Field(description="the version of the bundle it is joined with")]
-    sequence: Annotated[int | None, Field(description="of the pointer; null for a bundle's own")]
+    made: Annotated[
+        dict[str, Any], Field(description="Provenance: how and when the map was built.")
+    ]
+    age_seconds: Annotated[
+        float, Field(description="Age since the map was built, or else since it was first used.")
+    ]
+    bundle: Annotated[str, Field(description="Version of the bundle that it is joined with.")]
+    sequence: Annotated[
+        int | None, Field(description="Sequence of the pointer; null for a bundle's own map.")
+    ]
     is_pinned: bool
-    follower: ClusterWatcherStatus
+    follower: Annotated[
+        ClusterWatcherStatus, Field(description="Status of the cluster map watcher.")
+    ]

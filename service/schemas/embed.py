@@ -1,4 +1,4 @@
-"""What is asked and answered about vectors, as the callers see it; else as `schemas`."""
+"""Schemas of the embedding endpoint."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -9,27 +9,27 @@ from typing_extensions import TypedDict
 from index.search.query import Fallback
 from service.schemas.shared import Id, Ids, RequestModel
 
-MOST_EMBEDDED = 256
-LARGEST = 1e15  # of a float32: squares must not overflow where lengths are measured
+MAX_EMBEDDED = 256
+MAX_ABS_VALUE = 1e15  # the squares that a norm sums must not overflow a float32
 
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-MAX_ABS_VALUE, le=MAX_ABS_VALUE)]
 Numbers = Annotated[list[Number], Field(fail_fast=True)]
 Features = dict[str, Numbers | None]
 
 
-class UserToEmbed(RequestModel):
-    """One user; the history is found as for `/retrieve`."""
+class UserQuery(RequestModel):
+    """A user; the history is resolved as in `/retrieve`."""
 
     user_id: Id | None = Field(
-        default=None, description="whose stored history to use where `history` is absent"
+        default=None, description="User whose stored history is used if `history` is absent."
     )
     history: Ids | None = Field(
-        default=None, description="item ids, oldest first; replaces the stored history"
+        default=None, description="Item ids, oldest first; replaces the stored history."
     )
 
 
 class EmbedRequest(RequestModel):
-    """Either users or items; never both at once."""
+    """Either users or items to embed."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -38,43 +38,48 @@ class EmbedRequest(RequestModel):
         }
     )
 
-    # an absent list is empty, an empty one is refused
-    users: Annotated[list[UserToEmbed], Field(min_length=1, max_length=MOST_EMBEDDED)] = Field(
-        default_factory=list, description="whose queries to tell"
+    # an absent list defaults to empty, an explicit empty list is invalid
+    users: Annotated[list[UserQuery], Field(min_length=1, max_length=MAX_EMBEDDED)] = Field(
+        default_factory=list, description="Users whose query vectors are returned."
     )
-    items: Annotated[list[Features], Field(min_length=1, max_length=MOST_EMBEDDED)] = Field(
+    items: Annotated[list[Features], Field(min_length=1, max_length=MAX_EMBEDDED)] = Field(
         default_factory=list,
-        description="raw features of items, known to the bundle or not: modality -> its "
-        "numbers; one that is null, left out or all zero counts as missing",
+        description="Raw features of items, in the bundle or not, as numbers by modality; a "
+        "modality that is null, absent or all zero counts as missing.",
     )
 
     @model_validator(mode="after")
-    def refuse_both_and_neither(self) -> "EmbedRequest":
-        """One answer holds vectors of one kind."""
+    def validate_kind(self) -> "EmbedRequest":
+        """Require exactly one of `users` and `items`."""
         if bool(self.users) == bool(self.items):
             raise PydanticCustomError(
-                "one_of", "exactly one of `users` and `items`; send each in a call of its own"
+                "one_of", "exactly one of `users` and `items`; send separate requests"
             )
         return self
 
 
 class EmbedResponse(TypedDict):
-    """A vector for each user or item, in the order asked."""
+    """A vector for each user or item, in request order."""
 
-    bundle: Annotated[str, Field(description="whose vectors these are: of no use beside another's")]
+    bundle: Annotated[
+        str,
+        Field(
+            description="Version of the bundle; vectors of different bundles are not comparable."
+        ),
+    ]
     vectors: Annotated[
         list[list[float] | None],
-        Field(description="unit vectors; null where nothing is known to make one of"),
+        Field(description="Unit vectors; null if there is nothing to encode."),
     ]
     fallbacks: NotRequired[
         Annotated[
             list[Fallback | Literal["no_features"] | None],
-            Field(description="where any is null: why, for each; null where there is a vector"),
+            Field(description="Present if any vector is null: reasons, null beside a vector."),
         ]
     ]
     unknown_items: NotRequired[
         Annotated[
             list[list[str]],
-            Field(description="where there are any: of each user's history, what is unknown"),
+            Field(description="Present if any: the unknown ids of each user's history."),
         ]
     ]

@@ -1,8 +1,7 @@
-"""What all calls share: ids, the bounds of lists, and what is wrong when something is.
+"""Shared schemas: ids, list bounds and problems.
 
-Questions are models, checked on arrival. Answers are typed dicts: written as they are, so that
-a key with nothing to say is absent, and described by the same types in /openapi.json. Each
-group of calls has a file of its own beside this one.
+Requests are pydantic models, validated on arrival. Responses are typed dicts: encoded without
+validation, so that optional keys may be absent, and described by the same types in /openapi.json.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -15,8 +14,8 @@ ID_LENGTH = 512
 LIST_LENGTH = 10_000
 
 
-class _CheckedBy:
-    """Checks a value by a schema of pydantic's core; as metadata of an `Annotated` type."""
+class _CoreSchema:
+    """`Annotated` metadata that validates a value with a pydantic core schema."""
 
     def __init__(self, schema: core_schema.CoreSchema) -> None:
         self._schema = schema
@@ -27,47 +26,47 @@ class _CheckedBy:
         return self._schema
 
 
-def _in_lower_case(value: object) -> str:
+def _to_lower_case(value: object) -> str:
     return str(value).lower()
 
 
-converted_by = core_schema.no_info_after_validator_function
-CHOICES: list[core_schema.CoreSchema | tuple[core_schema.CoreSchema, str]] = [
+convert_after = core_schema.no_info_after_validator_function
+VALUE_SCHEMAS: list[core_schema.CoreSchema | tuple[core_schema.CoreSchema, str]] = [
     core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH),
-    converted_by(str, core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)),
-    converted_by(_in_lower_case, core_schema.bool_schema(strict=True)),
+    convert_after(str, core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)),
+    convert_after(_to_lower_case, core_schema.bool_schema(strict=True)),
 ]
-TEXT_OR_INTEGER = core_schema.union_schema(
-    CHOICES[:2],
+ID_SCHEMA = core_schema.union_schema(
+    VALUE_SCHEMAS[:2],
     mode="left_to_right",
     custom_error_type="id",
-    custom_error_message=f"an id is text of 1 to {ID_LENGTH} characters or an integer of 64 bits; "
-    "write others as text",
+    custom_error_message=f"an id is a string of 1 to {ID_LENGTH} characters or a 64-bit integer; "
+    "send others as strings",
 )
-PLAIN_VALUE = core_schema.union_schema(
-    CHOICES,
+VALUE_SCHEMA = core_schema.union_schema(
+    VALUE_SCHEMAS,
     mode="left_to_right",
     custom_error_type="value",
-    custom_error_message=f"a value is text of 1 to {ID_LENGTH} characters, an integer of 64 bits, "
-    "or a boolean; write others as text",
+    custom_error_message=f"a value is a string of 1 to {ID_LENGTH} characters, a 64-bit integer "
+    "or a boolean; send others as strings",
 )
 
 Source = Literal["redis", "folder", "bundle"]
-Id = Annotated[str, _CheckedBy(TEXT_OR_INTEGER)]
-Value = Annotated[str, _CheckedBy(PLAIN_VALUE)]
-# of a list the first fault is told: the others would cost a microsecond each
+Id = Annotated[str, _CoreSchema(ID_SCHEMA)]
+Value = Annotated[str, _CoreSchema(VALUE_SCHEMA)]
+# only the first error of a list is reported: each further one would cost a microsecond
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH, fail_fast=True)]
 
 
 def example(**values: JsonValue) -> ConfigDict:
-    """Show values on /docs, ready to be sent; for `model_config`, which it is merged into."""
+    """Return a `model_config` with an example request for /docs."""
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
-def none_by_default(kind: type[list[Any]] | type[dict[str, Any]], description: str) -> Any:  # noqa: ANN401  # as `Field` itself
-    """Describe a field that is empty where it is absent.
+def empty_by_default(kind: type[list[Any]] | type[dict[str, Any]], description: str) -> Any:  # noqa: ANN401  # as `Field` itself
+    """Return a field that defaults to an empty collection.
 
-    Made anew for each question: pydantic would copy a default deeply, 2 us each.
+    A factory is faster than a default, which pydantic deep-copies for each request (2 us).
     """
     return Field(
         default_factory=kind, description=description, json_schema_extra={"default": kind()}
@@ -75,30 +74,36 @@ def none_by_default(kind: type[list[Any]] | type[dict[str, Any]], description: s
 
 
 class RequestModel(BaseModel):
-    """What a caller sends: it cannot change, and nothing in it is guessed or passed over."""
+    """Base of request models: immutable, strict, without unknown fields."""
 
-    # values are not kept: of millions of ids hardly one comes again while it would be
+    # values are not cached: an id rarely repeats among millions while its cache entry lives
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, cache_strings="keys")
 
 
-class Fault(TypedDict):
-    """One thing wrong with a body."""
+class FieldError(TypedDict):
+    """Validation error of one field."""
 
-    location: Annotated[str, Field(description="path to the value, for example history.3")]
-    received: str
-    expected: str
+    location: Annotated[str, Field(description="Path to the value, for example `history.3`.")]
+    received: Annotated[str, Field(description="The value, truncated.")]
+    expected: Annotated[str, Field(description="What is valid, or how to correct the value.")]
 
 
 class Problem(TypedDict):
-    """What went wrong (RFC 9457)."""
+    """Problem details (RFC 9457)."""
 
-    type: Annotated[str, Field(description="which kind; about:blank where the status says it")]
+    type: Annotated[
+        str, Field(description="Problem type; `about:blank` if the status describes it.")
+    ]
     title: str
     status: int
     detail: str
-    instance: Annotated[str, Field(description="the path that was asked")]
-    request_id: Annotated[str, Field(description="as in X-Request-ID and in the logs")]
-    errors: NotRequired[Annotated[list[Fault], Field(description="of a body, with 422")]]
+    instance: Annotated[str, Field(description="Path of the request.")]
+    request_id: Annotated[
+        str, Field(description="Request id, as in `X-Request-ID` and in the logs.")
+    ]
+    errors: NotRequired[
+        Annotated[list[FieldError], Field(description="Field errors, with status 422.")]
+    ]
     reasons: NotRequired[
-        Annotated[list[str], Field(description="of a bundle that was refused, with 409")]
+        Annotated[list[str], Field(description="Why the bundle was rejected, with status 409.")]
     ]

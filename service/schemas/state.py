@@ -1,4 +1,4 @@
-"""What is answered about the service itself, as operators see it; else as `schemas`."""
+"""Schemas of the state endpoints: liveness, readiness and the live bundle."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -10,7 +10,7 @@ from service.schemas.shared import Source
 
 
 class Alive(TypedDict):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["alive"]
 
@@ -19,28 +19,28 @@ WatchStatus = Literal["following", "unreachable", "rejected", "empty", "stopped"
 
 
 class ClusterWatcherStatus(TypedDict):
-    """How the following of cluster maps goes; in trouble the last good map stays in use."""
+    """Status of the cluster map watcher; on errors the last valid map stays in use."""
 
     status: Annotated[
         WatchStatus,
-        Field(description="none of them makes the service less ready: `/retrieve` needs no map"),
+        Field(description="Does not affect readiness: `/retrieve` needs no cluster map."),
     ]
-    version: NotRequired[Annotated[str, Field(description="of the map in use")]]
-    source: NotRequired[Annotated[Source, Field(description="where that map is from")]]
+    version: NotRequired[Annotated[str, Field(description="Version of the map in use.")]]
+    source: NotRequired[Annotated[Source, Field(description="Source of the map in use.")]]
     reasons: NotRequired[list[str]]
 
 
 class DenylistStatus(TypedDict):
-    """How the following of the denylist goes; in trouble the last good list stays in force."""
+    """Status of the denylist watcher; on errors the last valid denylist stays in force."""
 
-    status: Annotated[WatchStatus, Field(description="none of them makes the service less ready")]
-    sequence: NotRequired[Annotated[int, Field(description="of the list in force")]]
-    count: NotRequired[Annotated[int, Field(description="ids on the list in force")]]
+    status: Annotated[WatchStatus, Field(description="Does not affect readiness.")]
+    sequence: NotRequired[Annotated[int, Field(description="Sequence of the denylist in force.")]]
+    count: NotRequired[Annotated[int, Field(description="Number of ids on the denylist in force.")]]
     reasons: NotRequired[list[str]]
 
 
 class Readiness(TypedDict):
-    """Whether a bundle is live; what is wrong, even where an older one serves on."""
+    """Whether a bundle is live, with reasons if a bundle is missing or was rejected."""
 
     status: Literal["ready", "loading", "no bundle", "rejected", "stopped", "draining"]
     bundle: NotRequired[str]
@@ -50,7 +50,7 @@ class Readiness(TypedDict):
 
 
 class BundleResponse(TypedDict):
-    """The live bundle: its version and its manifest."""
+    """Version and manifest of the live bundle."""
 
     version: str
     manifest: Manifest

@@ -78,8 +78,8 @@ def results_of(bundle):
 def digests_of(bundle):
     """Digests of weights, vectors, counts and the cluster map; of arrays, not of files."""
     found = {
-        "item_vectors": digest_of(np.load(bundle / "item_vectors.npy")),
-        "item_counts": digest_of(np.load(bundle / "item_counts.npy")),
+        "item_vectors": digest_ids(np.load(bundle / "item_vectors.npy")),
+        "item_counts": digest_ids(np.load(bundle / "item_counts.npy")),
         "towers": digest_of_all(load_file(bundle / "towers.safetensors").values()),
         "user_encoder": digest_of_all(weights_of(bundle / "user_encoder.onnx")),
         "item_encoder": digest_of_all(weights_of(bundle / "item_encoder.onnx")),
@@ -87,7 +87,7 @@ def digests_of(bundle):
     for name in MAP_ARRAYS:
         path = bundle / f"cluster_map.{name}.npy"
         if path.exists():
-            found[f"cluster_map.{name}"] = digest_of(np.load(path))
+            found[f"cluster_map.{name}"] = digest_ids(np.load(path))
     return found
 
 
@@ -98,7 +98,7 @@ def weights_of(path):
     return [one for one in arrays if one.dtype == np.float32 and one.size >= LEAST_WEIGHTS]
 
 
-def digest_of(array):
+def digest_ids(array):
     """The digest of an array: its type, its shape and its numbers."""
     described = f"{array.dtype.name} {array.shape}".encode()
     return hashlib.sha256(described + np.ascontiguousarray(array).tobytes()).hexdigest()
@@ -106,7 +106,7 @@ def digest_of(array):
 
 def digest_of_all(arrays):
     """One digest of many arrays, whatever their order and names."""
-    return hashlib.sha256("".join(sorted(map(digest_of, arrays))).encode()).hexdigest()
+    return hashlib.sha256("".join(sorted(map(digest_ids, arrays))).encode()).hexdigest()
 
 
 def metrics_of(bundle):

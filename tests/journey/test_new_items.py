@@ -54,9 +54,9 @@ def test_items_held_out_of_a_real_set_are_added_and_found(test_data, tmp_path, n
             found = [candidate["item_id"] for candidate in answer["candidates"]]
             assert len({*found}) == 20
             assert one not in found
-        assert caller.found(history=new_ids[:3], k=50)
+        assert caller.retrieve_ids(history=new_ids[:3], k=50)
         users = takers(source, new_ids)
-        hits = [bool({*caller.found(user_id=user, k=200)} & taken) for user, taken in users]
+        hits = [bool({*caller.retrieve_ids(user_id=user, k=200)} & taken) for user, taken in users]
     by_chance = np.mean([1 - (1 - 200 / count) ** len(taken) for _, taken in users])
     figures = f"{name}: {np.mean(hits):.3f} of {len(hits)} users, by chance {by_chance:.3f}"
     sys.stdout.write(f"a new item of theirs among 200 for {figures}\n")  # seen with -rP

@@ -6,7 +6,7 @@ from tests.support.synthetic_bundle import publish_handmade
 
 @pytest.fixture(scope="session")
 def bundles_folder(tmp_path_factory):
-    """A folder with one published bundle; look, but do not touch."""
+    """Folder with one published bundle; read-only."""
     folder = tmp_path_factory.mktemp("bundles")
     publish_handmade(folder)
     return folder
@@ -14,7 +14,7 @@ def bundles_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def caller(bundles_folder):
-    """An app whose bundle is live."""
+    """Caller of an app whose bundle is live."""
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
         yield caller
@@ -22,7 +22,7 @@ def caller(bundles_folder):
 
 @pytest.fixture
 def empty(tmp_path):
-    """An app with nothing to serve."""
+    """Caller of an app without a bundle."""
     with running(tmp_path) as caller:
         caller.wait_for("no bundle")
         yield caller

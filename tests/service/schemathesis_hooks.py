@@ -1,29 +1,29 @@
-"""Where a schema cannot say what the service takes; loaded by schemathesis itself."""
+"""Schemathesis hooks for constraints that a JSON schema cannot express."""
 
 import schemathesis
 
-ATTRIBUTES = ("parity", "hundred", "odd", "tags", "mood")  # of the hand-made bundle
+ATTRIBUTES = ("parity", "hundred", "odd", "tags", "mood")  # of the synthetic bundle
 
 
 def with_whole_integers(value):
-    """Write 7.0 as 7: both are integers to JSON Schema, but only one is to the service."""
+    """Replace 7.0 by 7: both are integers to JSON Schema, but only 7 is to the service."""
     if isinstance(value, dict):
-        return {name: with_whole_integers(one) for name, one in value.items()}
+        return {name: with_whole_integers(child) for name, child in value.items()}
     if isinstance(value, list):
-        return [with_whole_integers(one) for one in value]
+        return [with_whole_integers(child) for child in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def with_known_attributes(value):
-    """Name attributes that the bundle has: any other one is a fault, which no schema tells."""
+    """Replace attribute names by those of the bundle: the service rejects any other."""
     if isinstance(value, list):
-        return [with_known_attributes(one) for one in value]
+        return [with_known_attributes(child) for child in value]
     if not isinstance(value, dict):
         return value
-    told = {name: with_known_attributes(one) for name, one in value.items()}
-    if isinstance(told.get("filter"), dict):
-        told["filter"] = dict(zip(ATTRIBUTES, told["filter"].values(), strict=False))
-    return told
+    renamed = {name: with_known_attributes(child) for name, child in value.items()}
+    if isinstance(renamed.get("filter"), dict):
+        renamed["filter"] = dict(zip(ATTRIBUTES, renamed["filter"].values(), strict=False))
+    return renamed
 
 
 @schemathesis.hook

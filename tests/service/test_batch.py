@@ -10,17 +10,17 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from index.bundle.registry import BundleRegistry
 from service.bundle_watcher import open_served_bundle
 from service.metrics import Metrics
-from service.retrieval_service import RetrievalService, work_of
+from service.retrieval_service import RetrievalService, build_work
 from service.schemas.retrieval import BatchResponse, RetrieveRequest
-from tests.service.test_problems import problem
 from tests.support.http_caller import running
+from tests.support.problems import assert_problem
 from tests.support.synthetic_bundle import publish_handmade
 
 CLOSE = 1e-5
-QUESTIONS = [
+QUERIES = [
     {"history": ["item-0", "item-2", "item-4"], "k": 7},
     {"user_id": "user-1", "k": 40, "exclude_seen": False},
-    {"user_id": "nobody", "k": 3, "exclude": ["item-1"]},
+    {"user_id": "unknown-user", "k": 3, "exclude": ["item-1"]},
     {"history": ["item-1", "lost", 7], "include": ["clusters"]},
     {"history": []},
     {"history": [f"item-{row}" for row in range(40)], "k": 5},
@@ -29,10 +29,10 @@ QUESTIONS = [
 
 
 ids = st.sampled_from([*(f"item-{row}" for row in range(40)), "lost", 7])
-questions = st.fixed_dictionaries(
+queries = st.fixed_dictionaries(
     {},
     optional={
-        "user_id": st.sampled_from(["user-0", "user-1", "user-2", "nobody"]),
+        "user_id": st.sampled_from(["user-0", "user-1", "user-2", "unknown-user"]),
         "history": st.none() | st.lists(ids, max_size=45),
         "k": st.integers(1, 50),
         "exclude": st.lists(ids, max_size=45),
@@ -45,103 +45,104 @@ questions = st.fixed_dictionaries(
 )
 
 
-def batch(caller, questions):
-    return caller.ask("POST", "/retrieve/batch", json={"queries": questions})
+def send_batch(caller, queries):
+    return caller.request("POST", "/retrieve/batch", json={"queries": queries})
 
 
-TOLD = ("unknown_items", "unknown_values")  # what an answer tells of what is not known
-NOT_TOLD = dict.fromkeys(TOLD)
+NO_UNKNOWNS = dict.fromkeys(("unknown_items", "unknown_values"))
 
 
 def without(value, ids):
-    """Leave some ids out of a list, or out of a filter's."""
+    """Remove ids from a list or from the lists of a filter."""
     if isinstance(value, dict):
-        return {key: without(one, ids) for key, one in value.items()}
-    return [one for one in value if one not in ids] if isinstance(value, list) else value
+        return {key: without(item, ids) for key, item in value.items()}
+    return [item for item in value if item not in ids] if isinstance(value, list) else value
 
 
-def assert_same(together, alone):
-    """The same but for rounding in scores, and for who comes first among equals."""
-    assert together.keys() == alone.keys()
-    found, expected = together["candidates"], alone["candidates"]
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        if one["item_id"] != other["item_id"]:
-            assert abs(one["score"] - other["score"]) <= CLOSE
-        assert (one["score"] is None) == (other["score"] is None)
-        assert one["score"] is None or abs(one["score"] - other["score"]) <= CLOSE
-        for key in ("cluster", "attributes") if one["item_id"] == other["item_id"] else ():
-            assert one.get(key) == other.get(key)
+def assert_same(batched, alone):
+    """Assert equality up to score rounding and the order of equal scores."""
+    assert batched.keys() == alone.keys()
+    actual, expected = batched["candidates"], alone["candidates"]
+    assert len(actual) == len(expected)
+    for candidate, other in zip(actual, expected, strict=True):
+        if candidate["item_id"] != other["item_id"]:
+            assert abs(candidate["score"] - other["score"]) <= CLOSE
+        assert (candidate["score"] is None) == (other["score"] is None)
+        assert candidate["score"] is None or abs(candidate["score"] - other["score"]) <= CLOSE
+        for key in ("cluster", "attributes") if candidate["item_id"] == other["item_id"] else ():
+            assert candidate.get(key) == other.get(key)
     rest = {"candidates": None}
-    assert together | rest == alone | rest
+    assert batched | rest == alone | rest
 
 
-def test_each_question_of_a_batch_is_answered_as_if_asked_alone(caller):
-    answer = batch(caller, QUESTIONS)
-    assert answer.status_code == 200
-    told = answer.json()
-    assert told["bundle"] == caller.get("/bundle").json()["version"]
-    assert len(told["results"]) == len(QUESTIONS)
-    for question, together in zip(QUESTIONS, told["results"], strict=True):
-        assert_same(together, caller.retrieve(**question).json())
+def test_batch_results_equal_single_results(caller):
+    response = send_batch(caller, QUERIES)
+    assert response.status_code == 200
+    body = response.json()
+    assert body["bundle"] == caller.get("/bundle").json()["version"]
+    assert len(body["results"]) == len(QUERIES)
+    for query, result in zip(QUERIES, body["results"], strict=True):
+        assert_same(result, caller.retrieve(**query).json())
 
 
-@given(asked=st.lists(questions, min_size=1, max_size=40))
+@given(queries=st.lists(queries, min_size=1, max_size=40))
 @settings(max_examples=40, deadline=None)
-def test_a_batch_is_answered_as_its_questions_alone_whatever_they_are(caller, asked):
-    together = batch(caller, asked).json()["results"]
-    for question, told in zip(asked, together, strict=True):
-        assert_same(told, caller.retrieve(**question).json())
+def test_random_batch_results_equal_single_results(caller, queries):
+    results = send_batch(caller, queries).json()["results"]
+    for query, result in zip(queries, results, strict=True):
+        assert_same(result, caller.retrieve(**query).json())
 
 
-def test_a_question_with_very_many_ids_is_answered_beside_the_others_and_alike(caller):
+def test_batch_with_huge_query_equals_single_results(caller):
     many = [f"stranger-{row}" for row in range(3_000)]
-    asked = [
+    queries = [
         {"history": [*many, "item-0", "item-2"], "k": 5},
         {"history": ["item-0", "item-2"], "k": 5},
         {"history": ["item-0"], "exclude": [*many, "item-4"], "k": 5},
         {"history": ["item-0"], "filter": {"tags": [*many[:900], "tag 1"]}, "k": 5},
         {"exclude": many},
     ]
-    for question, together in zip(asked, batch(caller, asked).json()["results"], strict=True):
-        assert_same(together, caller.retrieve(**question).json())
-        few = {key: without(value, {*many}) for key, value in question.items()}
-        assert_same(together | NOT_TOLD, caller.retrieve(**few).json() | NOT_TOLD)
+    for query, result in zip(queries, send_batch(caller, queries).json()["results"], strict=True):
+        assert_same(result, caller.retrieve(**query).json())
+        few = {key: without(value, {*many}) for key, value in query.items()}
+        assert_same(result | NO_UNKNOWNS, caller.retrieve(**few).json() | NO_UNKNOWNS)
 
 
-def test_what_takes_long_to_look_up_is_not_looked_up_in_a_turn(bundles_folder):
+def test_process_leaves_huge_query_incomplete(bundles_folder):
     live = open_served_bundle(BundleRegistry(bundles_folder).current())
     lengths = [10, 2_001, 1_990, 1_990, 11, *[1] * 40]
     nothing = SimpleNamespace(current=lambda: None, get_denied_rows=lambda _: None)
     service = RetrievalService(None, None, nothing, nothing, Metrics())
-    asked = [RetrieveRequest(history=["item-0"] * length) for length in lengths]
-    work = work_of(live, partial(service.process, live, None), asked)
-    found = [pair for part in work.parts for pair in work.process(part)]
-    assert [place for place, (one, _) in enumerate(found) if not one.is_complete] == [1]
-    parts = [[len(one.history) for one in part] for part in work.parts]
+    requests = [RetrieveRequest(history=["item-0"] * length) for length in lengths]
+    work = build_work(live, partial(service.process, live, None), requests)
+    pairs = [pair for part in work.parts for pair in work.process(part)]
+    assert [row for row, (result, _) in enumerate(pairs) if not result.is_complete] == [1]
+    parts = [[len(request.history) for request in part] for part in work.parts]
     assert parts == [[10], [2_001], [1_990, 1_990, 11, *[1] * 7], [1] * 32, [1]]
-    ((result, body),) = work.process([asked[1]], is_bounded=False)
+    ((result, body),) = work.process([requests[1]], is_bounded=False)
     assert result.is_complete
-    assert json.loads(body) == json.loads(found[0][1])
+    assert json.loads(body) == json.loads(pairs[0][1])
 
 
-def test_the_largest_batch_is_answered_in_order(caller):
-    questions = [{"history": [f"item-{row % 40}"], "k": 1 + row % 39} for row in range(256)]
-    for row, told in enumerate(batch(caller, questions).json()["results"]):
-        assert len(told["candidates"]) == 1 + row % 39
-        assert f"item-{row % 40}" not in [one["item_id"] for one in told["candidates"]]
+def test_largest_batch_keeps_order(caller):
+    queries = [{"history": [f"item-{row % 40}"], "k": 1 + row % 39} for row in range(256)]
+    for row, result in enumerate(send_batch(caller, queries).json()["results"]):
+        assert len(result["candidates"]) == 1 + row % 39
+        assert f"item-{row % 40}" not in [
+            candidate["item_id"] for candidate in result["candidates"]
+        ]
 
 
-def test_an_answer_is_what_the_schema_says(caller):
+def test_batch_response_matches_schema(caller):
     closed = TypeAdapter(with_config(ConfigDict(extra="forbid"))(BatchResponse))
-    answer = batch(caller, QUESTIONS)
-    closed.validate_json(answer.content, strict=True)
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-type"] == "application/json"
+    response = send_batch(caller, QUERIES)
+    closed.validate_json(response.content, strict=True)
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(
-    ("body", "place", "expected"),
+    ("body", "location", "expected"),
     [
         ("{}", "queries", "required"),
         ('{"queries": []}', "queries", "at least 1"),
@@ -149,34 +150,34 @@ def test_an_answer_is_what_the_schema_says(caller):
         (
             '{"queries": [{}, {}, {}, {"history": [1.5]}]}',
             "queries.3.history.0",
-            "an id is text",
+            "an id is a string",
         ),
         ('{"queries": [{"k": 1001}]}', "queries.0.k", "less than or equal to 1000"),
-        ('{"queries": [{"queries": []}]}', "queries.0.queries", "no such key here"),
+        ('{"queries": [{"queries": []}]}', "queries.0.queries", "no such field"),
         ('{"queries": [{}, null]}', "queries.1", "object"),
     ],
 )
-def test_one_fault_refuses_the_batch_and_is_named_by_place(caller, body, place, expected):
-    told = problem(caller.ask("POST", "/retrieve/batch", content=body), 422)
-    (fault,) = told["errors"]
-    assert fault["location"] == place
-    assert expected in fault["expected"]
+def test_invalid_batch_names_location_and_expected(caller, body, location, expected):
+    problem = assert_problem(caller.request("POST", "/retrieve/batch", content=body), 422)
+    (error,) = problem["errors"]
+    assert error["location"] == location
+    assert expected in error["expected"]
 
 
-def test_an_attribute_that_is_not_known_is_named_by_place_in_all_questions(caller):
-    asked = [{}, {"filter": {"parity": ["odd"], "colour": ["red"]}}, {"filter": {"size": [1]}}]
-    told = problem(batch(caller, asked), 422)
-    places = [one["location"] for one in told["errors"]]
-    assert places == ["queries.1.filter.colour", "queries.2.filter.size"]
-    expected = "the bundle can be filtered by hundred, mood, odd, parity, tags"
-    assert {one["expected"] for one in told["errors"]} == {expected}
-    assert told["type"] == "urn:esans:problem:unknown-attribute"
+def test_unknown_attribute_is_reported_for_each_query(caller):
+    queries = [{}, {"filter": {"parity": ["odd"], "colour": ["red"]}}, {"filter": {"size": [1]}}]
+    problem = assert_problem(send_batch(caller, queries), 422)
+    locations = [error["location"] for error in problem["errors"]]
+    assert locations == ["queries.1.filter.colour", "queries.2.filter.size"]
+    expected = "an attribute of the live bundle: hundred, mood, odd, parity, tags"
+    assert {error["expected"] for error in problem["errors"]} == {expected}
+    assert problem["type"] == "urn:esans:problem:unknown-attribute"
 
 
-def test_each_answer_of_a_batch_is_counted(bundles_folder):
+def test_metrics_count_each_result_of_a_batch(bundles_folder):
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
-        batch(caller, [{"history": ["item-0"], "k": 10}, {"user_id": "nobody"}, {}])
+        send_batch(caller, [{"history": ["item-0"], "k": 10}, {"user_id": "unknown-user"}, {}])
         assert caller.metric("esans_candidates_returned_count") == 3
         assert caller.metric('esans_short_results_total{reason="eligible"}') == 2
         assert caller.metric('esans_fallback_total{reason="unknown_user"}') == 1
@@ -184,60 +185,62 @@ def test_each_answer_of_a_batch_is_counted(bundles_folder):
         assert caller.metric('esans_stage_duration_seconds_count{stage="total"}') == 1
 
 
-def test_others_are_answered_while_a_batch_is(caller):
-    questions = [{"history": [f"item-{row % 40}"], "k": 39} for row in range(256)]
-    is_over = threading.Event()
-    answers = []
+def test_single_queries_are_served_during_batches(caller):
+    queries = [{"history": [f"item-{row % 40}"], "k": 39} for row in range(256)]
+    is_finished = threading.Event()
+    responses = []
 
-    def ask_much():
-        answers.extend(batch(caller, questions) for _ in range(5))
-        is_over.set()
+    def send_batches():
+        responses.extend(send_batch(caller, queries) for _ in range(5))
+        is_finished.set()
 
-    asking = threading.Thread(target=ask_much)
-    asking.start()
-    answered = 0
-    while not is_over.is_set():
+    sender = threading.Thread(target=send_batches)
+    sender.start()
+    num_served = 0
+    while not is_finished.is_set():
         assert caller.retrieve(history=["item-0"], k=5).status_code == 200
-        answered += 1
-    asking.join()
-    assert [one.status_code for one in answers] == [200] * 5
-    assert answered >= 5
+        num_served += 1
+    sender.join()
+    assert [response.status_code for response in responses] == [200] * 5
+    assert num_served >= 5
 
 
-def test_a_batch_is_answered_by_one_bundle_while_bundles_change(tmp_path):
+def test_batch_uses_single_bundle_during_hot_swaps(tmp_path):
     versions = [publish_handmade(tmp_path, prefix="a")]
-    questions = [{"history": [f"{letter}-0"], "k": 3} for letter in "ab" * 100]
+    queries = [{"history": [f"{letter}-0"], "k": 3} for letter in "ab" * 100]
     with running(tmp_path) as caller:
         caller.wait_for("ready")
         for letter in "babab":
             versions.append(publish_handmade(tmp_path, prefix=letter, seed=len(versions)))
             while caller.get("/readyz").json()["bundle"] != versions[-1]:
-                told = batch(caller, questions).json()
-                assert {one["bundle"] for one in told["results"]} == {told["bundle"]}
-                found = {
-                    one["item_id"][0] for each in told["results"] for one in each["candidates"]
+                body = send_batch(caller, queries).json()
+                assert {result["bundle"] for result in body["results"]} == {body["bundle"]}
+                prefixes = {
+                    candidate["item_id"][0]
+                    for result in body["results"]
+                    for candidate in result["candidates"]
                 }
-                assert len(found) == 1
+                assert len(prefixes) == 1
 
 
-def test_a_batch_that_comes_when_the_queue_is_full_is_refused_whole(bundles_folder):
+def test_batch_when_queue_is_full_returns_503(bundles_folder):
     with running(bundles_folder, queue_limit=1) as caller:
         caller.wait_for("ready")
-        questions = [{"history": ["item-0"], "k": 39}] * 256
+        queries = [{"history": ["item-0"], "k": 39}] * 256
         seen = set()
 
-        def ask_much():
+        def send_batches():
             for _ in range(40):
-                answer = batch(caller, questions)
-                seen.add(answer.status_code)
-                if answer.status_code == 503:
-                    assert "results" not in problem(answer, 503)
-                    assert answer.headers["retry-after"]
+                response = send_batch(caller, queries)
+                seen.add(response.status_code)
+                if response.status_code == 503:
+                    assert "results" not in assert_problem(response, 503)
+                    assert response.headers["retry-after"]
 
-        asking = [threading.Thread(target=ask_much) for _ in range(4)]
-        for one in asking:
-            one.start()
-        for one in asking:
-            one.join()
+        senders = [threading.Thread(target=send_batches) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
         assert seen == {200, 503}
-        assert batch(caller, questions).status_code == 200
+        assert send_batch(caller, queries).status_code == 200

@@ -82,7 +82,7 @@ def test_rollback_toggles_between_two_bundles(admin, tmp_path):
     assert response["sequence"] == BundleRegistry(tmp_path).pointer().sequence
     assert admin.found(k=1) == ["old-0"]
     assert post(admin, "rollback", json={}).json()["bundle"] == second
-    assert admin.found(k=1) == ["new-0"]
+    assert admin.retrieve_ids(k=1) == ["new-0"]
     assert post(admin, "rollback", json={"version": first}).json()["bundle"] == first
 
 

@@ -1,4 +1,4 @@
-"""How many of our own frames lie between a route, or the queue's consumer, and FAISS."""
+"""Number of our frames between the route, or the queue's consumer, and FAISS."""
 
 import sys
 import threading
@@ -13,17 +13,18 @@ from tests.support.synthetic_bundle import publish_handmade
 ROOT = Path(__file__).parents[2]
 OWN = (str(ROOT / "index"), str(ROOT / "service"))
 FAISS = str(Path(faiss.__file__).parent)
-COUNT = 600
-MOST = 8
+NUM_ITEMS = 600
+MAX_FRAMES = 8
 ROUTE = "retrieval.retrieve"
 ROOTS = ("request_queue.consume", "retrieval_service.process")  # loop, executor
 
 
 class Watch:
-    """Profiles a thread; keeps the names of our own frames, outermost first.
+    """Profiler of a thread that records names of our frames, outermost first.
 
-    searches  the stack of each search by FAISS
-    routes    the deepest stack below the route function
+    Attributes:
+        searches: the stack of each search by FAISS.
+        route: the deepest stack below the route function.
     """
 
     def __init__(self):
@@ -50,7 +51,7 @@ def own_frames(frame):
 
 
 def is_search(frame, called):
-    """Tell whether FAISS's own wrapper calls into its compiled library to search."""
+    """Return whether FAISS's Python wrapper calls its compiled search."""
     is_own = frame.f_code.co_filename.startswith(FAISS)
     return is_own and "search" in called.__name__ and "Parameters" not in called.__name__
 
@@ -60,14 +61,14 @@ def bundles(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "in lists":
-            patch.setattr("index.ann.tuning.FLAT_LIMIT", COUNT - 1)
-        publish_handmade(folder, count=COUNT)
+            patch.setattr("index.ann.tuning.FLAT_LIMIT", NUM_ITEMS - 1)
+        publish_handmade(folder, count=NUM_ITEMS)
     return folder
 
 
 @pytest.fixture
 def watch(bundles):
-    """A watch on the event loop and on threads that begin from now on, and a caller."""
+    """Watch of the event loop and of new threads, and a caller."""
     watch = Watch()
     threading.setprofile(watch)
     try:
@@ -89,27 +90,27 @@ def watch(bundles):
         {"history": [f"item-{row}" for row in range(400)]},
     ],
 )
-def test_faiss_is_at_most_eight_frames_below_the_consumer(watch, query):
+def test_call_depth_from_consumer_to_faiss(watch, query):
     watched, caller = watch
     assert caller.retrieve(**query).status_code == 200
     assert watched.searches or "filter" in query  # a narrow filter is compared row by row
     for own in watched.searches:
         assert own[0] in ROOTS, own
-        assert len(own) <= MOST, own
+        assert len(own) <= MAX_FRAMES, own
 
 
-def test_faiss_is_at_most_eight_frames_below_the_executor(watch):
+def test_call_depth_from_executor_to_faiss(watch):
     watched, caller = watch
-    strangers = [f"stranger-{row}" for row in range(3_000)]
-    assert caller.retrieve(history=[*strangers, "item-0"]).status_code == 200
+    unknown = [f"unknown-{row}" for row in range(3_000)]
+    assert caller.retrieve(history=[*unknown, "item-0"]).status_code == 200
     assert watched.searches
     for own in watched.searches:
         assert own[0] == ROOTS[1], own
-        assert len(own) <= MOST, own
+        assert len(own) <= MAX_FRAMES, own
 
 
-def test_nothing_below_the_route_is_deeper_than_eight_frames(watch):
+def test_call_depth_below_route(watch):
     watched, caller = watch
     caller.retrieve(history=["item-0"], k=5, filter={"parity": ["even"]}, include=["clusters"])
     assert watched.route[0] == ROUTE
-    assert len(watched.route) <= MOST, watched.route
+    assert len(watched.route) <= MAX_FRAMES, watched.route

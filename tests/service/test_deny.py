@@ -153,7 +153,7 @@ def test_denying_all_items_returns_empty_results(admin):
     put(admin, items=[f"item-{row}" for row in range(40)])
     assert {len(ids) for ids in list_ids_by_call(admin).values()} == {0}
     put(admin, items=[])
-    assert len(admin.found(k=1_000)) == 40
+    assert len(admin.retrieve_ids(k=1_000)) == 40
 
 
 def test_metrics_report_the_denylist(admin):
@@ -174,13 +174,13 @@ def test_denylist_endpoint_without_token_is_rejected(admin, caller, token):
 @pytest.mark.parametrize(
     ("body", "field", "expected"),
     [
-        ({}, "the body", "give either items, or add and remove"),
-        ({"items": [], "add": ["a"]}, "the body", "give either items, or add and remove"),
-        ({"add": [], "remove": []}, "the body", "give either items, or add and remove"),
-        ({"items": [""]}, "items.0", "an id is text"),
-        ({"items": ["x" * 513]}, "items.0", "an id is text"),
-        ({"items": [1.5]}, "items.0", "an id is text"),
-        ({"item": []}, "item", "no such key here"),
+        ({}, "the body", "either `items`, or at least one of"),
+        ({"items": [], "add": ["a"]}, "the body", "either `items`, or at least one of"),
+        ({"add": [], "remove": []}, "the body", "either `items`, or at least one of"),
+        ({"items": [""]}, "items.0", "an id is a string"),
+        ({"items": ["x" * 513]}, "items.0", "an id is a string"),
+        ({"items": [1.5]}, "items.0", "an id is a string"),
+        ({"item": []}, "item", "no such field"),
         ({"items": ["a"] * (MAX_ITEMS + 1)}, "items", "at most 100000"),
     ],
 )

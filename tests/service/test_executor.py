@@ -7,57 +7,57 @@ from service.errors import BusyError
 from service.executor import BoundedExecutor
 
 
-def ran(scenario, thread_count=1, most=2):
-    side = BoundedExecutor("this", thread_count, most)
+def run_scenario(scenario, num_threads=1, max_jobs=2):
+    executor = BoundedExecutor("this", num_threads, max_jobs)
     try:
-        return asyncio.run(scenario(side))
+        return asyncio.run(scenario(executor))
     finally:
-        side.close()
+        executor.close()
 
 
-def test_what_the_work_returns_or_raises_comes_back():
-    async def scenario(side):
+def test_executor_returns_result_or_raises_error():
+    async def scenario(executor):
         with pytest.raises(ZeroDivisionError):
-            await side.run(lambda: 1 // 0)
-        return [await side.run(lambda: 7) for _ in range(5)]
+            await executor.run(lambda: 1 // 0)
+        return [await executor.run(lambda: 7) for _ in range(5)]
 
-    assert ran(scenario) == [7] * 5
+    assert run_scenario(scenario) == [7] * 5
 
 
-def test_who_comes_when_every_place_is_taken_is_turned_down_at_once():
-    async def scenario(side):
+def test_executor_when_full_raises_busy():
+    async def scenario(executor):
         release = threading.Event()
-        begun = [asyncio.create_task(side.run(release.wait)) for _ in range(2)]
+        jobs = [asyncio.create_task(executor.run(release.wait)) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(BusyError, match=r"this: 2 such requests .*try again soon"):
-            await side.run(lambda: None)
+        with pytest.raises(BusyError, match=r"this: 2 such requests .*retry later"):
+            await executor.run(lambda: None)
         release.set()
-        await asyncio.gather(*begun)
-        return await side.run(lambda: "there is room again")
+        await asyncio.gather(*jobs)
+        return await executor.run(lambda: "there is room again")
 
-    assert ran(scenario) == "there is room again"
+    assert run_scenario(scenario) == "there is room again"
 
 
-def test_work_that_nobody_waits_for_any_more_keeps_its_place_until_it_ends():
-    async def scenario(side):
+def test_executor_abandoned_job_keeps_slot_until_it_ends():
+    async def scenario(executor):
         release, ended = threading.Event(), threading.Event()
 
-        def work():
+        def job():
             release.wait()
             ended.set()
 
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
-                    await side.run(work)
+                    await executor.run(job)
         with pytest.raises(BusyError):
-            await side.run(lambda: None)
+            await executor.run(lambda: None)
         release.set()
         await asyncio.to_thread(ended.wait)
         while True:
             try:
-                return await side.run(lambda: "at last")
+                return await executor.run(lambda: "at last")
             except BusyError:
                 await asyncio.sleep(0.01)
 
-    assert ran(scenario, thread_count=2) == "at last"
+    assert run_scenario(scenario, num_threads=2) == "at last"

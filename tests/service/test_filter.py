@@ -13,23 +13,23 @@ from tests.support.http_caller import running
 from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 
 EVEN = ["item-0", "item-2", "item-4"]
-ODD_ONES = {f"item-{row}" for row in range(1, 40, 2)}
+ODD_ITEMS = {f"item-{row}" for row in range(1, 40, 2)}
 
 
-def test_only_items_with_one_of_the_values_come(caller):
-    found = caller.found(history=EVEN, k=40, filter={"tags": ["tag 3", "tag 4"]})
+def test_filter_keeps_items_with_any_value(caller):
+    ids = caller.retrieve_ids(history=EVEN, k=40, filter={"tags": ["tag 3", "tag 4"]})
     expected = {f"item-{row}" for row in range(40) if row % 5 in (3, 4) and row != 3}
-    assert set(found) == expected - set(EVEN)
+    assert set(ids) == expected - set(EVEN)
 
 
-def test_each_attribute_named_must_fit(caller):
-    asked = {"parity": ["odd"], "tags": ["tag 3"]}
-    found = caller.found(history=EVEN, k=40, filter=asked)
-    assert set(found) == {f"item-{row}" for row in (13, 23, 33)}
+def test_filter_requires_every_attribute(caller):
+    conditions = {"parity": ["odd"], "tags": ["tag 3"]}
+    ids = caller.retrieve_ids(history=EVEN, k=40, filter=conditions)
+    assert set(ids) == {f"item-{row}" for row in (13, 23, 33)}
 
 
 @pytest.mark.parametrize(
-    ("asked", "count"),
+    ("conditions", "count"),
     [
         ({"odd": [True]}, 20),
         ({"odd": ["true"]}, 20),
@@ -39,32 +39,32 @@ def test_each_attribute_named_must_fit(caller):
         ({"hundred": [1, 0]}, 37),
     ],
 )
-def test_numbers_and_booleans_are_compared_as_text(caller, asked, count):
-    assert len(caller.found(history=EVEN, k=40, filter=asked)) == count
+def test_filter_compares_numbers_and_booleans_as_text(caller, conditions, count):
+    assert len(caller.retrieve_ids(history=EVEN, k=40, filter=conditions)) == count
 
 
-@pytest.mark.parametrize("question", [{}, {"user_id": "nobody"}, {"history": ["lost"]}])
-def test_popular_items_keep_to_the_filter_too(caller, question):
-    found = caller.found(**question, k=3, filter={"parity": ["odd"]}, exclude=["item-3"])
-    assert found == ["item-1", "item-5", "item-7"]
+@pytest.mark.parametrize("query", [{}, {"user_id": "unknown-user"}, {"history": ["lost"]}])
+def test_filter_applies_to_popularity_fallback(caller, query):
+    ids = caller.retrieve_ids(**query, k=3, filter={"parity": ["odd"]}, exclude=["item-3"])
+    assert ids == ["item-1", "item-5", "item-7"]
 
 
-def test_values_that_no_item_has_are_told(caller):
-    told = caller.retrieve(history=EVEN, k=2, filter={"parity": ["odd", "of", 7]}).json()
-    assert told["unknown_values"] == {"parity": ["of", "7"]}
-    assert {one["item_id"] for one in told["candidates"]} <= ODD_ONES
+def test_filter_reports_unknown_values(caller):
+    body = caller.retrieve(history=EVEN, k=2, filter={"parity": ["odd", "of", 7]}).json()
+    assert body["unknown_values"] == {"parity": ["of", "7"]}
+    assert {candidate["item_id"] for candidate in body["candidates"]} <= ODD_ITEMS
     assert "unknown_values" not in caller.retrieve(filter={"parity": ["odd"]}).json()
 
 
-def test_an_attribute_that_is_not_known_is_refused_with_the_known_ones(caller):
-    answer = caller.retrieve(history=EVEN, filter={"colour": ["red"]})
-    assert answer.status_code == 422
-    assert answer.json()["type"] == "urn:esans:problem:unknown-attribute"
-    assert "by hundred, mood, odd, parity, tags" in answer.json()["detail"]
+def test_filter_by_unknown_attribute_lists_known_names(caller):
+    response = caller.retrieve(history=EVEN, filter={"colour": ["red"]})
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:esans:problem:unknown-attribute"
+    assert "bundle: hundred, mood, odd, parity, tags" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "place"),
+    ("conditions", "location"),
     [
         ({"parity": []}, "filter.parity"),
         ({"parity": "odd"}, "filter.parity"),
@@ -76,18 +76,18 @@ def test_an_attribute_that_is_not_known_is_refused_with_the_known_ones(caller):
         (["odd"], "filter"),
     ],
 )
-def test_a_filter_of_another_form_is_refused(caller, asked, place):
-    answer = caller.retrieve(history=EVEN, filter=asked)
-    assert answer.status_code == 422
-    assert [one["location"] for one in answer.json()["errors"]] == [place]
+def test_invalid_filter_names_location(caller, conditions, location):
+    response = caller.retrieve(history=EVEN, filter=conditions)
+    assert response.status_code == 422
+    assert [error["location"] for error in response.json()["errors"]] == [location]
 
 
-def test_attributes_are_told_on_request(caller):
-    told = caller.retrieve(history=EVEN, k=40, include=["attributes"]).json()
-    for one in told["candidates"]:
-        row = int(one["item_id"][5:])
-        own = {"title": f"thing {row} ☃"} | ({"odd": True} if row % 2 else {})
-        assert one["attributes"] == own
+def test_include_attributes_returns_attributes(caller):
+    body = caller.retrieve(history=EVEN, k=40, include=["attributes"]).json()
+    for candidate in body["candidates"]:
+        row = int(candidate["item_id"][5:])
+        expected = {"title": f"thing {row} ☃"} | ({"odd": True} if row % 2 else {})
+        assert candidate["attributes"] == expected
     popular = caller.retrieve(k=1, include=["attributes", "clusters"]).json()
     assert popular["candidates"] == [
         {
@@ -100,43 +100,47 @@ def test_attributes_are_told_on_request(caller):
     assert "attributes" not in caller.retrieve(history=EVEN, k=1).json()["candidates"][0]
 
 
-def test_a_bundle_without_attributes_tells_none_and_filters_by_none(tmp_path):
-    publish_handmade(tmp_path, with_metadata=False)
+def test_bundle_without_attributes_rejects_filters(tmp_path):
+    publish_handmade(tmp_path, with_described=False)
     with running(tmp_path) as caller:
         caller.wait_for("ready")
-        told = caller.retrieve(history=EVEN, k=1, include=["attributes"]).json()
-        assert told["candidates"][0]["attributes"] == {}
+        body = caller.retrieve(history=EVEN, k=1, include=["attributes"]).json()
+        assert body["candidates"][0]["attributes"] == {}
         refused = caller.retrieve(history=EVEN, filter={"parity": ["odd"]})
         assert refused.status_code == 422
-        assert "can be filtered by none" in refused.json()["detail"]
+        assert "an attribute of the live bundle: none" in refused.json()["detail"]
 
 
-def test_a_filtered_answer_is_what_the_schema_says(caller):
+def test_filtered_response_matches_schema(caller):
     closed = with_config(ConfigDict(extra="forbid"))(RetrieveResponse)
-    answer = caller.retrieve(history=EVEN, filter={"parity": ["odd", "of"]}, include=["attributes"])
-    TypeAdapter(closed).validate_json(answer.content, strict=True)
+    response = caller.retrieve(
+        history=EVEN, filter={"parity": ["odd", "of"]}, include=["attributes"]
+    )
+    TypeAdapter(closed).validate_json(response.content, strict=True)
 
 
-def test_a_wide_filter_of_a_large_catalogue_is_answered_from_the_first_time_on(tmp_path):
+def test_wide_filter_first_request_is_complete(tmp_path):
     publish_handmade(tmp_path, count=FLAT_LIMIT + 1)
     bundle = open_bundle(BundleRegistry(tmp_path).current())
-    assert bundle.index.can_build_subset
-    question = Query(50, history=EVEN, filter={"parity": ["odd"]})
-    bounded = retrieve_single(Retriever(bundle), question, is_bounded=True)
+    assert bundle.index.can_narrow
+    query = Query(50, history=EVEN, filter={"parity": ["odd"]})
+    bounded = retrieve_single(Retriever(bundle), query, is_bounded=True)
     assert not bounded.is_complete  # so the service resubmits it
     with running(tmp_path) as caller:
         caller.wait_for("ready")
-        found = [caller.found(history=EVEN, k=50, filter={"parity": ["odd"]}) for _ in range(2)]
-    assert found[0] == found[1] == retrieve_single(Retriever(bundle), question).item_ids
-    assert all(int(one[5:]) % 2 == 1 for one in found[0])
+        results = [
+            caller.retrieve_ids(history=EVEN, k=50, filter={"parity": ["odd"]}) for _ in range(2)
+        ]
+    assert results[0] == results[1] == retrieve_single(Retriever(bundle), query).item_ids
+    assert all(int(item_id[5:]) % 2 == 1 for item_id in results[0])
 
 
-def test_a_batch_filters_each_question_by_its_own(caller):
-    questions = [
+def test_batch_applies_filter_per_query(caller):
+    queries = [
         {"history": EVEN, "k": 5, "filter": {"parity": ["odd"]}},
         {"history": EVEN, "k": 5, "filter": {"parity": ["even"]}, "include": ["attributes"]},
         {"history": EVEN, "k": 5},
     ]
-    told = caller.ask("POST", "/retrieve/batch", json={"queries": questions}).json()
-    alone = [caller.retrieve(**one).json() for one in questions]
-    assert json.dumps(told["results"]) == json.dumps(alone)
+    body = caller.request("POST", "/retrieve/batch", json={"queries": queries}).json()
+    alone = [caller.retrieve(**query).json() for query in queries]
+    assert json.dumps(body["results"]) == json.dumps(alone)

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from index.ids import build_id_table
 from index.search.query import SearchResult
-from service.json_encoder import candidates_of, encode_candidates, json_bytes
+from service.json_encoder import build_candidates, encode_candidates, encode_json
 
 ODD_IDS = ['quo"ted', "back\\slash", "line\nbreak", "\x00", "\x1f"]
 
@@ -20,17 +20,17 @@ def result(table, rows, scores):
     )
 
 
-def plain(rows, scores):
-    """What a caller should read."""
+def pair_up(rows, scores):
+    """Pair rows with float32 scores."""
     return [(row, np.float32(score)) for row, score in zip(rows, scores, strict=True)]
 
 
-def read(table, written):
-    """What a caller reads: rows and scores as float32."""
-    told = json.loads(written)
-    rows = table.rows_of([one["item_id"] for one in told]).tolist()
-    assert all(list(one) == ["item_id", "score"] for one in told)
-    return plain(rows, [one["score"] for one in told])
+def decode(table, encoded):
+    """Decode candidates into pairs of row and float32 score."""
+    candidates = json.loads(encoded)
+    rows = table.rows_of([candidate["item_id"] for candidate in candidates]).tolist()
+    assert all(list(candidate) == ["item_id", "score"] for candidate in candidates)
+    return pair_up(rows, [candidate["score"] for candidate in candidates])
 
 
 signed = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -42,59 +42,63 @@ ids = st.text(
 
 
 @given(st.data())
-def test_ids_and_scores_come_back_as_they_were(data):
+def test_encode_candidates_round_trips_ids_and_scores(data):
     table = build_id_table(data.draw(st.lists(ids, min_size=1, max_size=8, unique=True)))
     row = st.integers(0, len(table) - 1)
     pairs = data.draw(
         st.lists(st.lists(st.tuples(row, signed), max_size=6), min_size=1, max_size=4)
     )
-    asked = [([row for row, _ in own], [score for _, score in own]) for own in pairs]
-    written = encode_candidates(table, [result(table, *own) for own in asked])
-    assert [read(table, one) for one in written] == [plain(*own) for own in asked]
+    expected = [([row for row, _ in pair], [score for _, score in pair]) for pair in pairs]
+    encoded = encode_candidates(table, [result(table, *pair) for pair in expected])
+    assert [decode(table, candidates) for candidates in encoded] == [
+        pair_up(*pair) for pair in expected
+    ]
 
 
-def test_the_last_id_is_written_however_often_it_is_found():
+def test_encode_candidates_repeats_last_id():
     table = build_id_table(["00", "0"])
-    asked = [([1] * 20, [0.5] * 20)]
-    written = encode_candidates(table, [result(table, *own) for own in asked])
-    assert [read(table, one) for one in written] == [plain(*own) for own in asked]
+    expected = [([1] * 20, [0.5] * 20)]
+    encoded = encode_candidates(table, [result(table, *pair) for pair in expected])
+    assert [decode(table, candidates) for candidates in encoded] == [
+        pair_up(*pair) for pair in expected
+    ]
 
 
-def test_the_text_is_json_as_people_read_it():
+def test_encode_candidates_pads_scores_with_spaces():
     table = build_id_table(["a", "long"])
-    (written,) = encode_candidates(table, [result(table, [1, 0], [0.5, -0.25])])
-    assert written == (b'[{"item_id":"long","score":0.5  },{"item_id":"a","score":-0.25}]')
+    (encoded,) = encode_candidates(table, [result(table, [1, 0], [0.5, -0.25])])
+    assert encoded == (b'[{"item_id":"long","score":0.5  },{"item_id":"a","score":-0.25}]')
 
 
-def test_who_finds_nothing_is_told_an_empty_list():
+def test_encode_candidates_without_rows_is_empty_list():
     table = build_id_table(["a"])
     assert encode_candidates(table, [result(table, [], []), result(table, [0], [0.5])])[0] == b"[]"
     assert encode_candidates(table, [result(table, [], [])]) == [b"[]"]
 
 
 @pytest.mark.parametrize("odd", ODD_IDS)
-def test_an_id_that_json_escapes_is_left_to_another(odd):
+def test_encode_candidates_with_escaped_id_returns_none(odd):
     table = build_id_table(["plain", odd])
     assert encode_candidates(table, [result(table, [0], [0.5])]) is not None
     assert encode_candidates(table, [result(table, [0, 1], [0.5, 0.5])]) is None
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=8))
-def test_scores_written_one_by_one_are_the_same_numbers(scores):
+def test_build_candidates_returns_same_scores(scores):
     table = build_id_table(["a"])
-    own = result(table, [0] * len(scores), scores)
-    (written,) = encode_candidates(table, [own])
-    assert json.loads(json_bytes(candidates_of(own))) == json.loads(written)
+    expected = result(table, [0] * len(scores), scores)
+    (encoded,) = encode_candidates(table, [expected])
+    assert json.loads(encode_json(build_candidates(expected))) == json.loads(encoded)
 
 
-def test_scores_of_any_size_are_written_in_full():
+def test_encode_candidates_keeps_score_precision():
     table = build_id_table(["a"])
     scores = [1e-7, -300.25, 0.5, float("nan")]
-    (written,) = encode_candidates(table, [result(table, [0] * 4, scores)])
-    assert [one["score"] for one in json.loads(written)] == [1e-7, -300.25, 0.5, None]
+    (encoded,) = encode_candidates(table, [result(table, [0] * 4, scores)])
+    assert [candidate["score"] for candidate in json.loads(encoded)] == [1e-7, -300.25, 0.5, None]
 
 
-def test_an_id_much_longer_than_the_others_is_left_to_another():
+def test_encode_candidates_with_long_outlier_id_returns_none():
     table = build_id_table([*(f"item-{row}" for row in range(200)), "x" * 30_000])
     rows = [*range(200)]
     assert encode_candidates(table, [result(table, rows, [0.5] * 200)]) is not None

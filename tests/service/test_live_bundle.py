@@ -76,13 +76,13 @@ def test_new_bundle_and_rollback_are_followed(tmp_path):
     first = publish_handmade(tmp_path, now=day(0), prefix="old")
     with running(tmp_path) as caller:
         caller.wait_for("ready", first)
-        assert caller.found(k=1) == ["old-0"]
+        assert caller.retrieve_ids(k=1) == ["old-0"]
         second = publish_handmade(tmp_path, now=day(1), prefix="new")
         caller.wait_for("ready", second)
-        assert caller.found(k=1) == ["new-0"]
+        assert caller.retrieve_ids(k=1) == ["new-0"]
         BundleRegistry(tmp_path).roll_back()
         caller.wait_for("ready", first)
-        assert caller.found(k=1) == ["old-0"]
+        assert caller.retrieve_ids(k=1) == ["old-0"]
         assert caller.metric('esans_bundle_reloads_total{result="live"}') == 3
 
 

@@ -54,7 +54,7 @@ def test_bundle_metrics_show_only_the_live_bundle(tmp_path):
 def test_labels_hold_no_ids_or_unmatched_paths(caller):
     caller.retrieve(user_id="secret-user", history=["secret-item"])
     caller.get("/secret/path")
-    caller.ask("SECRET", "/livez")
+    caller.request("SECRET", "/livez")
     text = caller.get("/metrics").text
     assert "secret" not in text.lower()
     assert f'{REQUESTS}_count{{method="GET",route="unmatched",status="404"}}' in text

@@ -7,7 +7,7 @@ import pytest
 from service.errors import BodyTooLargeError
 from service.logging_config import JsonFormatter, render_line
 from service.middleware import BodyLimit
-from service.request_queue import received
+from service.request_queue import receive_nowait
 from tests.support.http_caller import logged_lines, running
 
 
@@ -29,7 +29,7 @@ def test_generated_request_ids_are_unique(caller):
 
 def test_access_log_has_a_line_per_request(caller):
     with logged_lines(JsonFormatter()) as lines:
-        caller.ask("POST", "/retrieve", json={}, headers={"X-Request-ID": "one"})
+        caller.request("POST", "/retrieve", json={}, headers={"X-Request-ID": "one"})
         caller.get("/nowhere/user-17")
     first, second = lines
     assert (first["event"], first["level"], first["request_id"]) == ("request", "info", "one")
@@ -52,7 +52,7 @@ def test_unhandled_error_is_logged_with_traceback(bundles_folder):
 
 def test_client_disconnect_is_logged_as_499(caller):
     with logged_lines(JsonFormatter()) as lines:
-        assert caller.leave_midway("/retrieve") == []
+        assert caller.disconnect_mid_body("/retrieve") == []
     (line,) = lines
     assert (line["event"], line["status"]) == ("request", 499)
 
@@ -89,7 +89,7 @@ def receive_twice(*messages, headers=()):
 
     async def app(scope, receive, send):
         received_messages.append(await receive())
-        received_messages.append(received(receive))
+        received_messages.append(receive_nowait(receive))
 
     limit = BodyLimit(app, size_bytes=5, timeout_s=1.0, size_by_path={"/long": 9})
     asyncio.run(limit({"type": "http", "path": "/", "headers": headers}, receive, None))

@@ -6,35 +6,31 @@ import pytest
 from index.errors import ConfigError, EsansError, InvalidBundleError
 from service.errors import TABLE
 from tests.support.http_caller import running
+from tests.support.problems import assert_problem
 
 
-def problem(response, status):
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    told = response.json()
-    assert told["status"] == status
-    assert told["request_id"] == response.headers["x-request-id"]
-    assert {"type", "title", "detail", "instance"} <= told.keys()
-    return told
+def descendants(cls):
+    return [
+        cls,
+        *(descendant for subclass in cls.__subclasses__() for descendant in descendants(subclass)),
+    ]
 
 
-def descendants(error):
-    return [error, *(deeper for one in error.__subclasses__() for deeper in descendants(one))]
-
-
-def test_every_error_of_ours_has_a_status():
-    ours = [one for one in descendants(EsansError) if one.__module__.startswith(("index", "serv"))]
-    assert len(ours) > 10
+def test_every_error_class_has_a_status():
+    classes = [
+        cls for cls in descendants(EsansError) if cls.__module__.startswith(("index", "serv"))
+    ]
+    assert len(classes) > 10
     offline = {"EsansError", "ConfigError", "FaultsError", "DatasetError", "TrainingError"}
-    assert {one.__name__ for one in ours if one not in TABLE} == {
+    assert {cls.__name__ for cls in classes if cls not in TABLE} == {
         *offline,
         "WorseThanPopularityError",
     }
-    assert all(400 <= row.status < 600 for row in TABLE.values())
+    assert all(400 <= problem_type.status < 600 for problem_type in TABLE.values())
 
 
 @pytest.mark.parametrize(
-    ("body", "place", "told"),
+    ("body", "location", "expected"),
     [
         ('{"k": 0}', "k", "greater than or equal to 1"),
         ('{"k": 1001}', "k", "less than or equal to 1000"),
@@ -43,15 +39,15 @@ def test_every_error_of_ours_has_a_status():
         ('{"k": 2.0}', "k", "valid integer"),
         ('{"k": null}', "k", "valid integer"),
         ('{"exclude_seen": "no"}', "exclude_seen", "valid boolean"),
-        ('{"histroy": []}', "histroy", "no such key here"),
+        ('{"histroy": []}', "histroy", "no such field"),
         ('{"history": "item-1"}', "history", "valid array"),
-        ('{"history": ["a", 1.5]}', "history.1", "text of 1 to 512 characters or an integer"),
-        ('{"history": [true]}', "history.0", "text of 1 to 512 characters or an integer"),
-        ('{"history": [null]}', "history.0", "text of 1 to 512 characters or an integer"),
-        ('{"history": [""]}', "history.0", "text of 1 to 512 characters or an integer"),
-        ('{"exclude": [18446744073709551616]}', "exclude.0", "or an integer of 64 bits"),
-        ('{"user_id": 1.0}', "user_id", "text of 1 to 512 characters or an integer"),
-        (json.dumps({"user_id": "x" * 513}), "user_id", "text of 1 to 512 characters"),
+        ('{"history": ["a", 1.5]}', "history.1", "string of 1 to 512 characters or a 64-bit"),
+        ('{"history": [true]}', "history.0", "string of 1 to 512 characters or a 64-bit"),
+        ('{"history": [null]}', "history.0", "string of 1 to 512 characters or a 64-bit"),
+        ('{"history": [""]}', "history.0", "string of 1 to 512 characters or a 64-bit"),
+        ('{"exclude": [18446744073709551616]}', "exclude.0", "or a 64-bit integer"),
+        ('{"user_id": 1.0}', "user_id", "string of 1 to 512 characters or a 64-bit"),
+        (json.dumps({"user_id": "x" * 513}), "user_id", "string of 1 to 512 characters"),
         (json.dumps({"history": [1] * 10_001}), "history", "at most 10000"),
         (json.dumps({"exclude": [1] * 10_001}), "exclude", "at most 10000"),
         ('{"history": [', "the body", "Invalid JSON: EOF"),
@@ -60,36 +56,36 @@ def test_every_error_of_ours_has_a_status():
         ("[]", "the body", "object"),
     ],
 )
-def test_a_body_that_breaks_a_rule_is_refused_by_place(caller, body, place, told):
-    answer = problem(caller.ask("POST", "/retrieve", content=body), 422)
-    (fault,) = answer["errors"]
-    assert fault["location"] == place
-    assert told in fault["expected"]
-    assert fault["received"]
-    assert place in answer["detail"]
+def test_invalid_body_names_location_and_expected(caller, body, location, expected):
+    problem = assert_problem(caller.request("POST", "/retrieve", content=body), 422)
+    (error,) = problem["errors"]
+    assert error["location"] == location
+    assert expected in error["expected"]
+    assert error["received"]
+    assert location in problem["detail"]
 
 
-def test_all_faults_of_a_body_are_told_at_once(caller):
-    answer = problem(caller.retrieve(k=0, history=[1.5], surprise=1), 422)
-    assert [one["location"] for one in answer["errors"]] == ["history.0", "k", "surprise"]
-    assert "and 2 more" in answer["detail"]
+def test_invalid_body_lists_all_errors(caller):
+    problem = assert_problem(caller.retrieve(k=0, history=[1.5], surprise=1), 422)
+    assert [error["location"] for error in problem["errors"]] == ["history.0", "k", "surprise"]
+    assert "and 2 more" in problem["detail"]
 
 
-def test_of_very_many_faults_the_first_are_told(caller):
-    answer = problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_000)}), 422)
-    assert len(answer["errors"]) == 20
-    assert "and 999 more" in answer["detail"]
+def test_invalid_body_lists_the_first_20_errors(caller):
+    problem = assert_problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_000)}), 422)
+    assert len(problem["errors"]) == 20
+    assert "and 999 more" in problem["detail"]
 
 
-def test_of_more_faults_than_are_read_their_number_is_told(caller):
-    answer = problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_001)}), 422)
-    (fault,) = answer["errors"]
-    assert (fault["location"], fault["received"]) == ("the question", "1001 faults")
-    assert "correct it, or send a part of it" in fault["expected"]
+def test_invalid_body_above_limit_reports_error_count(caller):
+    problem = assert_problem(caller.retrieve(**{f"surprise-{n}": 1 for n in range(1_001)}), 422)
+    (error,) = problem["errors"]
+    assert (error["location"], error["received"]) == ("the request", "1001 errors")
+    assert "correct or split the request" in error["expected"]
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "place"),
+    ("path", "body", "location"),
     [
         ("/retrieve", {"history": ["a", *[1.5] * 5_000]}, "history.1"),
         ("/retrieve", {"exclude": [None] * 5_000}, "exclude.0"),
@@ -98,38 +94,38 @@ def test_of_more_faults_than_are_read_their_number_is_told(caller):
         ("/negatives", {"positives": [1.5] * 5_000, "easy": 1, "hard": 1}, "positives.0"),
     ],
 )
-def test_of_a_list_the_first_fault_is_told(caller, path, body, place):
-    (fault,) = problem(caller.ask("POST", path, json=body), 422)["errors"]
-    assert fault["location"] == place
+def test_invalid_list_reports_first_error(caller, path, body, location):
+    (error,) = assert_problem(caller.request("POST", path, json=body), 422)["errors"]
+    assert error["location"] == location
 
 
-def test_of_a_long_list_the_beginning_is_told(caller):
-    answer = problem(caller.retrieve(k=list(range(1_000))), 422)
-    assert answer["errors"][0]["received"].startswith("[0, 1, 2, 3")
-    assert len(answer["errors"][0]["received"]) < 100
+def test_invalid_body_truncates_received_list(caller):
+    problem = assert_problem(caller.retrieve(k=list(range(1_000))), 422)
+    assert problem["errors"][0]["received"].startswith("[0, 1, 2, 3")
+    assert len(problem["errors"][0]["received"]) < 100
 
 
-def test_a_long_text_is_not_sent_back_whole(caller):
-    answer = problem(caller.retrieve(user_id="x" * 100_000), 422)
-    assert len(answer["errors"][0]["received"]) < 100
+def test_invalid_body_truncates_received_text(caller):
+    problem = assert_problem(caller.retrieve(user_id="x" * 100_000), 422)
+    assert len(problem["errors"][0]["received"]) < 100
 
 
-def test_the_longest_lists_are_read(bundles_folder):
+def test_retrieve_accepts_longest_lists(bundles_folder):
     ids = [f"item-{row}" for row in range(10_000)]
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
-        told = caller.retrieve(history=ids, exclude=ids)
-    assert told.status_code == 200
-    assert len(told.json()["unknown_items"]) == 9_960
+        response = caller.retrieve(history=ids, exclude=ids)
+    assert response.status_code == 200
+    assert len(response.json()["unknown_items"]) == 9_960
 
 
-def test_a_body_beyond_the_limit_is_refused(bundles_folder):
+def test_body_above_limit_returns_413(bundles_folder):
     with running(bundles_folder, body_limit_bytes=2_000) as caller:
-        told = problem(caller.ask("POST", "/retrieve", content=b" " * 2_001), 413)
-    assert "larger than 2000 bytes" in told["detail"]
+        problem = assert_problem(caller.request("POST", "/retrieve", content=b" " * 2_001), 413)
+    assert "larger than 2000 bytes" in problem["detail"]
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(bundles_folder):
+def test_chunked_body_above_limit_stops_reading(bundles_folder):
     read = []
 
     async def pieces():
@@ -138,59 +134,59 @@ def test_a_body_without_a_length_is_counted_as_it_comes(bundles_folder):
             yield b" " * 1_000
 
     with running(bundles_folder, body_limit_bytes=2_000) as caller:
-        problem(caller.ask("POST", "/retrieve", content=pieces()), 413)
+        assert_problem(caller.request("POST", "/retrieve", content=pieces()), 413)
     assert len(read) < 10
 
 
-def test_an_unknown_path_is_a_problem_too(caller):
-    told = problem(caller.get("/retrieve/"), 404)
-    assert told["instance"] == "/retrieve/"
+def test_unknown_path_returns_problem(caller):
+    problem = assert_problem(caller.get("/retrieve/"), 404)
+    assert problem["instance"] == "/retrieve/"
 
 
 @pytest.mark.parametrize("path", ["/a b/\u00e9?#%/\n", "/[::1", "/items/\u202e/"])
-def test_a_problem_names_the_path_that_was_asked_as_it_would_be_asked_again(caller, path):
-    told = problem(caller.get(quote(path)), 404)
-    assert told["instance"].isascii()
-    assert unquote(told["instance"]) == path
+def test_problem_instance_is_percent_encoded_path(caller, path):
+    problem = assert_problem(caller.get(quote(path)), 404)
+    assert problem["instance"].isascii()
+    assert unquote(problem["instance"]) == path
 
 
 @pytest.mark.parametrize("host", ["[", "a b", "[::1", "x:y:z", "\xff"])
-def test_a_host_that_is_none_fails_nothing(caller, host):
-    problem(caller.get("/nowhere", headers={"Host": host.encode("latin-1")}), 404)
-    problem(
-        caller.ask("POST", "/retrieve", content="{", headers={"Host": host.encode("latin-1")}),
+def test_invalid_host_header_still_returns_problem(caller, host):
+    assert_problem(caller.get("/nowhere", headers={"Host": host.encode("latin-1")}), 404)
+    assert_problem(
+        caller.request("POST", "/retrieve", content="{", headers={"Host": host.encode("latin-1")}),
         422,
     )
 
 
-def test_a_wrong_method_names_the_right_one(caller):
-    answer = caller.get("/retrieve")
-    problem(answer, 405)
-    assert answer.headers["allow"] == "POST"
+def test_wrong_method_returns_allow_header(caller):
+    response = caller.get("/retrieve")
+    assert_problem(response, 405)
+    assert response.headers["allow"] == "POST"
 
 
-def test_before_a_bundle_is_live_the_question_may_come_again_soon(empty):
-    answer = empty.retrieve(history=["item-0"])
-    told = problem(answer, 503)
-    assert answer.headers["retry-after"] == "1"
-    assert "no bundle is live yet (no bundle)" in told["detail"]
-    problem(empty.get("/bundle"), 503)
+def test_retrieve_before_bundle_is_live_returns_503(empty):
+    response = empty.retrieve(history=["item-0"])
+    problem = assert_problem(response, 503)
+    assert response.headers["retry-after"] == "1"
+    assert "no bundle is live yet (no bundle)" in problem["detail"]
+    assert_problem(empty.get("/bundle"), 503)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), ConfigError("secret")])
-def test_what_is_our_own_fault_is_a_500_that_tells_nothing(empty, error):
+def test_internal_error_hides_details(empty, error):
     async def fail():
         raise error
 
     empty.app.router.add_api_route("/broken", fail)
-    answer = empty.get("/broken")
-    problem(answer, 500)
-    assert "secret" not in answer.text
+    response = empty.get("/broken")
+    assert_problem(response, 500)
+    assert "secret" not in response.text
 
 
-def test_a_bundle_at_fault_is_a_503(empty):
+def test_invalid_bundle_error_returns_503(empty):
     async def fail():
         raise InvalidBundleError("here", ["this is wrong"])
 
     empty.app.router.add_api_route("/faulty", fail)
-    assert "this is wrong" in problem(empty.get("/faulty"), 503)["detail"]
+    assert "this is wrong" in assert_problem(empty.get("/faulty"), 503)["detail"]

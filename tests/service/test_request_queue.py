@@ -7,11 +7,11 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import NoConsumerError, QueueFullError, QueueTimeoutError
-from service.request_queue import CHECK_AFTER_S, SLICE_S, RequestQueue, Work
+from service.request_queue import DISCONNECT_CHECK_S, SLICE_S, RequestQueue, Work
 
 
 class Clock:
-    """A time that passes only where a test says so."""
+    """Clock that a test advances."""
 
     def __init__(self):
         self.now = 0.0
@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
     def taking(self, seconds, result=None):
-        """Work that takes so long."""
+        """Return a function that takes so long."""
 
         def work():
             self.now += seconds
@@ -29,11 +29,11 @@ class Clock:
         return work
 
 
-def client(is_gone=False):
-    """A request whose body was read; its client waits, or has hung up."""
+def client(is_disconnected=False):
+    """Build a request whose client is connected or not."""
 
     async def receive():
-        if not is_gone:
+        if not is_disconnected:
             await asyncio.Event().wait()
         return {"type": "http.disconnect"}
 
@@ -41,7 +41,8 @@ def client(is_gone=False):
 
 
 @asynccontextmanager
-async def consumed(queue):
+async def consuming(queue):
+    """Run the consumer of a queue."""
     task = asyncio.create_task(queue.consume())
     await asyncio.sleep(0)
     try:
@@ -52,94 +53,96 @@ async def consumed(queue):
             await task
 
 
-def queue(clock=None, limit=4, timeout_s=1.0, **more):
+def make_queue(clock=None, limit=4, timeout_s=1.0, **more):
     return RequestQueue(limit, timeout_s, now=clock or Clock(), **more)
 
 
-def one_by_one(*works):
-    """Work of one part for each function, whose result is that part's only one."""
-    return Work(lambda part: [work() for work in part], [[one] for one in works])
+def separate_parts(*works):
+    """Build work with one part for each function."""
+    return Work(lambda part: [work() for work in part], [[work] for work in works])
 
 
-async def run(queue, work, is_gone=False):
-    """The result of a request that wants one function called."""
-    (result,) = await queue.run(client(is_gone), one_by_one(work))
+async def run(queue, work, is_disconnected=False):
+    """Run a request that calls one function; return its result."""
+    (result,) = await queue.run(client(is_disconnected), separate_parts(work))
     return result
 
 
-def results(*requests, of=None):
-    """What each of several requests is answered, or why not; all come at once."""
-    door = of or queue()
+def run_all(*requests, queue=None):
+    """Run requests that arrive together; return the result or error of each."""
+    queue = queue or make_queue()
 
-    async def answered():
-        async with consumed(door):
-            waiting = [asyncio.create_task(request(door)) for request in requests]
-            return await asyncio.gather(*waiting, return_exceptions=True)
+    async def scenario():
+        async with consuming(queue):
+            tasks = [asyncio.create_task(request(queue)) for request in requests]
+            return await asyncio.gather(*tasks, return_exceptions=True)
 
-    return asyncio.run(answered())
-
-
-def asking(work, is_gone=False):
-    return lambda door: run(door, work, is_gone)
+    return asyncio.run(scenario())
 
 
-def test_a_work_is_done_and_its_result_returned():
-    assert results(asking(lambda: "found")) == ["found"]
+def request_of(work, is_disconnected=False):
+    return lambda queue: run(queue, work, is_disconnected)
 
 
-def test_what_a_work_raises_is_raised_where_it_is_waited_for_and_nowhere_else():
+def test_run_returns_result():
+    assert run_all(request_of(lambda: "found")) == ["found"]
+
+
+def test_run_raises_error_only_in_its_caller():
     def fail():
         raise ValueError("the cause")
 
-    failed, found = results(asking(fail), asking(lambda: "found"))
+    failed, result = run_all(request_of(fail), request_of(lambda: "found"))
     assert str(failed) == "the cause"
-    assert found == "found"
+    assert result == "found"
 
 
-def test_works_are_done_in_the_order_in_which_they_came():
+def test_jobs_are_processed_in_fifo_order():
     order = []
-    results(*(asking(lambda place=place: order.append(place)) for place in range(4)))
+    run_all(
+        *(request_of(lambda position=position: order.append(position)) for position in range(4))
+    )
     assert order == [0, 1, 2, 3]
 
 
-def test_whoever_comes_to_a_full_queue_is_refused_at_once():
+def test_run_when_full_raises_queue_full():
     clock = Clock()
-    works = [asking(clock.taking(SLICE_S, place)) for place in range(6)]
-    *found, fifth, sixth = results(*works, of=queue(clock, limit=4))
-    assert found == [0, 1, 2, 3]
+    works = [request_of(clock.taking(SLICE_S, position)) for position in range(6)]
+    *admitted, fifth, sixth = run_all(*works, queue=make_queue(clock, limit=4))
+    assert admitted == [0, 1, 2, 3]
     assert isinstance(fifth, QueueFullError)
-    assert str(sixth).startswith("4 questions wait for their turn, of at most 4; ask again")
+    assert str(sixth).startswith("the request queue holds 4 queries, its limit is 4; retry")
 
 
-def test_what_was_processed_in_one_call_is_told_in_the_same_turn():
+def test_micro_batch_results_return_in_same_slice():
     clock, calls = Clock(), []
-    alike = 1
+    key = 1
 
     def process(names):
         clock.now += SLICE_S
         calls.append(names)
         return [name.upper() for name in names]
 
-    async def answered():
-        door = queue(clock)
-        async with consumed(door):
-            works = [Work(process, [[name]], key=alike) for name in "abc"]
+    async def scenario():
+        queue = make_queue(clock)
+        async with consuming(queue):
+            works = [Work(process, [[name]], key=key) for name in "abc"]
             works.append(Work(process, [["d"]], key=2))
-            tasks = [asyncio.create_task(door.run(client(), one)) for one in works]
+            tasks = [asyncio.create_task(queue.run(client(), work)) for work in works]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            told = [one.result() for one in tasks if one.done()]  # after one turn
+            finished = [task.result() for task in tasks if task.done()]  # after one slice
             await asyncio.gather(*tasks)
-            return told
+            return finished
 
-    assert asyncio.run(answered()) == [["A"], ["B"], ["C"]]
+    assert asyncio.run(scenario()) == [["A"], ["B"], ["C"]]
     assert calls == [["a", "b", "c"], ["d"]]
 
 
-def test_those_who_ask_again_at_once_come_to_be_answered_together():
-    batches, alike = [], 1
+def test_concurrent_callers_converge_into_micro_batches():
+    batches, key = [], 1
 
-    async def answered():
-        door = queue(limit=64)
+    async def scenario():
+        queue = make_queue(limit=64)
 
         def process(part):
             batches.append(len(part))
@@ -149,94 +152,96 @@ def test_those_who_ask_again_at_once_come_to_be_answered_together():
             for _ in range(late):
                 await asyncio.sleep(0)
             for _ in range(8):
-                await door.run(client(), Work(process, [[1]], key=alike))
-                await asyncio.sleep(0)  # the answer goes out, the next question comes in
+                await queue.run(client(), Work(process, [[1]], key=key))
+                await asyncio.sleep(0)  # the response goes out, the next query comes in
 
-        async with consumed(door):
-            await asyncio.gather(*(caller(late=place % 2) for place in range(8)))
+        async with consuming(queue):
+            await asyncio.gather(*(caller(late=position % 2) for position in range(8)))
 
-    asyncio.run(answered())
-    assert batches[:2] == [4, 8]  # those who came while four were answered, and these four
+    asyncio.run(scenario())
+    assert batches[:2] == [4, 8]  # four that arrived during the first call, and the four of it
 
 
-def test_who_was_given_up_takes_no_part_in_a_micro_batch():
-    alike, clock, batches = 1, Clock(), []
+def test_cancelled_job_is_left_out_of_micro_batch():
+    key, clock, batches = 1, Clock(), []
 
     def process(part):
         batches.append(part)
         return part
 
-    async def answered():
-        door = queue(clock)
-        async with consumed(door):
-            slow = asyncio.ensure_future(run(door, clock.taking(SLICE_S)))
-            works = [Work(process, [[name]], alike) for name in ("a", "cancelled", "b")]
-            first, gone, last = [asyncio.ensure_future(door.run(client(), one)) for one in works]
+    async def scenario():
+        queue = make_queue(clock)
+        async with consuming(queue):
+            slow = asyncio.ensure_future(run(queue, clock.taking(SLICE_S)))
+            works = [Work(process, [[name]], key) for name in ("a", "cancelled", "b")]
+            first, second, last = [
+                asyncio.ensure_future(queue.run(client(), work)) for work in works
+            ]
             await asyncio.sleep(0)
-            gone.cancel()
+            second.cancel()
             assert await asyncio.gather(slow, first, last) == [None, ["a"], ["b"]]
-            assert door.waiting == 0
+            assert queue.num_waiting == 0
 
-    asyncio.run(answered())
+    asyncio.run(scenario())
     assert batches == [["a", "b"]]
 
 
-def test_one_at_fault_in_a_micro_batch_spoils_it_for_nobody_else():
-    alike, clock, waits = 1, Clock(), []
+def test_micro_batch_error_fails_only_its_job():
+    key, clock, waits = 1, Clock(), []
 
     def process(part):
         if "bad" in part:
             raise ValueError("the cause")
         return part
 
-    def asking_for(name):
-        return lambda door: door.run(client(), Work(process, [[name]], key=alike))
+    def named_request(name):
+        return lambda queue: queue.run(client(), Work(process, [[name]], key=key))
 
-    door = queue(clock, waited=waits.append)
-    first, failed, last = results(*map(asking_for, ["good", "bad", "fine"]), of=door)
+    queue = make_queue(clock, observe_wait=waits.append)
+    first, failed, last = run_all(*map(named_request, ["good", "bad", "fine"]), queue=queue)
     assert (first, last) == (["good"], ["fine"])
     assert str(failed) == "the cause"
-    assert (door.waiting, waits) == (0, [0.0] * 3)
+    assert (queue.num_waiting, waits) == (0, [0.0] * 3)
 
 
-def test_a_refused_request_leaves_no_trace_in_the_count():
-    door = queue(limit=1)
-    results(*[asking(lambda: None)] * 3, of=door)
-    assert door.waiting == 0
+def test_rejected_request_leaves_count_unchanged():
+    queue = make_queue(limit=1)
+    run_all(*[request_of(lambda: None)] * 3, queue=queue)
+    assert queue.num_waiting == 0
 
 
-def test_what_waited_longer_than_the_budget_is_refused_and_not_done():
+def test_job_after_queue_timeout_is_not_processed():
     clock, done = Clock(), []
-    slow, late = results(
-        asking(clock.taking(2.0, "slow")),
-        asking(lambda: done.append("late")),
-        of=queue(clock, timeout_s=1.0),
+    slow, late = run_all(
+        request_of(clock.taking(2.0, "slow")),
+        request_of(lambda: done.append("late")),
+        queue=make_queue(clock, timeout_s=1.0),
     )
     assert slow == "slow"
     assert isinstance(late, QueueTimeoutError)
-    assert str(late).startswith("the turn came after 2000 ms, of at most 1000 ms; ask again")
+    assert str(late).startswith("the request waited 2000 ms, the queue timeout is 1000 ms; retry")
     assert done == []
 
 
-@pytest.mark.parametrize(("waited_s", "is_done"), [(2 * CHECK_AFTER_S, False), (0, True)])
-def test_what_a_client_left_is_dropped_if_it_waited_for_a_while(waited_s, is_done):
+@pytest.mark.parametrize(("waited_s", "is_done"), [(2 * DISCONNECT_CHECK_S, False), (0, True)])
+def test_disconnected_client_is_dropped_after_wait(waited_s, is_done):
     clock, done = Clock(), []
-    _, left = results(
-        asking(clock.taking(waited_s)),
-        asking(lambda: done.append("left"), is_gone=True),
-        of=queue(clock),
+    _, left = run_all(
+        request_of(clock.taking(waited_s)),
+        request_of(lambda: done.append("left"), is_disconnected=True),
+        queue=make_queue(clock),
     )
     assert isinstance(left, ClientDisconnect) is not is_done
     assert bool(done) is is_done
 
 
-def test_a_client_that_still_waits_is_answered_however_long_it_waited():
+def test_connected_client_is_served_after_long_wait():
     clock = Clock()
-    slow = asking(clock.taking(2 * CHECK_AFTER_S))
-    assert results(slow, asking(lambda: "found"), of=queue(clock))[1] == "found"
+    slow = request_of(clock.taking(2 * DISCONNECT_CHECK_S))
+    assert run_all(slow, request_of(lambda: "found"), queue=make_queue(clock))[1] == "found"
 
 
-def test_others_have_turns_between_the_questions_of_a_batch():
+def test_other_jobs_run_between_parts_of_a_batch():
     clock, order = Clock(), []
 
     def work(name):
@@ -247,129 +252,131 @@ def test_others_have_turns_between_the_questions_of_a_batch():
 
         return done
 
-    batch, single = results(
-        lambda door: door.run(client(), one_by_one(work("a"), work("b"), work("c"))),
-        asking(work("single")),
-        of=queue(clock),
+    batch, single = run_all(
+        lambda queue: queue.run(client(), separate_parts(work("a"), work("b"), work("c"))),
+        request_of(work("single")),
+        queue=make_queue(clock),
     )
     assert batch == ["a", "b", "c"]
     assert single == "single"
     assert order == ["a", "single", "b", "c"]
 
 
-def test_a_batch_is_admitted_whole_or_not_at_all():
+def test_batch_is_admitted_whole_or_rejected():
     clock = Clock()
-    batch = [clock.taking(SLICE_S, place) for place in range(8)]
-    found, refused = results(
-        lambda door: door.run(client(), one_by_one(*batch)),
-        lambda door: door.run(client(), one_by_one(*batch)),
-        of=queue(clock, limit=4),
+    batch = [clock.taking(SLICE_S, position) for position in range(8)]
+    admitted, rejected = run_all(
+        lambda queue: queue.run(client(), separate_parts(*batch)),
+        lambda queue: queue.run(client(), separate_parts(*batch)),
+        queue=make_queue(clock, limit=4),
     )
-    assert found == list(range(8))
-    assert isinstance(refused, QueueFullError)
+    assert admitted == list(range(8))
+    assert isinstance(rejected, QueueFullError)
 
 
-def test_a_batch_that_does_not_fit_leaves_room_for_who_does():
+def test_rejected_batch_leaves_room_for_smaller_request():
     clock = Clock()
-    batch = [clock.taking(SLICE_S, place) for place in range(3)]
-    first, second, single = results(
-        lambda door: door.run(client(), one_by_one(*batch)),
-        lambda door: door.run(client(), one_by_one(*batch)),
-        asking(clock.taking(SLICE_S, "single")),
-        of=queue(clock, limit=4),
+    batch = [clock.taking(SLICE_S, position) for position in range(3)]
+    first, second, single = run_all(
+        lambda queue: queue.run(client(), separate_parts(*batch)),
+        lambda queue: queue.run(client(), separate_parts(*batch)),
+        request_of(clock.taking(SLICE_S, "single")),
+        queue=make_queue(clock, limit=4),
     )
     assert first == [0, 1, 2]
     assert isinstance(second, QueueFullError)
     assert single == "single"
 
 
-def test_the_loop_goes_round_between_two_turns():
+def test_event_loop_runs_between_slices():
     clock, order = Clock(), []
 
-    async def answered():
-        door = queue(clock)
-        async with consumed(door):
-            works = [run(door, clock.taking(SLICE_S)) for _ in range(3)]
-            waiting = [asyncio.ensure_future(work) for work in works]
-            while not all(one.done() for one in waiting):
-                order.append(door.waiting)
+    async def scenario():
+        queue = make_queue(clock)
+        async with consuming(queue):
+            works = [run(queue, clock.taking(SLICE_S)) for _ in range(3)]
+            tasks = [asyncio.ensure_future(work) for work in works]
+            while not all(task.done() for task in tasks):
+                order.append(queue.num_waiting)
                 await asyncio.sleep(0)
 
-    asyncio.run(answered())
+    asyncio.run(scenario())
     assert set(order) >= {3, 2, 1}
 
 
-def test_waits_are_told():
+def test_observe_wait_receives_waits():
     clock, waits = Clock(), []
-    door = queue(clock, waited=waits.append)
-    results(asking(clock.taking(0.5)), asking(clock.taking(0.5)), of=door)
+    queue = make_queue(clock, observe_wait=waits.append)
+    run_all(request_of(clock.taking(0.5)), request_of(clock.taking(0.5)), queue=queue)
     assert waits == [0.0, 0.5]
 
 
-def test_a_request_that_was_cancelled_is_not_done():
+def test_cancelled_request_is_not_processed():
     clock, done = Clock(), []
 
-    async def answered():
-        door = queue(clock)
-        async with consumed(door):
-            first = asyncio.ensure_future(run(door, clock.taking(SLICE_S)))
-            second = asyncio.ensure_future(run(door, lambda: done.append(1)))
+    async def scenario():
+        queue = make_queue(clock)
+        async with consuming(queue):
+            first = asyncio.ensure_future(run(queue, clock.taking(SLICE_S)))
+            second = asyncio.ensure_future(run(queue, lambda: done.append(1)))
             await asyncio.sleep(0)
             second.cancel()
             await first
             await asyncio.sleep(0.01)
-            assert (door.waiting, done) == (0, [])
+            assert (queue.num_waiting, done) == (0, [])
 
-    asyncio.run(answered())
+    asyncio.run(scenario())
 
 
-def test_without_a_consumer_nobody_is_left_waiting():
+def test_run_without_consumer_raises_no_consumer():
     clock = Clock()
 
-    async def answered():
-        door = queue(clock)
+    async def scenario():
+        queue = make_queue(clock)
         with pytest.raises(NoConsumerError):
-            await run(door, lambda: None)
-        async with consumed(door) as consumer:
-            assert door.is_running
-            waiting = asyncio.ensure_future(run(door, lambda: None))
+            await run(queue, lambda: None)
+        async with consuming(queue) as consumer:
+            assert queue.is_running
+            waiting = asyncio.ensure_future(run(queue, lambda: None))
             await asyncio.sleep(0)
             consumer.cancel()
             with pytest.raises(NoConsumerError):
                 await waiting
-            assert not door.is_running
+            assert not queue.is_running
 
-    asyncio.run(answered())
+    asyncio.run(scenario())
 
 
-def test_a_budget_holds_for_the_wait_and_not_for_the_work():
+def test_queue_timeout_excludes_processing():
     clock = Clock()
-    batch = [clock.taking(0.8, place) for place in range(3)]
-    (found,) = results(lambda door: door.run(client(), one_by_one(*batch)), of=queue(clock))
-    assert found == [0, 1, 2]
+    batch = [clock.taking(0.8, position) for position in range(3)]
+    (result,) = run_all(
+        lambda queue: queue.run(client(), separate_parts(*batch)), queue=make_queue(clock)
+    )
+    assert result == [0, 1, 2]
 
 
-def test_what_a_dropped_request_held_is_let_go_at_once():
+def test_dropped_request_releases_references():
     class Bundle:
         def search(self):
             return "found"
 
-    async def answered():
+    async def scenario():
         clock, bundle = Clock(), Bundle()
-        door = queue(clock, timeout_s=1.0)
-        async with consumed(door):
-            slow = asyncio.ensure_future(run(door, clock.taking(2.0)))
+        queue = make_queue(clock, timeout_s=1.0)
+        async with consuming(queue):
+            slow = asyncio.ensure_future(run(queue, clock.taking(2.0)))
             await asyncio.sleep(0)
             with suppress(QueueTimeoutError):
-                await run(door, bundle.search)
+                await run(queue, bundle.search)
             held = weakref.ref(bundle)
             del bundle
             await slow
-            await asyncio.sleep(0.01)  # the loop itself holds an error until it has gone round
+            await asyncio.sleep(0.01)  # the event loop holds an error until its next cycle
             return held() is None
 
     gc.disable()
     try:
-        assert asyncio.run(answered())
+        assert asyncio.run(scenario())
     finally:
         gc.enable()

@@ -14,44 +14,44 @@ EVEN = ["item-0", "item-2", "item-4"]
 ALL = [f"item-{row}" for row in range(ITEM_COUNT)]
 
 
-def test_an_even_history_is_answered_with_even_items(caller):
-    assert all(int(one[5:]) % 2 == 0 for one in caller.found(history=EVEN, k=10))
+def test_retrieve_even_history_returns_even_items(caller):
+    assert all(int(item_id[5:]) % 2 == 0 for item_id in caller.retrieve_ids(history=EVEN, k=10))
 
 
-def test_as_many_come_as_were_asked_for_while_there_are_enough(caller):
-    assert len(caller.found(history=EVEN, k=37)) == 37
-    assert len(caller.found(history=EVEN, k=1)) == 1
+def test_retrieve_returns_k_candidates(caller):
+    assert len(caller.retrieve_ids(history=EVEN, k=37)) == 37
+    assert len(caller.retrieve_ids(history=EVEN, k=1)) == 1
 
 
-def test_where_fewer_are_eligible_all_of_them_come(caller):
-    assert sorted(caller.found(history=EVEN, k=1000)) == sorted(set(ALL) - set(EVEN))
-    assert len(caller.found(history=EVEN)) == 37  # k is 100 unless told
+def test_retrieve_returns_all_if_fewer_are_eligible(caller):
+    assert sorted(caller.retrieve_ids(history=EVEN, k=1000)) == sorted(set(ALL) - set(EVEN))
+    assert len(caller.retrieve_ids(history=EVEN)) == 37  # k defaults to 100
 
 
-def test_nothing_comes_twice(caller):
-    found = caller.found(history=EVEN, k=100)
-    assert len(set(found)) == len(found)
+def test_retrieve_returns_no_duplicates(caller):
+    ids = caller.retrieve_ids(history=EVEN, k=100)
+    assert len(set(ids)) == len(ids)
 
 
-def test_what_was_seen_does_not_come_unless_it_is_wanted(caller):
-    assert not set(EVEN) & set(caller.found(history=EVEN, k=40))
-    assert set(EVEN) <= set(caller.found(history=EVEN, k=40, exclude_seen=False))
+def test_retrieve_excludes_seen_items_by_default(caller):
+    assert not set(EVEN) & set(caller.retrieve_ids(history=EVEN, k=40))
+    assert set(EVEN) <= set(caller.retrieve_ids(history=EVEN, k=40, exclude_seen=False))
 
 
-def test_what_is_excluded_does_not_come(caller):
-    best = caller.found(history=EVEN, k=5)
-    assert caller.found(history=EVEN, k=5, exclude=best[:2])[:3] == best[2:]
-    assert caller.found(history=EVEN, exclude=ALL) == []
+def test_retrieve_excludes_listed_items(caller):
+    best = caller.retrieve_ids(history=EVEN, k=5)
+    assert caller.retrieve_ids(history=EVEN, k=5, exclude=best[:2])[:3] == best[2:]
+    assert caller.retrieve_ids(history=EVEN, exclude=ALL) == []
 
 
-def test_a_known_user_is_asked_for_by_id(caller):
-    assert caller.found(user_id="user-0") == caller.found(history=EVEN)
+def test_retrieve_by_user_id_uses_stored_history(caller):
+    assert caller.retrieve_ids(user_id="user-0") == caller.retrieve_ids(history=EVEN)
 
 
 @pytest.mark.parametrize(
-    ("question", "reason"),
+    ("query", "reason"),
     [
-        ({"user_id": "nobody"}, "unknown_user"),
+        ({"user_id": "unknown-user"}, "unknown_user"),
         ({"history": []}, "empty_history"),
         ({}, "empty_history"),
         ({"history": None, "user_id": None}, "empty_history"),
@@ -59,58 +59,62 @@ def test_a_known_user_is_asked_for_by_id(caller):
         ({"history": ["nothing", "known"]}, "no_known_items"),
     ],
 )
-def test_where_nothing_is_known_the_popular_items_come_without_scores(caller, question, reason):
-    told = caller.retrieve(**question, k=3, exclude=["item-1"]).json()
-    assert told["fallback"] == reason
-    assert told["candidates"] == [
-        {"item_id": one, "score": None} for one in ("item-0", "item-2", "item-3")
+def test_retrieve_fallback_returns_popular_items(caller, query, reason):
+    body = caller.retrieve(**query, k=3, exclude=["item-1"]).json()
+    assert body["fallback"] == reason
+    assert body["candidates"] == [
+        {"item_id": item_id, "score": None} for item_id in ("item-0", "item-2", "item-3")
     ]
 
 
-def test_unknown_items_of_a_history_are_told(caller):
-    told = caller.retrieve(history=["item-0", "lost", 7], k=1).json()
-    assert told["unknown_items"] == ["lost", "7"]
-    assert "fallback" not in told
+def test_retrieve_reports_unknown_items(caller):
+    body = caller.retrieve(history=["item-0", "lost", 7], k=1).json()
+    assert body["unknown_items"] == ["lost", "7"]
+    assert "fallback" not in body
 
 
-def test_what_there_is_nothing_to_say_about_is_absent(caller):
-    told = caller.retrieve(history=EVEN, k=1)
-    assert told.json().keys() == {"bundle", "candidates"}
-    assert told.headers["cache-control"] == "no-store"
-    assert told.headers["content-type"] == "application/json"
+def test_retrieve_omits_empty_fields(caller):
+    response = caller.retrieve(history=EVEN, k=1)
+    assert response.json().keys() == {"bundle", "candidates"}
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(
-    "question",
+    "query",
     [
         {"history": EVEN, "k": 20},
         {"history": ["item-1", "lost", "item-0"], "k": 7, "exclude": ["item-3", "lost"]},
         {"user_id": "user-1", "k": 100, "exclude_seen": False},
-        {"user_id": "nobody", "k": 5},
+        {"user_id": "unknown-user", "k": 5},
     ],
 )
-def test_the_answer_is_the_retrievers_own(caller, bundles_folder, question):
+def test_retrieve_equals_retriever_result(caller, bundles_folder, query):
     bundle = open_bundle(BundleRegistry(bundles_folder).current())
-    own = retrieve_single(Retriever(bundle), Query(**question))
-    told = caller.retrieve(**question).json()["candidates"]
-    assert [one["item_id"] for one in told] == own.item_ids
-    if own.scores is None:
-        assert {one["score"] for one in told} == {None}
+    expected = retrieve_single(Retriever(bundle), Query(**query))
+    candidates = caller.retrieve(**query).json()["candidates"]
+    assert [candidate["item_id"] for candidate in candidates] == expected.item_ids
+    if expected.scores is None:
+        assert {candidate["score"] for candidate in candidates} == {None}
     else:
-        assert (np.float32([one["score"] for one in told]) == own.scores).all()
+        assert (
+            np.float32([candidate["score"] for candidate in candidates]) == expected.scores
+        ).all()
 
 
-def test_integer_ids_are_text_once_they_are_read(tmp_path):
+def test_retrieve_reads_integer_ids_as_text(tmp_path):
     publish_handmade(tmp_path, prefix="")  # its ids are "-0", "-1", "-2" ...
     with running(tmp_path) as caller:
         caller.wait_for("ready")
-        assert caller.found(history=[-2, -4], k=3) == caller.found(history=["-2", "-4"], k=3)
-        assert "-6" not in caller.found(history=[-2, -4], exclude=[-6], k=40)
-        told = caller.retrieve(history=[-2, 2**64 - 1]).json()
-        assert told["unknown_items"] == ["18446744073709551615"]
+        assert caller.retrieve_ids(history=[-2, -4], k=3) == caller.retrieve_ids(
+            history=["-2", "-4"], k=3
+        )
+        assert "-6" not in caller.retrieve_ids(history=[-2, -4], exclude=[-6], k=40)
+        body = caller.retrieve(history=[-2, 2**64 - 1]).json()
+        assert body["unknown_items"] == ["18446744073709551615"]
 
 
-def test_an_answer_is_what_the_schema_says(caller):
+def test_retrieve_response_matches_schema(caller):
     closed = with_config(ConfigDict(extra="forbid"))(RetrieveResponse)
-    for question in ({"history": EVEN}, {"history": ["lost"]}, {"user_id": "nobody"}):
-        TypeAdapter(closed).validate_json(caller.retrieve(**question).content, strict=True)
+    for query in ({"history": EVEN}, {"history": ["lost"]}, {"user_id": "unknown-user"}):
+        TypeAdapter(closed).validate_json(caller.retrieve(**query).content, strict=True)

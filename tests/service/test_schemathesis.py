@@ -16,8 +16,8 @@ TOKEN = "schemathesis"
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory):
-    """A service with two bundles, maps and admin calls."""
+def client(tmp_path_factory):
+    """Client of a service with two bundles, two maps and admin endpoints."""
     bundles = tmp_path_factory.mktemp("bundles")
     publish_handmade(bundles, clusters=handmade_map())
     later = NOW + timedelta(days=1)
@@ -30,8 +30,8 @@ def asked(tmp_path_factory):
     assert [line for line in lines if line["event"] == "request failed"] == []
 
 
-def schemathesis(client, folder, examples):
-    """Ask so many examples of each call; return the report."""
+def run_schemathesis(client, folder, examples):
+    """Send so many examples to each endpoint; return the report."""
     command = [
         sys.executable, "-m", "schemathesis.cli",
         "--config-file", str(HERE / "schemathesis.toml"),
@@ -45,22 +45,22 @@ def schemathesis(client, folder, examples):
         env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.service.schemathesis_hooks",
                           "PYTHONPATH": str(HERE.parents[1])},
     )  # fmt: skip
-    assert done.returncode == 0, shortened(done.stdout + done.stderr)
+    assert done.returncode == 0, shorten(done.stdout + done.stderr)
     return done.stdout
 
 
-def shortened(report):
+def shorten(report):
     return "\n".join(line[:400] for line in report.splitlines() if line)
 
 
-def cases_in(report):
+def count_cases(report):
     return int(re.search(r"(\d+) generated", report)[1])
 
 
-def test_what_the_schema_allows_is_answered_as_documented(asked, tmp_path):
-    assert cases_in(schemathesis(asked, tmp_path, examples=5)) > 300
+def test_schema_examples_get_documented_responses(client, tmp_path):
+    assert count_cases(run_schemathesis(client, tmp_path, examples=5)) > 300
 
 
 @pytest.mark.slow
-def test_five_thousand_cases_are_answered_as_documented(asked, tmp_path):
-    assert cases_in(schemathesis(asked, tmp_path, examples=600)) >= 5_000
+def test_5000_schema_examples_get_documented_responses(client, tmp_path):
+    assert count_cases(run_schemathesis(client, tmp_path, examples=600)) >= 5_000

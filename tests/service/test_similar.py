@@ -4,9 +4,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from tests.service.test_main import start_service
-from tests.service.test_problems import problem
 from tests.support.http_caller import running
+from tests.support.problems import assert_problem
+from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import ITEM_COUNT, item_vectors, publish_handmade
 
 ALL = [f"item-{row}" for row in range(ITEM_COUNT)]
@@ -18,75 +18,80 @@ ODD_IDS = [
 ]  # fmt: skip
 
 
-def similar(caller, item_id, **query):
+def get_similar(caller, item_id, **query):
     return caller.get(f"/items/{quote(item_id, safe='')}/similar", params=query)
 
 
-def found(caller, item_id, **query):
-    answer = similar(caller, item_id, **query)
-    assert answer.status_code == 200, answer.text
-    return [one["item_id"] for one in answer.json()["candidates"]]
+def similar_ids(caller, item_id, **query):
+    response = get_similar(caller, item_id, **query)
+    assert response.status_code == 200, response.text
+    return [candidate["item_id"] for candidate in response.json()["candidates"]]
 
 
-def test_the_nearest_items_come_without_the_item_itself(caller):
+def test_similar_returns_nearest_items_without_itself(caller):
     scores = item_vectors() @ item_vectors()[4]
     best = [f"item-{row}" for row in np.argsort(-scores) if row != 4]
-    answer = similar(caller, "item-4", k=9)
-    assert [one["item_id"] for one in answer.json()["candidates"]] == best[:9]
-    told = [one["score"] for one in answer.json()["candidates"]]
-    np.testing.assert_allclose(told, np.sort(scores)[::-1][1:10], rtol=0, atol=1e-5)
-    assert answer.json().keys() == {"bundle", "candidates"}
-    assert answer.headers["cache-control"] == "no-store"
+    response = get_similar(caller, "item-4", k=9)
+    assert [candidate["item_id"] for candidate in response.json()["candidates"]] == best[:9]
+    actual = [candidate["score"] for candidate in response.json()["candidates"]]
+    np.testing.assert_allclose(actual, np.sort(scores)[::-1][1:10], rtol=0, atol=1e-5)
+    assert response.json().keys() == {"bundle", "candidates"}
+    assert response.headers["cache-control"] == "no-store"
 
 
-def test_where_fewer_are_eligible_all_of_them_come(caller):
-    assert sorted(found(caller, "item-7", k=1000)) == sorted(set(ALL) - {"item-7"})
-    assert len(found(caller, "item-7")) == 39  # k is 100 unless told
+def test_similar_returns_all_if_fewer_are_eligible(caller):
+    assert sorted(similar_ids(caller, "item-7", k=1000)) == sorted(set(ALL) - {"item-7"})
+    assert len(similar_ids(caller, "item-7")) == 39  # k defaults to 100
 
 
-def test_what_is_excluded_does_not_come(caller):
-    best = found(caller, "item-0", k=5)
-    assert found(caller, "item-0", k=3, exclude=[best[0], best[2], "lost"])[:2] == [
+def test_similar_excludes_listed_items(caller):
+    best = similar_ids(caller, "item-0", k=5)
+    assert similar_ids(caller, "item-0", k=3, exclude=[best[0], best[2], "lost"])[:2] == [
         *(best[1], best[3]),
     ]
-    assert found(caller, "item-0", k=39, exclude=["item-0"]) == found(caller, "item-0", k=39)
-    assert found(caller, "item-0", exclude=ALL) == []
+    assert similar_ids(caller, "item-0", k=39, exclude=["item-0"]) == similar_ids(
+        caller, "item-0", k=39
+    )
+    assert similar_ids(caller, "item-0", exclude=ALL) == []
 
 
-def test_only_what_the_filter_keeps_comes(caller):
-    kept = found(caller, "item-0", filter=["tags:tag 3", "tags:tag 4", "parity:odd"])
-    assert set(kept) == {f"item-{row}" for row in range(1, 40, 2) if row % 5 in (3, 4) and row != 3}
-    assert "item-1" not in found(caller, "item-1", filter="parity:odd")
-    told = similar(caller, "item-0", filter=["parity:odd", "parity:a:b"], k=1).json()
-    assert told["unknown_values"] == {"parity": ["a:b"]}
+def test_similar_applies_filter(caller):
+    ids = similar_ids(caller, "item-0", filter=["tags:tag 3", "tags:tag 4", "parity:odd"])
+    assert set(ids) == {f"item-{row}" for row in range(1, 40, 2) if row % 5 in (3, 4) and row != 3}
+    assert "item-1" not in similar_ids(caller, "item-1", filter="parity:odd")
+    body = get_similar(caller, "item-0", filter=["parity:odd", "parity:a:b"], k=1).json()
+    assert body["unknown_values"] == {"parity": ["a:b"]}
 
 
-def test_an_attribute_that_is_not_known_is_refused_with_the_known_ones(caller):
-    told = problem(similar(caller, "item-0", filter="colour:red"), 422)
-    (fault,) = told["errors"]
-    assert (fault["location"], fault["received"]) == ("filter.colour", "colour")
-    assert fault["expected"].endswith("by hundred, mood, odd, parity, tags")
+def test_similar_by_unknown_attribute_lists_known_names(caller):
+    problem = assert_problem(get_similar(caller, "item-0", filter="colour:red"), 422)
+    (error,) = problem["errors"]
+    assert (error["location"], error["received"]) == ("filter.colour", "colour")
+    assert error["expected"].endswith("bundle: hundred, mood, odd, parity, tags")
 
 
-def test_attributes_are_told_where_asked_for(caller):
-    told = similar(caller, "item-0", k=1, include="attributes", filter="parity:odd").json()
-    (one,) = told["candidates"]
-    assert one["attributes"] == {"title": f"thing {one['item_id'][5:]} \u2603", "odd": True}
+def test_similar_includes_attributes(caller):
+    body = get_similar(caller, "item-0", k=1, include="attributes", filter="parity:odd").json()
+    (candidate,) = body["candidates"]
+    assert candidate["attributes"] == {
+        "title": f"thing {candidate['item_id'][5:]} \u2603",
+        "odd": True,
+    }
 
 
-def test_clusters_are_told_where_asked_for(caller):
-    (one,) = similar(caller, "item-0", k=1, include="clusters").json()["candidates"]
-    assert one["cluster"] is None  # this bundle has no map
+def test_similar_includes_clusters(caller):
+    (candidate,) = get_similar(caller, "item-0", k=1, include="clusters").json()["candidates"]
+    assert candidate["cluster"] is None  # this bundle has no map
 
 
-def test_an_item_that_the_bundle_lacks_is_not_found(caller):
-    told = problem(similar(caller, "lost/item"), 404)
-    assert told["type"] == "urn:esans:problem:unknown-item"
-    assert "lost/item" in told["detail"]
+def test_similar_to_unknown_item_returns_404(caller):
+    problem = assert_problem(get_similar(caller, "lost/item"), 404)
+    assert problem["type"] == "urn:esans:problem:unknown-item"
+    assert "lost/item" in problem["detail"]
 
 
 @pytest.mark.parametrize(
-    ("query", "place", "given", "expected"),
+    ("query", "location", "received", "expected"),
     [
         ("k=0", "k", "0", "greater than or equal to 1"),
         ("k=1001", "k", "1001", "less than or equal to 1000"),
@@ -102,76 +107,78 @@ def test_an_item_that_the_bundle_lacks_is_not_found(caller):
         ("filter=red", "filter.0", '"red"', "match pattern"),
         ("filter=:red", "filter.0", '":red"', "match pattern"),
         ("include=everything", "include.0", '"everything"', "clusters"),
-        ("limit=5", "limit", '"5"', "no such key here"),
-        ("item_id=item-1", "item_id (in the query)", '"item-1"', "no such key here"),
+        ("limit=5", "limit", '"5"', "no such field"),
+        ("item_id=item-1", "item_id (in the query)", '"item-1"', "no such field"),
     ],
 )
-def test_a_query_that_breaks_a_rule_is_refused_by_place(caller, query, place, given, expected):
-    told = problem(caller.get(f"/items/item-0/similar?{query}"), 422)
-    (fault,) = told["errors"]
-    assert fault["location"] == place
-    assert given in fault["received"]
-    assert expected in fault["expected"]
-    assert told["type"] == "urn:esans:problem:invalid-query"
+def test_invalid_query_string_names_location(caller, query, location, received, expected):
+    problem = assert_problem(caller.get(f"/items/item-0/similar?{query}"), 422)
+    (error,) = problem["errors"]
+    assert error["location"] == location
+    assert received in error["received"]
+    assert expected in error["expected"]
+    assert problem["type"] == "urn:esans:problem:invalid-query"
 
 
-def test_all_faults_of_a_query_are_told_at_once(caller):
-    told = problem(caller.get("/items/item-0/similar?k=0&limit=1&exclude="), 422)
-    assert {one["location"] for one in told["errors"]} == {"k", "limit", "exclude.0"}
+def test_invalid_query_string_lists_all_errors(caller):
+    problem = assert_problem(caller.get("/items/item-0/similar?k=0&limit=1&exclude="), 422)
+    assert {error["location"] for error in problem["errors"]} == {"k", "limit", "exclude.0"}
 
 
-def test_of_more_faults_of_a_query_than_are_read_their_number_is_told(caller):
+def test_invalid_query_string_above_limit_reports_count(caller):
     query = "&".join(f"limit-{n}=1" for n in range(1_001))
-    (fault,) = problem(caller.get(f"/items/item-0/similar?{query}"), 422)["errors"]
-    assert (fault["location"], fault["received"]) == ("the question", "1001 faults")
+    (error,) = assert_problem(caller.get(f"/items/item-0/similar?{query}"), 422)["errors"]
+    assert (error["location"], error["received"]) == ("the request", "1001 errors")
 
 
-def test_an_empty_or_endless_id_is_no_id(caller):
-    assert problem(caller.get("/items//similar"), 422)["errors"][0]["location"] == "item_id"
-    assert problem(similar(caller, "x" * 513), 422)["errors"][0]["location"] == "item_id"
+def test_similar_rejects_empty_or_long_id(caller):
+    assert assert_problem(caller.get("/items//similar"), 422)["errors"][0]["location"] == "item_id"
+    assert assert_problem(get_similar(caller, "x" * 513), 422)["errors"][0]["location"] == "item_id"
 
 
-def test_an_id_may_hold_anything_that_text_can(tmp_path):
+def test_similar_accepts_any_characters_in_id(tmp_path):
     publish_handmade(tmp_path, ids=ODD_IDS)
     with start_service(tmp_path) as (client, _):
         while client.get("/readyz").status_code != 200:
             pass
-        for one in ODD_IDS:
-            path = f"{client.base_url}/items/{quote(one, safe='')}/similar"
-            answer = client.get(path, params={"k": 1000, "exclude": "?k=1"})
-            assert answer.status_code == 200, (one, answer.text)
-            came = {each["item_id"] for each in answer.json()["candidates"]}
-            assert came == set(ODD_IDS) - {one, "?k=1"}
-        plain = client.get("/items/a/b/similar", params={"k": 1})  # a slash as it is
+        for item_id in ODD_IDS:
+            path = f"{client.base_url}/items/{quote(item_id, safe='')}/similar"
+            response = client.get(path, params={"k": 1000, "exclude": "?k=1"})
+            assert response.status_code == 200, (item_id, response.text)
+            returned = {candidate["item_id"] for candidate in response.json()["candidates"]}
+            assert returned == set(ODD_IDS) - {item_id, "?k=1"}
+        plain = client.get("/items/a/b/similar", params={"k": 1})  # an unescaped slash
         assert plain.status_code == 200
-        asking = HTTPConnection(client.base_url.host, client.base_url.port)
-        asking.request("GET", f"/items/similar/similar?exclude={'x' * 70_000}")
-        assert asking.getresponse().status == 400  # said by the server, before the app
-        asking.close()
+        connection = HTTPConnection(client.base_url.host, client.base_url.port)
+        connection.request("GET", f"/items/similar/similar?exclude={'x' * 70_000}")
+        assert connection.getresponse().status == 400  # by the server, before the app
+        connection.close()
         text = client.get("/metrics").text
     assert 'route="/items/{item_id}/similar",status="200"' in text
     assert "unmatched" not in text
 
 
-def test_a_denied_item_may_be_asked_about_but_never_comes(tmp_path):
+def test_similar_to_denied_item_excludes_denied_items(tmp_path):
     publish_handmade(tmp_path)
     with running(tmp_path, admin_token="token") as caller:
         caller.wait_for("ready")
         headers, denied = {"Authorization": "Bearer token"}, {"items": ["item-4", "item-6"]}
-        caller.ask("PUT", "/admin/denylist", json=denied, headers=headers).raise_for_status()
-        assert sorted(found(caller, "item-4")) == sorted(set(ALL) - {"item-4", "item-6"})
-        assert sorted(found(caller, "item-5")) == sorted(set(ALL) - {*denied["items"], "item-5"})
+        caller.request("PUT", "/admin/denylist", json=denied, headers=headers).raise_for_status()
+        assert sorted(similar_ids(caller, "item-4")) == sorted(set(ALL) - {"item-4", "item-6"})
+        assert sorted(similar_ids(caller, "item-5")) == sorted(
+            set(ALL) - {*denied["items"], "item-5"}
+        )
 
 
-def test_answers_are_counted_as_those_of_retrieve(bundles_folder):
+def test_metrics_count_similar_results(bundles_folder):
     with running(bundles_folder) as caller:
         caller.wait_for("ready")
-        similar(caller, "item-0", k=40)
-        similar(caller, "item-0", k=4)
-        similar(caller, "lost")
+        get_similar(caller, "item-0", k=40)
+        get_similar(caller, "item-0", k=4)
+        get_similar(caller, "lost")
         assert caller.metric("esans_candidates_returned_count") == 2
         assert caller.metric('esans_short_results_total{reason="eligible"}') == 1
 
 
-def test_before_a_bundle_is_live_the_question_may_come_again_soon(empty):
-    problem(similar(empty, "item-0"), 503)
+def test_similar_before_bundle_is_live_returns_503(empty):
+    assert_problem(get_similar(empty, "item-0"), 503)

@@ -14,7 +14,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.support.http_caller import until
 from tests.support.service_process import start_service
-from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_one
+from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade, retrieve_single
 
 CONNECTIONS = 16
 NUM_WARMUP_SWAPS = 4  # before memory is compared: allocators and caches fill up
@@ -43,7 +43,7 @@ def compute_expected(folder):
     """Return a bundle's result of each query: ids and rounded scores."""
     retriever, expected = Retriever(open_bundle(folder)), []
     for query in QUERIES:
-        result = retrieve_one(retriever, Query(**query))
+        result = retrieve_single(retriever, Query(**query))
         scores = [None] * len(result.item_ids) if result.scores is None else result.scores
         pairs = zip(result.item_ids, scores, strict=True)
         expected.append([(item_id, round_score(score)) for item_id, score in pairs])

@@ -1,4 +1,4 @@
-"""Asks an app over HTTP without a socket, with its lifespan running beside the test."""
+"""In-process HTTP client of an app whose lifespan runs in another thread."""
 
 import json
 import logging
@@ -16,17 +16,17 @@ from service.settings import Settings
 POLL_S = 0.02
 
 
-def until(told, limit_s=10):
-    """Wait until a function returns something true; return that."""
+def until(condition, limit_s=10):
+    """Poll a function until its result is true; return the result."""
     deadline = time.monotonic() + limit_s
-    while not (answer := told()):
-        assert time.monotonic() < deadline, "it never came true"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(POLL_S / 4)
-    return answer
+    return result
 
 
 class Caller:
-    """A client for tests that are not asynchronous themselves."""
+    """Synchronous HTTP client of an app."""
 
     def __init__(self, portal, app):
         self.app = app
@@ -35,16 +35,16 @@ class Caller:
             transport=httpx.ASGITransport(app), base_url="http://esans"
         )
 
-    def ask(self, method, path, **options):
+    def request(self, method, path, **options):
         return self._portal.call(partial(self._client.request, method, path, **options))
 
     def run(self, function, *arguments):
         """Call a function in the thread of the app."""
         return self._portal.call(function, *arguments)
 
-    def leave_midway(self, path):
-        """Begin to send a body, then hang up; return what was answered to nobody."""
-        answered = []
+    def disconnect_mid_body(self, path):
+        """Disconnect while sending a body; return the messages that the app sent."""
+        messages = []
         scope = {"type": "http", "method": "POST", "path": path}
         scope |= {"query_string": b"", "headers": []}
 
@@ -52,60 +52,61 @@ class Caller:
             return {"type": "http.disconnect"}
 
         async def send(message):
-            answered.append(message)
+            messages.append(message)
 
         self._portal.call(self.app, scope, receive, send)
-        return answered
+        return messages
 
     def get(self, path, **options):
-        return self.ask("GET", path, **options)
+        return self.request("GET", path, **options)
 
-    def retrieve(self, **question):
-        return self.ask("POST", "/retrieve", json=question)
+    def retrieve(self, **query):
+        return self.request("POST", "/retrieve", json=query)
 
-    def found(self, **question):
-        """The ids of a question's candidates."""
-        return [one["item_id"] for one in self.retrieve(**question).json()["candidates"]]
+    def retrieve_ids(self, **query):
+        """Return the item ids of the candidates."""
+        return [candidate["item_id"] for candidate in self.retrieve(**query).json()["candidates"]]
 
-    def metric(self, line):
-        """The value of the metric that is written so, or None."""
-        for one in self.get("/metrics").text.splitlines():
-            if one.startswith(f"{line} "):
-                return float(one.rsplit(" ", 1)[1])
+    def metric(self, name):
+        """Return the value of a metric, named with its labels, or None."""
+        for line in self.get("/metrics").text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.rsplit(" ", 1)[1])
         return None
 
     def wait_for(self, status, bundle=None, reason=""):
-        """Wait until /readyz says so, with this reason or without any; return what it says."""
+        """Wait until /readyz reports a status, with this reason or none; return its body."""
 
-        def told_so():
-            told = self.get("/readyz").json()
-            reasons = " ".join(told.get("reasons", []))
-            is_said = reason in reasons if reason else status != "ready" or not reasons
-            fits = told["status"] == status and bundle in (None, told.get("bundle"))
-            return told if fits and is_said else None
+        def matching_body():
+            body = self.get("/readyz").json()
+            reasons = " ".join(body.get("reasons", []))
+            has_reason = reason in reasons if reason else status != "ready" or not reasons
+            matches = body["status"] == status and bundle in (None, body.get("bundle"))
+            return body if matches and has_reason else None
 
-        return until(told_so)
+        return until(matching_body)
 
     def wait_for_clusters(self, status, version=None, reason="", limit_s=30):
-        """Wait until /readyz says so of the cluster map; return what it says."""
+        """Wait until /readyz reports a status of the cluster map; return that part of its body."""
 
-        def told_so():
-            told = self.get("/readyz").json().get("clusters", {})
-            reasons = " ".join(told.get("reasons", []))
-            fits = told.get("status") == status and version in (None, told.get("version"))
-            is_asked = "not asked yet" not in reasons
-            return told if fits and is_asked and reason in reasons else None
+        def matching_body():
+            body = self.get("/readyz").json().get("clusters", {})
+            reasons = " ".join(body.get("reasons", []))
+            matches = body.get("status") == status and version in (None, body.get("version"))
+            is_polled = "not asked yet" not in reasons
+            return body if matches and is_polled and reason in reasons else None
 
-        return until(told_so, limit_s)
+        return until(matching_body, limit_s)
 
-    def negatives(self, **question):
-        return self.ask("POST", "/negatives", json=question)
+    def negatives(self, **query):
+        return self.request("POST", "/negatives", json=query)
 
 
 @contextmanager
 def running(bundles, **settings):
-    chosen = Settings(**{"bundles": bundles, "poll_interval_s": POLL_S, **settings})
-    app = create_app(chosen, Lifetime())
+    """Run an app in another thread; yield its caller."""
+    values = {"bundles": bundles, "poll_interval_s": POLL_S, **settings}
+    app = create_app(Settings(**values), Lifetime())
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),
@@ -115,7 +116,7 @@ def running(bundles, **settings):
 
 @contextmanager
 def logged_lines(formatter, name="service"):
-    """The lines that a logger is given meanwhile, as objects."""
+    """Collect the lines of a logger as objects."""
     lines = []
 
     class Collector(logging.Handler):
