@@ -113,7 +113,7 @@ def time_store(server: Server, maps: list[ClusterMap]) -> list[Row]:
     for one in maps:
         one.version  # noqa: B018  # whoever made a map has described it
     written = [seconds(partial(store.publish, one)) for one in maps]
-    read = [seconds(lambda: store.read(maps[-1].version)) for _ in maps]
+    read = [seconds(lambda: store.load(maps[-1].version)) for _ in maps]
     return [("publish", told_ms(written)), ("read, checked", told_ms(read))]
 
 

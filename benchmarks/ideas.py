@@ -56,7 +56,7 @@ def protected(clusters: ClusterMap) -> Sampler:
     """Mask the batch's items of the positive's own cell."""
 
     def sample(context: StepContext) -> SampledNegatives:
-        return _masked(sample_in_batch(context), clusters.same_cell, context)
+        return _masked(sample_in_batch(context), clusters.is_same_cell, context)
 
     return sample
 
@@ -88,10 +88,10 @@ def routed(weight: float) -> Idea:
     def idea(clusters: ClusterMap) -> Sampler:
         def sample(context: StepContext) -> SampledNegatives:
             drawn, rows = sample_in_batch(context), _rows(context)
-            lift = len(clusters) * clusters.easy_chance(rows, rows)  # 1: as uniform
+            lift = len(clusters) * clusters.easy_probability(rows, rows)  # 1: as uniform
             law = torch.from_numpy(np.log(np.maximum(lift, 1e-9)).astype(np.float32))
             return _masked(
-                replace(drawn, log_q=drawn.log_q - weight * law), clusters.same_cell, context
+                replace(drawn, log_q=drawn.log_q - weight * law), clusters.is_same_cell, context
             )
 
         return sample
@@ -122,7 +122,7 @@ def prior(clusters: ClusterMap) -> Sampler:
         drawn, rows = sample_in_batch(context), _rows(context)
         code = clusters.codes1[rows]
         relation = np.where(
-            clusters.same_cell(rows, rows), 0, np.where(code[:, None] == code, 1, 2)
+            clusters.is_same_cell(rows, rows), 0, np.where(code[:, None] == code, 1, 2)
         )
         counted = rows[:, None] != rows  # the positive itself tells nothing
         is_seen = drawn.is_masked.numpy()
@@ -241,7 +241,7 @@ def _masked(
 def _is_near(clusters: ClusterMap, rows: Rows) -> Tensor:
     """Tell which two rows are of one cluster but not of one cell; [batch, batch]."""
     code = clusters.codes1[rows]
-    return torch.from_numpy((code[:, None] == code) & ~clusters.same_cell(rows, rows))
+    return torch.from_numpy((code[:, None] == code) & ~clusters.is_same_cell(rows, rows))
 
 
 def _partners(fitting: Tensor, context: StepContext) -> Tensor:

@@ -62,22 +62,22 @@ def time_making(items: int, rng: np.random.Generator) -> tuple[ClusterMap, list[
 def time_drawing(found: ClusterMap, rng: np.random.Generator) -> list[Row]:
     """Time the draws of one step, and the chances that go with them."""
     begin = time.perf_counter()
-    found.layout, found.nearness  # noqa: B018  # made at the first draw, once a map
+    found.layout, found.proposal  # noqa: B018  # made at the first draw, once a map
     first = time.perf_counter() - begin
     told = f"K1 = {len(found.centroids):,}"
     positives = rng.integers(0, len(found), (REPEATS, BATCH)).astype(np.int32)
     drawn = rng.integers(0, len(found), (REPEATS, BATCH)).astype(np.int32)
 
     def draw(step: int) -> None:
-        found.easy(positives[step], EASY, rng)
-        found.hard(positives[step], HARD, rng)
+        found.sample_easy(positives[step], EASY, rng)
+        found.sample_hard(positives[step], HARD, rng)
 
     return [
         (f"{told}: tables at the first draw", f"{first:.2f} s"),
         (f"{told}: {EASY} easy + {HARD} hard for {BATCH:,}", median_ms(draw)),
         (
             f"{told}: shared chances of {BATCH:,} rows",
-            median_ms(lambda step: found.shared_chance(positives[step], drawn[step])),
+            median_ms(lambda step: found.mean_easy_probability(positives[step], drawn[step])),
         ),
     ]
 

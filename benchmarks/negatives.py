@@ -21,12 +21,12 @@ import httpx
 import numpy as np
 from tabulate import tabulate
 
-from index.cluster_map import ClusterMap, Counts, draw_negatives
+from index.cluster_map import ClusterMap, NegativeCounts, sample_negative_rows
 from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_cluster_maps
-from index.cluster_map_watcher import HeldMap
+from index.cluster_map_watcher import ActiveMap
 from index.ids import IdTable, build_id_table
 from service.cluster_watcher import BundleCatalogue, JoinedClusterMap
-from service.routes.clusters import sample_negatives
+from service.routes.clusters import build_negatives
 from service.schemas.clusters import NegativesRequest
 from tests.support.redis_server import RedisServer, wait_until
 from tests.support.synthetic_bundle import publish_handmade
@@ -67,11 +67,11 @@ def by_chance(items: IdTable, clusters: int, rng: np.random.Generator) -> Cluste
 def time_drawing(items: IdTable, clusters: int, rng: np.random.Generator) -> list[Row]:
     """Time the draws alone, and the whole answer: body read, ids looked up, drawn, written."""
     found = by_chance(items, clusters, rng)
-    found.nearness  # noqa: B018  # made by the follower's thread, once a map
+    found.proposal  # noqa: B018  # made by the follower's thread, once a map
     pointer = ClusterPointer(sequence=1, version=found.version, previous=None)
     catalogue = BundleCatalogue(found.id_hashes, None, "by hand", items)
-    joined = JoinedClusterMap(catalogue, HeldMap(catalogue, found, found, pointer), "redis")
-    counts = Counts(EASY, HARD)
+    joined = JoinedClusterMap(catalogue, ActiveMap(catalogue, found, found, pointer), "redis")
+    counts = NegativeCounts(EASY, HARD)
 
     def rows() -> np.ndarray:
         return rng.integers(0, len(items), POSITIVES).astype(np.int32)
@@ -81,12 +81,12 @@ def time_drawing(items: IdTable, clusters: int, rng: np.random.Generator) -> lis
         return json.dumps(asked).encode()
 
     def answer(asked: bytes) -> None:
-        sample_negatives(joined, NegativesRequest.model_validate_json(asked))
+        build_negatives(joined, NegativesRequest.model_validate_json(asked))
 
     return [
         (
             f"K1 = {clusters:,}: drawn, with their log counts",
-            *told(rows, lambda one: draw_negatives(one, found, counts, rng)),
+            *told(rows, lambda one: sample_negative_rows(one, found, counts, rng)),
         ),
         (f"K1 = {clusters:,}: the whole answer", *told(body, answer)),
     ]

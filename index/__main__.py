@@ -1,4 +1,4 @@
-"""`python -m index`: look at a folder of bundles, and at cluster maps, and tend them."""
+"""Command line `python -m index`: inspect and manage bundles, cluster maps and the denylist."""
 
 import argparse
 import sys
@@ -12,14 +12,14 @@ from index.bundle.registry import BundleRegistry
 from index.errors import ConfigError, EsansError, InvalidBundleError
 from index.store_commands import (
     add_cluster_commands,
-    add_deny_commands,
+    add_denylist_commands,
     add_keep_option,
     add_version_argument,
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit status (0 done, 1 refused with a reason)."""
+    """Run one command; return the exit status (0 success, 1 an error with a message)."""
     parsed = build_parser().parse_args(arguments)
     try:
         print(parsed.run(parsed))
@@ -27,10 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        place = getattr(parsed, "bundles", None) or "the output"
+        location = getattr(parsed, "bundles", None) or "output"
         print(
-            f"{place}: stopped by the system ({error}); what was current still is; see whether "
-            "the disk is full or may not be written to, then give the same command again",
+            f"{location}: {error}; `current` is unchanged; check free disk space and write "
+            "access, then run the command again",
             file=sys.stderr,
         )
         return 1
@@ -38,26 +38,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the commands."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m index", description="Look at bundles and cluster maps, and tend them."
+        prog="python -m index",
+        description="Inspect and manage bundles, cluster maps and the denylist.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (command, told) in BUNDLE_COMMANDS.items():
-        described = commands.add_parser(name, help=told, description=command.__doc__)
-        described.set_defaults(run=command)
-        described.add_argument(
+    for name, (command, summary) in BUNDLE_COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=command.__doc__)
+        subparser.set_defaults(run=command)
+        subparser.add_argument(
             "bundles", type=Path, metavar="BUNDLES", help="the folder of bundles"
         )
         if command is roll_back:
-            add_version_argument(described, "the one before")
+            add_version_argument(subparser, "the previous one")
         if command is prune:
-            add_keep_option(described)
-    add_add_items(commands)
-    maps = commands.add_parser("clusters", help="look at cluster maps and tend them")
+            add_keep_option(subparser)
+    add_items_command(commands)
+    maps = commands.add_parser("clusters", help="inspect and manage cluster maps")
     add_cluster_commands(maps.add_subparsers(required=True, metavar="COMMAND"))
-    denied = commands.add_parser("denylist", help="look at the denylist and change it")
-    add_deny_commands(denied.add_subparsers(required=True, metavar="COMMAND"))
+    denylist = commands.add_parser("denylist", help="inspect and change the denylist")
+    add_denylist_commands(denylist.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
@@ -70,18 +71,18 @@ def show(parsed: argparse.Namespace) -> str:
         registry.current()
     lines = [
         f"{'*' if pointer and pointer.version == version else ' '} {version}  "
-        f"{summary_of(registry.folder / version)}"
+        f"{summarize(registry.folder / version)}"
         for version in versions
     ]
     return "\n".join([*lines, "* is current" if pointer else "none is current"])
 
 
-def summary_of(folder: Path) -> str:
-    """Say in a line what a bundle holds, or what is wrong with its manifest."""
+def summarize(folder: Path) -> str:
+    """Summarize a bundle in one line, or the faults of its manifest."""
     try:
         manifest = read_manifest(folder)
     except InvalidBundleError as error:
-        return f"faulty: {'; '.join(error.faults)}"
+        return f"invalid: {'; '.join(error.faults)}"
     recall = manifest.metrics.get("test", {}).get("model", {}).get("recall@50")
     return (
         f"{manifest.items:,} items  {manifest.index.factory}  "
@@ -90,21 +91,21 @@ def summary_of(folder: Path) -> str:
 
 
 def roll_back(parsed: argparse.Namespace) -> str:
-    """Make the bundle before the current one current, or the one you name.
+    """Make a bundle, by default the previous one, current.
 
-    Done twice without a name it returns to where it began.
+    Two rollbacks without a version return to the original bundle.
     """
     pointer = BundleRegistry(parsed.bundles).roll_back(parsed.version)
-    return f"current is now {pointer.version}; before it {pointer.previous}"
+    return f"current is now {pointer.version}; previous {pointer.previous}"
 
 
 def prune(parsed: argparse.Namespace) -> str:
     """Remove all but the newest bundles.
 
-    The current one and the one before it always stay, and so does what a run is writing.
+    The current and the previous one always stay, and so do bundles that are being written.
     """
-    doomed = BundleRegistry(parsed.bundles).prune(parsed.keep)
-    return "\n".join(f"removed {name}" for name in doomed) or "nothing to remove"
+    removed = BundleRegistry(parsed.bundles).prune(parsed.keep)
+    return "\n".join(f"removed {name}" for name in removed) or "nothing to remove"
 
 
 BUNDLE_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], str]] = {
@@ -114,69 +115,75 @@ BUNDLE_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], str]] = {
 }
 
 
-def add_add_items(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
-    """Describe `add-items`."""
-    added = commands.add_parser(
+def add_items_command(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
+    """Add the command `add-items`."""
+    subparser = commands.add_parser(
         "add-items",
         help="publish the current bundle with more items",
-        description="Encode the items of a folder by their features, append them to a bundle, "
-        "publish that as a new version and make it current. Towers, histories and cluster map "
-        "stay as they are; nothing is trained. A new item is found by similarity from then on; "
-        "it is among the popular ones only after a training.",
+        description="Encode new items from their features, append them to a bundle, publish it "
+        "as a new version and make it current. Towers, histories and the cluster map do not "
+        "change; nothing is trained. New items are retrieved by similarity at once, and by "
+        "popularity only after the next training.",
         epilog="The folder holds items.parquet or items.csv with `item_id` and, as for the "
         "trainer, any columns, and features as list columns or in features_NAME.npy; other "
-        "files are passed over. Features are those that the bundle was trained on, in the same "
-        "widths; an item may lack some of them, not all. Columns get the types of the "
-        "bundle's. Exit status 1: nothing was made current, and the reason is told.",
+        "files are ignored. Features are those the bundle was trained on, with the same "
+        "dimensions; an item may lack some of them, not all. Columns are cast to the types of "
+        "the bundle. Exit status 1: `current` did not change, and the message gives the reason.",
     )
-    added.set_defaults(run=run_add_items)
-    added.add_argument("bundles", type=Path, metavar="BUNDLES", help="the folder of bundles")
-    added.add_argument(
+    subparser.set_defaults(run=run_add_items)
+    subparser.add_argument("bundles", type=Path, metavar="BUNDLES", help="the folder of bundles")
+    subparser.add_argument(
         "--items", type=Path, required=True, metavar="FOLDER", help="the folder of items"
     )
-    added.add_argument(
-        "--from", dest="version", metavar="VERSION", help="extend this one (default: the current)"
+    subparser.add_argument(
+        "--from",
+        dest="version",
+        metavar="VERSION",
+        help="bundle to extend (default: the current one)",
     )
-    added.add_argument(
-        "--no-current", action="store_true", help="publish it, and leave `current` alone"
+    subparser.add_argument(
+        "--no-current", action="store_true", help="publish without moving `current`"
     )
-    added.add_argument(
-        "--skip-known", action="store_true", help="leave out items that the bundle holds"
+    subparser.add_argument(
+        "--skip-known", action="store_true", help="skip items that the bundle already has"
     )
-    added.add_argument(
-        "--skip-empty", action="store_true", help="leave out items without any features"
+    subparser.add_argument(
+        "--skip-empty", action="store_true", help="skip items without any features"
     )
 
 
 def run_add_items(parsed: argparse.Namespace) -> str:
-    """Add items to a bundle and say what came of it."""
+    """Add items to a bundle and report the result."""
     try:
-        from index.publish.append import Skip, add_items  # late: wants pyarrow, as others do not
+        from index.publish.append import (
+            Skip,
+            add_items,
+        )  # imported here: only this command needs pyarrow
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"add-items: found no {error.name}, expected it to be installed; "
-            "`pip install 'esans[tables]'`"
+            f"add-items: {error.name} is not installed, expected it; "
+            "run `pip install 'esans[tables]'`"
         ) from error
     registry = BundleRegistry(parsed.bundles)
     before = registry.pointer()
     skip = Skip(known=parsed.skip_known, empty=parsed.skip_empty)
     now = datetime.now(UTC)
     added = add_items(registry, parsed.items, now, version=parsed.version, skip=skip)
-    told = [f"note: {note}" for note in added.notes]
+    lines = [f"note: {note}" for note in added.notes]
     if not added.count:
-        return "\n".join([*told, f"nothing to add: {added.version} stays as it is"])
-    found = ", ".join(
-        f"@{count} {share:.4f}" for count, share in sorted(added.index.recall.items())
+        return "\n".join([*lines, f"nothing to add: {added.version} is unchanged"])
+    recall = ", ".join(
+        f"@{count} {value:.4f}" for count, value in sorted(added.index.recall.items())
     )
-    told += [
+    lines += [
         f"{added.count:,} items added to {added.base}; published {added.version}",
-        f"index: {added.index.factory}; recall against exact search {found or 'exact'}",
+        f"index: {added.index.factory}; recall against exact search {recall or 'exact'}",
     ]
     if parsed.no_current:
-        return "\n".join([*told, "not made current, as asked"])
+        return "\n".join([*lines, "`current` is unchanged (--no-current)"])
     pointer = registry.advance(added.version, before)
-    told += [f"current is now {pointer.version}; before it {pointer.previous}"]
-    return "\n".join(told)
+    lines += [f"current is now {pointer.version}; previous {pointer.previous}"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

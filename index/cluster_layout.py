@@ -1,6 +1,6 @@
-"""What a cluster map derives once and draws from: rows side by side by cell, and nearness.
+"""Sampling tables derived from a cluster map: rows ordered by cell, and the cluster proposal.
 
-It knows codes and centroids, not what a positive or a negative is.
+They know codes and centroids, not positives or negatives.
 """
 
 from dataclasses import dataclass
@@ -13,155 +13,164 @@ from index.arrays import Floats, Rows
 
 Codes = NDArray[np.int32]
 Doubles = NDArray[np.float64]
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 
 class Pools(NamedTuple):
-    """Stretches of a row order to draw from, each with a hole that is left out.
+    """Ranges of the row order to sample from, each with an excluded sub-range.
 
-    All four share one shape, that of the draws.
+    All four arrays have the shape of the samples.
     """
 
-    starts: Places
-    sizes: Places
-    hole_starts: Places
-    hole_sizes: Places
+    starts: Positions
+    sizes: Positions
+    excluded_starts: Positions
+    excluded_sizes: Positions
 
     @property
-    def counts(self) -> Places:
-        """Return how many places there are to draw in each."""
-        return self.sizes - self.hole_sizes
+    def counts(self) -> Positions:
+        """Number of positions in each pool."""
+        return self.sizes - self.excluded_sizes
 
-    def places(self, steps: Places) -> Places:
-        """Return the place `steps` after each start, holes stepped over."""
-        reached = self.starts + steps
-        reached += self.hole_sizes * (reached >= self.hole_starts)
-        return reached
+    def positions(self, offsets: Positions) -> Positions:
+        """Positions at `offsets` after each start, skipping the excluded sub-range."""
+        positions = self.starts + offsets
+        positions += self.excluded_sizes * (positions >= self.excluded_starts)
+        return positions
 
-    def or_else(self, others: "Pools") -> "Pools":
-        """Take the other pool wherever one of these is empty."""
+    def fill_empty(self, fallback: "Pools") -> "Pools":
+        """Replace empty pools by those of `fallback`."""
         is_empty = self.counts == 0
         if not is_empty.any():
             return self
-        pairs = zip(self, others, strict=True)
+        pairs = zip(self, fallback, strict=True)
         return Pools(*(np.where(is_empty, other, own) for own, other in pairs))
 
 
-def draw_steps(counts: Places, rng: np.random.Generator) -> Places:
-    """Draw uniformly from 0 .. count - 1, for each count; shape as `counts`."""
+def sample_offsets(counts: Positions, rng: np.random.Generator) -> Positions:
+    """Sample uniformly from 0 .. count - 1 for each count; shape of `counts`."""
     return (rng.random(counts.shape) * counts).astype(np.int64)  # random() < 1, so below count
 
 
 @dataclass(frozen=True)
 class Layout:
-    """All rows ordered by cell, so that a cluster and a cell are stretches of it.
+    """Rows ordered by cell, so that each cluster and each cell is a contiguous range.
 
-    order           [items]      rows by (c1, c2)
-    cells           [items]      c1 * K2 + c2 of each row
-    cluster_starts  [K1 + 1]     where each cluster begins in `order`
-    cell_starts     [K1*K2 + 1]  where each cell begins in `order`
+    Attributes:
+        order: [num_items], rows sorted by (c1, c2).
+        cells: [num_items], c1 * K2 + c2 of each row.
+        cluster_starts: [K1 + 1], start of each cluster in `order`.
+        cell_starts: [K1 * K2 + 1], start of each cell in `order`.
     """
 
     order: Rows
-    cells: Places
-    cluster_starts: Places
-    cell_starts: Places
+    cells: Positions
+    cluster_starts: Positions
+    cell_starts: Positions
 
     @property
-    def cluster_sizes(self) -> Places:
-        """Return how many items each cluster has; [K1]."""
+    def cluster_sizes(self) -> Positions:
+        """Number of items in each cluster, [K1]."""
         return np.diff(self.cluster_starts)
 
-    def whole(self, shape: tuple[int, ...]) -> Pools:
-        """Return the whole catalogue as pools of a shape."""
-        none = np.zeros(shape, dtype=np.int64)
-        return Pools(none, np.full(shape, len(self.order)), none, none)
+    def all_items(self, shape: tuple[int, ...]) -> Pools:
+        """Pools of the given shape that each hold the whole catalogue."""
+        zeros = np.zeros(shape, dtype=np.int64)
+        return Pools(zeros, np.full(shape, len(self.order)), zeros, zeros)
 
-    def clusters(self, clusters: Places) -> Pools:
-        """Return whole clusters as pools."""
+    def whole_clusters(self, clusters: Positions) -> Pools:
+        """Pools that each hold one cluster."""
         starts = self.cluster_starts[clusters]
-        none = np.zeros_like(starts)
-        return Pools(starts, self.cluster_starts[clusters + 1] - starts, starts, none)
+        zeros = np.zeros_like(starts)
+        return Pools(starts, self.cluster_starts[clusters + 1] - starts, starts, zeros)
 
     def other_cells(self, rows: Rows, clusters: Codes) -> Pools:
-        """Return each row's cluster without the row's own cell."""
+        """Pools that each hold a row's cluster without the row's cell."""
         cells = self.cells[rows]
-        starts, hole_starts = self.cluster_starts[clusters], self.cell_starts[cells]
-        hole_sizes = self.cell_starts[cells + 1] - hole_starts
-        return Pools(starts, self.cluster_starts[clusters + 1] - starts, hole_starts, hole_sizes)
+        starts, excluded_starts = self.cluster_starts[clusters], self.cell_starts[cells]
+        excluded_sizes = self.cell_starts[cells + 1] - excluded_starts
+        return Pools(
+            starts, self.cluster_starts[clusters + 1] - starts, excluded_starts, excluded_sizes
+        )
 
 
-def build_layout(codes1: Codes, codes2: Codes, width1: int, width2: int) -> Layout:
-    """Order the rows by cell; `width1`, `width2` are the counts of codes, K1 and K2."""
-    cells = codes1.astype(np.int64) * width2 + codes2
-    sizes = np.bincount(cells, minlength=width1 * width2)
+def build_layout(codes1: Codes, codes2: Codes, num_codes1: int, num_codes2: int) -> Layout:
+    """Order the rows by cell; `num_codes1` is K1, `num_codes2` is K2."""
+    cells = codes1.astype(np.int64) * num_codes2 + codes2
+    sizes = np.bincount(cells, minlength=num_codes1 * num_codes2)
     cell_starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     order = np.argsort(cells, kind="stable").astype(np.int32)
-    return Layout(order, cells, cell_starts[::width2].copy(), cell_starts)
+    return Layout(order, cells, cell_starts[::num_codes2].copy(), cell_starts)
 
 
 @dataclass(frozen=True)
-class Nearness:
-    """Which other cluster a draw leads to: P(k | c), summed up for bisection.
+class ClusterProposal:
+    """Proposal distribution of easy negatives over clusters, P(k | c), stored cumulatively.
 
-    sums  [K1, columns]  each row ascending to 1; columns is K1 filled up to a power of two
+    Attributes:
+        cumulative: [K1, num_columns], each row ascending to 1; num_columns is K1 rounded up to
+            a power of two.
     """
 
-    sums: Doubles
+    cumulative: Doubles
 
-    def draw(self, clusters: Codes, rng: np.random.Generator) -> Places:
-        """Draw another cluster for each of `clusters`, by bisection of its row of sums."""
-        columns, flat = self.sums.shape[1], self.sums.reshape(-1)
-        chance = rng.random(clusters.shape)
-        begins = clusters.astype(np.int64) * columns
-        places: Places = begins.copy()
-        step = columns // 2
+    def sample(self, clusters: Codes, rng: np.random.Generator) -> Positions:
+        """Sample another cluster for each of `clusters`, by bisection."""
+        num_columns, flat = self.cumulative.shape[1], self.cumulative.reshape(-1)
+        uniform = rng.random(clusters.shape)
+        starts = clusters.astype(np.int64) * num_columns
+        positions: Positions = starts.copy()
+        step = num_columns // 2
         while step:
-            places += step * (flat[places + (step - 1)] <= chance)
+            positions += step * (flat[positions + (step - 1)] <= uniform)
             step //= 2
-        places -= begins
-        return places
+        positions -= starts
+        return positions
 
-    def chances(self, clusters: Codes, others: Codes) -> Doubles:
-        """Return P(other | cluster), the shapes broadcast against each other."""
-        before = np.where(others > 0, self.sums[clusters, np.maximum(others - 1, 0)], 0.0)
-        chances: Doubles = self.sums[clusters, others] - before
-        return chances
+    def probabilities(self, clusters: Codes, others: Codes) -> Doubles:
+        """Compute P(other | cluster); the shapes broadcast."""
+        before = np.where(others > 0, self.cumulative[clusters, np.maximum(others - 1, 0)], 0.0)
+        probabilities: Doubles = self.cumulative[clusters, others] - before
+        return probabilities
 
-    def mean_chances(self, shares: Doubles) -> Doubles:
-        """Return sum over c of shares[c] P(k | c), for each k; [K1] to [K1]."""
-        used = np.flatnonzero(shares)
-        sums: Doubles = shares[used] @ self.sums[used]
-        means: Doubles = np.diff(sums, prepend=0.0)[: len(shares)]
+    def mean_probabilities(self, weights: Doubles) -> Doubles:
+        """Compute the sum over c of weights[c] P(k | c) for each k; [K1] to [K1]."""
+        used = np.flatnonzero(weights)
+        cumulative: Doubles = weights[used] @ self.cumulative[used]
+        means: Doubles = np.diff(cumulative, prepend=0.0)[: len(weights)]
         return means
 
 
-def build_nearness(centroids: Floats, sizes: Places, temperature_share: float) -> Nearness:
-    """Sum up softmax over k of (-|C_k - C_c| / T) over the other clusters that have items.
+def build_proposal(
+    centroids: Floats, sizes: Positions, temperature_share: float
+) -> ClusterProposal:
+    """Build P(k | c) = softmax over k of (-|C_k - C_c| / T) over the other non-empty clusters.
 
-    centroids          [K1, width]
-    sizes              [K1]  at least two of them above 0
-    temperature_share  T as a part of the median distance between two centroids
+    Args:
+        centroids: [K1, dim].
+        sizes: [K1], at least two above 0.
+        temperature_share: T as a fraction of the median distance between two centroids; if
+            that is 0, T is 1.
 
-    Source: the ESANS paper, MSAC; the form of T and leaving out empty clusters are ours. Where
-    the median distance is 0, T is 1.
+    Source: ESANS (Xing et al., WWW 2025), MSAC; the form of T and skipping empty clusters are
+    our choice.
     """
     logits = _distances(centroids.astype(np.float64))
-    count = len(logits)
-    median = float(np.median(logits[~np.eye(count, dtype=np.bool_)]))
+    num_clusters = len(logits)
+    median = float(np.median(logits[~np.eye(num_clusters, dtype=np.bool_)]))
     logits /= -(temperature_share * median or 1.0)
     np.fill_diagonal(logits, -np.inf)
     logits[:, sizes == 0] = -np.inf
     logits -= logits.max(axis=1, keepdims=True)
-    columns = 1 << (count - 1).bit_length()
-    sums = np.ones((count, columns))
-    np.cumsum(np.exp(logits, out=logits), axis=1, out=sums[:, :count])
-    sums[:, :count] /= sums[:, count - 1 : count].copy()
-    return Nearness(sums)
+    num_columns = 1 << (num_clusters - 1).bit_length()
+    cumulative = np.ones((num_clusters, num_columns))
+    np.cumsum(np.exp(logits, out=logits), axis=1, out=cumulative[:, :num_clusters])
+    cumulative[:, :num_clusters] /= cumulative[:, num_clusters - 1 : num_clusters].copy()
+    return ClusterProposal(cumulative)
 
 
 def _distances(points: Doubles) -> Doubles:
-    """Return the Euclidean distance of every two points; [count, width] to [count, count]."""
+    """Compute pairwise Euclidean distances; [num_points, dim] to [num_points, num_points]."""
     squares = (points**2).sum(axis=1)
     distances = points @ points.T
     distances *= -2

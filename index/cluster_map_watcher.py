@@ -1,8 +1,7 @@
-"""Watches the current cluster map, and holds the last good one, ready to be drawn from.
+"""Watcher of the current cluster map; keeps the last valid map joined and ready to sample.
 
-Reading, checking, joining with the items that are known and preparing happen in the thread; who
-draws from the map sees one reference change. Where the store is away, empty, damaged or holds a
-map of other items, the map that is held stays.
+The thread loads, validates, joins and warms up a map; samplers see one reference change. If the
+store is unreachable, empty, damaged or holds a map of another catalogue, the active map stays.
 """
 
 import logging
@@ -24,42 +23,41 @@ log = logging.getLogger("clusters")
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The items that maps are joined with, and what to draw from until one is published.
+    """Items that maps are joined with, and the map to use until one is published.
 
-    known  [items]  id hashes in the row order of who draws
-    own    the bundle's or the run's map, if any
+    Attributes:
+        id_hashes: [num_items], in the row order of the sampler.
+        fallback: Map of the bundle or the training run, if any.
     """
 
-    known: Hashes
-    own: ClusterMap | None
+    id_hashes: Hashes
+    fallback: ClusterMap | None
 
-    def hold_own(self) -> "HeldMap | None":
-        """Hold our own map, joined where it is of other rows."""
-        if self.own is None:
+    def activate_fallback(self) -> "ActiveMap | None":
+        """Activate the fallback map, joined unless it has the same rows."""
+        if self.fallback is None:
             return None
-        is_joined = self.own.id_hashes is self.known
-        clusters = self.own if is_joined else join(self.own, self.known)
-        return HeldMap(self, clusters, self.own, None)
+        is_joined = self.fallback.id_hashes is self.id_hashes
+        clusters = self.fallback if is_joined else join(self.fallback, self.id_hashes)
+        return ActiveMap(self, clusters, self.fallback, None)
 
-    def hold(self, source: ClusterMap, pointer: ClusterPointer) -> "HeldMap":
-        """Hold a published map, joined and prepared.
-
-        Raises IncompatibleClusterMapError, InvalidClusterMapError as `join_matching`.
-        """
-        clusters = join_matching(source, self.known)
-        prepare(clusters)
-        return HeldMap(self, clusters, source, pointer)
+    def activate(self, source: ClusterMap, pointer: ClusterPointer) -> "ActiveMap":
+        """Join a published map and warm it up; raises the errors of `join_matching`."""
+        clusters = join_matching(source, self.id_hashes)
+        warm_up(clusters)
+        return ActiveMap(self, clusters, source, pointer)
 
 
 @dataclass(frozen=True, eq=False)
-class HeldMap:
-    """A map to draw from, and where it is from.
+class ActiveMap:
+    """A map in use and its origin.
 
-    catalogue  whose rows it speaks of
-    clusters   joined with them
-    source     as published, or our own
-    pointer    what named it; None for our own
-    since      unix seconds
+    Attributes:
+        catalogue: Items whose rows the map refers to.
+        clusters: The map joined with them.
+        source: The map before the join.
+        pointer: Pointer that named it; None for the fallback map.
+        since: Unix seconds.
     """
 
     catalogue: Catalogue
@@ -69,17 +67,21 @@ class HeldMap:
     since: float = field(default_factory=time.time)
 
 
-def prepare(clusters: ClusterMap) -> None:
-    """Compute now what the first draw would have to wait for."""
-    if not clusters.is_one_cluster:  # then nothing is near
-        clusters.nearness  # noqa: B018  # computed once, kept
+def warm_up(clusters: ClusterMap) -> None:
+    """Compute the cached tables that the first sample would otherwise wait for."""
+    if not clusters.has_single_cluster:  # a single cluster has no proposal
+        clusters.proposal  # noqa: B018  # cached property
 
 
-class ClusterMapWatcher(Watcher[HeldMap]):
-    """Watches one registry.
+class ClusterMapWatcher(Watcher[ActiveMap]):
+    """Watcher of one registry.
 
-    on_change  called in the thread after each swap, None where no map is held any more; where
-               it fails, again after the next poll
+    Args:
+        registry: Registry to watch.
+        catalogue: Items to join maps with.
+        poll_s: Poll interval.
+        on_change: Called in the thread after each swap, with None if no map is active any more;
+            called again after the next poll if it fails.
     """
 
     def __init__(
@@ -88,91 +90,88 @@ class ClusterMapWatcher(Watcher[HeldMap]):
         catalogue: Catalogue,
         *,
         poll_s: float = 2.0,
-        on_change: Callable[[HeldMap | None], None] = lambda _: None,
+        on_change: Callable[[ActiveMap | None], None] = lambda _: None,
     ) -> None:
         super().__init__("clusters", poll_s, log, "cluster maps")
         self._registry = registry
         self._on_change = on_change
-        self._wanted = self._met = catalogue
-        self.value = catalogue.hold_own()
-        self._published: tuple[ClusterMap, ClusterPointer] | None = None  # the last good one
-        self._refused: tuple[ClusterPointer, tuple[str, ...]] | None = None
+        self._next_catalogue = self._catalogue = catalogue
+        self.value = catalogue.activate_fallback()
+        self._published: tuple[ClusterMap, ClusterPointer] | None = None  # last valid map
+        self._rejected: tuple[ClusterPointer, tuple[str, ...]] | None = None
 
-    def join_with(self, catalogue: Catalogue) -> None:
-        """Join with other items from now on; returns at once, the thread does it.
-
-        Until then `value.catalogue` is the one before.
-        """
-        self._wanted = catalogue
+    def set_catalogue(self, catalogue: Catalogue) -> None:
+        """Join maps with other items from the next poll on; returns at once."""
+        self._next_catalogue = catalogue
         self.request_poll()
 
     def poll(self) -> Outcome:
-        """Hold what the pointer names; put it back where the store has lost it."""
-        self._meet_wanted()
+        """Activate the current map; repopulate the store if it lost its data."""
+        self._apply_next_catalogue()
         if self.value:
-            prepare(self.value.clusters)  # our own; a published one is prepared already
+            warm_up(self.value.clusters)  # the fallback map; published maps are warm already
         pointer = self._registry.pointer()
         if self._published and self._published[1].is_newer_than(pointer):
             pointer = self._repopulate(*self._published)
         if pointer is None:
-            return Outcome("empty", (f"nothing is published in {self._registry.place}",))
-        if self._refused and pointer == self._refused[0]:
-            return Outcome("rejected", self._refused[1])
+            return Outcome("empty", (f"no cluster map is published in {self._registry.location}",))
+        if self._rejected and pointer == self._rejected[0]:
+            return Outcome("rejected", self._rejected[1])
         return self._follow(pointer)
 
-    def deliver(self, value: HeldMap | None) -> None:
-        """Tell of a swap."""
+    def deliver(self, value: ActiveMap | None) -> None:
+        """Call `on_change`."""
         self._on_change(value)
 
     def subscribe(self) -> Notifications | None:
-        """Listen for changes of the pointer."""
+        """Subscribe to pointer moves."""
         return self._registry.subscribe()
 
-    def _meet_wanted(self) -> None:
-        """Join again where other items are wanted; without a fitting map, hold our own."""
-        if self._wanted is self._met:
+    def _apply_next_catalogue(self) -> None:
+        """Join with the next catalogue, if any; without a matching map, use its fallback."""
+        if self._next_catalogue is self._catalogue:
             return
-        self._met, self._refused = self._wanted, None
-        held = None
+        self._catalogue, self._rejected = self._next_catalogue, None
+        active = None
         if self._published:
             with suppress(
                 InvalidClusterMapError, IncompatibleClusterMapError
-            ):  # this poll says why
-                held = self._met.hold(*self._published)
-        self.take(held or self._met.hold_own())
+            ):  # this poll reports it
+                active = self._catalogue.activate(*self._published)
+        self.set_value(active or self._catalogue.activate_fallback())
 
     def _repopulate(self, source: ClusterMap, pointer: ClusterPointer) -> ClusterPointer | None:
-        """Put back what the store has lost; return what it names now."""
+        """Restore the map if the store lost it; return the pointer of the store."""
         if self._registry.repopulate(source, pointer):
-            log.warning("cluster map %s put back into %s", source.version, self._registry.place)
+            log.warning("cluster map %s restored to %s", source.version, self._registry.location)
         return self._registry.pointer()
 
     def _follow(self, pointer: ClusterPointer) -> Outcome:
-        """Hold what the pointer names, read where it is a new version."""
+        """Activate the map that the pointer names; load it if the version is new."""
         published = self._published
         if published and published[1].is_newer_than(pointer):
-            return Outcome("rejected", (_gone_back(published[1], pointer),))
+            return Outcome("rejected", (_regression_reason(published[1], pointer),))
         if published and published[0].version == pointer.version:
-            self._hold(published[0], pointer)
+            self._activate(published[0], pointer)
         else:
-            self._hold(self._registry.read(pointer.version), pointer)
+            self._activate(self._registry.load(pointer.version), pointer)
         return Outcome("following")
 
-    def _hold(self, source: ClusterMap, pointer: ClusterPointer) -> None:
-        held = self.value
-        if held and held.source is source and held.catalogue is self._met:
-            self.value = replace(held, pointer=pointer)  # the map is the same: no swap
+    def _activate(self, source: ClusterMap, pointer: ClusterPointer) -> None:
+        active = self.value
+        if active and active.source is source and active.catalogue is self._catalogue:
+            self.value = replace(active, pointer=pointer)  # same map: no swap
         else:
             try:
-                self.take(self._met.hold(source, pointer))
+                self.set_value(self._catalogue.activate(source, pointer))
             except (InvalidClusterMapError, IncompatibleClusterMapError) as error:
-                self._refused = (pointer, reasons_of(error))
+                self._rejected = (pointer, reasons_of(error))
                 raise
         self._published = (source, pointer)
 
 
-def _gone_back(held: ClusterPointer, found: ClusterPointer) -> str:
+def _regression_reason(active: ClusterPointer, current: ClusterPointer) -> str:
     return (
-        f"the pointer went back to sequence {found.sequence} (version {found.version}), "
-        f"expected {held.sequence} or more; publish, pin or roll back to move it on"
+        f"the pointer went back to sequence {current.sequence} (version {current.version}), "
+        f"expected {active.sequence} or more; publish, pin or roll back to advance it"
     )

@@ -1,12 +1,12 @@
-"""The denylist: ids of items that are never returned; stored as one pointer's value, watched.
+"""Denylist: ids of items that are never returned, stored as the value of one pointer.
 
-    {"sequence": 1769854500000, "count": 2, "sha256": "..."}     the head: over what follows
-    "sku-00042"                                                   an id as JSON, in order
+    {"sequence": 1769854500000, "count": 2, "sha256": "..."}     the head, digest of the rest
+    "sku-00042"                                                   ids as JSON, sorted
     "sku \\"7\\""
 
-The head alone tells whether anything changed. The list knows no rows: a bundle may hold an id
-or not, today or tomorrow. What was denied stays denied: where the store is away, damaged,
-emptied or back at an older list, the last good list stays in force and is put back.
+The head alone shows whether the list changed. The list holds ids, not rows, so it is independent
+of bundles. If the store is unreachable, damaged, emptied or back at an older list, the last valid
+list stays active and is restored.
 """
 
 import hashlib
@@ -29,29 +29,29 @@ from index.errors import (
     TooManyDeniedError,
 )
 from index.fsio import FrozenModel
-from index.storage.address import NAMESPACE, check_namespace
+from index.storage.address import NAMESPACE, validate_namespace
 from index.storage.local import LocalPointer, Remedies
 from index.storage.protocols import Pointer
 from index.storage.redis import RedisPointer
 from index.storage.redis_client import TIMEOUT_S, RedisClient
 from index.storage.watcher import Outcome, Watcher
 
-FILE = "denylist"  # among the bundles
+FILE = "denylist"  # in the bundles folder
 MAX_ITEMS = 100_000
-ID_LENGTH = 512  # characters
-HEAD_BYTES = 256  # no head is longer
+MAX_ID_LENGTH = 512  # characters
+HEAD_BYTES = 256  # maximum length of a head
 
-Id = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 IDS: TypeAdapter[list[str]] = TypeAdapter(list[Id])
 
 log = logging.getLogger("denylist")
 
 
 class DenylistHead(FrozenModel):
-    """What a denylist says of itself. The sequence grows with every change.
+    """First line of a stored denylist.
 
-    It is the time of the change in unix milliseconds, or one more than the sequence before
-    where that is larger: so it grows on even where the store forgot everything.
+    The sequence is the Unix time of the change in milliseconds, or the previous sequence plus
+    one if that is larger, so it also grows after the store loses its data.
     """
 
     sequence: int = Field(ge=1)
@@ -63,7 +63,9 @@ class DenylistHead(FrozenModel):
 class Denylist:
     """A denylist.
 
-    ids  ascending, each once, at most MAX_ITEMS
+    Attributes:
+        sequence: Grows with every change.
+        ids: Sorted and unique, at most MAX_ITEMS.
     """
 
     sequence: int
@@ -71,159 +73,154 @@ class Denylist:
 
     @cached_property
     def head(self) -> DenylistHead:
-        """Return what the list says of itself."""
+        """Sequence, count and digest of the list."""
         digest = hashlib.sha256(self._lines).hexdigest()
         return DenylistHead(sequence=self.sequence, count=len(self.ids), sha256=digest)
 
     @property
     def _lines(self) -> bytes:
-        return b"".join(json.dumps(one).encode() + b"\n" for one in self.ids)
+        return b"".join(json.dumps(item_id).encode() + b"\n" for item_id in self.ids)
 
     def render(self) -> bytes:
-        """Return the list as bytes."""
+        """Render the list as bytes."""
         return self.head.model_dump_json().encode() + b"\n" + self._lines
 
     def is_newer_than(self, head: DenylistHead | None) -> bool:
-        """Tell whether a store that says so has lost this list."""
+        """Whether this list supersedes the list of `head` (None: no list)."""
         return head is None or head.sequence < self.sequence
 
 
-def parse_head(found: bytes, place: str) -> DenylistHead:
-    """Read the head of a list; raises InvalidDenylistError if it is none."""
+def parse_head(content: bytes, location: str) -> DenylistHead:
+    """Parse the head of a list; raises InvalidDenylistError."""
     try:
-        return DenylistHead.model_validate_json(found.split(b"\n", 1)[0])
+        return DenylistHead.model_validate_json(content.split(b"\n", 1)[0])
     except ValidationError as error:
-        raise _faulty(place, "its first line cannot be read as a head") from error
+        raise _invalid_error(location, "the first line is not a valid head") from error
 
 
-def parse_list(found: bytes, place: str) -> Denylist:
-    """Read a list; raises InvalidDenylistError if it is damaged."""
-    head = parse_head(found, place)
-    lines = found.split(b"\n", 1)[-1]
+def parse_denylist(content: bytes, location: str) -> Denylist:
+    """Parse and validate a list; raises InvalidDenylistError."""
+    head = parse_head(content, location)
+    lines = content.split(b"\n", 1)[-1]
     if hashlib.sha256(lines).hexdigest() != head.sha256:
-        raise _faulty(place, "it is not what was written (sha256 differs)")
+        raise _invalid_error(location, "the sha256 differs from the head")
     try:
         ids = IDS.validate_json(b"[" + b",".join(lines.splitlines()) + b"]", strict=True)
     except ValidationError as error:
-        raise _faulty(place, "its lines are no ids") from error
+        raise _invalid_error(location, "the lines are not JSON ids") from error
     if len(ids) != head.count or ids != sorted(set(ids)):
-        raise _faulty(place, f"expected {head.count} ids in order, each once")
+        raise _invalid_error(location, f"expected {head.count} sorted unique ids")
     return Denylist(head.sequence, tuple(ids))
 
 
-def _faulty(place: str, found: str) -> InvalidDenylistError:
-    remedy = (
-        "write it anew with `python -m index denylist set`; the list held before stays in force"
-    )
-    return InvalidDenylistError(place, [f"the denylist cannot be used: {found}; {remedy}"])
+def _invalid_error(location: str, reason: str) -> InvalidDenylistError:
+    remedy = "replace it with `python -m index denylist set`; the last valid list stays active"
+    return InvalidDenylistError(location, [f"invalid denylist: {reason}; {remedy}"])
 
 
-def next_list(before: Denylist | None, ids: Iterable[str], now_s: float) -> Denylist:
-    """Return the list that follows another one.
-
-    Raises TooManyDeniedError.
-    """
+def build_next_denylist(before: Denylist | None, ids: Iterable[str], now_s: float) -> Denylist:
+    """Build the list that follows `before`; raises TooManyDeniedError."""
     ascending = sorted(set(ids))
     if len(ascending) > MAX_ITEMS:
         raise TooManyDeniedError(
             f"the denylist: found {len(ascending):,} ids, expected at most {MAX_ITEMS:,}; "
-            "leave those out of the catalogue that are gone for good"
+            "remove permanently denied items from the catalogue"
         )
     sequence = max(before.sequence + 1 if before else 1, int(now_s * 1_000))
     return Denylist(sequence, tuple(ascending))
 
 
 class DenylistStore:
-    """One denylist, seen whole or not at all.
+    """Store of one denylist, read and written atomically.
 
-    All methods raise StoreUnreachableError where the store does not answer; writers
-    StoreFullError and ReadOnlyStoreError, too: then nothing was changed.
+    All methods raise StoreUnreachableError; writers also raise StoreFullError and
+    ReadOnlyStoreError, and then change nothing.
     """
 
     def __init__(self, pointer: Pointer) -> None:
         self._pointer = pointer
-        self.place = pointer.place
+        self.location = pointer.location
 
     def head(self) -> DenylistHead | None:
-        """Read what the list says of itself, None where there is none.
+        """Read the head of the list; None if no list is set. Raises InvalidDenylistError."""
+        content = self._pointer.read(HEAD_BYTES)
+        return None if content is None else parse_head(content, self.location)
 
-        Raises InvalidDenylistError if what is there is no denylist.
-        """
-        found = self._pointer.read(HEAD_BYTES)
-        return None if found is None else parse_head(found, self.place)
-
-    def read(self) -> Denylist | None:
-        """Read the list, None where there is none; raises InvalidDenylistError."""
+    def load(self) -> Denylist | None:
+        """Load the list; None if no list is set. Raises InvalidDenylistError."""
         return self._parse(self._pointer.read())
 
     def replace(self, ids: Iterable[str], now_s: float) -> Denylist:
-        """Deny these items and no others; so a damaged list is repaired."""
-        wanted = set(ids)
-        return self._update(lambda found: next_list(self._parse_or_none(found), wanted, now_s))
+        """Replace the whole list; also repairs a damaged one."""
+        new_ids = set(ids)
+        return self._update(
+            lambda content: build_next_denylist(self._parse_or_none(content), new_ids, now_s)
+        )
 
-    def change(self, added: Iterable[str], removed: Iterable[str], now_s: float) -> Denylist:
-        """Deny some items more, and others no longer.
+    def update(self, added: Iterable[str], removed: Iterable[str], now_s: float) -> Denylist:
+        """Add and remove ids.
 
-        Raises NoDenylistError where there is no list, and the store may have lost one, and
-        InvalidDenylistError where it is damaged: what it denied would be denied no longer.
+        Raises:
+            NoDenylistError: No list is set, and the store may have lost one.
+            InvalidDenylistError: The list is damaged, so its other ids would be lost.
         """
-        more, fewer = set(added), set(removed)
+        added_ids, removed_ids = set(added), set(removed)
 
-        def step(found: bytes | None) -> Denylist:
-            before = self._parse(found)
+        def step(content: bytes | None) -> Denylist:
+            before = self._parse(content)
             if before is None and not self._pointer.is_durable:
                 raise NoDenylistError(
-                    f"{self.place}: holds no denylist (never set, or lost), and none "
-                    "is begun here, lest one be lost for good; wait for a service that holds "
-                    "one to put it back, or begin one with `python -m index denylist set`"
+                    f"{self.location}: no denylist is set, or it was lost; wait for a running "
+                    "service to restore it, or create one with `python -m index denylist set`"
                 )
             ids = {*before.ids} if before else set()
-            return next_list(before, (ids | more) - fewer, now_s)
+            return build_next_denylist(before, (ids | added_ids) - removed_ids, now_s)
 
         return self._update(step)
 
-    def repopulate(self, held: Denylist) -> bool:
-        """Give a store what it has lost; return whether that was needed.
+    def repopulate(self, denylist: Denylist) -> bool:
+        """Restore a list that the store lost; return whether it did.
 
-        Raises InvalidDenylistError where it holds a damaged list, which a person may repair.
+        Raises:
+            InvalidDenylistError: The stored list is damaged; an operator may repair it.
         """
-        return held.is_newer_than(self.head()) and self.overwrite_older(held)
+        return denylist.is_newer_than(self.head()) and self.overwrite_older(denylist)
 
-    def overwrite_older(self, held: Denylist) -> bool:
-        """Put a list where there is none, an older or a damaged one; return whether it was."""
+    def overwrite_older(self, denylist: Denylist) -> bool:
+        """Overwrite a missing, older or damaged list; return whether it did."""
 
-        def plan(found: bytes | None) -> tuple[bytes | None, bool]:
-            before = self._parse_or_none(found)
-            if not held.is_newer_than(before.head if before else None):
+        def plan(content: bytes | None) -> tuple[bytes | None, bool]:
+            before = self._parse_or_none(content)
+            if not denylist.is_newer_than(before.head if before else None):
                 return None, False
-            return held.render(), True
+            return denylist.render(), True
 
         return self._pointer.update(plan)
 
     def _update(self, step: Callable[[bytes | None], Denylist]) -> Denylist:
-        def plan(found: bytes | None) -> tuple[bytes, Denylist]:
-            after = step(found)
+        def plan(content: bytes | None) -> tuple[bytes, Denylist]:
+            after = step(content)
             return after.render(), after
 
         return self._pointer.update(plan)
 
-    def _parse(self, found: bytes | None) -> Denylist | None:
-        return None if found is None else parse_list(found, self.place)
+    def _parse(self, content: bytes | None) -> Denylist | None:
+        return None if content is None else parse_denylist(content, self.location)
 
-    def _parse_or_none(self, found: bytes | None) -> Denylist | None:
-        with suppress(InvalidDenylistError):  # being replaced repairs it
-            return self._parse(found)
+    def _parse_or_none(self, content: bytes | None) -> Denylist | None:
+        with suppress(InvalidDenylistError):  # replacing it repairs it
+            return self._parse(content)
         return None
 
 
 def local_denylist(file: Path) -> DenylistStore:
-    """Return the list in a file, whose folder must be there."""
+    """Build the store of a denylist in a file; its folder must exist."""
     folder = file.parent
     remedies = Remedies(
-        unreadable=f"expected {folder} to be a folder; correct its name, or make it, and "
-        f"{file.name} in it a file",
-        full="expected room for a denylist; make some, try again",
-        read_only="expected the right to write there; where the folder may be written, run "
+        unreadable=f"expected {folder} to be a folder and {file.name} a file; correct the path, "
+        "or create the folder",
+        full="expected free space for a denylist; free some, then retry",
+        read_only="expected write access; where the folder is writable, run "
         f"`python -m index denylist set | add | remove --bundles {folder}`",
     )
     return DenylistStore(LocalPointer(file, f".{file.name}.lock", remedies))
@@ -232,28 +229,33 @@ def local_denylist(file: Path) -> DenylistStore:
 def redis_denylist(
     url: str, namespace: str = NAMESPACE, timeout_s: float = TIMEOUT_S
 ) -> DenylistStore:
-    """Return the list in Redis, under one key: `{namespace}:denylist:current`.
+    """Build the store of a denylist in Redis, at the key `{namespace}:denylist:current`.
 
-    Raises ConfigError if the address or the namespace cannot be used.
+    Raises:
+        ConfigError: The URL or the namespace is invalid.
     """
-    check_namespace(namespace, "denylist")
+    validate_namespace(namespace, "denylist")
     client, key = RedisClient(url, timeout_s), f"{namespace}:denylist:current"
-    return DenylistStore(RedisPointer(client, key, f"{client.place}, key {key}"))
+    return DenylistStore(RedisPointer(client, key, f"{client.location}, key {key}"))
 
 
 def open_denylist(url: str | None, file: Path, namespace: str = NAMESPACE) -> DenylistStore:
-    """Return the list in Redis where there is an address, else the file.
+    """Open the denylist in Redis if a URL is given, else in a file; connects lazily.
 
-    Nothing is connected or written yet. Raises ConfigError if the address is invalid.
+    Raises:
+        ConfigError: The URL or the namespace is invalid.
     """
     return redis_denylist(url, namespace) if url else local_denylist(file)
 
 
 class DenylistWatcher(Watcher[Denylist]):
-    """Holds the last good denylist, whatever happens to its store.
+    """Watcher of a denylist that keeps the last valid list.
 
-    copies     where the list is kept too, tried until it is; read before the store is asked
-    on_change  called in the thread with each list that comes into force, until it succeeds
+    Args:
+        store: Store to watch.
+        copies: Local copies, written with retries and read before the store.
+        poll_s: Poll interval.
+        on_change: Called in the thread with each new list, until it succeeds.
     """
 
     def __init__(
@@ -269,67 +271,67 @@ class DenylistWatcher(Watcher[Denylist]):
         self.on_change = on_change
         self._copies = copies
         self._has_read_copies = False
-        self._lacking: dict[DenylistStore, str] = {}  # copies without the list, and why
+        self._outdated: dict[DenylistStore, str] = {}  # copies to write, with the last error
 
-    def is_in_force(self, sequence: int) -> bool:
-        """Tell whether this list, or a later one, was taken, and delivered with success."""
-        held = self.value
-        return held is not None and held.sequence >= sequence and self.is_delivered
+    def is_active(self, sequence: int) -> bool:
+        """Whether this list, or a later one, is delivered."""
+        active = self.value
+        return active is not None and active.sequence >= sequence and self.is_delivered
 
     def poll(self) -> Outcome:
-        """Put back what the store has lost, take what is newer, and keep the copies."""
+        """Restore a lost list, load a newer one, and write the copies."""
         if not self._has_read_copies:
             self._read_copies()
         self._write_copies()
         if self.value and self.store.repopulate(self.value):
-            log.warning("denylist %d put back into %s", self.value.sequence, self.store.place)
+            log.warning("denylist %d restored to %s", self.value.sequence, self.store.location)
         head = self.store.head()
         if head is None:
-            return Outcome("empty", (f"no denylist is set in {self.store.place}",))
+            return Outcome("empty", (f"no denylist is set in {self.store.location}",))
         if self.value is None or head != self.value.head:
-            found = self.store.read()
-            if found:
-                self._take_newer(found)
+            loaded = self.store.load()
+            if loaded:
+                self._set_if_newer(loaded)
         return Outcome("following")
 
     def deliver(self, value: Denylist | None) -> None:
-        """Bring a list into force, and keep it in the copies."""
+        """Call `on_change`, then write the copies."""
         if value is None:
             return
         self.on_change(value)
-        self._lacking = dict.fromkeys(self._copies, "")
-        log.info("denylist %d is in force: %d items", value.sequence, len(value.ids))
+        self._outdated = dict.fromkeys(self._copies, "")
+        log.info("denylist %d is active: %d items", value.sequence, len(value.ids))
         self._write_copies()
 
-    def _take_newer(self, found: Denylist) -> None:
-        """Take a list, unless it is older: that is put right at the next poll."""
-        if self.value is None or not self.value.is_newer_than(found.head):
-            self.take(found)
+    def _set_if_newer(self, denylist: Denylist) -> None:
+        """Set the value unless the list is older; the next poll restores the newer one."""
+        if self.value is None or not self.value.is_newer_than(denylist.head):
+            self.set_value(denylist)
 
     def _read_copies(self) -> None:
-        """Bring the newest copy into force before the store, which may be slow, is asked."""
+        """Activate the newest copy before polling the store, which may be slow."""
         self._has_read_copies = True
         for copy in self._copies:
             try:
-                found = copy.read()
+                loaded = copy.load()
             except EsansError as error:
-                log.warning("copy of the denylist: %s", error)
+                log.warning("denylist copy: %s", error)
                 continue
-            if found:
-                self._take_newer(found)
-        with suppress(Exception):  # delivered again after the poll, which then tells
-            self.deliver_taken()
+            if loaded:
+                self._set_if_newer(loaded)
+        with suppress(Exception):  # delivered again after the poll, which reports the error
+            self.deliver_pending()
 
     def _write_copies(self) -> None:
-        """Write the list in force into the copies that lack it, until it is there."""
-        for copy, reason in [*self._lacking.items()]:
+        """Write the active list to outdated copies; failures are retried at the next poll."""
+        for copy, reason in [*self._outdated.items()]:
             try:
                 if self.value:
                     copy.overwrite_older(self.value)
-                del self._lacking[copy]
-            except EsansError as error:  # a full disk, or bundles that may only be read
+                del self._outdated[copy]
+            except EsansError as error:  # a full disk or a read-only bundles folder
                 if reason != str(error):
-                    is_usual = isinstance(error, ReadOnlyStoreError)
-                    level = logging.INFO if is_usual else logging.WARNING
-                    log.log(level, "denylist not kept in a copy: %s", error)
-                self._lacking[copy] = str(error)
+                    is_expected = isinstance(error, ReadOnlyStoreError)
+                    level = logging.INFO if is_expected else logging.WARNING
+                    log.log(level, "denylist copy not written: %s", error)
+                self._outdated[copy] = str(error)

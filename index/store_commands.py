@@ -1,6 +1,6 @@
-"""`python -m index clusters` and `python -m index denylist`: look at these stores and change them.
+"""Commands `python -m index clusters` and `python -m index denylist`.
 
-Each command returns what to tell a person; `__main__` says it.
+Each command returns its output; `__main__` prints it.
 """
 
 import argparse
@@ -15,32 +15,32 @@ from typing import Any
 
 from index.cluster_map_registry import (
     FOLDER,
+    ClusterMapInfo,
     ClusterMapRegistry,
     ClusterPointer,
-    ListedMap,
     open_cluster_maps,
 )
-from index.denylist import FILE, ID_LENGTH, Denylist, DenylistStore, open_denylist
+from index.denylist import FILE, MAX_ID_LENGTH, Denylist, DenylistStore, open_denylist
 from index.errors import ConfigError, InvalidClusterMapError, NoDenylistError
 from index.storage.address import (
     FILE_VARIABLE,
     NAMESPACE,
     NAMESPACE_VARIABLE,
     URL_VARIABLE,
-    address_from,
-    namespace_from,
+    get_namespace,
+    load_redis_url,
 )
 
 ClusterCommand = Callable[[ClusterMapRegistry, argparse.Namespace], str]
-DenyCommand = Callable[[DenylistStore, argparse.Namespace], str]
+DenylistCommand = Callable[[DenylistStore, argparse.Namespace], str]
 
 
 def add_cluster_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
-    """Describe `list`, `pin`, `unpin`, `rollback` and `prune`."""
-    for name, (command, told) in CLUSTER_COMMANDS.items():
-        parser = commands.add_parser(name, help=told, description=command.__doc__)
+    """Add the commands `list`, `pin`, `unpin`, `rollback` and `prune`."""
+    for name, (command, summary) in CLUSTER_COMMANDS.items():
+        parser = commands.add_parser(name, help=summary, description=command.__doc__)
         parser.set_defaults(run=run_cluster_command, command=command)
-        add_store_options(parser, "the maps", f"the maps lie in {FOLDER}/")
+        add_store_options(parser, "the maps", f"the maps are in {FOLDER}/")
         if command in WITHOUT_VERSION:
             add_version_argument(parser, WITHOUT_VERSION[command])
         if command is prune:
@@ -48,51 +48,51 @@ def add_cluster_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has
 
 
 def run_cluster_command(parsed: argparse.Namespace) -> str:
-    """Open the store that is meant, and run a command on it."""
-    url, bundles, namespace = store_of(parsed, "cluster maps")
+    """Open the registry and run a command on it."""
+    url, bundles, namespace = resolve_store(parsed, "cluster maps")
     command: ClusterCommand = parsed.command
     return command(open_cluster_maps(url, bundles / FOLDER, namespace), parsed)
 
 
-def add_deny_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
-    """Describe `show`, `list`, `set`, `add` and `remove`."""
-    for name, (command, told) in DENY_COMMANDS.items():
-        parser = commands.add_parser(name, help=told, description=command.__doc__)
-        parser.set_defaults(run=run_deny_command, command=command)
+def add_denylist_commands(commands: Any) -> None:  # noqa: ANN401  # argparse has no public name for it
+    """Add the commands `show`, `list`, `set`, `add` and `remove`."""
+    for name, (command, summary) in DENYLIST_COMMANDS.items():
+        parser = commands.add_parser(name, help=summary, description=command.__doc__)
+        parser.set_defaults(run=run_denylist_command, command=command)
         add_store_options(parser, "the list", f"the list is its file `{FILE}`")
         if command is not show_denylist:
             parser.add_argument(
                 "--json-lines",
                 action="store_true",
-                help="each id as a JSON text, so that one with a line break in it survives",
+                help="each id as a JSON string, which allows line breaks in ids",
             )
         if command in (set_ids, add_ids, remove_ids):
             parser.add_argument("ids", nargs="*", metavar="ID", help="an item id")
             parser.add_argument(
-                "--file", metavar="FILE", help="a file of ids, one a line; - reads the input"
+                "--file", metavar="FILE", help="a file with one id per line; - reads standard input"
             )
 
 
-def run_deny_command(parsed: argparse.Namespace) -> str:
-    """Open the store that is meant, and run a command on it."""
-    url, bundles, namespace = store_of(parsed, "denylist")
-    command: DenyCommand = parsed.command
+def run_denylist_command(parsed: argparse.Namespace) -> str:
+    """Open the denylist and run a command on it."""
+    url, bundles, namespace = resolve_store(parsed, "denylist")
+    command: DenylistCommand = parsed.command
     return command(open_denylist(url, bundles / FILE, namespace), parsed)
 
 
 def add_version_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Describe `VERSION`, which may be left out."""
-    told = f"which one (default: {default})"
-    parser.add_argument("version", nargs="?", metavar="VERSION", help=told)
+    """Add the optional argument `VERSION`."""
+    summary = f"the version (default: {default})"
+    parser.add_argument("version", nargs="?", metavar="VERSION", help=summary)
 
 
 def add_keep_option(parser: argparse.ArgumentParser) -> None:
-    """Describe `--keep`."""
-    told = "how many of the newest stay (default: 3)"
-    parser.add_argument("--keep", type=_count, default=3, metavar="COUNT", help=told)
+    """Add the option `--keep`."""
+    summary = "how many of the newest to keep (default: 3)"
+    parser.add_argument("--keep", type=_parse_count, default=3, metavar="COUNT", help=summary)
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number, 0 or more")
     return int(text)
@@ -100,215 +100,221 @@ def _count(text: str) -> int:
 
 def show_maps(registry: ClusterMapRegistry, _: argparse.Namespace) -> str:
     """List the cluster maps, oldest first. The current one is marked."""
-    listed, pointer, faults = registry.listed(), None, []
+    infos, pointer, faults = registry.list_maps(), None, []
     try:
         pointer = registry.pointer()
-    except InvalidClusterMapError as error:  # to mend it a version must be known
+    except InvalidClusterMapError as error:  # repairing it needs a version
         faults = [str(error)]
-    if not listed and not faults:
-        raise registry.nothing_published()
-    return "\n".join([registry.place, *(_line_of(one, pointer) for one in listed), *faults])
+    if not infos and not faults:
+        raise registry.no_map_error()
+    return "\n".join([registry.location, *(_render_line(info, pointer) for info in infos), *faults])
 
 
 def pin(registry: ClusterMapRegistry, parsed: argparse.Namespace) -> str:
-    """Hold on to the current map, or make the one you name current and hold on to that.
+    """Pin a version, by default the current one, and make it current.
 
-    What is published meanwhile is stored, but does not become current.
+    Maps published while a pin exists are stored, but do not become current.
     """
     pointer = registry.pin(parsed.version)
     return f"{pointer.version} is current and pinned, until `clusters unpin`"
 
 
 def unpin(registry: ClusterMapRegistry, _: argparse.Namespace) -> str:
-    """Let the next map that is published become current again."""
+    """Remove the pin: the next published map becomes current."""
     return f"{registry.unpin().version} is current, until another map is published"
 
 
 def roll_back(registry: ClusterMapRegistry, parsed: argparse.Namespace) -> str:
-    """Make the map before the current one current, or the one you name.
+    """Make a version, by default the previous one, current.
 
-    Done twice without a name it returns to where it began. A pin stays a pin; without one, the
-    next map that is published becomes current.
+    Two rollbacks without a version return to the original map. A pin stays; without one, the
+    next published map becomes current.
     """
     pointer = registry.roll_back(parsed.version)
-    held = " (pinned)" if pointer.pinned else ""
-    return f"current is now {pointer.version}{held}; before it {pointer.previous or 'none'}"
+    suffix = " (pinned)" if pointer.pinned else ""
+    return f"current is now {pointer.version}{suffix}; previous {pointer.previous or 'none'}"
 
 
 def prune(registry: ClusterMapRegistry, parsed: argparse.Namespace) -> str:
-    """Remove all but the newest maps. The current one and the one before it always stay."""
-    doomed = registry.prune(parsed.keep)
-    return "\n".join(f"removed {version}" for version in doomed) or "nothing to remove"
+    """Remove all but the newest maps. The current and the previous one always stay."""
+    removed = registry.prune(parsed.keep)
+    return "\n".join(f"removed {version}" for version in removed) or "nothing to remove"
 
 
 CLUSTER_COMMANDS: dict[str, tuple[ClusterCommand, str]] = {
     "list": (show_maps, "list the maps; the current one is marked"),
-    "pin": (pin, "hold on to a map, whatever is published"),
-    "unpin": (unpin, "let what is published become current again"),
+    "pin": (pin, "keep a map current, whatever is published"),
+    "unpin": (unpin, "let published maps become current again"),
     "rollback": (roll_back, "make an older map current"),
     "prune": (prune, "remove old maps"),
 }
-WITHOUT_VERSION = {pin: "the current one", roll_back: "the one before"}
+WITHOUT_VERSION = {pin: "the current one", roll_back: "the previous one"}
 
 
-def _line_of(one: ListedMap, pointer: ClusterPointer | None) -> str:
-    mark = "*" if one.is_current else " "
-    told = f"{mark} {one.version}  {one.items:,} items  {one.level_1_codes:,} clusters  "
-    return f"{told}{one.created_at}  {_standing(one, pointer)}"
+def _render_line(info: ClusterMapInfo, pointer: ClusterPointer | None) -> str:
+    mark = "*" if info.is_current else " "
+    line = f"{mark} {info.version}  {info.items:,} items  {info.level_1_codes:,} clusters  "
+    return f"{line}{info.created_at}  {_render_status(info, pointer)}"
 
 
-def _standing(one: ListedMap, pointer: ClusterPointer | None) -> str:
-    if one.is_current:
+def _render_status(info: ClusterMapInfo, pointer: ClusterPointer | None) -> str:
+    if info.is_current:
         return "current, pinned" if pointer and pointer.pinned else "current"
-    if one.is_previous:
-        return "the one before"
-    return "stays" if one.expires_in_s is None else f"goes in {one.expires_in_s / 60:.0f} min"
+    if info.is_previous:
+        return "previous"
+    if info.expires_in_s is None:
+        return "kept"
+    return f"expires in {info.expires_in_s / 60:.0f} min"
 
 
 def show_denylist(store: DenylistStore, _: argparse.Namespace) -> str:
-    """Say how many items are denied, and since which change."""
-    return f"{store.place}\n{_summary(_read(store))}"
+    """Show the number of denied items and the sequence."""
+    return f"{store.location}\n{_summary(_load(store))}"
 
 
 def list_ids(store: DenylistStore, parsed: argparse.Namespace) -> str:
-    """Print the ids, one a line, as `--file` reads them."""
-    ids = _read(store).ids
-    if not parsed.json_lines and any("\n" in one or "\r" in one for one in ids):
+    """Print the ids, one per line, in the format of `--file`."""
+    ids = _load(store).ids
+    if not parsed.json_lines and any("\n" in item_id or "\r" in item_id for item_id in ids):
         raise ConfigError(
-            f"{store.place}: found an id with a line break in it, expected one a line; ask "
-            "with --json-lines"
+            f"{store.location}: found an id with a line break, expected one id per line; use "
+            "--json-lines"
         )
-    return "\n".join(json.dumps(one) if parsed.json_lines else one for one in ids)
+    return "\n".join(json.dumps(item_id) if parsed.json_lines else item_id for item_id in ids)
 
 
 def set_ids(store: DenylistStore, parsed: argparse.Namespace) -> str:
-    """Deny these items and no others; with an empty file, none."""
-    return _summary(store.replace(_ids_given(parsed), time.time()))
+    """Replace the denylist by these ids; an empty file clears it."""
+    return _summary(store.replace(_parse_ids(parsed), time.time()))
 
 
 def add_ids(store: DenylistStore, parsed: argparse.Namespace) -> str:
-    """Deny these items, too."""
-    return _summary(store.change(_ids_given(parsed), (), time.time()))
+    """Add ids to the denylist."""
+    return _summary(store.update(_parse_ids(parsed), (), time.time()))
 
 
 def remove_ids(store: DenylistStore, parsed: argparse.Namespace) -> str:
-    """Deny these items no longer."""
-    return _summary(store.change((), _ids_given(parsed), time.time()))
+    """Remove ids from the denylist."""
+    return _summary(store.update((), _parse_ids(parsed), time.time()))
 
 
-DENY_COMMANDS: dict[str, tuple[DenyCommand, str]] = {
-    "show": (show_denylist, "how many items are denied"),
+DENYLIST_COMMANDS: dict[str, tuple[DenylistCommand, str]] = {
+    "show": (show_denylist, "show the number of denied items"),
     "list": (list_ids, "print the denied ids"),
-    "set": (set_ids, "deny these items and no others"),
-    "add": (add_ids, "deny these items, too"),
-    "remove": (remove_ids, "deny these items no longer"),
+    "set": (set_ids, "replace the denylist by these ids"),
+    "add": (add_ids, "add ids to the denylist"),
+    "remove": (remove_ids, "remove ids from the denylist"),
 }
 
 
-def _read(store: DenylistStore) -> Denylist:
-    found = store.read()
-    if found is None:
+def _load(store: DenylistStore) -> Denylist:
+    denylist = store.load()
+    if denylist is None:
         raise NoDenylistError(
-            f"{store.place}: holds no denylist; begin one with `python -m index denylist set`"
+            f"{store.location}: no denylist is set; create one with `python -m index denylist set`"
         )
-    return found
+    return denylist
 
 
 def _summary(denylist: Denylist) -> str:
     return f"{len(denylist.ids):,} items are denied (sequence {denylist.sequence})"
 
 
-def _ids_given(parsed: argparse.Namespace) -> list[str]:
-    """Return the ids of the command line, or those of the file.
+def _parse_ids(parsed: argparse.Namespace) -> list[str]:
+    """Parse the ids of the command line or of the file.
 
-    Raises ConfigError if both or none are given, or one is no id.
+    Raises:
+        ConfigError: Both or neither are present, or an id is invalid.
     """
     if bool(parsed.ids) == (parsed.file is not None):
-        raise ConfigError("denylist: expected ids, or --file FILE; give one of the two")
-    place = "the command line" if parsed.ids else parsed.file
-    ids = parsed.ids or _lines_of(parsed.file)
+        raise ConfigError("denylist: expected either ids or --file FILE; pass one of them")
+    source = "command line" if parsed.ids else parsed.file
+    ids = parsed.ids or _read_lines(parsed.file)
     if parsed.json_lines:
-        ids = [_from_json(one, place) for one in ids]
-    for one in ids:
-        if not 1 <= len(one) <= ID_LENGTH or not _is_text(one):
+        ids = [_parse_json_id(line, source) for line in ids]
+    for item_id in ids:
+        if not 1 <= len(item_id) <= MAX_ID_LENGTH or not _is_valid_unicode(item_id):
             raise ConfigError(
-                f"{place}: found {one[:60]!r}, expected an id of 1 to {ID_LENGTH} characters "
-                "of text; correct it"
+                f"{source}: found {item_id[:60]!r}, expected an id of 1 to {MAX_ID_LENGTH} "
+                "characters; correct it"
             )
     return list(ids)
 
 
-def _lines_of(file: str) -> Sequence[str]:
-    """Return the lines that hold something, as they are; a CR before the line's end is none."""
+def _read_lines(file: str) -> Sequence[str]:
+    """Read the non-empty lines of a file, without LF or CRLF."""
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}); expected a file of ids, one a line"
+            f"{file}: cannot be read ({error.strerror}); expected a file with one id per line"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{file}: found bytes that are no UTF-8 ({error}); write it as UTF-8"
+            f"{file}: invalid UTF-8 ({error}), expected text; save it as UTF-8"
         ) from error
-    return [line for one in text.split("\n") if (line := one.removesuffix("\r"))]
+    return [line for raw in text.split("\n") if (line := raw.removesuffix("\r"))]
 
 
-def _from_json(line: str, place: str) -> str:
+def _parse_json_id(line: str, source: str) -> str:
     try:
-        found = json.loads(line)
+        item_id = json.loads(line)
     except ValueError:
-        found = None
-    if not isinstance(found, str):
-        raise ConfigError(f"{place}: found {line[:60]!r}, expected a JSON text; correct it")
-    return found
+        item_id = None
+    if not isinstance(item_id, str):
+        raise ConfigError(f"{source}: found {line[:60]!r}, expected a JSON string; correct it")
+    return item_id
 
 
-def _is_text(one: str) -> bool:
-    """Tell whether it has no half of a pair, as bytes of the command line that are no text."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in one)
+def _is_valid_unicode(text: str) -> bool:
+    """Whether it has no lone surrogate, which stands for an undecodable argument byte."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def add_store_options(parser: argparse.ArgumentParser, what: str, where: str) -> None:
-    """Describe `--redis`, `--bundles` and `--namespace`, which `store_of` reads.
+def add_store_options(parser: argparse.ArgumentParser, content: str, layout: str) -> None:
+    """Add the options `--redis`, `--bundles` and `--namespace`, which `resolve_store` reads.
 
-    what   the store holds, as in "the maps"
-    where  that is among the bundles, as in "the maps lie in clusters/"
+    Args:
+        parser: Parser to add them to.
+        content: What the store holds, as in "the maps".
+        layout: Where that is in a bundles folder, as in "the maps are in clusters/".
     """
-    place = parser.add_mutually_exclusive_group()
-    add_redis_options(parser, place, what)
-    place.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    add_redis_options(parser, group, content)
+    group.add_argument(
         "--bundles",
         type=Path,
         metavar="BUNDLES",
-        help=f"the folder of bundles, where no Redis is used; {where}",
+        help=f"the bundles folder, if Redis is not used; {layout}",
     )
 
 
-def add_redis_options(parser: argparse.ArgumentParser, place: Any, what: str) -> None:  # noqa: ANN401  # argparse has no public name for it
-    """Describe `--redis`, in its place of the parser, and `--namespace`."""
-    place.add_argument(
+def add_redis_options(parser: argparse.ArgumentParser, group: Any, content: str) -> None:  # noqa: ANN401  # argparse has no public name for it
+    """Add the option `--redis` to a group, and `--namespace` to the parser."""
+    group.add_argument(
         "--redis",
         metavar="URL",
-        help=f"the Redis that holds {what}; default: {URL_VARIABLE}, which no list of processes "
-        f"shows, or the file that {FILE_VARIABLE} names",
+        help=f"the Redis that holds {content}; default: {URL_VARIABLE}, which process lists do "
+        f"not show, or the file that {FILE_VARIABLE} names",
     )
     parser.add_argument(
         "--namespace",
         metavar="NAME",
-        help=f"what the keys in Redis begin with; default: {NAMESPACE_VARIABLE}, else {NAMESPACE}",
+        help=f"prefix of the keys in Redis; default: {NAMESPACE_VARIABLE}, else {NAMESPACE}",
     )
 
 
-def store_of(parsed: argparse.Namespace, what: str) -> tuple[str | None, Path, str]:
-    """Return the address of Redis, if any, the folder of bundles, and the namespace.
+def resolve_store(parsed: argparse.Namespace, content: str) -> tuple[str | None, Path, str]:
+    """Return the Redis URL, if any, the bundles folder and the namespace.
 
-    Raises ConfigError if neither the options nor the environment say where the store is.
+    Raises:
+        ConfigError: Neither the options nor the environment locate the store.
     """
-    url = parsed.redis or (None if parsed.bundles else address_from(os.environ))
+    url = parsed.redis or (None if parsed.bundles else load_redis_url(os.environ))
     if not url and not parsed.bundles:
         raise ConfigError(
-            f"{what}: found no address of a store, expected --redis URL, --bundles DIR or "
-            f"{URL_VARIABLE} (or {FILE_VARIABLE}); give one of them"
+            f"{content}: no store is configured, expected --redis URL, --bundles DIR or "
+            f"{URL_VARIABLE} (or {FILE_VARIABLE}); set one of them"
         )
-    return url, parsed.bundles or Path(), parsed.namespace or namespace_from(os.environ)
+    return url, parsed.bundles or Path(), parsed.namespace or get_namespace(os.environ)

@@ -221,8 +221,8 @@ class BundleWatcher(Watcher[ServedBundle]):
         self._rejected = None
         with self._swap_lock:
             live = apply_denylist(live, self._denylist)
-            self.settle(Outcome("following"))
-            self.take(live)
+            self.set_outcome(Outcome("following"))
+            self.set_value(live)
         try:
             self._on_live(live.bundle)
         except Exception:

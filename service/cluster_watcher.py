@@ -14,7 +14,7 @@ import numpy as np
 from index.bundle.reader import Bundle
 from index.cluster_map import ClusterMap
 from index.cluster_map_registry import ClusterMapRegistry
-from index.cluster_map_watcher import Catalogue, ClusterMapWatcher, HeldMap, prepare
+from index.cluster_map_watcher import ActiveMap, Catalogue, ClusterMapWatcher, warm_up
 from index.errors import NoClusterMapError, StoreUnreachableError
 from index.ids import IdTable
 from index.storage.watcher import NOT_POLLED, WatchState
@@ -41,7 +41,7 @@ class JoinedClusterMap:
     """A cluster map with the items whose rows it covers."""
 
     catalogue: BundleCatalogue
-    held: HeldMap
+    held: ActiveMap
     source: Source
 
     @property
@@ -91,11 +91,11 @@ class ClusterWatcher:
         by_row = bundle.items.hashes_by_row()
         known = by_row
         if own is not None and np.array_equal(own.id_hashes, by_row):
-            prepare(own)
+            warm_up(own)
             known = own.id_hashes  # the watcher then skips the join
         catalogue = BundleCatalogue(known, own, bundle.version, bundle.items)
         if self._watcher:
-            return self._watcher.join_with(catalogue)
+            return self._watcher.set_catalogue(catalogue)
         self._watcher = ClusterMapWatcher(
             self._registry, catalogue, poll_s=self._poll_s, on_change=self._log
         )
@@ -124,7 +124,7 @@ class ClusterWatcher:
         joined = self.current()
         if joined:
             return joined
-        location = self._registry.place
+        location = self._registry.location
         if self._is_store_unread():
             raise StoreUnreachableError(
                 f"{location}: no cluster map could be read so far, and the live bundle has none "
@@ -157,10 +157,10 @@ class ClusterWatcher:
             status["reasons"] = list(state.reasons)
         return status
 
-    def _source_of(self, held: HeldMap) -> Source:
+    def _source_of(self, held: ActiveMap) -> Source:
         return self.store_kind if held.pointer else "bundle"
 
-    def _log(self, held: HeldMap | None) -> None:
+    def _log(self, held: ActiveMap | None) -> None:
         if held is None:
             return
         log.info(

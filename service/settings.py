@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
-from index.storage.address import secret_from
+from index.storage.address import load_secret
 
 PREFIX = "ESANS_"
 INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by Kubernetes, for a Service named esans
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
             ConfigError: both are set, or the file is unreadable or empty.
         """
         value, file = getattr(self, name).get_secret_value(), getattr(self, f"{name}_file")
-        return secret_from(value, file, f"{PREFIX}{name.upper()}")
+        return load_secret(value, file, f"{PREFIX}{name.upper()}")
 
 
 def list_known_names() -> list[str]:

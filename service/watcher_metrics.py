@@ -99,5 +99,5 @@ def count_results(state: WatchState, name: str, help_text: str) -> Metric:
     """Return the counter of values that a watcher accepted and rejected."""
     results = CounterMetricFamily(name, help_text, labels=["result"])
     results.add_metric(["live"], state.changes)
-    results.add_metric(["rejected"], state.refusals)
+    results.add_metric(["rejected"], state.rejections)
     return results

@@ -15,11 +15,11 @@ import numpy as np
 
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.cluster_map_io import card_of, open_cluster_map, save_cluster_map
+from index.cluster_map_io import build_metadata, open_cluster_map, save_cluster_map
 from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
 from index.errors import ConfigError, EsansError
-from index.storage.address import address_from, namespace_from
-from index.store_commands import add_redis_options, add_store_options, store_of
+from index.storage.address import get_namespace, load_redis_url
+from index.store_commands import add_redis_options, add_store_options, resolve_store
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
@@ -178,8 +178,8 @@ def run(parsed: argparse.Namespace) -> None:
     from trainer.pipeline import RunOptions, is_current, run as run_pipeline
 
     config = load_run_config(parsed)
-    url = parsed.redis or address_from(os.environ)
-    namespace = parsed.namespace or namespace_from(os.environ)
+    url = parsed.redis or load_redis_url(os.environ)
+    namespace = parsed.namespace or get_namespace(os.environ)
     store = open_cluster_maps(url, parsed.bundles / FOLDER, namespace)
     if parsed.skip == "if-same":
         data = load_dataset(parsed.data, config.data.split, config.seed)
@@ -216,7 +216,7 @@ def clusters(parsed: argparse.Namespace) -> None:
 def open_saved_map(folder: Path) -> tuple[ClusterMap, str]:
     """Open a saved map; return it with a one-line summary."""
     cluster_map = open_cluster_map(folder)
-    card = card_of(cluster_map)
+    card = build_metadata(cluster_map)
     sizes = f"{card.items:,} items, {card.level_1_codes:,} x {card.level_2_codes} codes"
     return cluster_map, f"{folder}: cluster map {card.version}, {sizes}"
 
@@ -272,7 +272,7 @@ def open_publish_target(parsed: argparse.Namespace) -> ClusterMapRegistry | None
                 "use --data to build a map"
             )
         return None
-    url, bundles, namespace = store_of(parsed, "clusters --publish")
+    url, bundles, namespace = resolve_store(parsed, "clusters --publish")
     return open_cluster_maps(url, bundles / FOLDER, namespace)
 
 

@@ -18,7 +18,7 @@ from index.ann.tuning import TUNING_QUERIES, build_item_index
 from index.bundle.manifest import DatasetFacts, Manifest, RunFacts
 from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
-from index.cluster_map_io import card_of, save_cluster_map
+from index.cluster_map_io import build_metadata, save_cluster_map
 from index.errors import ConfigError
 from index.ids import build_id_table
 from index.ingest.tables import (
@@ -133,7 +133,7 @@ def cluster_map_lineage(run: FinishedRun) -> list[dict[str, Any]]:
     swapped = run.trained.progress.cluster_maps
     if swapped or run.clusters is None:
         return swapped
-    return [card_of(run.clusters).model_dump(mode="json")]
+    return [build_metadata(run.clusters).model_dump(mode="json")]
 
 
 def choose_columns(table: pa.Table, config: BundleConfig) -> PublishedColumns:

@@ -19,7 +19,7 @@ from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
 from index.errors import BundleError, InvalidBundleError, NoBundleError, UnknownVersionError
 from index.fsio import sync_folder, sync_tree
 from index.storage.local import LocalPointer
-from index.storage.protocols import VersionPointer, moved, newest
+from index.storage.protocols import VersionPointer, newest_versions, next_pointer
 
 STAGING_PREFIX = ".staging-"
 STALE_S = 24 * 3600
@@ -175,7 +175,9 @@ class BundleRegistry:
         """
         with self._writing():
             pointer = self.pointer()
-            kept = newest(self.versions(), keep_count) | (pointer.kept if pointer else set())
+            kept = newest_versions(self.versions(), keep_count) | (
+                pointer.kept_versions if pointer else set()
+            )
             known = [*self.versions(), *self._stale_leftovers()]
             removed = [name for name in known if name not in kept]
             for name in removed:
@@ -202,7 +204,7 @@ class BundleRegistry:
             before = BundlePointer.parse(value)
         except ValidationError:
             before = None
-        return BundlePointer(**moved(before, version, 1 if before else int(time.time())))
+        return BundlePointer(**next_pointer(before, version, 1 if before else int(time.time())))
 
     def _stale_leftovers(self) -> list[str]:
         """Return incomplete bundle folders that have not been modified for a day."""
@@ -218,5 +220,5 @@ class BundleRegistry:
     def _writing(self) -> Iterator[None]:
         """Hold the writer lock of the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._current.locked():
+        with self._current.hold_lock():
             yield

@@ -1,1 +1,1 @@
-"""Pointers and versioned blobs, in a folder or in Redis, and a thread that watches them."""
+"""Pointers and versioned blobs, in a folder or in Redis, and a polling watcher."""

@@ -1,4 +1,4 @@
-"""The address of a Redis: where it is named, what it may hold, shown without secrets."""
+"""Redis URLs: read from the environment, validated, and redacted for messages."""
 
 import re
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ URL_VARIABLE = "ESANS_REDIS_URL"
 FILE_VARIABLE = "ESANS_REDIS_URL_FILE"
 NAMESPACE_VARIABLE = "ESANS_NAMESPACE"
 VARIABLES = (URL_VARIABLE, FILE_VARIABLE, NAMESPACE_VARIABLE)
-LIKE = ("ESANS_REDIS", "ESANS_NAME")  # whatever begins so and is none of these is misspelt
-INJECTED = re.compile(r"ESANS_REDIS_(SERVICE_|PORT(_|$))")  # by a cluster, for `esans-redis`
+PREFIXES = ("ESANS_REDIS", "ESANS_NAME")  # other variables with these prefixes are misspelled
+INJECTED = re.compile(r"ESANS_REDIS_(SERVICE_|PORT(_|$))")  # by Kubernetes, for `esans-redis`
 NAMESPACE = "esans"
 MAX_SECRET_BYTES = 65_536
 NUMBER = ("a whole number below 100000", r"[0-9]{1,5}")
@@ -36,152 +36,159 @@ NAMESPACE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
 ENCODE = "percent-encode the password (`/` is %2F, `?` is %3F, `#` is %23, `@` is %40)"
 
 
-def address_from(environment: Mapping[str, str]) -> str | None:
-    """Return the address of Redis, or what the file named instead of it holds; None: neither.
+def load_redis_url(environment: Mapping[str, str]) -> str | None:
+    """Load the Redis URL from its variable or its secret file; None if neither is set.
 
-    Raises ConfigError if both are set, the file cannot be read or is empty, or a variable is
-    misspelt: a store beside the one that is meant would be taken in silence.
+    Raises:
+        ConfigError: Both are set, the file is unreadable or empty, or a variable is misspelled
+            (which would silently select another store).
     """
-    misspelt = sorted(
+    misspelled = sorted(
         name
         for name in environment
-        if name.startswith(LIKE) and name not in VARIABLES and not INJECTED.match(name)
+        if name.startswith(PREFIXES) and name not in VARIABLES and not INJECTED.match(name)
     )
-    if misspelt:
+    if misspelled:
         raise ConfigError(
-            f"{', '.join(misspelt)}: not known, expected {', '.join(VARIABLES)}; correct the name"
+            f"{', '.join(misspelled)}: unknown variable, expected one of {', '.join(VARIABLES)}; "
+            "correct the name"
         )
     file = environment.get(FILE_VARIABLE, "")
-    return secret_from(environment.get(URL_VARIABLE, ""), file, URL_VARIABLE) or None
+    return load_secret(environment.get(URL_VARIABLE, ""), file, URL_VARIABLE) or None
 
 
-def namespace_from(environment: Mapping[str, str]) -> str:
-    """Return what the keys in Redis begin with."""
+def get_namespace(environment: Mapping[str, str]) -> str:
+    """Return the prefix of all Redis keys."""
     return environment.get(NAMESPACE_VARIABLE) or NAMESPACE
 
 
-def secret_from(value: str, file: str | Path | None, variable: str) -> str:
-    """Return the secret of a variable, or what the file holds that `<variable>_FILE` names.
+def load_secret(value: str, file: str | Path | None, variable: str) -> str:
+    """Load a secret from a variable, or from the file that `<variable>_FILE` names.
 
-    Raises ConfigError if both are set, or the file cannot be read or is empty.
+    Raises:
+        ConfigError: Both are set, or the file is unreadable or empty.
     """
     value = value.strip()
     if value and file:
         raise ConfigError(
-            f"{variable} and {variable}_FILE: both are set, expected one; remove the other"
+            f"{variable} and {variable}_FILE: both are set, expected one; remove one of them"
         )
     return read_secret_file(Path(file), f"{variable}_FILE") if file else value
 
 
 def read_secret_file(file: Path, variable: str) -> str:
-    """Return the secret that a file holds, without the white space around it.
+    """Read a secret file, stripped of surrounding white space.
 
-    variable  the one that names the file, for messages
+    Args:
+        file: Path of the secret file.
+        variable: Variable that names the file, for error messages.
 
-    Raises ConfigError if it cannot be read or is empty: who names a file wants a secret.
+    Raises:
+        ConfigError: The file is unreadable or empty.
     """
     try:
         with file.open("rb") as stream:
-            held = stream.read(MAX_SECRET_BYTES).decode().strip()
+            secret = stream.read(MAX_SECRET_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{variable}: {file} cannot be read ({type(error).__name__}); expected a text file "
-            "that holds the secret and nothing else; mount it, or let this user read it"
-        ) from None  # the cause may quote what it holds
-    if not held:
+            "with only the secret; mount it, or grant this user read access"
+        ) from None  # the cause may quote the content
+    if not secret:
         raise ConfigError(
             f"{variable}: {file} is empty, expected the secret; write it into the file, or "
             f"unset {variable}"
         )
-    return held
+    return secret
 
 
-def place_of(url: str) -> str:
-    """Return an address without user, password and options.
+def redact_url(url: str) -> str:
+    """Validate a Redis URL; return it without user, password and options.
 
-    Raises ConfigError, which tells no part of the address that may be secret, if a part of it
-    is unfit: what a client would pass over in silence, or take for another host.
+    Raises:
+        ConfigError: A part is invalid: a client would ignore it or connect to another host.
+            The message contains no part of the URL that may be secret.
     """
-    parts = _parts_of(url)
-    _refuse_misread(parts)
-    _refuse_options(parts)
+    parts = _parse_url(url)
+    _validate_structure(parts)
+    _validate_options(parts)
     if parts.scheme == "unix":
         return f"unix://{unquote(parts.path)}"
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
 
 
-def invalid_address(url: str) -> str:
-    """Say that a text is no address of Redis, without telling it: it may hold a password."""
+def invalid_url_message(url: str) -> str:
+    """Render the error message for an invalid URL, without quoting it: it may hold a password."""
     scheme = url.partition("://")[0] if "://" in url else "none"
     return (
-        f"the address of Redis cannot be read (its scheme: {scheme!r}); expected "
+        f"the Redis URL cannot be parsed (scheme {scheme!r}); expected "
         "redis://[user:password@]host:port/database, rediss:// for TLS, or "
         f"unix:///path?db=database; correct it, and {ENCODE}"
     )
 
 
-def _parts_of(url: str) -> SplitResult:
+def _parse_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # read only now, and perhaps no number
+        _ = parts.port  # parsed on access; raises if it is not a number
     except ValueError:
-        # without its cause, which quotes what it could not read
-        raise ConfigError(invalid_address(url)) from None
+        raise ConfigError(invalid_url_message(url)) from None  # the cause quotes the URL
     if parts.scheme not in OPTIONS or not url.startswith(f"{parts.scheme}://"):
-        raise ConfigError(invalid_address(url))
+        raise ConfigError(invalid_url_message(url))
     return parts
 
 
-def _refuse_misread(parts: SplitResult) -> None:
-    """Refuse what an unencoded `/`, `?` or `#` in a password makes of an address."""
+def _validate_structure(parts: SplitResult) -> None:
+    """Reject a URL that an unencoded `/`, `?` or `#` in a password would split differently."""
     host = parts.netloc.rpartition("@")[2]
     is_unix = parts.scheme == "unix"
-    found = [
+    checks = [
         ("no host", not is_unix and not parts.hostname),
-        ("a host before the path of a socket", is_unix and host),
-        ("no path of a socket", is_unix and not parts.path),
+        ("a host before the socket path", is_unix and host),
+        ("no socket path", is_unix and not parts.path),
         ("an `@` after the host", "@" in parts.query or (not is_unix and "@" in parts.path)),
         ("a `#`", parts.fragment),
     ]
-    told = [what for what, is_so in found if is_so]
-    if told:
+    faults = [name for name, is_violated in checks if is_violated]
+    if faults:
         raise ConfigError(
-            f"the address of Redis holds {' and '.join(told)}; expected "
+            f"the Redis URL has {' and '.join(faults)}; expected "
             "redis://[user:password@]host:port/database, or rediss:// or "
             f"unix://[user:password@]/path?db=database; {ENCODE}"
         )
 
 
-def _refuse_options(parts: SplitResult) -> None:
-    """Refuse options that would change what answers look like, or for how long we wait."""
+def _validate_options(parts: SplitResult) -> None:
+    """Reject options that would change the response encoding or the timeouts."""
     if parts.scheme != "unix" and not re.fullmatch(DATABASE, parts.path):
         raise ConfigError(
-            "the address of Redis: found a path that is no number of a database, expected "
-            "redis://host:port/0; correct what stands after the host"
+            "the Redis URL has a path that is not a database number, expected "
+            "redis://host:port/0; correct the path"
         )
     allowed = OPTIONS[parts.scheme]
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in allowed:
             raise ConfigError(
-                f"the address of Redis: found the option {name!r}, expected with "
+                f"the Redis URL has the unsupported option {name!r}, expected for "
                 f"{parts.scheme}:// one of {', '.join(allowed)}; remove it"
             )
         expected, pattern = allowed[name]
         if not re.fullmatch(pattern, value):
             raise ConfigError(
-                f"the address of Redis: the option {name} has an unfit value, expected "
-                f"{expected}; correct it"
+                f"the Redis URL has an invalid value for option {name}, expected {expected}; "
+                "correct it"
             )
 
 
-def check_namespace(namespace: str, what: str) -> None:
-    """Refuse what the keys of a store cannot begin with; `what` lies in the store.
+def validate_namespace(namespace: str, content: str) -> None:
+    """Validate a key prefix; `content` names what the store holds, for the error message.
 
-    Raises ConfigError.
+    Raises:
+        ConfigError: The namespace is invalid.
     """
     if not re.fullmatch(NAMESPACE_PATTERN, namespace):
         raise ConfigError(
-            f"{what} in Redis: found the namespace {namespace!r}, expected 1 to 64 "
+            f"{content} in Redis: found the namespace {namespace!r}, expected 1 to 64 "
             "letters, digits, dots, dashes or underscores; choose another"
         )

@@ -1,9 +1,8 @@
-"""What storage offers: a pointer that moves by compare-and-set, and immutable versioned blobs.
+"""Storage protocols: a pointer updated by compare-and-set, and immutable versioned blobs.
 
-A pointer is one small value. A blob store holds blobs under versions and one pointer that is
-moved together with them: a reader sees a blob whole or not at all. `local` implements both in
-a folder, `redis` in Redis. What a pointer says, and how long a blob stays, is the owner's
-policy.
+A pointer is one small value. A blob store holds blobs by version and a pointer that moves in the
+same transaction, so a reader sees a whole blob or none. `local` implements both in a folder,
+`redis` in Redis. The content of a pointer and the lifetime of a blob are the owner's policy.
 """
 
 import hashlib
@@ -15,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from index.fsio import FrozenModel
 
-CHUNK_BYTES = 1 << 19  # half a MiB: Redis answers others between two chunks
-MAX_CHUNKS = 1 << 16  # 32 GiB, so that a wrong number cannot ask for a huge array
+CHUNK_BYTES = 1 << 19  # 512 KiB, so that one chunk does not block Redis for long
+MAX_CHUNKS = 1 << 16  # 32 GiB: bounds the allocation that a damaged header can request
 VERSION_PATTERN = r"^[0-9a-f]{16}$"
 
 Result = TypeVar("Result")
@@ -24,7 +23,7 @@ Buffer = memoryview
 
 
 class VersionPointer(FrozenModel):
-    """A pointer's value that names a version. Versions may go back, the sequence only grows."""
+    """A pointer value that names a version. Versions may go back; the sequence only grows."""
 
     sequence: int = Field(ge=1)
     version: str
@@ -32,79 +31,76 @@ class VersionPointer(FrozenModel):
 
     @classmethod
     def parse(cls, value: bytes | None) -> Self | None:
-        """Read a pointer, None where there is none; raises ValidationError."""
+        """Parse a pointer value; None if it is not set. Raises ValidationError."""
         return None if value is None else cls.model_validate_json(value)
 
     @property
-    def kept(self) -> set[str]:
-        """Return the versions that stay."""
+    def kept_versions(self) -> set[str]:
+        """Versions that must not expire."""
         return {self.version} | ({self.previous} if self.previous else set())
 
     def is_newer_than(self, other: "VersionPointer | None") -> bool:
-        """Tell whether a store that holds the other one has lost this one."""
+        """Whether this pointer supersedes `other` (None: not set)."""
         return other is None or other.sequence < self.sequence
 
 
-def moved(before: VersionPointer | None, version: str, least: int) -> dict[str, Any]:
-    """Return the values of a pointer to a version, which remembers the one before.
-
-    least  the smallest sequence
-    """
+def next_pointer(before: VersionPointer | None, version: str, min_sequence: int) -> dict[str, Any]:
+    """Build the fields of a pointer to `version` that follows `before`."""
     if before is None:
-        return {"sequence": least, "version": version, "previous": None}
+        return {"sequence": min_sequence, "version": version, "previous": None}
     return {
-        "sequence": max(before.sequence + 1, least),
+        "sequence": max(before.sequence + 1, min_sequence),
         "version": version,
         "previous": before.previous if before.version == version else before.version,
     }
 
 
-def newest(versions: Sequence[str], count: int) -> set[str]:
-    """Return the last of the versions, which are in order."""
+def newest_versions(versions: Sequence[str], count: int) -> set[str]:
+    """Return the last `count` of the versions, which are sorted by age."""
     return {*versions[-count:]} if count else set()
 
 
 class Notifications(Protocol):
-    """A hint that a pointer may have moved; one may be missed, the pointer is the truth."""
+    """Hints that a pointer may have moved. One may be lost, so readers still poll."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Return True soon after a notification, False after the timeout; never raises."""
+        """Return True on a notification, False after the timeout; never raises."""
 
     def close(self) -> None:
         """Stop listening."""
 
 
 class Pointer(Protocol):
-    """One small value, replaced as a whole.
+    """One small value, replaced atomically.
 
-    All methods raise StoreUnreachableError; `update` raises StoreFullError and
-    ReadOnlyStoreError, too: then nothing was changed.
+    All methods raise StoreUnreachableError; `update` also raises StoreFullError and
+    ReadOnlyStoreError, and then changes nothing.
     """
 
     @property
-    def place(self) -> str:
-        """Name the store for people, without secrets."""
+    def location(self) -> str:
+        """Name of the store for messages, without secrets."""
 
     @property
     def is_durable(self) -> bool:
-        """Tell whether a missing value was never set; a cache may have lost it."""
+        """Whether a missing value was never set; a cache may have lost it."""
 
     def read(self, num_bytes: int | None = None) -> bytes | None:
-        """Read the value, or its first bytes; None where there is none."""
+        """Read the value, or its first bytes; None if it is not set."""
 
     def update(self, plan: Callable[[bytes | None], tuple[bytes | None, Result]]) -> Result:
-        """Replace the value by what a plan makes of it; None leaves it as it is.
+        """Replace the value by the result of `plan`; None leaves it unchanged.
 
-        The plan is called again where others changed the value meanwhile.
+        `plan` runs again if another writer changed the value meanwhile.
         """
 
     def subscribe(self) -> Notifications | None:
-        """Listen for changes; None where the store does not announce them."""
+        """Subscribe to changes; None if the store sends no notifications."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A blob to be stored: JSON metadata, and at most MAX_CHUNKS chunks of CHUNK_BYTES."""
+    """A blob to store: JSON metadata and up to MAX_CHUNKS chunks of CHUNK_BYTES."""
 
     version: str
     meta: dict[str, Any]
@@ -112,68 +108,71 @@ class Blob:
 
 
 class BlobHeader(FrozenModel):
-    """What is stored beside the chunks of a blob."""
+    """Header stored with the chunks of a blob."""
 
     num_chunks: int = Field(ge=1, le=MAX_CHUNKS)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of all chunks, in order")
-    stored_at: float = Field(description="unix seconds")
+    stored_at: float = Field(description="Unix seconds")
     meta: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """A blob that is stored.
+    """A stored blob.
 
-    header  None where it cannot be read
-    read    the chunks of the given sizes in bytes, one by one; None for one that is missing
+    Attributes:
+        header: None if it is unreadable.
+        read: Yields the chunks of the given sizes in bytes; None for a missing chunk.
     """
 
     header: BlobHeader | None
     read: Callable[[Sequence[int]], Iterable[bytes | None]]
 
     def read_into(self, buffers: Sequence[Buffer]) -> list[str]:
-        """Fill a buffer from each chunk; return what is wrong with them."""
+        """Read each chunk into its buffer; return the faults."""
         faults, digest = [], hashlib.sha256()
         chunks = self.read([len(buffer) for buffer in buffers])
         for number, (buffer, chunk) in enumerate(zip(buffers, chunks, strict=True)):
             if chunk is None or len(chunk) != len(buffer):
-                found = "is missing" if chunk is None else f"has {len(chunk):,} bytes"
-                faults.append(f"chunk {number} {found}, expected {len(buffer):,}")
+                problem = "is missing" if chunk is None else f"has {len(chunk):,} bytes"
+                faults.append(f"chunk {number} {problem}, expected {len(buffer):,}")
             else:
                 buffer[:] = chunk
                 digest.update(chunk)
         expected = self.header.sha256 if self.header else ""
         if not faults and digest.hexdigest() != expected:
-            found = f"the chunks have sha256 {digest.hexdigest()[:16]}..."
-            faults.append(f"{found}, expected {expected[:16]}...; they were changed")
+            problem = f"the chunks have sha256 {digest.hexdigest()[:16]}..."
+            faults.append(f"{problem}, expected {expected[:16]}...")
         return faults
 
 
 @dataclass(frozen=True)
 class BlobInfo:
-    """A version that is listed.
+    """A listed blob.
 
-    is_described  whether there is a header, readable or not; without one the blob is going
-    expires_in_s  None where it stays
+    Attributes:
+        has_header: Whether a header is stored, readable or not; without one the blob is expiring.
+        expires_in_s: None if the blob does not expire.
     """
 
     version: str
     header: BlobHeader | None
-    is_described: bool
+    has_header: bool
     expires_in_s: float | None
 
     @property
     def stored_at(self) -> float:
-        """Return when it was stored; long ago where it does not say so."""
+        """Unix seconds; 0 if the header is unreadable."""
         return self.header.stored_at if self.header else 0.0
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A blob store as a plan sees it: if any of it changes meanwhile, the plan is void.
+    """State of a blob store passed to a plan; if it changes meanwhile, the plan runs again.
 
-    value      the pointer's
-    faults_of  what is missing of a stored blob, by version; None where it is not there at all
+    Attributes:
+        value: Pointer value.
+        faults_of: Returns the missing parts of a blob by version; None if it is not stored.
     """
 
     value: bytes | None
@@ -182,11 +181,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Move:
-    """How a pointer moves.
+    """A pointer move.
 
-    value     what it says then; equal to what it says now where it stays
-    kept      versions that do not expire
-    released  versions that it kept so far; those that are not kept expire after `ttl_s`
+    Attributes:
+        value: New pointer value; the old value leaves the pointer unchanged.
+        kept: Versions that do not expire.
+        released: Versions kept until now; those not in `kept` expire after `ttl_s`.
     """
 
     value: bytes
@@ -196,39 +196,39 @@ class Move:
 
 
 Plan = Callable[[Snapshot], tuple[Move, Result]]
-Choose = Callable[[bytes | None, list[BlobInfo]], list[str]]
+Selector = Callable[[bytes | None, list[BlobInfo]], list[str]]
 
 
 class BlobStore(Protocol):
-    """Blobs by version (16 hex digits), and a pointer; raises as `Pointer` does."""
+    """Blobs by version (16 hex digits) and a pointer; raises the same errors as `Pointer`."""
 
     @property
     def pointer(self) -> Pointer:
-        """Return the pointer, to be read and listened to; it is moved by `commit` alone."""
+        """Pointer to read and subscribe to; only `commit` moves it."""
 
     def get(self, version: str) -> StoredBlob | None:
-        """Return a blob, its chunks not read yet; None where it is not there."""
+        """Get a blob whose chunks are read lazily; None if it is not stored."""
 
     def list_blobs(self) -> list[BlobInfo]:
-        """Return what is stored, oldest first."""
+        """List the stored blobs, oldest first."""
 
     def commit(self, plan: Plan[Result], blob: Blob | None = None) -> Result:
-        """Move the pointer, put a blob, and set what expires, all in one step.
+        """Move the pointer, store a blob and update expiries in one transaction.
 
-        A blob that the move does not keep expires, too.
+        A blob that the move does not keep expires as well.
         """
 
-    def delete(self, choose: Choose) -> list[str]:
-        """Delete what is chosen by the pointer's value and the list; return what was."""
+    def delete(self, select: Selector) -> list[str]:
+        """Delete the versions selected from the pointer value and the list; return them."""
 
 
-def split(array: Buffer) -> list[Buffer]:
-    """Cut bytes into chunks."""
+def split_chunks(array: Buffer) -> list[Buffer]:
+    """Split bytes into chunks of CHUNK_BYTES."""
     return [array[at : at + CHUNK_BYTES] for at in range(0, len(array), CHUNK_BYTES)]
 
 
-def header_of(blob: Blob, now_s: float) -> bytes:
-    """Render the header of a blob that is about to be stored."""
+def render_header(blob: Blob, now_s: float) -> bytes:
+    """Render the header of a blob as JSON."""
     digest = hashlib.sha256()
     for chunk in blob.chunks:
         digest.update(chunk)
@@ -237,14 +237,14 @@ def header_of(blob: Blob, now_s: float) -> bytes:
     return header.model_dump_json().encode()
 
 
-def parse_header(found: bytes | None) -> BlobHeader | None:
-    """Read a header; None where it is missing or damaged."""
+def parse_header(header: bytes | None) -> BlobHeader | None:
+    """Parse a header; None if it is missing or invalid."""
     try:
-        return None if found is None else BlobHeader.model_validate_json(found)
+        return None if header is None else BlobHeader.model_validate_json(header)
     except ValidationError:
         return None
 
 
-def by_age(infos: Iterable[BlobInfo]) -> list[BlobInfo]:
-    """Return the oldest first."""
+def sort_by_age(infos: Iterable[BlobInfo]) -> list[BlobInfo]:
+    """Sort by storage time, oldest first."""
     return sorted(infos, key=lambda info: (info.stored_at, info.version))

@@ -1,6 +1,6 @@
-"""The one door to Redis: a client that answers soon or not at all, and says why in our words.
+"""Redis client with short timeouts, no retries, and the package's own errors.
 
-It knows keys and bytes, not what is kept under them.
+The only module that imports redis. It handles keys and bytes, not their meaning.
 """
 
 import random
@@ -22,20 +22,25 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from index.errors import ConfigError, StoreFullError, StoreUnreachableError
-from index.storage.address import invalid_address, place_of
+from index.storage.address import invalid_url_message, redact_url
 from index.storage.protocols import Result
 
 TIMEOUT_S = 0.5
-MAX_TRIES = 200  # of a change that others get in the way of
-MAX_PAUSE_S = 0.02  # between two of them
-NONSENSE = (ValueError, TypeError, LookupError, AttributeError)  # raised by a client's parser
+MAX_TRIES = 200  # of a transaction that conflicts with other writers
+MAX_PAUSE_S = 0.02  # between two tries
+NONSENSE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)  # raised by the client's parser on garbled data
 
-# a script, since a full Redis begins no transaction, not even one that makes room
+# a script, because a full Redis rejects transactions, even those that free memory
 DELETE = """
-for place = 1, #ARGV do
-  if (redis.call('GET', KEYS[place]) or '') ~= ARGV[place] then return 0 end
+for i = 1, #ARGV do
+  if (redis.call('GET', KEYS[i]) or '') ~= ARGV[i] then return 0 end
 end
-for place = #ARGV + 1, #KEYS do redis.call('UNLINK', KEYS[place]) end
+for i = #ARGV + 1, #KEYS do redis.call('UNLINK', KEYS[i]) end
 return 1
 """
 
@@ -43,24 +48,24 @@ Command = tuple[str | bytes | int, ...]
 
 
 class Transaction:
-    """The keys that a change is planned from: if any of them changes, it is planned again."""
+    """Reads of a planned transaction; if one of these keys changes, it is planned again."""
 
     def __init__(self, pipe: Pipeline) -> None:
         self._pipe = pipe
 
     def get(self, key: str) -> bytes | None:
-        """Read a key."""
+        """Read and watch a key."""
         self._pipe.watch(key)
         return _read(self._pipe.execute_command, key, ("GET", key))
 
     def count(self, keys: Sequence[str]) -> int:
-        """Return how many of these keys exist."""
+        """Count the existing keys among `keys`, and watch them."""
         self._pipe.watch(*keys)
         return int(self._pipe.execute_command("EXISTS", *keys))
 
 
 class RedisNotifications:
-    """Hints over pub/sub. Where they cannot be had it waits as long, and then tries again."""
+    """Notifications over pub/sub; reconnects on the next wait after a failure."""
 
     def __init__(self, open_listener: Callable[[], PubSub], channel: str) -> None:
         self._open_listener = open_listener
@@ -68,7 +73,7 @@ class RedisNotifications:
         self._listener: PubSub | None = None
 
     def wait(self, timeout_s: float) -> bool:
-        """Return True soon after a notification, False after the timeout; never raises."""
+        """Return True on a notification, False after the timeout; never raises."""
         end = time.monotonic() + timeout_s
         try:
             if self._listener is None:
@@ -77,8 +82,8 @@ class RedisNotifications:
             while (left_s := end - time.monotonic()) > 0:
                 if self._listener.get_message(ignore_subscribe_messages=True, timeout=left_s):
                     return True
-        except Exception:  # a client's parser raises anything on a garbled answer
-            self.close()  # what is left on that connection cannot be trusted either
+        except Exception:  # the parser raises any type on garbled data
+            self.close()  # the connection may hold more garbled data
             time.sleep(max(end - time.monotonic(), 0))
         return False
 
@@ -86,21 +91,25 @@ class RedisNotifications:
         """Stop listening."""
         listener, self._listener = self._listener, None
         if listener:
-            with suppress(Exception):  # it is dropped in any case
+            with suppress(Exception):  # the connection is dropped anyway
                 listener.close()
 
 
 class RedisClient:
-    """A Redis behind an address: redis://, rediss:// (TLS) or unix://.
+    """Redis client for a redis://, rediss:// (TLS) or unix:// URL.
 
-    timeout_s  for connecting, and for each answer; nothing is tried twice
+    All methods raise StoreUnreachableError, and StoreFullError if Redis is out of memory.
 
-    All methods raise StoreUnreachableError, and StoreFullError where memory is used up. Raises
-    ConfigError if the address is invalid.
+    Args:
+        url: Redis URL.
+        timeout_s: For connecting and for each response; there are no retries.
+
+    Raises:
+        ConfigError: The URL is invalid.
     """
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        self.place = place_of(url)
+        self.location = redact_url(url)
         self._timeout_s = timeout_s
         try:
             self._redis = Redis.from_url(
@@ -108,60 +117,63 @@ class RedisClient:
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
-                # a server's announcement of maintenance would stretch the timeouts
+                # a maintenance notification of the server would extend the timeouts
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
         except (ValueError, TypeError):
-            raise ConfigError(invalid_address(url)) from None  # the cause may quote the address
+            raise ConfigError(invalid_url_message(url)) from None  # the cause may quote the URL
         options = self._redis.connection_pool.connection_kwargs
         self._secrets = [options["password"]] if options.get("password") else []
         self._database = options.get("db", 0)
 
     def get(self, key: str, num_bytes: int | None = None) -> bytes | None:
-        """Read a key, or its first bytes; None where it is not there."""
+        """Read a key, or its first bytes; None if it does not exist."""
         command = ("GET", key) if num_bytes is None else ("GETRANGE", key, 0, num_bytes - 1)
-        with self._named_errors():
-            found = _read(self._redis.execute_command, key, command)
-        return found if num_bytes is None else found or None
+        with self._wrap_errors():
+            value = _read(self._redis.execute_command, key, command)
+        return value if num_bytes is None else value or None
 
-    def put(self, key: str, value: bytes | memoryview, ttl_s: float) -> None:
-        """Write a key that expires."""
-        with self._named_errors():
-            self._redis.execute_command("SET", key, value, "PX", milliseconds(ttl_s))
+    def set(self, key: str, value: bytes | memoryview, ttl_s: float) -> None:
+        """Write a key with a time to live."""
+        with self._wrap_errors():
+            self._redis.execute_command("SET", key, value, "PX", to_milliseconds(ttl_s))
 
-    def find(self, prefix: str) -> list[str]:
-        """Return the keys that begin so; looks at every key of the database."""
-        with self._named_errors():
-            found = self._redis.scan_iter(match=f"{prefix}*", count=1_000)
-            return sorted({key.decode(errors="replace") for key in found})
+    def list_keys(self, prefix: str) -> list[str]:
+        """List the keys with a prefix; scans all keys of the database."""
+        with self._wrap_errors():
+            keys = self._redis.scan_iter(match=f"{prefix}*", count=1_000)
+            return sorted({key.decode(errors="replace") for key in keys})
 
     def ttl_s(self, key: str) -> float | None:
-        """Return when a key expires; None where it stays, or is not there."""
-        with self._named_errors():
+        """Time to live of a key; None if it does not expire or does not exist."""
+        with self._wrap_errors():
             ttl_ms = int(self._redis.execute_command("PTTL", key))
         return None if ttl_ms < 0 else ttl_ms / 1_000
 
-    def discard(self, keys: Sequence[str]) -> None:
-        """Delete keys that would expire anyway, if that can be done now."""
-        with suppress(StoreUnreachableError, StoreFullError), self._named_errors():
+    def try_delete(self, keys: Sequence[str]) -> None:
+        """Delete expiring keys early; store errors are ignored."""
+        with suppress(StoreUnreachableError, StoreFullError), self._wrap_errors():
             self._redis.execute_command("UNLINK", *keys)
 
-    def delete(self, keys: Sequence[str], unless_changed: Mapping[str, bytes | None]) -> bool:
-        """Delete keys, unless others have changed; return whether they were deleted.
+    def delete_if_unchanged(
+        self, keys: Sequence[str], expected: Mapping[str, bytes | None]
+    ) -> bool:
+        """Delete keys if other keys hold their expected values; return whether they did.
 
-        Works where memory is used up, too.
+        Also works when Redis is out of memory.
         """
-        values = [value or b"" for value in unless_changed.values()]
-        arguments = (len(values) + len(keys), *unless_changed, *keys, *values)
-        with self._named_errors():
+        values = [value or b"" for value in expected.values()]
+        arguments = (len(values) + len(keys), *expected, *keys, *values)
+        with self._wrap_errors():
             return int(self._redis.execute_command("EVAL", DELETE, *arguments)) == 1
 
-    def change(self, plan: Callable[[Transaction], tuple[list[Command], Result]]) -> Result:
-        """Run what is planned in one transaction; plan again where it was read meanwhile.
+    def transact(self, plan: Callable[[Transaction], tuple[list[Command], Result]]) -> Result:
+        """Run the planned commands in one transaction; plan again after a conflict.
 
-        Raises StoreUnreachableError where others get in the way all the time.
+        Raises:
+            StoreUnreachableError: Every try conflicted with another writer.
         """
-        with self._named_errors():
+        with self._wrap_errors():
             for _ in range(MAX_TRIES):
                 with suppress(WatchError), self._redis.pipeline() as pipe:
                     commands, result = plan(Transaction(pipe))
@@ -172,35 +184,35 @@ class RedisClient:
                     return result
                 time.sleep(random.uniform(0, MAX_PAUSE_S))
         raise StoreUnreachableError(
-            f"{self.place}: others changed it {MAX_TRIES} times while a change was planned, "
-            "expected a moment of quiet; see who publishes here, and try again"
+            f"{self.location}: {MAX_TRIES} transactions in a row conflicted with other writers, "
+            "expected one to succeed; check which processes publish here, and retry"
         )
 
     def listen(self, channel: str) -> RedisNotifications:
-        """Listen to a channel; connects with the first wait."""
+        """Subscribe to a channel; connects on the first wait."""
         return RedisNotifications(lambda: self._redis.pubsub(), channel)
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Turn what Redis or the network says into an error of ours, without a password."""
+    def _wrap_errors(self) -> Iterator[None]:
+        """Convert errors of Redis and the network to store errors, without the password."""
         try:
             yield
         except OutOfMemoryError as error:
             raise StoreFullError(
-                f"{self.place}: {self._text_of(error)}; expected room for a map; raise "
+                f"{self.location}: {self._text_of(error)}; expected free memory; raise "
                 "maxmemory, or remove old maps with `python -m index clusters prune`"
             ) from error
         except (RedisError, OSError) as error:
             raise StoreUnreachableError(
-                f"{self.place}: {self._text_of(error)}; {self._remedy(error)}"
+                f"{self.location}: {self._text_of(error)}; {self._remedy(error)}"
             ) from error
         except NONSENSE as error:
-            # the rest of such an answer would be taken for the next one
+            # the next command would read the rest of this response
             self._redis.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnreachableError(
-                f"{self.place}: an answer cannot be understood ({type(error).__name__}: "
-                f"{self._text_of(error)}), expected one of Redis; see that the address is that "
-                "of a Redis, and what stands between"
+                f"{self.location}: invalid response ({type(error).__name__}: "
+                f"{self._text_of(error)}), expected the Redis protocol; check that the URL points "
+                "to Redis, and any proxy in between"
             ) from error
 
     def _text_of(self, error: Exception) -> str:
@@ -212,34 +224,34 @@ class RedisClient:
     def _remedy(self, error: Exception) -> str:
         text = str(error)
         if isinstance(error, AuthenticationError):
-            return "expected to be let in; correct user and password in the address"
+            return "expected access; correct user and password in the URL"
         if text.startswith("WRONGTYPE"):
-            return "expected text under that key; remove it, or choose another namespace"
+            return "expected a string at that key; remove it, or choose another namespace"
         if "DB index is out of range" in text:
             return (
-                f"expected to have database {self._database}; correct the number in the "
-                "address, or raise `databases` in the configuration of Redis"
+                f"expected database {self._database} to exist; correct the number in the URL, "
+                "or raise `databases` in the Redis configuration"
             )
         if isinstance(error, ResponseError):
-            return "expected this command to be carried out; see the configuration of Redis"
-        expected = f"expected an answer within {self._timeout_s:g} s"
-        if "rejected" in text.lower():
-            expected = f"nothing listens there, {expected}"
-        return f"{expected}; start Redis, or correct its address"
+            return "expected the command to succeed; check the Redis configuration"
+        expected = f"expected a response within {self._timeout_s:g} s"
+        if "refused" in text.lower():
+            expected = f"connection refused, {expected}"
+        return f"{expected}; start Redis, or correct the URL"
 
 
-def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds, one at least: none at all is no time to Redis."""
+def to_milliseconds(seconds: float) -> int:
+    """Convert to whole milliseconds, at least 1: Redis rejects 0."""
     return max(int(seconds * 1_000), 1)
 
 
 def _read(execute: Callable[..., object], key: str, command: Command) -> bytes | None:
     try:
-        found = execute(*command)
+        value = execute(*command)
     except ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
             raise ResponseError(f"{error} (the key {key})") from error
         raise
-    if found is None or isinstance(found, bytes):
-        return found
-    raise TypeError(f"found {type(found).__name__}, expected bytes or nothing")
+    if value is None or isinstance(value, bytes):
+        return value
+    raise TypeError(f"found {type(value).__name__}, expected bytes or nil")

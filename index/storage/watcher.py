@@ -1,7 +1,7 @@
-"""A thread that keeps a value up to date by polling, and says how that goes.
+"""Polling watcher: a thread that keeps a value up to date and reports its state.
 
-A poll follows the one before after some seconds, at once where a notification comes or somebody
-asks. Whatever a poll meets, the last good value stays, the state says why, and polling goes on.
+A poll runs every few seconds, and at once on a notification or a request. If a poll fails, the
+last valid value stays, the state gives the reason, and polling continues.
 """
 
 import logging
@@ -24,12 +24,12 @@ from index.errors import (
 )
 from index.storage.protocols import Notifications
 
-NOT_POLLED = "not asked yet"  # the reason before the first poll
-STOP_S = 5.0  # how long a stop waits for a poll that has begun
-SLICE_S = 0.25  # how long a request may go unheard while notifications are awaited
-BACK_OFF = 4  # times the usual pause, at most, while a store is unreachable ...
-BACK_OFF_S = 5.0  # ... but no longer than this, or the usual pause
-JITTER = 0.1  # so that replicas do not poll in step
+NOT_POLLED = "not polled yet"  # the reason before the first poll
+STOP_S = 5.0  # how long `stop` waits for a running poll
+SLICE_S = 0.25  # latency of a poll request while waiting for notifications
+BACK_OFF = 4  # maximum factor on the poll interval while the store is unreachable
+BACK_OFF_S = 5.0  # maximum pause, unless the poll interval is longer
+JITTER = 0.1  # keeps replicas from polling in lockstep
 
 Status = Literal["following", "unreachable", "rejected", "empty", "stopped"]
 Value = TypeVar("Value")
@@ -37,12 +37,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class WatchState:
-    """How watching goes.
+    """State of a watcher; counts are since the start.
 
-    since     unix seconds of the last change of `status`
-    changes   values taken since the start
-    errors    polls that failed since the start
-    refusals  values turned down since the start, each counted once
+    Attributes:
+        since: Unix seconds of the last change of `status`.
+        changes: Values accepted.
+        errors: Polls that failed.
+        rejections: Values rejected, each counted once.
     """
 
     status: Status = "empty"
@@ -50,11 +51,11 @@ class WatchState:
     since: float = field(default_factory=time.time)
     changes: int = 0
     errors: int = 0
-    refusals: int = 0
+    rejections: int = 0
 
 
 class Outcome(NamedTuple):
-    """What came of a poll; `error` where one was raised."""
+    """Result of a poll; `error` is the exception raised, if any."""
 
     status: Status
     reasons: tuple[str, ...] = ()
@@ -64,8 +65,11 @@ class Outcome(NamedTuple):
 class Watcher(ABC, Generic[Value]):
     """A daemon thread that polls.
 
-    name   of the thread
-    label  begins each line in the log; None where the subclass logs for itself
+    Args:
+        name: Name of the thread.
+        poll_s: Poll interval.
+        log: Logger for status changes.
+        label: Prefix of log lines; None if the subclass logs status changes itself.
     """
 
     def __init__(
@@ -76,32 +80,32 @@ class Watcher(ABC, Generic[Value]):
         self._poll_s = poll_s
         self._log = log
         self._label = label
-        self.is_delivered = True  # whether `value` was, with success
-        self._random = random.Random()  # a run's seeds neither set it nor are changed by it
-        self._failures = 0  # polls in a row that found the store unreachable
+        self.is_delivered = True  # whether `deliver` succeeded for `value`
+        self._random = random.Random()  # independent of the random seeds of a training run
+        self._failures = 0  # consecutive polls with an unreachable store
         self._polled = threading.Condition()
-        self._begun = self._done = 0
-        self._is_over = False
+        self._num_started = self._num_finished = 0
+        self._has_ended = False
         self._requested = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @abstractmethod
     def poll(self) -> Outcome:
-        """Look once, and `take` what is new; may raise anything."""
+        """Check the source once, and call `set_value` on a new value; may raise anything."""
 
     def deliver(self, value: Value | None) -> None:
-        """Tell of a value that was taken; called after each poll until it succeeds."""
+        """Handle a new value; called after each poll until it succeeds."""
 
     def subscribe(self) -> Notifications | None:
-        """Listen for changes, if they are announced; called in the thread."""
+        """Subscribe to changes if the source supports it; called in the thread."""
 
     def start(self) -> None:
-        """Begin to poll; returns at once."""
+        """Start polling; returns at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; a poll that has begun is waited for, but not for ever."""
+        """End the thread; waits up to STOP_S for a running poll."""
         self._stopping.set()
         self._requested.set()
         if self._thread.is_alive():
@@ -109,50 +113,50 @@ class Watcher(ABC, Generic[Value]):
         self.state = replace(self.state, status="stopped", reasons=(), since=time.time())
 
     def request_poll(self) -> None:
-        """Ask for a poll soon; returns at once."""
+        """Request a poll; returns at once."""
         self._requested.set()
 
     def poll_now(self, timeout_s: float) -> bool:
-        """Wait for a poll that begins after this call; return whether it ended in time."""
+        """Wait for a poll that starts after this call; return whether it finished in time."""
         with self._polled:
-            before = self._begun
+            before = self._num_started
             self.request_poll()
-            self._polled.wait_for(lambda: self._done > before or self._is_over, timeout_s)
-            return self._done > before
+            self._polled.wait_for(lambda: self._num_finished > before or self._has_ended, timeout_s)
+            return self._num_finished > before
 
     def wait_for_first_poll(self, timeout_s: float) -> None:
-        """Wait until a poll has ended, ever."""
+        """Wait until the first poll has finished."""
         with self._polled:
-            self._polled.wait_for(lambda: self._done > 0 or self._is_over, timeout_s)
+            self._polled.wait_for(lambda: self._num_finished > 0 or self._has_ended, timeout_s)
 
-    def take(self, value: Value | None) -> None:
-        """Replace the value by another one, to be delivered after this poll."""
+    def set_value(self, value: Value | None) -> None:
+        """Replace the value; it is delivered after this poll."""
         self.value, self.is_delivered = value, False
         self.state = replace(self.state, changes=self.state.changes + 1)
 
-    def deliver_taken(self) -> None:
-        """Deliver the value that was taken, unless that has succeeded already."""
+    def deliver_pending(self) -> None:
+        """Deliver the value unless that has succeeded."""
         if not self.is_delivered:
             self.deliver(self.value)
         self.is_delivered = True
 
-    def settle(self, outcome: Outcome) -> None:
-        """Change the state; log it once where it is news."""
+    def set_outcome(self, outcome: Outcome) -> None:
+        """Update the state; log changes once."""
         state, (status, reasons, error) = self.state, outcome
-        is_news = (status, reasons) != (state.status, state.reasons)
-        if is_news and (self._label or status == "stopped"):
+        has_changed = (status, reasons) != (state.status, state.reasons)
+        if has_changed and (self._label or status == "stopped"):
             level = logging.INFO if status in ("following", "empty") else logging.WARNING
             text = "".join(f"; {reason}" for reason in reasons)
-            trouble = None if isinstance(error, EsansError) else error
+            unexpected = None if isinstance(error, EsansError) else error
             label = self._label or self._thread.name
-            self._log.log(level, "%s: %s%s", label, status, text, exc_info=trouble)
+            self._log.log(level, "%s: %s%s", label, status, text, exc_info=unexpected)
         self.state = replace(
             state,
             status=status,
             reasons=reasons,
             since=state.since if status == state.status else time.time(),
             errors=state.errors + (error is not None),
-            refusals=state.refusals + (is_news and status == "rejected"),
+            rejections=state.rejections + (has_changed and status == "rejected"),
         )
 
     def _run(self) -> None:
@@ -163,33 +167,35 @@ class Watcher(ABC, Generic[Value]):
                 self._pause(notifications)
             if notifications:
                 notifications.close()
-        except BaseException as error:  # a thread's last word: without it nobody would know
-            text = f"the watching ended by {type(error).__name__}: {error}; expected it to go on"
-            self.settle(Outcome("stopped", (f"{text}; restart, and report this",), error))
+        except BaseException as error:  # without this, the thread would end silently
+            text = f"the watcher thread failed with {type(error).__name__}: {error}"
+            self.set_outcome(
+                Outcome("stopped", (f"{text}; restart the process and report this",), error)
+            )
         finally:
             with self._polled:
-                self._is_over = True
+                self._has_ended = True
                 self._polled.notify_all()
 
     def _poll_once(self) -> None:
         with self._polled:
-            self._begun += 1
+            self._num_started += 1
         try:
-            outcome = outcome_of(self._poll_and_deliver)
+            outcome = run_step(self._poll_and_deliver)
             self._failures = self._failures + 1 if outcome.status == "unreachable" else 0
-            self.settle(outcome)
+            self.set_outcome(outcome)
         finally:
             with self._polled:
-                self._done = self._begun
+                self._num_finished = self._num_started
                 self._polled.notify_all()
 
     def _poll_and_deliver(self) -> Outcome:
-        outcome = outcome_of(self.poll)
-        self.deliver_taken()
+        outcome = run_step(self.poll)
+        self.deliver_pending()
         return outcome
 
     def _pause(self, notifications: Notifications | None) -> None:
-        """Wait for the next poll, or for a reason to poll at once."""
+        """Wait for the next poll time, a notification or a request."""
         pause_s = self._poll_s * min(2**self._failures, BACK_OFF)
         pause_s = min(pause_s, max(self._poll_s, BACK_OFF_S))
         end = time.monotonic() + pause_s * self._random.uniform(1 - JITTER, 1)
@@ -201,27 +207,27 @@ class Watcher(ABC, Generic[Value]):
         self._requested.clear()
 
 
-def outcome_of(step: Callable[[], Outcome]) -> Outcome:
-    """Take a step; what it raises becomes its outcome."""
+def run_step(step: Callable[[], Outcome]) -> Outcome:
+    """Run a step; an exception becomes its outcome."""
     try:
         return step()
     except EsansError as error:
         return Outcome(status_of(error), reasons_of(error), error)
-    except Exception as error:  # nobody has thought of it: say so, and poll on
+    except Exception as error:  # unexpected: report it and keep polling
         return Outcome("rejected", reasons_of(error), error)
 
 
 def status_of(error: EsansError) -> Status:
-    """Say what an error makes of the status."""
+    """Map an error to a status."""
     if isinstance(error, StoreFullError | ReadOnlyStoreError):
-        return "empty"  # met only where an empty store is to be repopulated
+        return "empty"  # raised only when repopulating an empty store
     if isinstance(error, NoClusterMapError | IncompatibleClusterMapError):
         return "rejected"
     return "unreachable" if isinstance(error, ClusterStoreError) else "rejected"
 
 
 def reasons_of(error: Exception) -> tuple[str, ...]:
-    """Say why, a reason a fault."""
+    """Render an error as reasons, one per fault."""
     if isinstance(error, FaultsError):
         return tuple(f"{error.location}: {fault}" for fault in error.faults)
     return (str(error) if isinstance(error, EsansError) else f"{type(error).__name__}: {error}",)

@@ -157,7 +157,7 @@ def add_cluster_routes(
                 pointer = await executor.run(partial(move_cluster_pointer, maps, body))
         except TimeoutError as error:
             raise StoreUnreachableError(
-                f"{maps.place}: no response within {STORE_TIMEOUT_S:g} s; the change may still "
+                f"{maps.location}: no response within {STORE_TIMEOUT_S:g} s; the change may still "
                 "take effect; check GET /clusters, then retry"
             ) from error
         return {
@@ -213,9 +213,9 @@ def update_denylist(
     """
     written = write_denylist(watcher.value, store, body)
     watcher.poll_now(DENYLIST_TIMEOUT_S)
-    if not watcher.is_in_force(written.sequence):
+    if not watcher.is_active(written.sequence):
         raise StoreUnreachableError(
-            f"{store.place}: denylist {written.sequence} is stored, but not in force here after "
+            f"{store.location}: denylist {written.sequence} is stored, but not in force here after "
             f"{DENYLIST_TIMEOUT_S:g} s; GET /readyz shows the reason and when it is"
         )
     denied = body.add if body.items is None else body.items
@@ -235,4 +235,4 @@ def write_denylist(
         return store.replace(body.items, now_s)
     if current:
         store.repopulate(current)
-    return store.change(body.add, body.remove, now_s)
+    return store.update(body.add, body.remove, now_s)

@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from index.cluster_map import Counts, Negatives, negatives_for
+from index.cluster_map import NegativeCounts, Negatives, sample_negatives
 from service.bundle_watcher import BundleWatcher
 from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 from service.executor import BoundedExecutor
@@ -50,7 +50,7 @@ def cluster_routes(
     )
     async def negatives(body: NegativesRequest) -> Response:
         live_bundle.get()
-        job = partial(sample_negatives, live_clusters.get(), body)
+        job = partial(build_negatives, live_clusters.get(), body)
         return job() if count_ids(body) <= MAX_INLINE_IDS else await executor.run(job)
 
     return router
@@ -67,7 +67,7 @@ def build_clusters_response(
         "items": len(source),
         "unknown_items": joined.unknown_items,
         "level_1_codes": len(source.centroids),
-        "level_2_codes": source.cell_width,
+        "level_2_codes": source.num_level_2_codes,
         "temperature_share": source.temperature_share,
         "made": source.made,
         "age_seconds": round(joined.age_s, 3),
@@ -83,11 +83,11 @@ def count_ids(body: NegativesRequest) -> int:
     return len(body.positives) * (1 + body.easy + body.hard)
 
 
-def sample_negatives(joined: JoinedClusterMap, body: NegativesRequest) -> Response:
+def build_negatives(joined: JoinedClusterMap, body: NegativesRequest) -> Response:
     """Sample and encode negatives, all from one map."""
-    counts, rng = Counts(body.easy, body.hard), np.random.default_rng(body.seed)
+    counts, rng = NegativeCounts(body.easy, body.hard), np.random.default_rng(body.seed)
     items, clusters = joined.catalogue.items, joined.held.clusters
-    sampled = negatives_for(body.positives, items, clusters, counts, rng)
+    sampled = sample_negatives(body.positives, items, clusters, counts, rng)
     return JsonResponse(build_negatives_response(joined, sampled, body.easy, body.hard))
 
 
@@ -95,7 +95,7 @@ def build_negatives_response(
     joined: JoinedClusterMap, sampled: Negatives, easy: int, hard: int
 ) -> dict[str, Any]:
     """Build a `NegativesResponse` whose lists are already encoded."""
-    ids, log_counts = sampled.ids, sampled.drawn.log_counts
+    ids, log_counts = sampled.ids, sampled.sampled.log_counts
     begins = [row * (easy + hard) for row in range(len(sampled.positives))]
     size = max(1, CHUNK_IDS // max(1, easy + hard))
     easy_ids = [ids[begin : begin + easy] for begin in begins]

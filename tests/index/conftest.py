@@ -5,7 +5,7 @@ import pytest
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
-from tests.support.cluster_maps import local_maps, numbered, redis_maps
+from tests.support.cluster_maps import local_maps, numbered_map, redis_maps
 from tests.support.redis_server import RedisServer
 from tests.support.synthetic_bundle import publish_handmade
 
@@ -64,7 +64,7 @@ def start_redis():
 def server(start_redis):
     """A server that only this test uses; it holds map number 0."""
     server = start_redis()
-    redis_maps(server.url).publish(numbered(0))
+    redis_maps(server.url).publish(numbered_map(0))
     return server
 
 

@@ -352,7 +352,7 @@ def test_add_items_full_disk_publishes_nothing(bundles, items):
     command = [sys.executable, "-c", code, "add-items", str(bundles), "--items", str(items)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "stopped by the system" in done.stderr
+    assert "`current` is unchanged" in done.stderr
     assert "Traceback" not in done.stderr
     assert BundleRegistry(bundles).pointer() == before
     assert len(BundleRegistry(bundles).versions()) == 1

@@ -1,4 +1,4 @@
-"""What a follower holds, and what it says, over every store."""
+"""ClusterMapWatcher over a folder and over Redis."""
 
 import logging
 
@@ -11,83 +11,85 @@ from index.cluster_map_watcher import Catalogue
 from index.errors import IncompatibleClusterMapError
 from tests.support.cluster_maps import (
     COUNT,
-    Counted,
-    emptied,
+    CountingRegistry,
+    clear_store,
     hashes,
     local_maps,
-    numbered,
-    of_known,
+    numbered_map,
+    with_id_hashes,
 )
 from tests.support.redis_server import wait_until
 
-A, B, C = (numbered(number) for number in range(3))
+A, B, C = (numbered_map(number) for number in range(3))
 KNOWN = hashes()
-ABROAD = numbered(9, first=10**6)
+ABROAD = numbered_map(9, first=10**6)
 
 
-def wait_for(follower, version):
-    wait_until(lambda: follower.value and follower.value.source.version == version)
-    wait_until(lambda: follower.state.status == "following")
-    return follower.value
+def wait_for(watcher, version):
+    wait_until(lambda: watcher.value and watcher.value.source.version == version)
+    wait_until(lambda: watcher.state.status == "following")
+    return watcher.value
 
 
-def test_until_something_is_published_our_own_map_is_held(store, following):
-    own = numbered(0)
-    follower = following(store, own.id_hashes, own=own)
-    assert follower.value.clusters is follower.value.source is own
-    wait_until(lambda: follower.state.reasons == (f"nothing is published in {store.place}",))
-    state = follower.state
-    assert (state.status, follower.value.pointer) == ("empty", None)
+def test_watcher_uses_fallback_map_until_publish(store, following):
+    own = numbered_map(0)
+    watcher = following(store, own.id_hashes, own=own)
+    assert watcher.value.clusters is watcher.value.source is own
+    wait_until(
+        lambda: watcher.state.reasons == (f"no cluster map is published in {store.location}",)
+    )
+    state = watcher.state
+    assert (state.status, watcher.value.pointer) == ("empty", None)
     assert (state.changes, state.errors) == (0, 0)
-    wait_until(lambda: "nearness" in vars(own))  # prepared in the thread
+    wait_until(lambda: "proposal" in vars(own))  # warmed up in the thread
 
 
-def test_without_a_map_of_our_own_none_is_held_until_one_is_published(store, following):
-    follower = following(store, KNOWN)
-    assert follower.value is None
+def test_watcher_without_fallback_has_no_map_until_publish(store, following):
+    watcher = following(store, KNOWN)
+    assert watcher.value is None
     pointer = store.publish(B)
-    assert wait_for(follower, B.version).pointer == pointer
+    assert wait_for(watcher, B.version).pointer == pointer
 
 
-def test_our_own_map_is_joined_with_the_rows_that_are_known(store, following):
+def test_watcher_joins_fallback_map_with_catalogue(store, following):
     known = KNOWN[::-1].copy()
-    follower = following(store, known, own=A)
-    assert follower.value.clusters.id_hashes is known
-    np.testing.assert_array_equal(follower.value.clusters.codes1, A.codes1[::-1])
+    watcher = following(store, known, own=A)
+    assert watcher.value.clusters.id_hashes is known
+    np.testing.assert_array_equal(watcher.value.clusters.codes1, A.codes1[::-1])
 
 
-def test_what_is_published_pinned_and_rolled_back_to_is_held_prepared(store, following):
-    told = []
-    follower = following(store, KNOWN, own=A, on_change=told.append)
+def test_watcher_swaps_to_published_and_rolled_back_maps(store, following):
+    swaps = []
+    watcher = following(store, KNOWN, own=A, on_change=swaps.append)
     store.publish(B)
-    assert wait_for(follower, B.version).clusters.id_hashes is KNOWN
-    assert "nearness" in vars(follower.value.clusters)
+    assert wait_for(watcher, B.version).clusters.id_hashes is KNOWN
+    assert "proposal" in vars(watcher.value.clusters)
     store.publish(C)
-    wait_for(follower, C.version)
+    wait_for(watcher, C.version)
     rolled = store.roll_back()
-    wait_for(follower, B.version)
-    assert [one.source.version for one in told] == [B.version, C.version, B.version]
-    assert follower.value.pointer == rolled
-    assert follower.state.changes == 3
+    wait_for(watcher, B.version)
+    assert [active.source.version for active in swaps] == [B.version, C.version, B.version]
+    assert watcher.value.pointer == rolled
+    assert watcher.state.changes == 3
 
 
-def test_a_pin_on_what_is_held_is_told_without_a_swap(store, following):
-    follower = following(store, KNOWN)
+def test_watcher_on_pin_updates_pointer_without_swap(store, following):
+    watcher = following(store, KNOWN)
     store.publish(B)
-    clusters = wait_for(follower, B.version).clusters
+    clusters = wait_for(watcher, B.version).clusters
     pinned = store.pin()
-    wait_until(lambda: follower.value.pointer == pinned)
-    assert follower.value.clusters is clusters
-    assert follower.state.changes == 1
+    wait_until(lambda: watcher.value.pointer == pinned)
+    assert watcher.value.clusters is clusters
+    assert watcher.state.changes == 1
 
 
-def test_stopped_it_says_so_and_holds_on(store, following):
+def test_watcher_after_stop_keeps_map(store, following):
     store.publish(B)
-    follower = following(store, KNOWN)
-    wait_for(follower, B.version)
-    follower.stop()
-    assert follower.state.status == "stopped"
-    assert follower.value.source.version == B.version
+    watcher = following(store, KNOWN)
+    wait_for(watcher, B.version)
+    watcher.stop()
+    assert watcher.state.status == "stopped"
+    assert watcher.value.source.version == B.version
 
 
 def catalogues():
@@ -101,220 +103,219 @@ def catalogues():
 
 
 @pytest.mark.parametrize("name", catalogues())
-def test_a_map_is_joined_with_a_catalogue_that_is(name, store, following):
+def test_watcher_joins_map_with_changed_catalogue(name, store, following):
     known = catalogues()[name]
     store.publish(A)
     clusters = wait_for(following(store, known), A.version).clusters
     codes = dict(zip(A.id_hashes.tolist(), A.codes1.tolist(), strict=True))
-    expected = [codes.get(one, len(A.centroids)) for one in known.tolist()]
+    expected = [codes.get(id_hash, len(A.centroids)) for id_hash in known.tolist()]
     assert clusters.codes1.tolist() == expected
 
 
 @pytest.mark.parametrize("shift", [COUNT // 20 + 1, COUNT])
-def test_a_map_of_another_catalogue_is_refused_and_the_old_one_kept(shift, store, following):
-    follower = following(store, KNOWN)
+def test_watcher_rejects_map_of_another_catalogue(shift, store, following):
+    watcher = following(store, KNOWN)
     store.publish(A)
-    held = wait_for(follower, A.version)
-    foreign = numbered(9, first=shift)
+    held = wait_for(watcher, A.version)
+    foreign = numbered_map(9, first=shift)
     store.publish(foreign)
-    wait_until(lambda: follower.state.status == "rejected")
-    assert follower.value is held
+    wait_until(lambda: watcher.state.status == "rejected")
+    assert watcher.value is held
     shared = COUNT - shift
-    assert f"{foreign.version}: shares {shared} items" in follower.state.reasons[0]
+    assert f"{foreign.version}: shares {shared} items" in watcher.state.reasons[0]
     store.publish(B)
-    wait_for(follower, B.version)
+    wait_for(watcher, B.version)
 
 
-def test_a_refusal_is_counted_and_logged_once(store, following, caplog):
+def test_watcher_logs_rejection_once(store, following, caplog):
     caplog.set_level(logging.INFO, logger="clusters")
     store.publish(ABROAD)
-    counted = Counted(store)
-    follower = following(counted, KNOWN, own=A, poll_s=0.02)
+    counted = CountingRegistry(store)
+    watcher = following(counted, KNOWN, own=A, poll_s=0.02)
     wait_until(lambda: counted.polls > 5)
-    assert follower.state.errors == 1
+    assert watcher.state.errors == 1
     assert [line for line in caplog.messages if "rejected" in line] == [
-        f"cluster maps: refused; {follower.state.reasons[0]}"
+        f"cluster maps: rejected; {watcher.state.reasons[0]}"
     ]
 
 
-def test_two_items_of_one_hash_are_refused(store, following):
-    twins = KNOWN.copy()
-    twins[1] = twins[0]
-    follower = following(store, A.id_hashes, own=A)
-    store.publish(of_known(B, twins))
-    wait_until(lambda: follower.state.status == "rejected")
-    assert "rows 0 and 1 share an id hash" in follower.state.reasons[0]
-    assert follower.value.clusters is A
+def test_watcher_rejects_duplicate_hashes(store, following):
+    duplicated = KNOWN.copy()
+    duplicated[1] = duplicated[0]
+    watcher = following(store, A.id_hashes, own=A)
+    store.publish(with_id_hashes(B, duplicated))
+    wait_until(lambda: watcher.state.status == "rejected")
+    assert "rows 0 and 1 share an id hash" in watcher.state.reasons[0]
+    assert watcher.value.clusters is A
 
 
-def test_overlap_is_measured_against_the_smaller_of_the_two():
+def test_join_matching_measures_overlap_by_smaller_count():
     with pytest.raises(IncompatibleClusterMapError, match=r"shares 9 items .* expected 95% of 10"):
         join_matching(A, np.concatenate([KNOWN[:9], hashes(1, first=10**6)]))
     assert len(join_matching(A, hashes(10 * COUNT))) == 10 * COUNT
 
 
-def test_another_bundle_gets_the_published_map_joined_with_its_items(store, following):
+def test_set_catalogue_joins_published_map(store, following):
     store.publish(A)
-    follower = following(store, KNOWN)
-    wait_for(follower, A.version)
+    watcher = following(store, KNOWN)
+    wait_for(watcher, A.version)
     other = KNOWN[::-1].copy()
-    follower.join_with(Catalogue(other, None))
-    wait_until(lambda: follower.value.clusters.id_hashes is other)
-    np.testing.assert_array_equal(follower.value.clusters.codes1, A.codes1[::-1])
-    assert follower.value.pointer == store.pointer()
+    watcher.set_catalogue(Catalogue(other, None))
+    wait_until(lambda: watcher.value.clusters.id_hashes is other)
+    np.testing.assert_array_equal(watcher.value.clusters.codes1, A.codes1[::-1])
+    assert watcher.value.pointer == store.pointer()
 
 
-def test_another_bundle_of_other_items_is_served_from_its_own_map(store, following):
+def test_set_catalogue_without_overlap_uses_fallback_map(store, following):
     store.publish(A)
-    follower = following(store, KNOWN)
-    wait_for(follower, A.version)
-    follower.join_with(Catalogue(ABROAD.id_hashes, ABROAD))
-    wait_until(lambda: follower.state.status == "rejected")
-    assert follower.value.clusters is ABROAD
-    assert follower.value.pointer is None
-    follower.join_with(Catalogue(KNOWN, None))
-    wait_for(follower, A.version)
+    watcher = following(store, KNOWN)
+    wait_for(watcher, A.version)
+    watcher.set_catalogue(Catalogue(ABROAD.id_hashes, ABROAD))
+    wait_until(lambda: watcher.state.status == "rejected")
+    assert watcher.value.clusters is ABROAD
+    assert watcher.value.pointer is None
+    watcher.set_catalogue(Catalogue(KNOWN, None))
+    wait_for(watcher, A.version)
 
 
-def test_an_emptied_store_is_seeded_with_what_is_held(store, following):
-    follower = following(store, KNOWN, own=A)
+def test_watcher_repopulates_emptied_store(store, following):
+    watcher = following(store, KNOWN, own=A)
     store.publish(B)
-    wait_for(follower, B.version)
+    wait_for(watcher, B.version)
     pinned = store.pin()
-    wait_until(lambda: follower.value.pointer == pinned)
-    emptied(store)
+    wait_until(lambda: watcher.value.pointer == pinned)
+    clear_store(store)
     wait_until(lambda: store.pointer() == pinned)
-    assert store.read(B.version).version == B.version
-    assert follower.state.changes == 1
+    assert store.load(B.version).version == B.version
+    assert watcher.state.changes == 1
 
 
-def test_an_emptied_store_is_not_seeded_with_our_own_map(store, following):
-    counted = Counted(store)
+def test_watcher_does_not_publish_fallback_map(store, following):
+    counted = CountingRegistry(store)
     following(counted, A.id_hashes, own=A, poll_s=0.02)
     wait_until(lambda: counted.polls > 5)
     assert store.pointer() is None
 
 
-def test_a_pointer_that_went_back_is_not_followed_but_brought_forward(store, following):
+def test_watcher_restores_pointer_that_went_back(store, following):
     old = store.publish(A)
-    follower = following(store, KNOWN)
+    watcher = following(store, KNOWN)
     new = store.publish(B)
-    wait_for(follower, B.version)
-    emptied(store).repopulate(A, old)
+    wait_for(watcher, B.version)
+    clear_store(store).repopulate(A, old)
     wait_until(lambda: store.pointer() == new)
-    assert follower.value.source.version == B.version
+    assert watcher.value.source.version == B.version
 
 
-def test_a_callback_that_fails_is_told_and_later_maps_are_held_all_the_same(
-    store, following, caplog
-):
+def test_watcher_with_failing_callback_still_swaps(store, following, caplog):
     def fail(_):
         raise RuntimeError("planted")
 
     store.publish(A)
-    follower = following(store, KNOWN, on_change=fail)
-    wait_until(lambda: follower.state.reasons == ("RuntimeError: planted",))
-    assert follower.state.status == "rejected"
+    watcher = following(store, KNOWN, on_change=fail)
+    wait_until(lambda: watcher.state.reasons == ("RuntimeError: planted",))
+    assert watcher.state.status == "rejected"
     store.publish(B)
-    wait_until(lambda: follower.value.source.version == B.version)
-    errors = follower.state.errors
-    wait_until(lambda: follower.state.errors > errors + 2)
-    assert follower.state.changes == 2
-    assert caplog.messages == ["cluster maps: refused; RuntimeError: planted"]
+    wait_until(lambda: watcher.value.source.version == B.version)
+    errors = watcher.state.errors
+    wait_until(lambda: watcher.state.errors > errors + 2)
+    assert watcher.state.changes == 2
+    assert caplog.messages == ["cluster maps: rejected; RuntimeError: planted"]
     assert caplog.text.count("Traceback") == 1
 
 
-def test_a_callback_that_failed_is_called_again_until_it_has_gone_well_once(store, following):
-    told = []
+def test_watcher_retries_callback_until_success(store, following):
+    delivered = []
 
-    def fail_twice(held):
-        told.append(held.source.version)
-        if len(told) < 3:
+    def fail_twice(active):
+        delivered.append(active.source.version)
+        if len(delivered) < 3:
             raise RuntimeError("planted")
 
     store.publish(A)
-    counted = Counted(store)
-    follower = following(counted, KNOWN, on_change=fail_twice, poll_s=0.02)
-    wait_for(follower, A.version)
+    counted = CountingRegistry(store)
+    watcher = following(counted, KNOWN, on_change=fail_twice, poll_s=0.02)
+    wait_for(watcher, A.version)
     polls = counted.polls
     wait_until(lambda: counted.polls > polls + 3)
-    assert told == [A.version] * 3
-    assert follower.state.changes == 1
+    assert delivered == [A.version] * 3
+    assert watcher.state.changes == 1
     store.publish(B)
-    wait_for(follower, B.version)
-    assert told[3:] == [B.version]
+    wait_for(watcher, B.version)
+    assert delivered[3:] == [B.version]
 
 
-class Strange(Counted):
-    """A store that fails in a way nobody has thought of."""
+class FailingRegistry(CountingRegistry):
+    """Registry that raises an unexpected error."""
 
     def pointer(self):
         super().pointer()
         raise ZeroDivisionError("planted")
 
 
-def test_what_nobody_has_thought_of_is_logged_in_full_once(store, following, caplog):
-    strange = Strange(store)
-    follower = following(strange, A.id_hashes, own=A, poll_s=0.02)
-    wait_until(lambda: follower.state.errors > 3)
-    assert follower.state.reasons == ("ZeroDivisionError: planted",)
-    assert caplog.messages == ["cluster maps: refused; ZeroDivisionError: planted"]
+def test_watcher_logs_unexpected_error_once(store, following, caplog):
+    registry = FailingRegistry(store)
+    watcher = following(registry, A.id_hashes, own=A, poll_s=0.02)
+    wait_until(lambda: watcher.state.errors > 3)
+    assert watcher.state.reasons == ("ZeroDivisionError: planted",)
+    assert caplog.messages == ["cluster maps: rejected; ZeroDivisionError: planted"]
     assert caplog.text.count("Traceback") == 1
 
 
-def drawn(clusters, rng):
+def count_samples(clusters, rng):
     positives = np.zeros(20_000, dtype=np.int32)
-    return np.bincount(clusters.easy(positives, 1, rng).ravel(), minlength=len(clusters))
+    return np.bincount(clusters.sample_easy(positives, 1, rng).ravel(), minlength=len(clusters))
 
 
-def fits(counts, found):
-    told = found.easy_chance(np.zeros(1, np.int32), np.arange(len(found), dtype=np.int32))[0]
-    if counts[told == 0].any():
+def is_consistent(counts, clusters):
+    positive, rows = np.zeros(1, np.int32), np.arange(len(clusters), dtype=np.int32)
+    probabilities = clusters.easy_probability(positive, rows)[0]
+    if counts[probabilities == 0].any():
         return False
-    expected = told[told > 0] * counts.sum() / told.sum()
-    return chisquare(counts[told > 0], expected).pvalue > 1e-3
+    expected = probabilities[probabilities > 0] * counts.sum() / probabilities.sum()
+    return chisquare(counts[probabilities > 0], expected).pvalue > 1e-3
 
 
-def test_draws_follow_the_old_map_before_the_swap_and_the_new_one_after_it(store, following):
-    old, new = (numbered(number) for number in (11, 12))
+def test_samples_before_and_after_swap_match_their_map(store, following):
+    old, new = (numbered_map(number) for number in (11, 12))
     rng = np.random.default_rng(0)
     store.publish(old)
-    follower = following(store, KNOWN)
-    before = drawn(wait_for(follower, old.version).clusters, rng)
+    watcher = following(store, KNOWN)
+    before = count_samples(wait_for(watcher, old.version).clusters, rng)
     store.publish(new)
-    after = drawn(wait_for(follower, new.version).clusters, rng)
-    assert fits(before, old)
-    assert fits(after, new)
-    assert not fits(before, new)
-    assert not fits(after, old)
+    after = count_samples(wait_for(watcher, new.version).clusters, rng)
+    assert is_consistent(before, old)
+    assert is_consistent(after, new)
+    assert not is_consistent(before, new)
+    assert not is_consistent(after, old)
 
 
-def test_a_store_of_files_needs_no_right_to_write_for_following(tmp_path, following):
+def test_watcher_writes_nothing_to_folder(tmp_path, following):
     local_maps(tmp_path).publish(A)
     listing = sorted(tmp_path.rglob("*"))
     wait_for(following(local_maps(tmp_path), KNOWN), A.version)
     assert sorted(tmp_path.rglob("*")) == listing
 
 
-class Deaf:
-    """Announcements that break their promise never to raise."""
+class BrokenNotifications:
+    """Notifications that raise, which the protocol forbids."""
 
     def wait(self, timeout_s):
         raise RuntimeError("planted")
 
     def close(self):
-        """Nothing is open."""
+        """Nothing to close."""
 
 
-class WithDeaf(Counted):
+class RegistryWithBrokenNotifications(CountingRegistry):
     def subscribe(self):
-        return Deaf()
+        return BrokenNotifications()
 
 
-def test_a_following_that_ends_by_an_error_says_so(store, following, caplog):
+def test_watcher_thread_failure_is_reported(store, following, caplog):
     store.publish(A)
-    follower = following(WithDeaf(store), KNOWN)
-    wait_until(lambda: follower.state.status == "stopped")
-    assert "RuntimeError: planted; expected" in follower.state.reasons[0]
-    assert follower.value.source.version == A.version
-    assert f"cluster maps: stopped; {follower.state.reasons[0]}" in caplog.messages
+    watcher = following(RegistryWithBrokenNotifications(store), KNOWN)
+    wait_until(lambda: watcher.state.status == "stopped")
+    assert "RuntimeError: planted; restart" in watcher.state.reasons[0]
+    assert watcher.value.source.version == A.version
+    assert f"cluster maps: stopped; {watcher.state.reasons[0]}" in caplog.messages

@@ -1,4 +1,4 @@
-"""What every store of cluster maps promises, asked of each."""
+"""ClusterMapRegistry over a folder and over Redis."""
 
 import numpy as np
 import pytest
@@ -7,55 +7,55 @@ from index.cluster_map import ARRAYS
 from index.cluster_map_registry import open_cluster_maps
 from index.errors import ConfigError, InvalidClusterMapError, NoClusterMapError
 from tests.support.cluster_maps import (
-    emptied,
+    break_pointer,
+    clear_store,
     is_local,
-    numbered,
-    versions_of,
-    with_broken_pointer,
+    list_versions,
+    numbered_map,
 )
 from tests.support.redis_server import wait_until
 
-A, B, C, D = (numbered(number) for number in range(4))
-FOR_GOOD, SOON_S = 3_600.0, 0.3
+A, B, C, D = (numbered_map(number) for number in range(4))
+KEEP_S, SHORT_S = 3_600.0, 0.3
 
 
-def test_where_nothing_is_published_there_is_no_pointer_and_no_map(store):
+def test_empty_registry_has_no_pointer_and_no_maps(store):
     assert store.pointer() is None
-    assert store.listed() == []
+    assert store.list_maps() == []
     for call in (store.pin, store.unpin):
-        with pytest.raises(NoClusterMapError, match="no cluster map is published here; publish"):
+        with pytest.raises(NoClusterMapError, match="no cluster map is published; publish"):
             call()
-    with pytest.raises(NoClusterMapError, match="no cluster map before the current one"):
+    with pytest.raises(NoClusterMapError, match="no previous cluster map"):
         store.roll_back()
-    with pytest.raises(NoClusterMapError, match=f"holds no cluster map '{A.version}'"):
-        store.read(A.version)
+    with pytest.raises(NoClusterMapError, match=f"no cluster map '{A.version}'"):
+        store.load(A.version)
 
 
-def test_what_is_published_is_current_and_read_back_equal(store, open_store):
+def test_publish_makes_map_current_and_loadable(store, open_store):
     pointer = store.publish(A)
     assert (pointer.version, pointer.previous, pointer.pinned) == (A.version, None, False)
     assert open_store().pointer() == pointer
-    found = open_store().read(A.version)
+    loaded = open_store().load(A.version)
     for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(found, name), getattr(A, name))
-    assert (found.version, found.made) == (A.version, A.made)
-    assert found.temperature_share == A.temperature_share
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(A, name))
+    assert (loaded.version, loaded.made) == (A.version, A.made)
+    assert loaded.temperature_share == A.temperature_share
 
 
-def test_a_map_of_many_pieces_is_read_back_equal(store):
-    large = numbered(0, count=300_001)
+def test_load_returns_map_of_many_chunks(store):
+    large = numbered_map(0, count=300_001)
     store.publish(large)
-    assert store.read(large.version).version == large.version
+    assert store.load(large.version).version == large.version
 
 
-def test_each_publish_moves_the_pointer_on_and_remembers_the_one_before(store):
-    first, second, third = (store.publish(one) for one in (A, B, A))
+def test_publish_advances_pointer_and_keeps_previous(store):
+    first, second, third = (store.publish(cluster_map) for cluster_map in (A, B, A))
     assert first.sequence < second.sequence < third.sequence
     assert (second.version, second.previous) == (B.version, A.version)
     assert (third.version, third.previous) == (A.version, B.version)
 
 
-def test_the_current_map_published_again_does_not_become_its_own_predecessor(store):
+def test_publish_of_current_map_keeps_previous(store):
     store.publish(A)
     before = store.publish(B)
     again = store.publish(B)
@@ -63,44 +63,46 @@ def test_the_current_map_published_again_does_not_become_its_own_predecessor(sto
     assert again.sequence > before.sequence
 
 
-def test_rolling_back_goes_back_and_forth(store):
+def test_roll_back_twice_returns_to_original(store):
     store.publish(A)
     store.publish(B)
     assert store.roll_back().version == A.version
     assert store.roll_back().version == B.version
 
 
-def test_rolling_back_to_a_version_that_is_not_there_changes_nothing(store):
+def test_roll_back_to_missing_version_changes_nothing(store):
     before = store.publish(A)
-    with pytest.raises(NoClusterMapError, match=f"holds no cluster map.*holds {A.version}"):
+    with pytest.raises(NoClusterMapError, match=f"no cluster map.*stored versions: {A.version}"):
         store.roll_back(B.version)
     assert store.pointer() == before
 
 
 @pytest.mark.parametrize("named", ["nope", "", A.version.upper() + "A", f"{A.version}\n"])
-def test_what_can_be_no_version_is_neither_pinned_nor_rolled_back_to(store, named):
+def test_pin_and_roll_back_reject_invalid_version(store, named):
     before = store.publish(A)
     for call in (store.pin, store.roll_back):
-        with pytest.raises(NoClusterMapError, match=r"expected the version of .* 16 digits"):
+        with pytest.raises(
+            NoClusterMapError, match=r"expected a cluster map version of 16 hex digits"
+        ):
             call(named)
     assert store.pointer() == before
-    with pytest.raises(NoClusterMapError, match=r"expected the version of .* 16 digits"):
-        emptied(store).pin(named)
+    with pytest.raises(NoClusterMapError, match=r"expected a cluster map version of 16 hex digits"):
+        clear_store(store).pin(named)
 
 
-def test_a_pin_holds_against_a_publish_which_is_stored_to_expire(store):
+def test_publish_with_pin_stores_expiring_map(store):
     store.publish(A)
     pinned = store.pin()
     assert (pinned.version, pinned.pinned) == (A.version, True)
     assert store.publish(B) == pinned
     assert store.pointer() == pinned
-    kept, waiting = store.listed()
+    kept, waiting = store.list_maps()
     assert (kept.version, kept.expires_in_s) == (A.version, None)
     assert waiting.version == B.version
-    assert 0 < waiting.expires_in_s <= FOR_GOOD
+    assert 0 < waiting.expires_in_s <= KEEP_S
 
 
-def test_pinning_a_version_makes_it_current(store):
+def test_pin_makes_version_current(store):
     store.publish(A)
     store.publish(B)
     assert store.pin(A.version).version == A.version
@@ -108,26 +110,26 @@ def test_pinning_a_version_makes_it_current(store):
     assert store.pin(C.version).version == C.version
 
 
-def test_a_pinned_map_published_again_stays_pinned(store):
+def test_publish_of_pinned_map_keeps_pin(store):
     store.publish(A)
     store.pin()
     assert store.publish(A).pinned
 
 
-def test_a_broken_pointer_is_told_and_naming_a_version_mends_it(store):
-    for one in (A, B):
-        store.publish(one)
-    with_broken_pointer(store)
+def test_broken_pointer_is_repaired_by_explicit_version(store):
+    for cluster_map in (A, B):
+        store.publish(cluster_map)
+    break_pointer(store)
     for call in (store.pin, store.unpin, store.roll_back):
-        with pytest.raises(InvalidClusterMapError, match="`current` cannot be read as a pointer"):
+        with pytest.raises(InvalidClusterMapError, match="`current` is not a valid pointer"):
             call()
-    assert versions_of(store) == [A.version, B.version]
+    assert list_versions(store) == [A.version, B.version]
     assert store.roll_back(A.version).version == A.version
-    with_broken_pointer(store)
+    break_pointer(store)
     assert store.pin(B.version).pinned
 
 
-def test_rolling_back_keeps_the_pin(store):
+def test_roll_back_keeps_pin(store):
     store.publish(A)
     store.publish(B)
     store.pin()
@@ -135,7 +137,7 @@ def test_rolling_back_keeps_the_pin(store):
     assert (rolled.version, rolled.pinned) == (A.version, True)
 
 
-def test_once_unpinned_the_next_publish_is_current(store):
+def test_publish_after_unpin_makes_map_current(store):
     store.publish(A)
     store.pin()
     unpinned = store.unpin()
@@ -144,122 +146,122 @@ def test_once_unpinned_the_next_publish_is_current(store):
     assert store.publish(B).version == B.version
 
 
-def test_what_is_superseded_goes_after_its_time_and_nothing_else_does(open_store):
-    store = open_store(keep_s=SOON_S)
-    for one in (A, B, C):
-        store.publish(one)
-    wait_until(lambda: versions_of(store) == [B.version, C.version])
+def test_superseded_map_expires(open_store):
+    store = open_store(keep_s=SHORT_S)
+    for cluster_map in (A, B, C):
+        store.publish(cluster_map)
+    wait_until(lambda: list_versions(store) == [B.version, C.version])
     with pytest.raises(NoClusterMapError, match=r"never published, or expired"):
-        store.read(A.version)
-    assert store.read(B.version).version == B.version
-    assert [one.expires_in_s for one in store.listed()] == [None, None]
+        store.load(A.version)
+    assert store.load(B.version).version == B.version
+    assert [info.expires_in_s for info in store.list_maps()] == [None, None]
 
 
-def test_a_version_that_was_expiring_stays_once_it_is_rolled_back_to(open_store):
-    store = open_store(keep_s=SOON_S)
-    for one in (A, B):
-        store.publish(one)
-    open_store(keep_s=FOR_GOOD).publish(C)  # A is given an hour
-    assert store.roll_back(A.version).previous == C.version  # B is given its moment
-    wait_until(lambda: B.version not in versions_of(store))
-    assert store.read(A.version).version == A.version
-    assert {one.version: one.expires_in_s for one in store.listed()} == {
+def test_roll_back_to_expiring_version_keeps_it(open_store):
+    store = open_store(keep_s=SHORT_S)
+    for cluster_map in (A, B):
+        store.publish(cluster_map)
+    open_store(keep_s=KEEP_S).publish(C)  # A expires in an hour
+    assert store.roll_back(A.version).previous == C.version  # B expires soon
+    wait_until(lambda: B.version not in list_versions(store))
+    assert store.load(A.version).version == A.version
+    assert {info.version: info.expires_in_s for info in store.list_maps()} == {
         A.version: None,
         C.version: None,
     }
 
 
-def test_a_version_published_again_while_it_waits_gets_its_time_anew(open_store):
+def test_publish_again_renews_expiry(open_store):
     store = open_store()
     store.publish(A)
     store.pin()
     open_store(keep_s=60.0).publish(B)
     store.publish(B)
-    assert store.listed()[-1].expires_in_s > 60.0
+    assert store.list_maps()[-1].expires_in_s > 60.0
 
 
-def test_listed_tells_what_is_current_previous_and_how_large(store):
-    for one in (A, B, C):
-        store.publish(one)
-    listed = {one.version: one for one in store.listed()}
+def test_list_maps_shows_status_and_size(store):
+    for cluster_map in (A, B, C):
+        store.publish(cluster_map)
+    listed = {info.version: info for info in store.list_maps()}
     assert list(listed) == [A.version, B.version, C.version]
-    assert [one.is_current for one in listed.values()] == [False, False, True]
-    assert [one.is_previous for one in listed.values()] == [False, True, False]
+    assert [info.is_current for info in listed.values()] == [False, False, True]
+    assert [info.is_previous for info in listed.values()] == [False, True, False]
     assert (listed[A.version].items, listed[A.version].level_1_codes) == (200, 6)
     assert listed[A.version].created_at.startswith("20")
 
 
-def test_pruning_keeps_the_newest_the_current_and_the_one_before(store):
-    for one in (A, B, C, D):
-        store.publish(one)
+def test_prune_keeps_newest_current_and_previous(store):
+    for cluster_map in (A, B, C, D):
+        store.publish(cluster_map)
     store.roll_back(A.version)
     assert store.prune(1) == [B.version, C.version]
-    assert sorted(versions_of(store)) == sorted([A.version, D.version])
+    assert sorted(list_versions(store)) == sorted([A.version, D.version])
     assert store.prune(0) == []
 
 
-def test_no_more_than_the_newest_are_kept_however_many_are_published(open_store):
+def test_publish_bounds_number_of_maps(open_store):
     store = open_store(keep_count=3)
     for number in range(30):
-        store.publish(numbered(number))
-        assert len(versions_of(store)) <= 4  # a moment ago the pointer named one more
-    assert versions_of(store) == [numbered(number).version for number in (27, 28, 29)]
+        store.publish(numbered_map(number))
+        assert len(list_versions(store)) <= 4  # the previous pointer may name one more
+    assert list_versions(store) == [numbered_map(number).version for number in (27, 28, 29)]
 
 
-def test_an_empty_store_is_seeded_with_map_pointer_and_pin_as_they_were(store, open_store):
+def test_repopulate_restores_map_pointer_and_pin(store, open_store):
     store.publish(A)
     store.publish(B)
     pointer = store.pin()
-    store = emptied(store)
+    store = clear_store(store)
     assert store.repopulate(B, pointer)
     assert store.pointer() == pointer
-    assert store.read(B.version).version == B.version
+    assert store.load(B.version).version == B.version
     assert not store.repopulate(B, pointer)
 
 
-def test_a_store_that_moved_on_is_not_seeded(store):
+def test_repopulate_skips_newer_store(store):
     old = store.publish(A)
     new = store.publish(B)
     assert not store.repopulate(A, old)
     assert store.pointer() == new
 
 
-def test_a_store_put_back_to_an_older_state_is_brought_forward(store):
+def test_repopulate_advances_older_store(store):
     old = store.publish(A)
     new = store.publish(B)
-    store = emptied(store)
+    store = clear_store(store)
     assert store.repopulate(A, old)
     assert store.repopulate(B, new)
     assert store.pointer() == new
-    assert store.listed()[-1].is_current
+    assert store.list_maps()[-1].is_current
 
 
-def test_the_sequence_grows_on_where_the_store_forgot_everything(store):
+def test_sequence_grows_after_data_loss(store):
     before = store.publish(A)
-    after = emptied(store).publish(B)
+    after = clear_store(store).publish(B)
     assert after.sequence > before.sequence
 
 
-def test_the_sequence_grows_where_the_clock_was_put_back(open_store):
+def test_sequence_grows_when_clock_goes_back(open_store):
     before = open_store().publish(A)
     after = open_store(now=lambda: 1_000_000.0).publish(B)
     assert after.sequence == before.sequence + 1
 
 
-def test_an_address_means_redis_and_none_a_folder(tmp_path):
+def test_open_cluster_maps_selects_redis_or_folder(tmp_path):
     assert is_local(open_cluster_maps(None, tmp_path))
     store = open_cluster_maps("redis://user:secret@h.example:7000/3", tmp_path, "shop")
     assert not is_local(store)
-    assert store.place == "redis://h.example:7000/3, namespace shop"
+    assert store.location == "redis://h.example:7000/3, namespace shop"
 
 
 @pytest.mark.parametrize("url", ["http://h", "h:6379", "redis://h:port/0", "redis://[h/0", "unix"])
-def test_an_address_that_is_none_is_refused_without_telling_it(url, tmp_path):
-    with pytest.raises(ConfigError, match=r"expected redis://") as refused:
+def test_open_cluster_maps_rejects_invalid_url_unquoted(url, tmp_path):
+    with pytest.raises(ConfigError, match=r"expected redis://") as raised:
         open_cluster_maps(url.replace("//", "//user:secret@"), tmp_path)
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(raised.value)
 
 
-def test_a_namespace_that_could_match_other_keys_is_refused(tmp_path):
+def test_open_cluster_maps_rejects_invalid_namespace(tmp_path):
     with pytest.raises(ConfigError, match=r"found the namespace 'a\*', expected 1 to 64"):
         open_cluster_maps("redis://h", tmp_path, "a*")

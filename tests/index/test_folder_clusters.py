@@ -1,4 +1,4 @@
-"""Cluster maps in a folder: what else lies there, and what befalls it."""
+"""Cluster maps in a folder: foreign files, read-only and missing folders."""
 
 import errno
 import os
@@ -20,9 +20,9 @@ from index.errors import (
 from index.storage.local import storage_error
 from index.storage.watcher import status_of
 from tests.conftest import ROOT
-from tests.support.cluster_maps import local_maps, numbered
+from tests.support.cluster_maps import local_maps, numbered_map
 
-A, B = (numbered(number) for number in range(2))
+A, B = (numbered_map(number) for number in range(2))
 
 
 @pytest.fixture
@@ -30,62 +30,62 @@ def folder(tmp_path):
     return tmp_path / "clusters"
 
 
-def test_what_a_killed_writer_left_is_swept_and_nothing_else(folder):
+def test_publish_deletes_only_files_of_killed_writers(folder):
     store = local_maps(folder)
     store.publish(A)
-    left = [f".{A.version}.4711", f".{B.version}.1", ".current.4711"]
-    theirs = [".git", ".snapshot", ".staged-by-hand", ".nfs0001", ".current.swp", "notes"]
-    for name in theirs[:3]:
+    temporary = [f".{A.version}.4711", f".{B.version}.1", ".current.4711"]
+    foreign = [".git", ".snapshot", ".staged-by-hand", ".nfs0001", ".current.swp", "notes"]
+    for name in foreign[:3]:
         (folder / name / "deep").mkdir(parents=True)
-    for name in (*left, *theirs[3:]):
+    for name in (*temporary, *foreign[3:]):
         (folder / name).write_text("something")
     store.publish(B)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [*theirs, ".lock", "current", A.version, B.version]
+        [*foreign, ".lock", "current", A.version, B.version]
     )
 
 
-def refused(number):
+def os_error(number):
     return OSError(number, os.strerror(number), "/maps/.lock")
 
 
 @pytest.mark.parametrize(
     ("number", "kind"),
     [
-        *((one, ReadOnlyStoreError) for one in (errno.EROFS, errno.EACCES, errno.EPERM)),
-        *((one, StoreFullError) for one in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        *((number, ReadOnlyStoreError) for number in (errno.EROFS, errno.EACCES, errno.EPERM)),
+        *((number, StoreFullError) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
         (errno.EIO, StoreUnreachableError),
     ],
 )
-def test_a_folder_that_cannot_be_written_is_told_by_its_cause(number, kind):
-    fault = storage_error("/maps", refused(number), LOCAL_REMEDIES, is_writing=True)
-    assert type(fault) is kind
-    assert f"/maps: {os.strerror(number)} (/maps/.lock); expected " in str(fault)
-    fault = storage_error("/maps", refused(number), LOCAL_REMEDIES, is_writing=False)
-    assert type(fault) is StoreUnreachableError
+def test_storage_error_maps_errno_to_class(number, kind):
+    error = storage_error("/maps", os_error(number), LOCAL_REMEDIES, is_writing=True)
+    assert type(error) is kind
+    assert f"/maps: {os.strerror(number)} (/maps/.lock); expected " in str(error)
+    error = storage_error("/maps", os_error(number), LOCAL_REMEDIES, is_writing=False)
+    assert type(error) is StoreUnreachableError
 
 
-def test_a_folder_that_may_not_be_written_names_the_command_to_run_elsewhere():
-    fault = storage_error("/maps", refused(errno.EROFS), LOCAL_REMEDIES, is_writing=True)
-    assert "run `python -m index clusters pin | unpin | rollback" in str(fault)
-    assert "where the folder may be written" in str(fault)
-    assert status_of(fault) == "empty"  # met where a lost map cannot be put back
+def test_storage_error_names_command_to_run():
+    error = storage_error("/maps", os_error(errno.EROFS), LOCAL_REMEDIES, is_writing=True)
+    assert "run `python -m index clusters pin | unpin | rollback" in str(error)
+    assert "where the folder is writable" in str(error)
+    assert status_of(error) == "empty"  # raised when a lost map cannot be restored
 
 
-BOUND = """
+READ_ONLY_SCRIPT = """
 import os, sys
 from pathlib import Path
 from index.errors import ReadOnlyStoreError
 from tests.support.cluster_maps import local_maps
-from tests.support.cluster_maps import numbered
+from tests.support.cluster_maps import numbered_map
 
 store = local_maps(Path(sys.argv[1]))
 version = store.pointer().version
-store.read(version)  # what is imported late may be root's alone
-if os.geteuid() == 0:  # who may write anywhere
+store.load(version)  # late imports may be readable by root only
+if os.geteuid() == 0:  # root ignores file modes
     os.setresuid(65534, 65534, 65534)
-assert store.read(version).version == version
-calls = {"publish": lambda: store.publish(numbered(1)), "pin": store.pin}
+assert store.load(version).version == version
+calls = {"publish": lambda: store.publish(numbered_map(1)), "pin": store.pin}
 calls |= {"unpin": store.unpin, "roll_back": store.roll_back, "prune": lambda: store.prune(0)}
 for name, call in calls.items():
     try:
@@ -95,24 +95,24 @@ for name, call in calls.items():
 """
 
 
-def test_who_may_only_read_a_folder_reads_it_and_is_told_so_on_writing():
-    with tempfile.TemporaryDirectory(prefix="maps-") as above:  # pytest's own are private
-        folder = Path(above) / "clusters"
+def test_read_only_folder_can_be_read_but_not_written():
+    with tempfile.TemporaryDirectory(prefix="maps-") as parent:  # tmp_path is private to its user
+        folder = Path(parent) / "clusters"
         local_maps(folder).publish(A)
-        for path, mode in ((folder / ".lock", 0o444), (folder, 0o555), (Path(above), 0o755)):
+        for path, mode in ((folder / ".lock", 0o444), (folder, 0o555), (Path(parent), 0o755)):
             path.chmod(mode)
-        command = [sys.executable, "-c", BOUND, str(folder)]
-        asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", READ_ONLY_SCRIPT, str(folder)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         folder.chmod(0o755)
-    assert asked.stderr == ""
-    assert asked.stdout.split() == ["publish", "pin", "unpin", "roll_back", "prune"]
+    assert result.stderr == ""
+    assert result.stdout.split() == ["publish", "pin", "unpin", "roll_back", "prune"]
 
 
-def test_a_folder_that_is_misspelt_is_not_made_by_looking_or_tending(tmp_path):
-    bundles = tmp_path / "misspelt"
+def test_commands_do_not_create_missing_folder(tmp_path):
+    bundles = tmp_path / "missing"
     for words in (["list"], ["pin"], ["unpin"], ["rollback"], ["pin", A.version]):
         assert main(["clusters", *words, "--bundles", str(bundles)]) == 1
     assert main(["clusters", "prune", "--bundles", str(bundles)]) == 0
-    with pytest.raises(NoClusterMapError, match="holds none"):
+    with pytest.raises(NoClusterMapError, match="stored versions: none"):
         local_maps(bundles).roll_back(A.version)
     assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,11 @@
-"""Which addresses of a Redis are taken, and that no message tells a secret."""
+"""Validation of Redis URLs; no message contains a secret."""
 
 import traceback
 
 import pytest
 
 from index.errors import ConfigError
-from index.storage.address import OPTIONS, place_of
+from index.storage.address import OPTIONS, redact_url
 from tests.conftest import ROOT
 from tests.support.cluster_maps import redis_maps
 
@@ -13,7 +13,7 @@ SECRET = "s3cr"
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "location"),
     [
         ("redis://h", "redis://h:6379"),
         ("redis://h/", "redis://h:6379/"),
@@ -26,16 +26,16 @@ SECRET = "s3cr"
         ("unix://user:s3cret@/run/redis%20one.sock", "unix:///run/redis one.sock"),
     ],
 )
-def test_an_address_is_told_without_user_password_and_options(url, place):
-    assert place_of(url) == place
-    assert redis_maps(url).place == f"{place}, namespace esans"
+def test_redact_url_removes_credentials_and_options(url, location):
+    assert redact_url(url) == location
+    assert redis_maps(url).location == f"{location}, namespace esans"
 
 
-def told_of(url):
-    """What is told of an address that is refused, with all causes."""
-    with pytest.raises(ConfigError) as refused:
+def error_of(url):
+    """Message and traceback of the error for an invalid URL."""
+    with pytest.raises(ConfigError) as raised:
         redis_maps(url)
-    return str(refused.value), "".join(traceback.format_exception(refused.value))
+    return str(raised.value), "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def told_of(url):
         f"unix://user:{SECRET}@",
     ],
 )
-def test_a_password_that_is_not_encoded_is_refused_and_told_nowhere(url):
-    told, traced = told_of(url)
-    assert "expected redis://" in told
-    assert "percent-encode the password" in told
-    assert SECRET not in traced
+def test_unencoded_password_is_rejected_and_not_quoted(url):
+    message, trace = error_of(url)
+    assert "expected redis://" in message
+    assert "percent-encode the password" in message
+    assert SECRET not in trace
 
 
 @pytest.mark.parametrize("scheme", ["redis://h", "rediss://h", "unix:///run/redis.sock"])
@@ -73,14 +73,14 @@ def test_a_password_that_is_not_encoded_is_refused_and_told_nowhere(url):
         *("nosuch", "protocol", "password", "health_check_interval", "host", "ssl_ca_data"),
     ],
 )
-def test_an_option_that_is_not_allowed_is_named_without_its_value(scheme, option):
-    told, _ = told_of(f"{scheme}?db=1&{option}={SECRET}")
-    assert f"found the option '{option}', expected with {scheme.split(':')[0]}:// one of" in told
-    assert SECRET not in told
+def test_unsupported_option_is_rejected_without_its_value(scheme, option):
+    message, _ = error_of(f"{scheme}?db=1&{option}={SECRET}")
+    assert f"unsupported option '{option}', expected for {scheme.split(':')[0]}://" in message
+    assert SECRET not in message
 
 
-def test_options_of_tls_need_an_address_of_tls():
-    assert "found the option 'ssl_ca_certs'" in told_of("redis://h?ssl_ca_certs=ca.pem")[0]
+def test_tls_options_require_tls_scheme():
+    assert "unsupported option 'ssl_ca_certs'" in error_of("redis://h?ssl_ca_certs=ca.pem")[0]
 
 
 @pytest.mark.parametrize(
@@ -92,17 +92,17 @@ def test_options_of_tls_need_an_address_of_tls():
         *(("ssl_ca_certs", ""), ("client_name", ""), ("client_name", "a%20b")),
     ],
 )
-def test_an_unfit_value_of_an_option_is_refused(option, value):
-    told, _ = told_of(f"rediss://h?{option}={value}")
-    assert f"the option {option} has an unfit value, expected " in told
+def test_invalid_option_value_is_rejected(option, value):
+    message, _ = error_of(f"rediss://h?{option}={value}")
+    assert f"invalid value for option {option}, expected " in message
 
 
 @pytest.mark.parametrize("path", ["/abc", "/1/2", "/1a", "/-1", "//1"])
-def test_a_path_that_is_no_number_of_a_database_is_refused(path):
-    assert "no number of a database, expected redis://host:port/0" in told_of(f"redis://h{path}")[0]
+def test_path_that_is_not_a_database_number_is_rejected(path):
+    assert "not a database number, expected redis://host:port/0" in error_of(f"redis://h{path}")[0]
 
 
 @pytest.mark.parametrize("scheme", OPTIONS)
-def test_the_operations_page_names_every_option(scheme):
+def test_operations_page_lists_every_option(scheme):
     page = (ROOT / "docs" / "operations.md").read_text()
     assert [option for option in OPTIONS[scheme] if f"`{option}`" not in page] == []

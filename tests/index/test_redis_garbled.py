@@ -1,15 +1,15 @@
-"""A Redis that answers nonsense: told, never taken for an answer, mended by itself."""
+"""Garbled responses of Redis are reported, never parsed as data, and recovered from."""
 
 import pytest
 
 from index.errors import StoreUnreachableError
-from tests.support.cluster_maps import hashes, numbered, redis_maps, wait_for
+from tests.support.cluster_maps import hashes, numbered_map, redis_maps, wait_for
 from tests.support.corrupt_bytes import INVALID_REPLIES, corrupting_proxy
 from tests.support.redis_server import wait_until
 
-A, B, C = (numbered(number) for number in range(3))  # A is in `server` already
+A, B, C = (numbered_map(number) for number in range(3))  # A is in `server` already
 KNOWN = hashes()
-SOON_S = 0.2
+TIMEOUT_S = 0.2
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def garbler(server):
         yield garbler
 
 
-@pytest.mark.parametrize("kind", INVALID_REPLIES)
-def test_a_garbled_answer_is_told_and_the_next_call_is_clean(garbler, kind):
-    store = redis_maps(f"redis://127.0.0.1:{garbler.port}/0", timeout_s=SOON_S)
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_garbled_response_raises_and_next_call_succeeds(garbler, kind):
+    store = redis_maps(f"redis://127.0.0.1:{garbler.port}/0", timeout_s=TIMEOUT_S)
     pointer = store.pointer()
     calls = {
         "pointer": store.pointer,
-        "read": lambda: store.read(A.version),
-        "listed": store.listed,
+        "read": lambda: store.load(A.version),
+        "list_maps": store.list_maps,
         "publish": lambda: store.publish(B),
         "pin": store.pin,
         "prune": lambda: store.prune(0),
@@ -36,41 +36,41 @@ def test_a_garbled_answer_is_told_and_the_next_call_is_clean(garbler, kind):
             call()
         garbler.reply = None
         assert store.pointer() == pointer
-    assert store.read(A.version).version == A.version
+    assert store.load(A.version).version == A.version
 
 
-@pytest.mark.parametrize("kind", INVALID_REPLIES)
-def test_who_follows_a_redis_that_garbles_says_so_and_follows_on(server, garbler, following, kind):
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_watcher_recovers_from_garbled_responses(server, garbler, following, kind):
     url = f"redis://127.0.0.1:{garbler.port}/0"
-    follower = following(redis_maps(url, timeout_s=SOON_S), KNOWN)
-    wait_for(follower, "following", A.version)
-    held = follower.value
-    garbler.reply = INVALID_REPLIES[kind]
-    wait_for(follower, "unreachable", A.version)
-    errors = follower.state.errors
-    wait_until(lambda: follower.state.errors > errors + 2)  # it looks on
-    assert follower.value is held
-    assert f"{garbler.port}/0" in follower.state.reasons[0]
-    garbler.reply = None
-    wait_for(follower, "following", A.version)
+    watcher = following(redis_maps(url, timeout_s=TIMEOUT_S), KNOWN)
+    wait_for(watcher, "following", A.version)
+    active = watcher.value
+    garbler.nonsense = NONSENSE[kind]
+    wait_for(watcher, "unreachable", A.version)
+    errors = watcher.state.errors
+    wait_until(lambda: watcher.state.errors > errors + 2)  # polling continues
+    assert watcher.value is active
+    assert f"{garbler.port}/0" in watcher.state.reasons[0]
+    garbler.nonsense = None
+    wait_for(watcher, "following", A.version)
     redis_maps(server.url).publish(B)
-    wait_for(follower, "following", B.version)
+    wait_for(watcher, "following", B.version)
 
 
-@pytest.mark.parametrize("kind", INVALID_REPLIES)
-def test_a_garbled_announcement_is_none_and_the_next_one_is_heard(server, garbler, kind):
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_notifications_recover_from_garbled_messages(server, garbler, kind):
     url = f"redis://127.0.0.1:{garbler.port}/0"
-    heard = redis_maps(url, timeout_s=SOON_S).subscribe()
+    notifications = redis_maps(url, timeout_s=TIMEOUT_S).subscribe()
     store = redis_maps(server.url)
 
-    def hears():
+    def publish_and_wait():
         store.publish(B)
-        return heard.wait(0.1)
+        return notifications.wait(0.1)
 
-    wait_until(hears)
-    garbler.reply = INVALID_REPLIES[kind]
+    wait_until(publish_and_wait)
+    garbler.nonsense = NONSENSE[kind]
     for _ in range(3):
-        hears()
-    garbler.reply = None
-    wait_until(hears)
-    heard.close()
+        publish_and_wait()
+    garbler.nonsense = None
+    wait_until(publish_and_wait)
+    notifications.close()

@@ -1,4 +1,4 @@
-"""Who publishes into a Redis is killed in the midst of it, or Redis is, or is too slow."""
+"""Publishes to Redis that are interrupted or too slow."""
 
 import os
 import signal
@@ -10,20 +10,27 @@ import pytest
 
 from index.errors import StoreUnreachableError
 from tests.conftest import ROOT
-from tests.support.cluster_maps import hashes, names, numbered, redis_maps, staged, wait_for
+from tests.support.cluster_maps import (
+    hashes,
+    list_keys,
+    list_staged_keys,
+    numbered_map,
+    redis_maps,
+    wait_for,
+)
 from tests.support.redis_server import wait_until
 
-A, B = (numbered(number) for number in range(2))  # A is in `server` already
+A, B = (numbered_map(number) for number in range(2))  # A is in `server` already
 KNOWN = hashes()
-LARGE = numbered(7, count=1_000_000)  # 16 MB
+LARGE = numbered_map(7, count=1_000_000)  # 16 MB
 
 PUBLISHER = """
 import sys
 from tests.support.cluster_maps import redis_maps
-from tests.support.cluster_maps import numbered
+from tests.support.cluster_maps import numbered_map
 
 store = redis_maps(sys.argv[1], staged_s=1.0)
-large = numbered(5, count=1_000_000)
+large = numbered_map(5, count=1_000_000)
 while True:
     store.publish(large)
     store.roll_back()
@@ -31,55 +38,56 @@ while True:
 """
 
 
-def kill_in_mid_publish(server):
-    """Start a publisher and kill it while pieces are staged; return whether some were left."""
+def kill_while_staging(server):
+    """Kill a publisher while chunks are staged; return whether staged chunks remain."""
     command = [sys.executable, "-c", PUBLISHER, server.url]
     with subprocess.Popen(command, cwd=ROOT) as publisher:
-        wait_until(lambda: staged(server))
+        wait_until(lambda: list_staged_keys(server))
         os.kill(publisher.pid, signal.SIGKILL)
-    return bool(staged(server))
+    return bool(list_staged_keys(server))
 
 
-def test_a_publisher_killed_in_mid_publish_leaves_nothing_and_touches_nothing(server):
+def test_publisher_killed_while_staging_leaves_nothing(server):
     store = redis_maps(server.url)
-    wait_until(lambda: kill_in_mid_publish(server), deadline_s=120)
-    left = redis_maps(server.url)
-    assert left.read(left.pointer().version).version == left.pointer().version
-    wait_until(lambda: not staged(server))
+    wait_until(lambda: kill_while_staging(server), deadline_s=120)
+    reader = redis_maps(server.url)
+    current = reader.pointer()
+    assert reader.load(current.version).version == current.version
+    wait_until(lambda: not list_staged_keys(server))
     store.pin(A.version)
     store.prune(0)
-    versions = {name.split(":")[2] for name in names(server)}
-    assert versions - {"current"} <= {A.version, left.pointer().previous}
+    versions = {name.split(":")[2] for name in list_keys(server)}
+    assert versions - {"current"} <= {A.version, reader.pointer().previous}
 
 
-def test_a_server_killed_in_mid_publish_is_told_and_published_into_again(server, following):
-    follower = following(redis_maps(server.url), KNOWN)
-    wait_for(follower, "following", A.version)
-    failed = []
+def test_redis_killed_during_publish_recovers(server, following):
+    watcher = following(redis_maps(server.url), KNOWN)
+    wait_for(watcher, "following", A.version)
+    errors = []
 
-    def publish_on_and_on():
+    def publish_repeatedly():
         store = redis_maps(server.url)
         try:
             while True:
                 store.publish(LARGE)
         except StoreUnreachableError as error:
-            failed.append(error)
+            errors.append(error)
 
-    publisher = threading.Thread(target=publish_on_and_on)
+    publisher = threading.Thread(target=publish_repeatedly)
     publisher.start()
-    wait_until(lambda: staged(server))
+    wait_until(lambda: list_staged_keys(server))
     server.kill()
     publisher.join()
-    assert failed
-    wait_for(follower, "unreachable", A.version)
+    assert errors
+    wait_for(watcher, "unreachable", A.version)
     server.start()
     redis_maps(server.url).publish(B)
-    wait_for(follower, "following", B.version)
+    wait_for(watcher, "following", B.version)
 
 
-def test_writing_that_takes_longer_than_pieces_stay_is_told(server):
+def test_publish_slower_than_staging_ttl_fails(server):
     store = redis_maps(server.url, staged_s=0.001)
     before = redis_maps(server.url).pointer()
-    with pytest.raises(StoreUnreachableError, match=r"took longer than the 0\.001 s"):
+    with pytest.raises(StoreUnreachableError, match=r"took longer than 0\.001 s"):
         store.publish(LARGE)
     assert store.pointer() == before

@@ -139,7 +139,7 @@ def test_item_denied_while_query_waits_is_not_returned(tmp_path):
         query = RetrieveRequest(history=["item-2"], k=40)
         assert b'"item-4"' in process([query])[0][1]
         sequence = store.replace(["item-4"], 1.0).sequence
-        until(lambda: denylist.is_in_force(sequence))
+        until(lambda: denylist.is_active(sequence))
         assert b'"item-4"' not in process([query])[0][1]
         assert b'"item-4"' not in process([query], is_bounded=False)[0][1]
         publish_handmade(tmp_path, now=day(1))
@@ -258,8 +258,8 @@ def test_startup_without_redis_uses_denylist_copy(with_redis, tmp_path):
     with running(tmp_path, redis_url=server.url, denylist_copy=copy) as first:
         first.wait_for("ready")
         put(caller, items=["item-4"])
-        until(lambda: local_denylist(copy).read() is not None)
-    until(lambda: local_denylist(tmp_path / "denylist").read() is not None)
+        until(lambda: local_denylist(copy).load() is not None)
+    until(lambda: local_denylist(tmp_path / "denylist").load() is not None)
     (tmp_path / "denylist").unlink()
     server.kill()
     with running(tmp_path, redis_url=server.url, denylist_copy=copy) as second:

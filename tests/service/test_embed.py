@@ -8,7 +8,7 @@ from service.schemas.embed import EmbedResponse
 from tests.support.http_caller import running
 from tests.support.problems import assert_problem
 from tests.support.synthetic_bundle import item_vectors, mean_query, publish_handmade
-from tests.support.synthetic_towers import BY_PRESENCE, BY_WORD
+from tests.support.synthetic_towers import BY_PRESENCE, BY_WORD, visual_of
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 VISUAL = [1.0] * 8

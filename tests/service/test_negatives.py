@@ -38,7 +38,7 @@ def sampled_rows(body, kind):
 def test_negatives_match_proposal_distribution(caller, easy, hard):
     clusters = handmade_map()
     body = sample(caller, positives=["item-5"] * 2_000, easy=easy, hard=hard, seed=1)
-    probabilities = {"easy": clusters.easy_chance, "hard": clusters.hard_chance}
+    probabilities = {"easy": clusters.easy_probability, "hard": clusters.hard_probability}
     for kind, count in (("easy", easy), ("hard", hard)):
         sampled = sampled_rows(body, kind)
         assert sampled.shape == (2_000, count)
@@ -49,8 +49,8 @@ def test_negatives_match_proposal_distribution(caller, easy, hard):
 def test_log_counts_match_expected_counts(caller):
     clusters, positives = handmade_map(), [0, 5, 39]
     body = sample(caller, positives=[IDS[row] for row in positives], easy=6, hard=4, seed=2)
-    expected_counts = 6 * clusters.easy_chance(rows(*positives), everyone(clusters))
-    expected_counts += 4 * clusters.hard_chance(rows(*positives), everyone(clusters))
+    expected_counts = 6 * clusters.easy_probability(rows(*positives), everyone(clusters))
+    expected_counts += 4 * clusters.hard_probability(rows(*positives), everyone(clusters))
     for kind in ("easy", "hard"):
         expected = np.log(np.take_along_axis(expected_counts, sampled_rows(body, kind), axis=1))
         np.testing.assert_allclose(body[f"{kind}_log_counts"], expected, rtol=1e-6)
@@ -87,7 +87,7 @@ def test_many_negatives_exclude_own_cell(caller):
     clusters = handmade_map()
     sampled = sampled_rows(body, "easy")
     assert sampled.shape == (1_000, 500)
-    assert not clusters.same_cell(np.tile(everyone(clusters), 25), sampled).any()
+    assert not clusters.is_same_cell(np.tile(everyone(clusters), 25), sampled).any()
 
 
 def test_zero_negatives_returns_empty_lists(caller):

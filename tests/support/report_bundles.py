@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from index.bundle.manifest import measure_files, write_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.cluster_map_io import card_of, save_cluster_map
+from index.cluster_map_io import build_metadata, save_cluster_map
 from index.ids import hash_ids
 from tests.support.synthetic_bundle import NOW, write_handmade
 
@@ -70,7 +70,7 @@ def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None, 
         changes = {
             "run": run or {},
             "metrics": {"test": metrics} if metrics else {},
-            "cluster_maps": [card_of(clusters).model_dump(mode="json")] if clusters else [],
+            "cluster_maps": [build_metadata(clusters).model_dump(mode="json")] if clusters else [],
             "index": manifest.index.model_copy(update={"recall": recall or {}}),
             "files": measure_files(staged),
         }

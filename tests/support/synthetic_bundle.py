@@ -19,7 +19,7 @@ from index.bundle.manifest import MANIFEST, DatasetFacts, RunFacts, measure_file
 from index.bundle.reader import StoredHistories
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
-from index.cluster_map_io import card_of, save_cluster_map
+from index.cluster_map_io import build_metadata, save_cluster_map
 from index.ids import build_id_table, hash_ids
 from index.metadata import NO_METADATA, Column, ItemMetadata, build_attributes, build_filters
 from index.publish.writer import Contents, write_bundle
@@ -139,7 +139,7 @@ def write_handmade(
     modalities, maps = MODALITIES if with_content else {}, []
     if clusters:
         save_cluster_map(clusters, folder)
-        maps = [card_of(clusters).model_dump(mode="json")]
+        maps = [build_metadata(clusters).model_dump(mode="json")]
     facts = RunFacts(
         created_at=NOW.isoformat(),
         name="handmade",

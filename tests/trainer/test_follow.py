@@ -32,7 +32,7 @@ def p_value(clusters, recorder, steps):
     observed, expected = np.zeros(len(items)), np.zeros(len(items))
     for positives, rows in recorder.sampled[steps]:
         observed += np.bincount(rows.reshape(-1), minlength=len(items))
-        chances = clusters.hard_chance(positives.astype(np.int32), items)
+        chances = clusters.hard_probability(positives.astype(np.int32), items)
         expected += rows.shape[1] * chances.sum(axis=0)
     return chisquare(observed, expected).pvalue
 

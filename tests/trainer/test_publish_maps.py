@@ -80,7 +80,7 @@ def test_clusters_publish_with_pin_does_not_make_map_current(
     assert "is stored, but not current" in output
     assert f"{pinned.version} is pinned" in output
     assert store.pointer().version == pinned.version
-    (stored,) = {version.version for version in store.listed()} - {pinned.version}
+    (stored,) = {version.version for version in store.list_maps()} - {pinned.version}
     assert f"cluster map {stored} is stored" in output
 
 
@@ -117,7 +117,7 @@ def test_run_publishes_the_map_of_its_bundle(plain):
     bundle, store = open_bundle(BundleRegistry(bundles).current()), store_in(bundles)
     pointer = store.pointer()
     assert pointer.version == bundle.clusters.version
-    assert store.read(pointer.version).made == bundle.clusters.made
+    assert store.load(pointer.version).made == bundle.clusters.made
     assert [card.keys() & {"from_step"} for card in bundle.manifest.cluster_maps] == [set()]
     assert f"cluster map {pointer.version} is current" in output
 

@@ -85,7 +85,7 @@ def test_publish_error_hides_password_of_unreachable_redis(tmp_path, capsys):
 def test_publish_to_full_redis_fails_and_leaves_no_keys(redis, saved, capsys):
     redis.client.config_set("maxmemory", 1)
     assert publish("--from", saved[1], "--redis", redis.url) == 1
-    assert "expected room for a map" in capsys.readouterr().err
+    assert "expected free memory" in capsys.readouterr().err
     assert redis.client.keys("*") == []
 
 

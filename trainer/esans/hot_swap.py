@@ -20,9 +20,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from index.arrays import Hashes
 from index.cluster_map import ARRAYS, ClusterMap
-from index.cluster_map_io import card_of
+from index.cluster_map_io import build_metadata
 from index.cluster_map_registry import ClusterMapRegistry
-from index.cluster_map_watcher import Catalogue, ClusterMapWatcher, HeldMap
+from index.cluster_map_watcher import ActiveMap, Catalogue, ClusterMapWatcher
 from index.errors import EsansError
 from index.storage.watcher import NOT_POLLED
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
@@ -70,7 +70,7 @@ def build_map_sampler(
         sequence: of the current pointer; None for the run's own map.
         source: display name of the registry.
     """
-    description = card_of(clusters).model_dump(mode="json") | {
+    description = build_metadata(clusters).model_dump(mode="json") | {
         "published_version": published_version or clusters.version,
         "sequence": sequence,
         "source": source,
@@ -155,11 +155,11 @@ def watch_cluster_maps(
     """
     sampler = HotSwapSampler(build)
 
-    def prepare(held: HeldMap | None) -> None:
+    def prepare(held: ActiveMap | None) -> None:
         if held is not None and held.pointer is not None:
             version, sequence = held.pointer.version, held.pointer.sequence
             sampler.received_map = build_map_sampler(
-                held.clusters, build, version, sequence, registry.place
+                held.clusters, build, version, sequence, registry.location
             )
 
     catalogue = Catalogue(id_hashes, None)
@@ -201,7 +201,7 @@ def _wait_for_first_map(
             time.sleep(0.01)
     if sampler.received_map is None:
         tqdm.write(
-            f"{registry.place}: {reason}; the run begins with its own map and swaps to the "
+            f"{registry.location}: {reason}; the run begins with its own map and swaps to the "
             "store's map once there is one"
         )
 

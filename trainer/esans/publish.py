@@ -18,12 +18,13 @@ def publish_cluster_map(registry: ClusterMapRegistry, clusters: ClusterMap) -> s
     pointer = registry.publish(clusters)
     if pointer.version != clusters.version:
         return (
-            f"{registry.place}: cluster map {clusters.version} is stored, but not current: "
+            f"{registry.location}: cluster map {clusters.version} is stored, but not current: "
             f"{pointer.version} is pinned (sequence {pointer.sequence}); pin the new one with "
             f"`python -m index clusters pin {clusters.version}`, or `unpin` and publish again"
         )
     return (
-        f"{registry.place}: cluster map {clusters.version} is current, sequence {pointer.sequence}"
+        f"{registry.location}: cluster map {clusters.version} is current, "
+        f"sequence {pointer.sequence}"
     )
 
 
@@ -37,7 +38,8 @@ def publish_run_cluster_map(
     """
     if isinstance(sampler, HotSwapSampler) and not (sampler.is_own_map and is_empty(registry)):
         return (
-            f"{registry.place}: not changed; a run with --follow publishes only to an empty store"
+            f"{registry.location}: not changed; a run with --follow publishes only to an empty "
+            "store"
         )
     try:
         return publish_cluster_map(registry, clusters)

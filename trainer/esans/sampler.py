@@ -76,7 +76,7 @@ class EsansSampler:
         """
         positives = _to_numpy(context.positive_rows)
         anchors = rng.choice(positives, self.config.easy // 2)
-        pairs = self.clusters.easy_pairs(anchors, rng).reshape(-1)  # [easy], pair after pair
+        pairs = self.clusters.sample_easy_pairs(anchors, rng).reshape(-1)  # [easy], pair after pair
         rows = torch.from_numpy(pairs).long().to(context.positive_rows.device)
         negatives = SampledNegatives(
             vectors=context.encode(rows),
@@ -96,7 +96,7 @@ class EsansSampler:
             The negatives [batch, hard] and, if configured, as many virtual ones.
         """
         positives = _to_numpy(context.positive_rows)
-        sampled = self.clusters.hard(positives, self.config.hard, rng)  # [batch, hard]
+        sampled = self.clusters.sample_hard(positives, self.config.hard, rng)  # [batch, hard]
         distinct, inverse = np.unique(sampled, return_inverse=True)
         device = context.positive_rows.device
         encoded = context.encode(torch.from_numpy(distinct).long().to(device))
@@ -171,17 +171,17 @@ class EsansSampler:
         flat = rows.reshape(-1)
         expected: NDArray[np.float64] = np.zeros(len(flat))
         if self.config.easy:
-            expected += self.config.easy * self.clusters.shared_chance(positives, flat)
+            expected += self.config.easy * self.clusters.mean_easy_probability(positives, flat)
         if self.config.in_batch:
             expected += len(positives) * context.target_share.cpu().numpy()[flat]
         expected = expected.reshape(rows.shape)
         if self.config.hard:
-            expected = expected + self.config.hard * self.clusters.hard_chance(positives, rows)
+            expected = expected + self.config.hard * self.clusters.hard_probability(positives, rows)
         log_q = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
         return self.config.log_q_share * log_q.to(context.queries.device)
 
     def _is_same_cell(self, context: StepContext, rows: Rows) -> Tensor:
-        is_same = self.clusters.same_cell(_to_numpy(context.positive_rows), rows)
+        is_same = self.clusters.is_same_cell(_to_numpy(context.positive_rows), rows)
         return torch.from_numpy(is_same).to(context.queries.device)
 
 

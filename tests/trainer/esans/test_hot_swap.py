@@ -54,7 +54,7 @@ def hard_counts(sampler, steps):
 
 def assert_sampled_from(clusters, counts):
     zero, all_rows = np.zeros(1, np.int32), np.arange(12, dtype=np.int32)
-    expected = clusters.hard_chance(zero, all_rows)[0] * counts.sum()
+    expected = clusters.hard_probability(zero, all_rows)[0] * counts.sum()
     assert counts[expected == 0].sum() == 0
     assert chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 0.001
 

@@ -83,7 +83,9 @@ def test_easy_frequency_matches_mean_proposal_of_batch():
     counts = np.zeros(12)
     for step in range(300):
         counts += np.bincount(sample(step, easy=40, hard=0)[1].rows, minlength=12)
-    expected = CLUSTERS.shared_chance(np.array([0, 4], np.int32), np.arange(12, dtype=np.int32))
+    expected = CLUSTERS.mean_easy_probability(
+        np.array([0, 4], np.int32), np.arange(12, dtype=np.int32)
+    )
     # both items of a pair are of one cluster, so clusters are counted by pairs
     pairs = counts.reshape(3, 4).sum(axis=1) / 2
     chances = expected.reshape(3, 4).sum(axis=1)
@@ -97,8 +99,8 @@ def test_esans_log_q_is_share_of_log_expected_count():
     positives, rows = np.array([0, 4], np.int32), np.arange(12, dtype=np.int32)
     _, sampled = sample(easy=40, hard=2, log_q_share=0.5)
     easy = next(sampled.sets())
-    count = 40 * CLUSTERS.shared_chance(positives, rows)[None]
-    count = count + 2 * CLUSTERS.hard_chance(positives, rows)
+    count = 40 * CLUSTERS.mean_easy_probability(positives, rows)[None]
+    count = count + 2 * CLUSTERS.hard_probability(positives, rows)
     expected = 0.5 * np.log(count)[:, easy.rows.numpy()]
     assert easy.log_q.numpy() == pytest.approx(expected, abs=1e-5)
     assert sampled.positive_log_q is None  # the positive is never sampled
@@ -161,7 +163,9 @@ def test_esans_in_batch_log_q_is_that_of_the_mixture():
     settings = esans_config(easy=40, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
     sampled = EsansSampler(CLUSTERS, settings)(context)
     everything = np.arange(12, dtype=np.int32)
-    log_expected = np.log(2 * share.numpy() + 40 * CLUSTERS.shared_chance(positives, everything))
+    log_expected = np.log(
+        2 * share.numpy() + 40 * CLUSTERS.mean_easy_probability(positives, everything)
+    )
     batch, easy = sampled.sets()
     for negatives in (batch, easy):
         assert negatives.log_q.numpy() == pytest.approx(
@@ -182,7 +186,7 @@ def test_esans_in_batch_frequency_matches_log_q():
         for negatives in EsansSampler(CLUSTERS, settings)(context).sets():
             counts += np.bincount(negatives.rows, minlength=12)
         expected += 4 * share
-        expected += 8 * CLUSTERS.shared_chance(positives.astype(np.int32), everything)
+        expected += 8 * CLUSTERS.mean_easy_probability(positives.astype(np.int32), everything)
     # easy negatives come in pairs: the variance is at most twice that of independent samples
     assert chisquare(counts / 2, expected * counts.sum() / expected.sum() / 2).pvalue > 0.001
 
@@ -190,7 +194,7 @@ def test_esans_in_batch_frequency_matches_log_q():
 def test_esans_positive_log_q_excludes_hard_negatives():
     positives = np.array([0, 4], np.int32)
     _, sampled = sample(easy=40, hard=2, in_batch=True, log_q_share=1.0)
-    log_expected = np.log(2 / 12 + 40 * CLUSTERS.shared_chance(positives, positives))
+    log_expected = np.log(2 / 12 + 40 * CLUSTERS.mean_easy_probability(positives, positives))
     assert sampled.positive_log_q.numpy() == pytest.approx(log_expected, abs=1e-5)
 
 
