@@ -55,11 +55,11 @@ bench: $(VENV)/demo.stamp  ## benchmark search and serving, 10,000 to 1,000,000 
 
 bench-quality: $(VENV)/demo.stamp  ## compare all samplers; about 12 hours of CPU, resumable: HOURS=, WORKERS=, TEST_DATA=
 	$(PIP_INSTALL) --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --plan benchmarks/plans/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 bench-quality-quick: $(VENV)/demo.stamp  ## compare a few samplers with one seed; about 20 minutes
 	$(PIP_INSTALL) --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --plan benchmarks/plans/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 docs: $(VENV)/dev.stamp  ## build the documentation site into build/docs; warnings are errors
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs

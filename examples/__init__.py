@@ -1,1 +1,1 @@
-"""The demo: a generated shop, and one command that trains on it and serves it."""
+"""Demo: a generated shop, trained and served by one command."""

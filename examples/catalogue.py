@@ -2,8 +2,8 @@
 
     python -m examples.catalogue .demo/data
 
-All invented, from a seed. `planted.parquet` holds the truth: the trainer passes it over, tests
-and the demo judge answers by it.
+Everything is generated from a seed. `planted.parquet` holds the ground truth: the trainer
+ignores it, tests and the demo evaluate results with it.
 """
 
 import argparse
@@ -13,28 +13,29 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from examples.modalities import Floats, make_modalities
+from examples.modalities import Floats, build_modalities
 from examples.pictures import Pixels, contact_sheet, draw_pictures
-from examples.shop import MIN_ITEMS_PER_SHELF, Ints, Shop, stock_shop
+from examples.shop import MIN_ITEMS_PER_CATEGORY, Ints, Shop, build_shop
 from examples.shoppers import (
     MIN_VISITS,
     Tastes,
     Visits,
-    draw_items,
-    draw_tastes,
-    draw_visits,
+    sample_items,
+    sample_tastes,
+    sample_visits,
 )
 from examples.tables import interactions_table, items_table, planted_table
 
-MIN_ITEMS = 8 * MIN_ITEMS_PER_SHELF  # fewer have not words enough for the textual width
-NOTICE = "GENERATED"  # the first word of README.txt: this folder may be written over
+MIN_ITEMS = 8 * MIN_ITEMS_PER_CATEGORY  # fewer have too few words for the textual features
+NOTICE = "GENERATED"  # the first word of README.txt: this folder may be overwritten
 
 
 @dataclass(frozen=True)
 class ShopSize:
     """How much to generate.
 
-    Raises ValueError if the shelves could not feed the shoppers.
+    Raises:
+        ValueError: There are too few items for the users and interactions.
     """
 
     items: int = 3_000
@@ -43,7 +44,7 @@ class ShopSize:
 
     def __post_init__(self) -> None:
         if self.items < MIN_ITEMS:
-            raise ValueError(f"{self.items} items: at least {MIN_ITEMS}, to fill a few shelves")
+            raise ValueError(f"{self.items} items: at least {MIN_ITEMS}, to fill a few categories")
         if self.users < 1:
             raise ValueError(f"{self.users} users: at least 1")
         least, most = MIN_VISITS * self.users, self.users * self.items // 10
@@ -56,11 +57,12 @@ class ShopSize:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A generated shop with everything that happened in it.
+    """A generated shop with its users and interactions.
 
-    item_rows   [interactions] what was taken at each of `visits`
-    pictures    [items, side, side, 3]
-    modalities  name -> [items, width]; a missing row is all NaN
+    Attributes:
+        item_rows: [interactions], item taken at each of `visits`.
+        pictures: [items, side, side, 3].
+        modalities: Name -> [items, width]; a missing row is all NaN.
     """
 
     shop: Shop
@@ -74,35 +76,36 @@ class Catalogue:
 def make_catalogue(folder: Path, size: ShopSize, seed: int) -> Catalogue:
     """Generate a shop and save it as a dataset folder; the same seed gives the same numbers.
 
-    Raises FileExistsError if the folder holds files that were not generated here.
+    Raises:
+        FileExistsError: The folder holds files that were not generated here.
     """
-    refuse_real_data(folder)
-    catalogue = imagine_catalogue(size, np.random.default_rng(seed))
+    check_overwritable(folder)
+    catalogue = generate_catalogue(size, np.random.default_rng(seed))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.txt").write_text(describe(size, seed), encoding="utf-8")
     save_catalogue(catalogue, folder)
     return catalogue
 
 
-def imagine_catalogue(size: ShopSize, rng: np.random.Generator) -> Catalogue:
-    """Generate everything in memory; each part has its own stream of chance."""
-    goods, brush, sensor, people = rng.spawn(4)
-    shop = stock_shop(size.items, goods)
-    pictures = draw_pictures(shop, brush)
-    tastes = draw_tastes(shop, size.users, people)
-    visits = draw_visits(size.users, size.interactions, people)
+def generate_catalogue(size: ShopSize, rng: np.random.Generator) -> Catalogue:
+    """Generate everything in memory; each part has its own random stream."""
+    shop_rng, picture_rng, feature_rng, user_rng = rng.spawn(4)
+    shop = build_shop(size.items, shop_rng)
+    pictures = draw_pictures(shop, picture_rng)
+    tastes = sample_tastes(shop, size.users, user_rng)
+    visits = sample_visits(size.users, size.interactions, user_rng)
     return Catalogue(
         shop=shop,
         tastes=tastes,
         visits=visits,
-        item_rows=draw_items(shop, tastes, visits, people),
+        item_rows=sample_items(shop, tastes, visits, user_rng),
         pictures=pictures,
-        modalities=make_modalities(shop.titles, pictures, sensor),
+        modalities=build_modalities(shop.titles, pictures, feature_rng),
     )
 
 
 def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
-    """Write the tables and the features; files of the same names are written over."""
+    """Write the tables and the features; files of the same names are overwritten."""
     tables = {
         "items": items_table(catalogue.shop),
         "interactions": interactions_table(catalogue.shop, catalogue.visits, catalogue.item_rows),
@@ -115,25 +118,25 @@ def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
 
 
 def describe(size: ShopSize, seed: int) -> str:
-    """The folder's README: that nothing here is real, and how to make it again."""
+    """Render the folder's README: the data is generated, and how to generate it again."""
     return f"""{NOTICE} DATA: an invented shop. No real people, products, brands or sales.
 
 Made by: python -m examples.catalogue FOLDER --items {size.items} --users {size.users} \
 --interactions {size.interactions} --seed {seed}
 
-items.parquet          {size.items} items: title, department, shelf, colour, price
+items.parquet          {size.items} items: title, department, category, colour, price
 interactions.parquet   {size.interactions} interactions, oldest first; timestamp in unix seconds
-features_visual.npy    from small drawn pictures; an all-NaN row is an item without one
-features_textual.npy   from the titles; an all-NaN row is an item without one
-planted.parquet        the truth behind {size.users} users: their tastes, which are current
+features_visual.npy    from small drawn pictures; an all-NaN row means none
+features_textual.npy   from the titles; an all-NaN row means none
+planted.parquet        ground truth of {size.users} users: their tastes, which are current
 """
 
 
-def refuse_real_data(folder: Path) -> None:
-    """Raise FileExistsError if the folder holds anything and does not bear our notice."""
+def check_overwritable(folder: Path) -> None:
+    """Raise FileExistsError if the folder holds anything but a generated shop."""
     readme = folder / "README.txt"
-    is_ours = readme.is_file() and readme.read_text(encoding="utf-8").startswith(NOTICE)
-    if folder.is_dir() and any(folder.iterdir()) and not is_ours:
+    is_generated = readme.is_file() and readme.read_text(encoding="utf-8").startswith(NOTICE)
+    if folder.is_dir() and any(folder.iterdir()) and not is_generated:
         raise FileExistsError(
             f"{folder}: holds files, but no README.txt that begins with {NOTICE}; "
             "they may be real data, so give another folder"
@@ -141,37 +144,39 @@ def refuse_real_data(folder: Path) -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Generate as asked on the command line, and say what was made."""
+    """Generate a shop and print its sizes."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.catalogue",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="A smaller shop opens fewer shelves. Same seed, same sizes: the same numbers.",
+        epilog="A smaller shop has fewer categories. Same seed and sizes: the same numbers.",
     )
-    usual = ShopSize()
+    defaults = ShopSize()
     for name, meaning in {
-        "items": "goods in the shop",
+        "items": "items in the shop",
         "users": "shoppers, each with two or three tastes that drift",
         "interactions": f"visits in all, at least {MIN_VISITS} per shopper",
     }.items():
-        whole = getattr(usual, name)
+        default = getattr(defaults, name)
         parser.add_argument(
-            f"--{name}", type=int, default=whole, metavar="COUNT", help=f"{meaning} ({whole})"
+            f"--{name}", type=int, default=default, metavar="COUNT", help=f"{meaning} ({default})"
         )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="written to; made if absent")
-    parser.add_argument("--seed", type=int, default=7, help="of all that is left to chance (7)")
     parser.add_argument(
-        "--pictures", action="store_true", help="also save pictures.png, to see the goods"
+        "folder", type=Path, metavar="FOLDER", help="output folder; created if absent"
     )
-    asked = parser.parse_args(words)
+    parser.add_argument("--seed", type=int, default=7, help="random seed (7)")
+    parser.add_argument(
+        "--pictures", action="store_true", help="also save pictures.png, a sheet of item pictures"
+    )
+    args = parser.parse_args(words)
     try:
-        size = ShopSize(asked.items, asked.users, asked.interactions)
-        catalogue = make_catalogue(asked.folder, size, asked.seed)
-    except (ValueError, FileExistsError) as fault:
-        parser.error(str(fault))
-    if asked.pictures:
-        contact_sheet(catalogue.shop, catalogue.pictures).save(asked.folder / "pictures.png")
-    print(f"{asked.folder}: {size.items} items, {size.users} users, {size.interactions} visits")
+        size = ShopSize(args.items, args.users, args.interactions)
+        catalogue = make_catalogue(args.folder, size, args.seed)
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))
+    if args.pictures:
+        contact_sheet(catalogue.shop, catalogue.pictures).save(args.folder / "pictures.png")
+    print(f"{args.folder}: {size.items} items, {size.users} users, {size.interactions} visits")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""`make demo`: make a shop, train on it, publish, serve, ask; or all that on your own folder.
+"""`make demo`: generate a shop, train, publish, serve and query it; or use your own dataset.
 
-Everything is kept under `.demo/`, so that a second run starts in seconds.
+Everything is kept under `.demo/`, so a second run starts in seconds.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     if train(folder, bundles):
         return 1
     with serving(bundles, parsed.port) as url:
-        show_answer(url, folder, generated=parsed.data is None)
+        show_result(url, folder, generated=parsed.data is None)
         if not parsed.once:
             print(f"\nserving on {url} (docs: {url}/docs); Ctrl-C stops it")
             wait_for_ctrl_c()
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the demo."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="your own dataset (default: a generated shop)"
@@ -48,14 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--port", type=int, default=0, metavar="PORT", help="to serve on (default: a free one)"
     )
-    parser.add_argument("--once", action="store_true", help="stop after the first answer")
+    parser.add_argument("--once", action="store_true", help="exit after the first query")
     return parser
 
 
 def generated_shop(folder: Path) -> Path:
-    """Make the demo shop, unless it is there."""
+    """Generate the demo shop unless it exists."""
     if not folder.exists():
-        print("making a shop: 3,000 items, 4,000 users; all of it is generated")
+        print("generating a shop: 3,000 items, 4,000 users; all data is synthetic")
         beside = folder.with_name(f"{folder.name}.part")
         make_catalogue(beside, ShopSize(), seed=7)
         beside.rename(folder)
@@ -63,7 +63,7 @@ def generated_shop(folder: Path) -> Path:
 
 
 def train(folder: Path, bundles: Path) -> int:
-    """Train and publish, unless the current bundle is of this data; return the exit status."""
+    """Train and publish unless the current bundle has this data; return the exit status."""
     command = [sys.executable, "-m", "trainer", "run", "--data", str(folder)]
     command += ["--bundles", str(bundles), "--skip", "if-same"]
     print(f"$ {' '.join(['python', *command[1:]])}", flush=True)
@@ -72,7 +72,7 @@ def train(folder: Path, bundles: Path) -> int:
 
 @contextmanager
 def serving(bundles: Path, port: int) -> Iterator[str]:
-    """Serve a folder of bundles; give the URL once it is ready, and stop it at the end."""
+    """Serve a folder of bundles; yield the URL once the service is ready."""
     log = HOME / "service.log"
     command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", str(port)]
     print(f"$ {' '.join(['python', *command[1:]])} > {log}", flush=True)
@@ -86,11 +86,11 @@ def serving(bundles: Path, port: int) -> Iterator[str]:
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Return the service's URL as soon as /readyz says yes; end with its log if it dies."""
+    """Return the service's URL once /readyz returns 200; exit with its log if it ends."""
     limit = time.monotonic() + START_LIMIT_S
     while time.monotonic() < limit:
         if process.poll() is not None:
-            raise SystemExit(f"the service ended at once:\n{log.read_text()}")
+            raise SystemExit(f"the service exited during startup:\n{log.read_text()}")
         url = listening_url(log)
         if url and is_ready(url):
             return url
@@ -107,42 +107,42 @@ def listening_url(log: Path) -> str | None:
 
 
 def is_ready(url: str) -> bool:
-    """Ask /readyz."""
+    """Return whether /readyz returns 200."""
     try:
         return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def show_answer(url: str, folder: Path, *, generated: bool) -> None:
-    """Ask for one user, print the curl line that asks the same, and the answer with titles."""
+def show_result(url: str, folder: Path, *, generated: bool) -> None:
+    """Query one user; print the equivalent curl command and the candidates with titles."""
     data = load_dataset(folder)
-    whole = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
+    all_histories = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
     title_of = dict(zip(data.item_ids, titles_of(data), strict=True))
-    user_id, history = data.user_ids[-1], whole.get(len(data.user_ids) - 1)
-    question = {"user_id": user_id, "k": SHOWN}
-    answer = httpx.post(f"{url}/retrieve", json=question, timeout=10).raise_for_status().json()
-    body = json.dumps(question)
+    user_id, history = data.user_ids[-1], all_histories.get(len(data.user_ids) - 1)
+    query = {"user_id": user_id, "k": SHOWN}
+    result = httpx.post(f"{url}/retrieve", json=query, timeout=10).raise_for_status().json()
+    body = json.dumps(query)
     print(f"\ncurl -s {url}/retrieve -H 'content-type: application/json' -d '{body}'")
-    print(json.dumps(answer)[:400] + " ...")
-    print(f"\nuser {user_id} took last{' (a generated user)' if generated else ''}:")
+    print(json.dumps(result)[:400] + " ...")
+    print(f"\nlast items of user {user_id}{' (a generated user)' if generated else ''}:")
     for row in history[-5:]:
         print(f"    {title_of[data.item_ids[row]]}")
-    print("and might want:")
-    for candidate in answer["candidates"]:
+    print("candidates:")
+    for candidate in result["candidates"]:
         print(f"    {candidate['score']:.3f}  {title_of[candidate['item_id']]}")
 
 
 def titles_of(data: Dataset) -> list[str]:
-    """Return a title per item: its own where the catalogue has titles, else its id."""
+    """Return the title of each item, or its id where the catalogue has no title."""
     if "title" not in data.attributes.column_names:
         return data.item_ids
     titles = data.attributes["title"].to_pylist()
-    return [str(title or one) for title, one in zip(titles, data.item_ids, strict=True)]
+    return [str(title or item_id) for title, item_id in zip(titles, data.item_ids, strict=True)]
 
 
 def wait_for_ctrl_c() -> None:
-    """Sleep until the person at the terminal has seen enough."""
+    """Sleep until the user presses Ctrl-C."""
     try:
         while True:
             time.sleep(3600)

@@ -1,4 +1,4 @@
-"""What pictures are drawn with: an outline per department, a pattern per shelf.
+"""Shapes of the pictures: an outline per department, a pattern per category.
 
 Outlines lie within -1..1 or a little beyond, down is positive; patterns are on the fine grid.
 """
@@ -13,9 +13,9 @@ SIDE = 32  # pixels of a finished picture
 FINE = 3  # drawn this many times larger, then averaged: smooth edges
 
 
-def _wheel(radii: list[float], turn: float = -0.25) -> Points:
-    """Points round a centre at these radii; `turn` in full turns, -0.25 starts at the top."""
-    angles = 2 * np.pi * (np.arange(len(radii)) / len(radii) + turn)
+def _wheel(radii: list[float], start: float = -0.25) -> Points:
+    """Points at these radii around the origin; `start` in full turns, -0.25 is the top."""
+    angles = 2 * np.pi * (np.arange(len(radii)) / len(radii) + start)
     return np.stack([np.cos(angles) * radii, np.sin(angles) * radii], axis=1)
 
 
@@ -27,14 +27,14 @@ def _heart() -> Points:
 
 
 def _crescent() -> Points:
-    outer = _wheel([1.0] * 60, turn=0.0)[8:53]
+    outer = _wheel([1.0] * 60, start=0.0)[8:53]
     inner = outer * 0.72 + np.array([0.34, 0.0])
     return np.concatenate([outer, inner[::-1]])
 
 
 def _cross(arm: float = 0.38, tip: float = 0.95) -> Points:
     quarter = np.array([-arm - 1j * tip, arm - 1j * tip, arm - 1j * arm])
-    points = np.concatenate([quarter * 1j**turn for turn in range(4)])
+    points = np.concatenate([quarter * 1j**rotation for rotation in range(4)])
     return np.stack([points.real, points.imag], axis=1)
 
 
@@ -54,7 +54,7 @@ SHAPES: tuple[Points, ...] = (  # one per department
     _wheel([1.1] * 3) + np.array([0, 0.2]),  # triangle
     _wheel([1.0, 0.45] * 5),  # star
     _wheel([1.0] * 4),  # diamond
-    _wheel([1.2] * 4, turn=0.125),  # square
+    _wheel([1.2] * 4, start=0.125),  # square
     _crescent(),
     _wheel([1.0] * 6),  # hexagon
     _heart(),
@@ -63,11 +63,11 @@ SHAPES: tuple[Points, ...] = (  # one per department
     _cross(),
     _wheel([1.0, 0.8, 0.8] * 8),  # flower
 )
-PATTERNS: tuple[Mask, ...] = (  # one per shelf of a department
+PATTERNS: tuple[Mask, ...] = (  # one per category of a department
     np.zeros_like(_X, dtype=np.bool_),  # plain
-    _bands(_Y, 5),  # lying stripes
-    _bands(_X, 5),  # standing stripes
-    _bands(_X + _Y, 6),  # slanting stripes
+    _bands(_Y, 5),  # horizontal stripes
+    _bands(_X, 5),  # vertical stripes
+    _bands(_X + _Y, 6),  # diagonal stripes
     _bands(_X, 6) ^ _bands(_Y, 6),  # checks
     _bands(_RADIUS, 4),  # rings
     _Y > SIDE * FINE / 2,  # lower half

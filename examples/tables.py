@@ -1,4 +1,4 @@
-"""The generated shop as tables, in the columns that people and the trainer read."""
+"""Arrow tables of the generated shop."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,14 +8,14 @@ from examples.shoppers import Tastes, Visits
 
 
 def items_table(shop: Shop) -> pa.Table:
-    """One row per item: id, title, department, shelf, colour, price."""
-    places = [shop.places[shelf] for shelf in shop.shelf_rows]
+    """One row per item: id, title, department, category, colour, price."""
+    categories = [shop.categories[row] for row in shop.category_rows]
     return pa.table(
         {
             "item_id": shop.item_ids,
             "title": shop.titles,
-            "department": [place.department for place in places],
-            "shelf": [place.name for place in places],
+            "department": [category.department for category in categories],
+            "category": [category.name for category in categories],
             "colour": [COLOUR_NAMES[row] for row in shop.colour_rows],
             "price": shop.prices,
         }
@@ -23,7 +23,7 @@ def items_table(shop: Shop) -> pa.Table:
 
 
 def interactions_table(shop: Shop, visits: Visits, item_rows: Ints) -> pa.Table:
-    """One row per interaction, oldest first, as a log would have it."""
+    """One row per interaction, oldest first."""
     order = np.lexsort((visits.steps, visits.users, visits.timestamps))
     user_ids, item_ids = _user_ids(visits.users.max() + 1), shop.item_ids
     return pa.table(
@@ -38,15 +38,15 @@ def interactions_table(shop: Shop, visits: Visits, item_rows: Ints) -> pa.Table:
 def planted_table(shop: Shop, tastes: Tastes) -> pa.Table:
     """One row per user: the tastes in order, their colours, and those current at the end."""
     rows = []
-    for user_id, shelves, colours, count, is_current in zip(
+    for user_id, category_rows, colours, count, is_current in zip(
         _user_ids(len(tastes.counts)),
-        tastes.shelves,
+        tastes.categories,
         tastes.colours,
         tastes.counts,
         tastes.current(),
         strict=True,
     ):
-        paths = [shop.places[shelf].path for shelf in shelves[:count]]
+        paths = [shop.categories[row].path for row in category_rows[:count]]
         rows.append(
             {
                 "user_id": user_id,

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def test_data() -> Callable[[str], Path]:
-    """The folder of a real dataset by name; a test that asks for an absent one is skipped."""
+    """Folder of a real dataset by name; the test is skipped where it is absent."""
     base = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
     def find(name: str) -> Path:
@@ -24,7 +24,7 @@ def test_data() -> Callable[[str], Path]:
 
 @pytest.fixture
 def redis():
-    """A server of the test's own, to do with as it likes."""
+    """A Redis server for one test."""
     server = RedisServer()
     try:
         yield server.start()

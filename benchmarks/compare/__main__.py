@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compare`: run what a study lacks, tabulate and draw what there is."""
+"""`python -m benchmarks.compare`: run the missing trials of a study, render tables and report."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.compare.report import write_report
-from benchmarks.compare.runner import deadline, run_missing
+from benchmarks.compare.runner import build_deadline, run_missing
 from benchmarks.compare.schedule import Schedule
 from benchmarks.compare.store import TrialStore
 from benchmarks.compare.study import Study, read_study
@@ -17,26 +17,26 @@ from benchmarks.compare.tables import write_tables
 from index.errors import ConfigError, EsansError
 
 ABOUT_RUN = """\
-Compare samplers fairly: methods x budgets x seeds x datasets, from one plan.
+Compare samplers: methods x budgets x seeds x datasets, from one study file.
 
-Every training is a row in OUT/rows as soon as it is done: stop when you like, give the same
-command again, and it goes on with what is missing. After each sitting OUT holds table.md,
-report.html to look at, and table.parquet and rows.parquet for a program. OUT/resamples holds
-each training's recall over a thousand draws of the same users: the intervals come from it.
+Each finished trial is a row in OUT/rows. Stop at any time: the same command resumes with the
+missing trials. After each session OUT holds table.md, report.html, table.parquet and
+rows.parquet. OUT/resamples holds the recall of each trial over a thousand bootstrap resamples
+of the same users; the confidence intervals are computed from it.
 
-A plan:
+A study file:
 
     seeds = 5                            # 0, 1, 2, 3, 4
-    temperatures = [0.05, 0.07, 0.1]     # chosen per method on validation, by seed 0
-    budget = 512                         # items encoded a step, at which methods are compared
-    budgets = [8, 32, 128, 512]          # for the methods that vary by it
+    temperatures = [0.05, 0.07, 0.1]     # chosen per method on validation, with seed 0
+    budget = 512                         # items encoded per step, at which methods are compared
+    budgets = [8, 32, 128, 512]          # for methods with varies_by_budget
 
-    [run.training]                       # for all: tables data, towers, clusters, training
+    [run.training]                       # shared: tables data, towers, clusters, training
     epochs = 30
 
     [datasets.instruments]
-    folder = "amazon_instruments"        # sought under each --data
-    limit_interactions = 200000          # optional: whole users, drawn by chance
+    folder = "amazon_instruments"        # searched under each --data
+    limit_interactions = 200000          # optional: whole users, sampled
 
     [methods.in-batch]
     kind = "fixed list"                  # or "baseline", "esans", "ablation"
@@ -45,21 +45,21 @@ A plan:
     [methods.uniform]
     kind = "fixed list"
     training.sampler = { name = "uniform" }
-    budget_shares = { count = 1.0 }      # setting of the sampler -> its part of the budget
-    varies_by_budget = true              # else it is run at `budget` alone
+    budget_shares = { count = 1.0 }      # sampler setting -> share of the budget
+    varies_by_budget = true              # otherwise it runs at `budget` only
 
-Further, a method may have `clusters` (changes to that table), `seeds`, `temperatures`, and
-`temperature_of = "METHOD"`, which takes over a choice instead of making one.
+A method may also have `clusters` (changes to that table), `seeds`, `temperatures`, and
+`temperature_of = "METHOD"`, which reuses the temperature chosen for another method.
 
-example: python -m benchmarks.compare run --plan plan.toml --data data/ --out results/"""
+example: python -m benchmarks.compare run --study study.toml --data data/ --out results/"""
 ABOUT_REPORT = """\
-Draw the tables that `run` wrote, as one HTML file that needs no network.
+Render the report of a study as one HTML file that needs no network. It needs table.parquet only.
 
 example: python -m benchmarks.compare report results/ --out results.html"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit status (0 done, 1 refused with a reason)."""
+    """Run one command; return the exit status (0 success, 1 error)."""
     parsed = build_parser().parse_args(arguments)
     try:
         print(parsed.command(parsed))
@@ -70,32 +70,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the commands and their options."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shape = argparse.RawDescriptionHelpFormatter
-    run = commands.add_parser("run", description=ABOUT_RUN, formatter_class=shape)
+    raw = argparse.RawDescriptionHelpFormatter
+    run = commands.add_parser("run", description=ABOUT_RUN, formatter_class=raw)
     run.set_defaults(command=run_study)
-    run.add_argument("--plan", type=Path, required=True, metavar="FILE", help="TOML")
-    told = "folders that hold the plan's datasets; default: the current one"
-    run.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR", help=told)
-    told = "rows, resamples and tables"
-    run.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=told)
-    told = "processes (1)"
-    run.add_argument("--workers", type=at_least_one, default=1, metavar="COUNT", help=told)
-    told = "start no training after so many; 0 only writes the tables"
-    run.add_argument("--hours", type=float, metavar="HOURS", help=told)
-    report = commands.add_parser("report", description=ABOUT_REPORT, formatter_class=shape)
-    report.set_defaults(command=draw)
-    report.add_argument("folder", type=Path, metavar="FOLDER", help="what `run` made")
-    told = "what to write; default: %(default)s"
+    run.add_argument("--study", type=Path, required=True, metavar="FILE", help="study file (TOML)")
+    text = "folders that contain the datasets; default: the current one"
+    run.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR", help=text)
+    text = "rows, resamples and tables"
+    run.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=text)
+    text = "worker processes (1)"
+    run.add_argument("--workers", type=positive_int, default=1, metavar="COUNT", help=text)
+    text = "start no trial after this many hours; 0 only writes the tables"
+    run.add_argument("--hours", type=float, metavar="HOURS", help=text)
+    report = commands.add_parser("report", description=ABOUT_REPORT, formatter_class=raw)
+    report.set_defaults(command=render_report_file)
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="output folder of `run`")
+    text = "output file; default: %(default)s"
     default = Path("report.html")
-    report.add_argument("--out", type=Path, default=default, metavar="FILE", help=told)
+    report.add_argument("--out", type=Path, default=default, metavar="FILE", help=text)
     return parser
 
 
-def at_least_one(text: str) -> int:
-    """Parse a count of processes."""
+def positive_int(text: str) -> int:
+    """Parse a positive integer."""
     count = int(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f"found {text}, expected at least 1")
@@ -103,48 +103,50 @@ def at_least_one(text: str) -> int:
 
 
 def run_study(parsed: argparse.Namespace) -> str:
-    """Run the missing trials while there is time; return a summary.
+    """Run the missing trials until the deadline; return a summary.
 
-    Tables and report are written in any case, also when a person stops the sitting.
-    Raises ConfigError, DatasetError.
+    Tables and report are always written, also after a keyboard interrupt.
+
+    Raises:
+        ConfigError, DatasetError: The study or a dataset is invalid.
     """
-    study = read_study(parsed.plan)
+    study = read_study(parsed.study)
     datasets = find_datasets(study, parsed.data)
     store = TrialStore(parsed.out)
     store.prepare()
     schedule = Schedule(study, datasets, store)
     for name, dataset in datasets.items():
         tqdm.write(f"{name}: {dataset.summary}")
-    tqdm.write(size_of(study, len(datasets)))
-    is_time_left = deadline(parsed.hours)
+    tqdm.write(describe_size(study, len(datasets)))
+    is_time_left = build_deadline(parsed.hours)
     failures: dict[str, str] = {}
     try:
-        for trials in (schedule.tuning_trials, schedule.seed_trials):  # the second needs the first
+        for trials in (schedule.tuning_trials, schedule.seed_trials):  # tuning comes first
             failures |= run_missing(list(trials()), store, parsed.workers, is_time_left)
     finally:
-        path, missing_count = write_tables(schedule, failures, datetime.now(UTC))
+        path, num_missing = write_tables(schedule, failures, datetime.now(UTC))
         try:
-            drawn = str(write_report(parsed.out, parsed.out / "report.html"))
+            report = str(write_report(parsed.out, parsed.out / "report.html"))
         except ConfigError as error:
-            drawn = f"none ({error})"
-    outcome = "all trials are done"
-    if missing_count:
-        outcome = f"{missing_count} trials missing: give the same command again"
-    return f"tables: {path}\nreport: {drawn}\n{outcome}"
+            report = f"none ({error})"
+    outcome = "all trials are finished"
+    if num_missing:
+        outcome = f"{num_missing} trials missing: run the same command again"
+    return f"tables: {path}\nreport: {report}\n{outcome}"
 
 
-def size_of(study: Study, dataset_count: int) -> str:
-    """Describe how much work a study is."""
+def describe_size(study: Study, num_datasets: int) -> str:
+    """Describe the number of trials of a study."""
     runs = sum(len(study.seeds_of(name)) * len(study.budgets_of(name)) for name in study.methods)
     grids = sum(max(0, len(study.grid_of(name)) - 1) for name in study.methods)
     return (
-        f"{len(study.methods)} methods: {runs} trials and {grids} more to choose temperatures, "
-        f"on each of {dataset_count} datasets"
+        f"{len(study.methods)} methods: {runs} trials and {grids} more to tune temperatures, "
+        f"on each of {num_datasets} datasets"
     )
 
 
-def draw(parsed: argparse.Namespace) -> str:
-    """Write the report of a finished sitting."""
+def render_report_file(parsed: argparse.Namespace) -> str:
+    """Write the HTML report of a study."""
     return f"wrote {write_report(parsed.folder, parsed.out)}; open it in a browser"
 
 

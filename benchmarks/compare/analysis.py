@@ -1,10 +1,10 @@
-"""From finished trials to lines: means over seeds, and differences from what must be beaten.
+"""Analysis of a study: means over seeds, and paired differences from the references.
 
-A line is a dataset, a method and a budget. The references of a line are the mean of the fixed
-list, and the best baseline that costs no more.
+A line is a dataset, a method and a budget. Its references are the mean of the fixed list, and
+the best baseline that encodes no more items per step.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from benchmarks.compare.schedule import Schedule
-from benchmarks.compare.trial import RECALL_COUNTS, Draws, Recalls
+from benchmarks.compare.trial import RECALL_COUNTS, Recalls, Resamples
 
 FIXED_LIST, BEST = "fixed_list", "best_baseline"
 BASELINE_KINDS = ("fixed list", "baseline")
@@ -22,7 +22,7 @@ COSTS = ["seconds", "cpu_seconds", "seconds_per_step", "cpu_seconds_per_step"]
 
 
 def finished_trials(schedule: Schedule) -> pd.DataFrame:
-    """Tabulate every finished trial, those that temperatures were chosen by too."""
+    """Tabulate every finished trial, including those of temperature tuning."""
     trials = [*schedule.tuning_trials(), *schedule.seed_trials()]
     return pd.DataFrame(
         {
@@ -40,65 +40,69 @@ def finished_trials(schedule: Schedule) -> pd.DataFrame:
 
 
 def summarize(schedule: Schedule) -> pd.DataFrame:
-    """Make a line of every dataset, method and budget of the study, finished or not.
+    """Summarize every dataset, method and budget of the study, finished or not.
 
-    Figures are means over the seeds, NAME_spread their standard deviation. `recalls` are the
-    averaged draws; empty where those of a trial are not at hand.
+    Metrics are means over the seeds, NAME_spread their standard deviation. `recalls` are the
+    averaged resamples; empty where those of a trial are missing.
     """
     rows = []
     for dataset, name, budget in schedule.lines():
         trials = schedule.trials_of(dataset, name, budget)
-        done = [trial for trial in trials if schedule.store.has(trial)]
+        finished = [trial for trial in trials if schedule.store.has(trial)]
         line = {
             "dataset": dataset,
             "method": name,
             "kind": schedule.study.methods[name].kind,
             "budget": budget,
             "temperature": schedule.temperature_of(dataset, name),
-            "seeds": len(done),
-            "seeds_wanted": len(schedule.study.seeds_of(name)),
+            "seeds": len(finished),
+            "seeds_planned": len(schedule.study.seeds_of(name)),
         }
-        figures = average(pd.DataFrame([schedule.store.figures(trial) for trial in done]))
-        recalls = mean_recalls(schedule.store.recalls(trial) for trial in done)
+        figures = average(pd.DataFrame([schedule.store.figures(trial) for trial in finished]))
+        recalls = mean_recalls([schedule.store.recalls(trial) for trial in finished])
         rows.append(line | figures | {"recalls": recalls})
     return pd.DataFrame(rows).astype({"budget": float, "temperature": float})
 
 
 def average(trials: pd.DataFrame) -> dict[str, Any]:
-    """Average the figures of one line's trials; keep a text that all agree on.
+    """Average the metrics of one line's trials; keep a text if all trials have the same.
 
-    Costs are those of the first: a study may be finished on other machines, and a mean over
-    these says nothing.
+    Costs are those of the first trial, because trials may run on different machines.
     """
     if trials.empty:
         return {}
     costs = [name for name in COSTS if name in trials]
-    numbers = trials.drop(columns=costs).select_dtypes("number")
-    texts = trials.drop(columns=[*costs, *numbers])
-    averaged = dict(numbers.mean(skipna=False))
+    metrics = trials.drop(columns=costs).select_dtypes("number")
+    texts = trials.drop(columns=[*costs, *metrics])
+    averaged = dict(metrics.mean(skipna=False))
     if len(trials) > 1:
-        averaged |= dict(numbers.std(skipna=False).add_suffix(SPREAD))
-    agreed = {name: texts[name].nunique(dropna=False) == 1 for name in texts}
-    averaged |= {name: texts[name].iloc[0] if agreed[name] else None for name in texts}
+        averaged |= dict(metrics.std(skipna=False).add_suffix(SPREAD))
+    is_same = {name: texts[name].nunique(dropna=False) == 1 for name in texts}
+    averaged |= {name: texts[name].iloc[0] if is_same[name] else None for name in texts}
     return averaged | dict(trials[costs].iloc[0])
 
 
-def mean_recalls(runs: Iterable[Recalls | None]) -> Recalls:
-    """Average recalls over trials or methods, draw by draw; empty unless all are there."""
-    every = list(runs)
-    if not every or not all(every):
+def mean_recalls(runs: Sequence[Recalls | None]) -> Recalls:
+    """Average recalls over trials or methods, resample by resample; empty if one is missing."""
+    all_recalls = [recalls for recalls in runs if recalls]
+    if not all_recalls or len(all_recalls) < len(runs):
         return {}
-    return {count: np.mean([one[count] for one in every if one], axis=0) for count in RECALL_COUNTS}
+    return {
+        count: np.mean([recalls[count] for recalls in all_recalls], axis=0)
+        for count in RECALL_COUNTS
+    }
 
 
 def compare(lines: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Compare every line with its references; one row per line.
 
-    budget  at which methods are compared
+    For recall at 50 and 200: relative difference with interval, absolute difference, p, and
+    Holm-adjusted p over the method's datasets. Values are missing where a reference or
+    resamples are missing.
 
-    For recall at 50 and 200: the relative difference, its interval, the absolute one, p, and
-    p by Holm over the datasets that the method was measured on. A missing reference, or
-    missing resamples, leave values out.
+    Args:
+        lines: From `summarize`.
+        budget: Budget at which methods are compared.
     """
     columns = pd.DataFrame(
         [_compare(line, lines[lines.dataset == line.dataset], budget)
@@ -114,26 +118,28 @@ def compare(lines: pd.DataFrame, budget: int) -> pd.DataFrame:
 
 
 def at_budget(lines: pd.DataFrame, budget: float | None) -> pd.DataFrame:
-    """Return the lines at one budget, and those that have none to set."""
+    """Return the lines at one budget, and those without a budget."""
     return lines[lines.budget.isna() | (lines.budget == budget)]
 
 
 def fixed_list_of(lines: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Return one dataset's fixed list at the budget compared at; empty unless all is there."""
+    """Return one dataset's fixed list at the comparison budget; empty unless it is complete."""
     fixed = at_budget(lines[lines.kind == "fixed list"], budget)
     return fixed if (fixed.seeds > 0).all() else fixed.iloc[:0]
 
 
 def best_baseline(lines: pd.DataFrame, limit: float) -> pd.Series | None:
-    """Return one dataset's baseline of the highest mean validation recall@50 in the limit.
+    """Return one dataset's baseline with the highest mean validation recall@50.
 
-    limit  items encoded a step, at most; a baseline without a budget encodes none
+    Args:
+        lines: Of one dataset.
+        limit: Maximum of items encoded per step; a baseline without a budget encodes none.
     """
     is_baseline = lines.kind.isin(BASELINE_KINDS) & (lines.seeds > 0)
-    fitting = lines[is_baseline & (lines.budget.fillna(0) <= limit)]
-    if fitting.empty:
+    eligible = lines[is_baseline & (lines.budget.fillna(0) <= limit)]
+    if eligible.empty:
         return None
-    return fitting.loc[fitting["validation_recall@50"].fillna(0).idxmax()]
+    return eligible.loc[eligible["validation_recall@50"].fillna(0).idxmax()]
 
 
 def name_of(line: pd.Series) -> str:
@@ -143,51 +149,56 @@ def name_of(line: pd.Series) -> str:
 
 def _compare(line: pd.Series, lines: pd.DataFrame, budget: int) -> dict[str, Any]:
     """Compare a line with the references of its dataset."""
-    has_none = pd.isna(line.budget)
-    best = best_baseline(lines, budget if has_none else line.budget)
+    is_unbudgeted = pd.isna(line.budget)
+    best = best_baseline(lines, budget if is_unbudgeted else line.budget)
     columns: dict[str, Any] = {} if best is None else {BEST: name_of(best)}
     references: dict[str, Mapping[int, Any]] = {}
     if best is not None and best.name != line.name:
         references[BEST] = best.recalls
-    if has_none or line.budget == budget:
-        references[FIXED_LIST] = mean_recalls(fixed_list_of(lines, budget).recalls)
+    if is_unbudgeted or line.budget == budget:
+        references[FIXED_LIST] = mean_recalls(list(fixed_list_of(lines, budget).recalls))
     for reference, recalls in references.items():
         for count in RECALL_COUNTS:
             if count in line.recalls and count in recalls and recalls[count][0]:
                 name = f"recall@{count}_over_{reference}"
-                found = difference_of(line.recalls[count], recalls[count])
-                columns |= {f"{name}{key}": value for key, value in found.items()}
+                difference = paired_difference(line.recalls[count], recalls[count])
+                columns |= {f"{name}{key}": value for key, value in difference.items()}
     return columns
 
 
-def difference_of(ours: Draws, theirs: Draws) -> dict[str, float]:
-    """Compare two methods by a paired bootstrap over the same draws of the same cases.
+def paired_difference(method: Resamples, reference: Resamples) -> dict[str, float]:
+    """Compare two methods by a paired bootstrap over the same resamples of the same cases.
 
-    ours, theirs  [1 + resamples]  from `resampled_means`, or averages of such
-    returns       ours less theirs with its 95 % interval, as a part of theirs and absolute, and
-                  a two-sided p, never below 2 / (resamples + 1); keyed by the end of a column
+    Args:
+        method: [1 + resamples], from `resampled_means`, or an average of such.
+        reference: Likewise.
 
-    Raises ValueError if the two are not alike, or theirs found nothing.
+    Returns:
+        Column suffix -> value: relative and absolute difference with 95 % intervals, and a
+        two-sided p of at least 2 / (resamples + 1).
+
+    Raises:
+        ValueError: The shapes differ, or the reference recall is 0.
     """
-    if ours.shape != theirs.shape or ours.ndim != 1 or len(ours) < 2:
+    if method.shape != reference.shape or method.ndim != 1 or len(method) < 2:
         raise ValueError(
-            f"ours {ours.shape} and theirs {theirs.shape} must be [1 + resamples], alike"
+            f"method {method.shape} and reference {reference.shape} must both be [1 + resamples]"
         )
-    if not theirs[0]:
-        raise ValueError("theirs found nothing at all: no difference can be a part of it")
-    absolute = ours - theirs
-    relative = absolute / np.maximum(theirs, np.finfo(np.float64).tiny)
-    found: dict[str, float] = {}
+    if not reference[0]:
+        raise ValueError("the reference recall is 0: there is no relative difference")
+    absolute = method - reference
+    relative = absolute / np.maximum(reference, np.finfo(np.float64).tiny)
+    columns: dict[str, float] = {}
     for name, values in {"": relative, "_absolute": absolute}.items():
         low, high = np.percentile(values[1:], INTERVAL)
-        found |= {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
-    # Double the smaller share of resamples on a side of 0, the sample itself counted.
-    least = min((absolute[1:] <= 0).sum(), (absolute[1:] >= 0).sum())
-    return found | {"_p": float(min(1.0, 2 * (least + 1) / len(absolute)))}
+        columns |= {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    # Two-sided: twice the smaller tail, the sample itself included.
+    tail_count = min((absolute[1:] <= 0).sum(), (absolute[1:] >= 0).sum())
+    return columns | {"_p": float(min(1.0, 2 * (tail_count + 1) / len(absolute)))}
 
 
-def holm(p_values: ArrayLike) -> Draws:
-    """Adjust p-values of one family by Holm's step-down method, in the order given.
+def holm(p_values: ArrayLike) -> Resamples:
+    """Adjust p-values of one family by Holm's step-down method; keeps the order.
 
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
     """

@@ -1,4 +1,4 @@
-"""Run the trials that are not done, a process per core; every finished one is kept at once."""
+"""Runner of the missing trials, in worker processes; each finished trial is saved at once."""
 
 import os
 import threading
@@ -23,23 +23,27 @@ Failures = dict[str, str]
 def run_missing(
     trials: list[Trial], store: TrialStore, workers: int, is_time_left: Callable[[], bool]
 ) -> Failures:
-    """Run every trial without a row; return what went wrong, trial -> reason.
+    """Run every trial without a row; return the failures, trial -> reason.
 
-    is_time_left  asked before each start; a trial that has begun is let finish
+    A failed trial is logged and skipped; the next session retries it.
 
-    A trial that fails is told and passed over; it is tried again the next time.
+    Args:
+        trials: All trials, finished or not.
+        store: Stores finished trials.
+        workers: Number of processes.
+        is_time_left: Checked before each start; running trials are not interrupted.
     """
     distinct = {trial.digest: trial for trial in trials}
     missing = [trial for trial in distinct.values() if not store.has(trial)]
-    waiting = (trial for trial in missing if is_time_left())
-    done_count = len(distinct) - len(missing)
+    pending = (trial for trial in missing if is_time_left())
+    num_finished = len(distinct) - len(missing)
     failures: Failures = {}
     if not missing:
         return failures
-    with tqdm(total=len(distinct), initial=done_count, desc="trials", unit=" trials") as bar:
-        finished = _in_parallel(waiting, store, min(workers, len(missing)))
+    with tqdm(total=len(distinct), initial=num_finished, desc="trials", unit=" trials") as bar:
+        finished = _in_parallel(pending, store, min(workers, len(missing)))
         if workers == 1:
-            finished = ((trial, run_and_keep(trial, store)) for trial in waiting)
+            finished = ((trial, run_and_save(trial, store)) for trial in pending)
         for trial, failure in finished:
             bar.update()
             bar.set_postfix_str(str(trial))
@@ -49,13 +53,13 @@ def run_missing(
     return failures
 
 
-def run_and_keep(trial: Trial, store: TrialStore) -> str:
-    """Run a trial and keep its row; return what went wrong, "" if nothing."""
+def run_and_save(trial: Trial, store: TrialStore) -> str:
+    """Run a trial and save its row; return the error message, "" on success."""
     try:
-        with (  # a terminal that shows the progress of all trials shows that of none
-            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-            redirect_stdout(nowhere),
-            redirect_stderr(nowhere),
+        with (  # only the progress bar of the study is shown
+            Path(os.devnull).open("w", encoding="utf-8") as devnull,
+            redirect_stdout(devnull),
+            redirect_stderr(devnull),
         ):
             figures, recalls = run_trial(trial)
     except EsansError as error:
@@ -64,8 +68,8 @@ def run_and_keep(trial: Trial, store: TrialStore) -> str:
     return ""
 
 
-def deadline(hours: float | None) -> Callable[[], bool]:
-    """Return a clock that tells whether so many hours have not yet passed; None is for ever."""
+def build_deadline(hours: float | None) -> Callable[[], bool]:
+    """Return a function that says whether time is left; None means no limit."""
     end = float("inf") if hours is None else time.monotonic() + 3_600 * hours
     return lambda: time.monotonic() < end
 
@@ -73,27 +77,27 @@ def deadline(hours: float | None) -> Callable[[], bool]:
 def _in_parallel(
     trials: Iterator[Trial], store: TrialStore, workers: int
 ) -> Iterator[tuple[Trial, str]]:
-    """Keep every worker at one trial; a trial is handed out when one is free."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # inherited; two pools of threads wait for each other
+    """Run trials in a process pool; submit the next one when a worker is free."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers; avoids oversubscription
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=end_with_the_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=exit_with_parent) as pool:
         running: dict[Future[str], Trial] = {}
         for trial in trials:
-            running[pool.submit(run_and_keep, trial, store)] = trial
+            running[pool.submit(run_and_save, trial, store)] = trial
             if len(running) == workers:
-                yield from _finished(running)
+                yield from _pop_finished(running)
         while running:
-            yield from _finished(running)
+            yield from _pop_finished(running)
 
 
-def end_with_the_parent() -> None:
-    """End this worker as soon as the process that started it is gone, killed even.
+def exit_with_parent() -> None:
+    """Exit this worker as soon as its parent process ends, even if it was killed.
 
-    A worker would else finish its trial, then wait for work that never comes.
+    Otherwise an orphaned worker would finish its trial and then wait forever.
     """
     parent = parent_process()
     if parent is None:
-        raise ValueError("only a worker has a parent to end with")
+        raise ValueError("this process has no parent: call it in a worker")
 
     def watch() -> None:
         parent.join()
@@ -102,15 +106,15 @@ def end_with_the_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _finished(running: dict[Future[str], Trial]) -> Iterator[tuple[Trial, str]]:
-    """Wait for one at least, and take out those that are done."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
+def _pop_finished(running: dict[Future[str], Trial]) -> Iterator[tuple[Trial, str]]:
+    """Wait for at least one trial; remove and yield the finished ones."""
+    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in finished:
         trial = running.pop(future)
         try:
             yield trial, future.result()
         except BrokenProcessPool as error:
             raise TrainingError(
-                f"{trial}: a worker was ended from outside, expected it to finish; see whether "
-                "memory is short and use fewer --workers, then give the same command again"
+                f"{trial}: a worker process was killed; check whether memory is short, use "
+                "fewer --workers and run the same command again"
             ) from error

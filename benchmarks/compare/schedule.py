@@ -1,4 +1,4 @@
-"""Which trials a study has, in which order: temperatures first, by one seed; then all seeds."""
+"""Schedule of a study: temperature tuning with one seed first, then all seeds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from benchmarks.compare.trial import Trial
 
 @dataclass(frozen=True)
 class Schedule:
-    """The trials of a study on the datasets that were found, and what of them is decided."""
+    """Trials of a study on its datasets, as far as temperatures are chosen."""
 
     study: Study
     datasets: Mapping[str, StudyDataset]
     store: TrialStore
 
     def tuning_trials(self) -> Iterator[Trial]:
-        """Yield the trials that temperatures are chosen by; none where there is no choice."""
+        """Yield the trials of temperature tuning; none for grids of one temperature."""
         for dataset in self.datasets:
             for name in self.study.methods:
                 if len(self.study.grid_of(name)) > 1:
                     yield from self._grid_trials(dataset, name)
 
     def seed_trials(self) -> Iterator[Trial]:
-        """Yield the trials that the tables are made of, as far as temperatures are chosen.
+        """Yield the trials of the tables whose temperature is chosen.
 
-        By seed: after each round, all methods can be compared.
+        Ordered by seed, so that all methods can be compared after each round.
         """
         for seed in range(max(len(self.study.seeds_of(name)) for name in self.study.methods)):
             for dataset, name, budget in self.lines():
@@ -35,14 +35,14 @@ class Schedule:
                     yield from self.trials_of(dataset, name, budget)[seed : seed + 1]
 
     def lines(self) -> Iterator[tuple[str, str, int | None]]:
-        """Yield every dataset, method and budget: the lines of the tables."""
+        """Yield every dataset, method and budget: a line of the tables."""
         for dataset in self.datasets:
             for name in self.study.methods:
                 for budget in self.study.budgets_of(name):
                     yield dataset, name, budget
 
     def trials_of(self, dataset: str, name: str, budget: int | None) -> list[Trial]:
-        """Return every seed's trial, at the chosen temperature; none before there is one."""
+        """Return one trial per seed at the chosen temperature; empty before it is chosen."""
         temperature = self.temperature_of(dataset, name)
         if temperature is None:
             return []
@@ -52,9 +52,9 @@ class Schedule:
         ]
 
     def temperature_of(self, dataset: str, name: str) -> float | None:
-        """Return the temperature of the best validation recall@50; None while trials lack.
+        """Return the temperature with the best validation recall@50; None while trials are missing.
 
-        Chosen at the study's budget, and kept for the others.
+        It is chosen at the study's budget and used for all budgets.
         """
         name = self.study.methods[name].temperature_of or name
         grid = self.study.grid_of(name)
@@ -76,13 +76,13 @@ class Schedule:
     def _trial(
         self, dataset: str, name: str, budget: int | None, temperature: float, seed: int
     ) -> Trial:
-        found = self.datasets[dataset]
+        study_dataset = self.datasets[dataset]
         return Trial(
             dataset=dataset,
             method=name,
             budget=budget,
             config=self.study.config_of(name, budget, temperature, seed),
-            subset=found.subset,
-            fingerprint=found.fingerprint,
+            subset=study_dataset.subset,
+            fingerprint=study_dataset.fingerprint,
             uses_map=self.study.methods[name].kind in ("esans", "ablation"),
         )

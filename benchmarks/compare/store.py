@@ -1,9 +1,9 @@
-"""Finished trials on disk: a row as soon as a trial is done, whole or not at all.
+"""Storage of finished trials.
 
-FOLDER/rows/DIGEST.json      the figures of a trial, and its configuration
-FOLDER/resamples/DIGEST.npz  its recalls over draws of the same cases: intervals come from these
+- FOLDER/rows/DIGEST.json: metrics of a trial and its configuration
+- FOLDER/resamples/DIGEST.npz: its recalls over bootstrap resamples, for intervals
 
-The row is written last: a trial without a row is not done, whatever else was left of it.
+The row is written last, atomically: a trial without a row is unfinished.
 """
 
 import json
@@ -22,28 +22,28 @@ from index.fsio import write_json
 
 @dataclass(frozen=True)
 class TrialStore:
-    """The folder of a study's results, over as many sittings as it takes."""
+    """Folder of a study's results."""
 
     folder: Path
 
     def prepare(self) -> None:
-        """Make the folders."""
+        """Create the folders."""
         for name in ("rows", "resamples"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def has(self, trial: Trial) -> bool:
-        """Tell whether a trial is done; one whose resamples are elsewhere is."""
+        """Return whether a trial is finished; its resamples may be missing."""
         return self._row_path(trial).exists()
 
     def save(self, trial: Trial, figures: Figures, recalls: Recalls, now: datetime) -> None:
-        """Keep a trial that is done."""
+        """Save a finished trial."""
         arrays: dict[str, Any] = {
             f"recall@{count}": means.astype(np.float32) for count, means in recalls.items()
         }
         path = self._resamples_path(trial)
-        beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        np.savez(beside, **arrays)
-        beside.replace(path)
+        staged = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        np.savez(staged, **arrays)
+        staged.replace(path)
         write_json(
             self._row_path(trial),
             {
@@ -58,31 +58,32 @@ class TrialStore:
         )
 
     def figures(self, trial: Trial) -> Figures | None:
-        """Return a trial's figures; None where it is not done.
+        """Return a trial's metrics; None if it is unfinished.
 
-        Raises ConfigError if the row cannot be read.
+        Raises:
+            ConfigError: The row cannot be read.
         """
         path = self._row_path(trial)
         if not path.exists():
             return None
         try:
             row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            found: Figures = row["figures"]
+            figures: Figures = row["figures"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path}: cannot be read as a row ({error}); remove it to run the trial again"
+                f"{path}: cannot be read as a trial row ({error}); delete it to run the trial again"
             ) from error
-        return found
+        return figures
 
     def recalls(self, trial: Trial) -> Recalls | None:
-        """Return a trial's recalls over the draws; None where they are not here."""
+        """Return a trial's recalls over the resamples; None if they are missing."""
         path = self._resamples_path(trial)
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as held:
+        with np.load(path, allow_pickle=False) as arrays:
             return {
                 int(name.removeprefix("recall@")): means.astype(np.float64)
-                for name, means in held.items()
+                for name, means in arrays.items()
             }
 
     def _row_path(self, trial: Trial) -> Path:

@@ -1,4 +1,4 @@
-"""A study: methods x budgets x seeds x datasets, read from a plan and validated at once."""
+"""Study file: methods x budgets x seeds x datasets, loaded from TOML and validated."""
 
 import tomllib
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ Table = dict[str, Any]
 
 
 class DatasetSource(ConfigSection):
-    """A dataset: where it is, and how much of it is used."""
+    """A dataset folder, and how many of its interactions are used."""
 
-    folder: str = Field(min_length=1, description="of the dataset, sought under each --data")
+    folder: str = Field(min_length=1, description="dataset folder, searched under each --data")
     limit_interactions: int | None = Field(
-        None, ge=1, description="whole users are drawn, seeded, until so many are reached"
+        None, ge=1, description="whole users are sampled up to this number of interactions"
     )
 
 
 class SharedConfig(ConfigSection):
-    """What all methods share: tables of the run configuration."""
+    """Tables of the run configuration that all methods share."""
 
     data: Table = Field(default_factory=dict)
     towers: Table = Field(default_factory=dict)
@@ -34,52 +34,52 @@ class SharedConfig(ConfigSection):
 
 
 class Method(ConfigSection):
-    """One method: what of a run it changes, and how often it is run."""
+    """A method: its changes of the run configuration, and its seeds and budgets."""
 
     kind: Kind = Field(
-        description="fixed list: one of those whose mean is a reference; baseline: a further "
-        "row; esans; ablation"
+        description="fixed list: part of the reference mean; baseline: a further baseline; "
+        "esans; ablation"
     )
     training: Table = Field(
-        default_factory=dict, description="changes to [training], the sampler's table in it"
+        default_factory=dict, description="changes to [training], including the sampler"
     )
     clusters: Table = Field(default_factory=dict, description="changes to [clusters]")
     budget_shares: dict[str, float] = Field(
         default_factory=dict,
-        description="setting of the sampler -> its part of the budget: { count = 1.0 }",
+        description="sampler setting -> share of the budget: { count = 1.0 }",
     )
-    varies_by_budget: bool = Field(False, description="run at every budget of the plan")
-    seeds: int | None = Field(None, ge=1, le=1000, description="instead of the plan's")
-    temperatures: tuple[float, ...] = Field((), description="instead of the plan's grid")
+    varies_by_budget: bool = Field(False, description="run at every budget of the study")
+    seeds: int | None = Field(None, ge=1, le=1000, description="instead of the study's")
+    temperatures: tuple[float, ...] = Field((), description="instead of the study's grid")
     temperature_of: str = Field(
-        "", description="a method whose chosen temperature is taken over, without a grid"
+        "", description="method whose chosen temperature is reused, without a grid"
     )
 
     @model_validator(mode="after")
     def validate_temperatures_and_budget(self) -> Self:
-        """Refuse a temperature beside the grid, and a budget that sets nothing."""
+        """Reject a temperature outside the grid, and a budget without effect."""
         if "temperature" in self.training:
-            raise ValueError("training.temperature is chosen from the grid: set temperatures")
+            raise ValueError("training.temperature is tuned over a grid: set temperatures instead")
         if self.varies_by_budget and not self.budget_shares:
-            raise ValueError("varies_by_budget needs budget_shares: what does a budget set?")
+            raise ValueError("varies_by_budget needs budget_shares: add the sampler settings")
         if self.temperature_of and self.temperatures:
-            raise ValueError("give temperatures or temperature_of, not both")
+            raise ValueError("temperatures and temperature_of exclude each other: set one of them")
         return self
 
 
 class Study(ConfigSection):
     """Methods x budgets x seeds x datasets."""
 
-    seeds: int = Field(5, ge=1, le=1000, description="runs of each method: 0, 1, 2 ...")
+    seeds: int = Field(5, ge=1, le=1000, description="number of seeds per method: 0, 1, 2 ...")
     temperatures: tuple[float, ...] = Field(
-        (0.05, 0.07, 0.1), min_length=1, description="the grid, judged on validation by seed 0"
+        (0.05, 0.07, 0.1), min_length=1, description="grid, tuned on validation with seed 0"
     )
     budget: int = Field(
-        512, ge=1, description="items encoded a step, at which methods are compared"
+        512, ge=1, description="items encoded per step, at which methods are compared"
     )
-    budgets: tuple[int, ...] = Field((), description="for the methods that vary by budget")
+    budgets: tuple[int, ...] = Field((), description="for methods with varies_by_budget")
     split_seed: int = Field(
-        0, ge=0, description="of split and subset: the same data for all methods and seeds"
+        0, ge=0, description="seed of split and subset, shared by all methods and seeds"
     )
     run: SharedConfig = SharedConfig()
     datasets: dict[str, DatasetSource] = Field(min_length=1)
@@ -87,13 +87,13 @@ class Study(ConfigSection):
 
     @model_validator(mode="after")
     def validate_references(self) -> Self:
-        """Refuse a temperature of no method, and budgets without the one compared at."""
+        """Reject an unknown temperature_of, and budgets without the comparison budget."""
         for name, method in self.methods.items():
             source = self.methods.get(method.temperature_of)
             if method.temperature_of and (source is None or source.temperature_of):
                 raise ValueError(
-                    f"methods.{name}.temperature_of: {method.temperature_of!r} is no method "
-                    "with a grid of its own"
+                    f"methods.{name}.temperature_of: {method.temperature_of!r} is not a "
+                    "method with its own grid"
                 )
         varies = any(method.varies_by_budget for method in self.methods.values())
         if varies and self.budget not in self.budgets:
@@ -101,25 +101,25 @@ class Study(ConfigSection):
         return self
 
     def grid_of(self, name: str) -> tuple[float, ...]:
-        """Return the temperatures that a method is tried with; none if it takes another's."""
+        """Return a method's temperature grid; empty if it reuses another's temperature."""
         method = self.methods[name]
         return () if method.temperature_of else method.temperatures or self.temperatures
 
     def budgets_of(self, name: str) -> tuple[int | None, ...]:
-        """Return the budgets that a method is run at; (None,) if it has none to set."""
+        """Return a method's budgets; (None,) if it has no budget_shares."""
         method = self.methods[name]
         if not method.budget_shares:
             return (None,)
         return self.budgets if method.varies_by_budget else (self.budget,)
 
     def seeds_of(self, name: str) -> range:
-        """Return the seeds that a method is run with."""
+        """Return a method's seeds."""
         return range(self.methods[name].seeds or self.seeds)
 
     def config_of(self, name: str, budget: int | None, temperature: float, seed: int) -> RunConfig:
-        """Build one run's configuration; raises ConfigError, naming the method."""
-        method, common = self.methods[name], self.run
-        training = common.training | method.training | {"temperature": temperature}
+        """Build the configuration of one trial; raises ConfigError with the method's name."""
+        method, shared = self.methods[name], self.run
+        training = shared.training | method.training | {"temperature": temperature}
         if budget is not None:
             counts = {
                 key: max(1, round(share * budget)) for key, share in method.budget_shares.items()
@@ -127,18 +127,19 @@ class Study(ConfigSection):
             training["sampler"] = training.get("sampler", {}) | counts
         values = {
             "seed": seed,
-            "data": common.data,
-            "towers": common.towers,
-            "clusters": common.clusters | method.clusters,
+            "data": shared.data,
+            "towers": shared.towers,
+            "clusters": shared.clusters | method.clusters,
             "training": training,
         }
         return validate_config(values, f"methods.{name}, budget {budget}")
 
 
 def read_study(path: Path) -> Study:
-    """Read a plan and try the configuration of every run in it.
+    """Load a study file and validate the configuration of every trial.
 
-    Raises ConfigError, naming the file and everything at fault.
+    Raises:
+        ConfigError: The file is invalid; lists all errors.
     """
     try:
         study = Study.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -146,23 +147,23 @@ def read_study(path: Path) -> Study:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError(
-            f"{path}: cannot be used as a plan\n" + "\n".join(_lines_of(error)) + "\n"
+            f"{path}: is not a valid study\n" + "\n".join(_lines_of(error)) + "\n"
             "see `python -m benchmarks.compare run --help` for an example"
         ) from error
-    faults = list(_faults_of(study))
-    if faults:
-        raise ConfigError(f"{path}: runs that cannot be\n" + "\n".join(faults))
+    errors = list(_config_errors(study))
+    if errors:
+        raise ConfigError(f"{path}: invalid trials\n" + "\n".join(errors))
     return study
 
 
 def _lines_of(error: ValidationError) -> Iterator[str]:
-    for one in error.errors(include_url=False):
-        place = ".".join(str(step) for step in one["loc"]) or "the plan"
-        yield f"  - {place}: {one['msg']}"
+    for details in error.errors(include_url=False):
+        location = ".".join(str(key) for key in details["loc"]) or "the study"
+        yield f"  - {location}: {details['msg']}"
 
 
-def _faults_of(study: Study) -> Iterator[str]:
-    """Try every method at every budget and temperature."""
+def _config_errors(study: Study) -> Iterator[str]:
+    """Build the configuration of every method, budget and temperature; yield the errors."""
     for name in study.methods:
         for budget in study.budgets_of(name):
             for temperature in study.grid_of(name) or study.temperatures:

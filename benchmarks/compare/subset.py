@@ -1,4 +1,4 @@
-"""The datasets of a study: found, read, and cut to whole users drawn at random."""
+"""Datasets of a study: located, loaded and reduced to a sample of whole users."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,10 +17,11 @@ from trainer.metrics import MIN_CASES
 
 @dataclass(frozen=True)
 class Subset:
-    """A dataset folder, its split, and how much of it is used.
+    """A dataset folder, its split, and how many interactions are used.
 
-    limit_interactions  None for all
-    seed                of the split and of the sampled users
+    Attributes:
+        limit_interactions: None for all.
+        seed: Of the split and of the user sample.
     """
 
     folder: Path
@@ -31,7 +32,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class StudyDataset:
-    """A dataset of the study, found and read."""
+    """A loaded dataset of the study."""
 
     subset: Subset
     fingerprint: str
@@ -39,28 +40,32 @@ class StudyDataset:
 
 
 def find_datasets(study: Study, bases: list[Path]) -> dict[str, StudyDataset]:
-    """Find and read every dataset of the study.
+    """Locate and load every dataset of the study.
 
-    bases  folders that a dataset's folder is sought in, in this order; none: the current one
+    Args:
+        study: The study.
+        bases: Folders to search, in this order; the current folder if empty.
 
-    Raises ConfigError naming every folder that is nowhere; DatasetError.
+    Raises:
+        ConfigError: Some folders do not exist; lists all of them.
+        DatasetError: A dataset is invalid.
     """
-    places = {
-        name: [place for base in bases or [Path()] if (place := base / source.folder).is_dir()]
+    folders = {
+        name: [folder for base in bases or [Path()] if (folder := base / source.folder).is_dir()]
         for name, source in study.datasets.items()
     }
-    absent = [study.datasets[name].folder for name, found in places.items() if not found]
-    if absent:
-        sought = ", ".join(str(base) for base in bases) or "the current folder"
+    missing = [study.datasets[name].folder for name, matches in folders.items() if not matches]
+    if missing:
+        searched = ", ".join(str(base) for base in bases) or "the current folder"
         raise ConfigError(
-            f"datasets not found: {', '.join(absent)}; sought in {sought}; give --data with "
-            "the folder that holds them"
+            f"datasets not found: {', '.join(missing)}; searched in {searched}; set --data to "
+            "the folder that contains them"
         )
     split = DataConfig.model_validate(study.run.data).split
     datasets = {}
-    for name, found in places.items():
+    for name, matches in folders.items():
         limit = study.datasets[name].limit_interactions
-        subset = Subset(found[0], limit, split, study.split_seed)
+        subset = Subset(matches[0], limit, split, study.split_seed)
         data = load_subset(subset)
         summary = (
             f"{len(data.user_ids):,} users, {len(data.item_ids):,} items, "
@@ -72,30 +77,31 @@ def find_datasets(study: Study, bases: list[Path]) -> dict[str, StudyDataset]:
 
 @lru_cache(maxsize=2)
 def load_subset(subset: Subset) -> Dataset:
-    """Load a subset; a process that runs trial after trial reads it once.
+    """Load a subset, cached for consecutive trials of a process.
 
-    Raises DatasetError, also where fewer than MIN_CASES would be asked: too few to measure.
+    Raises:
+        DatasetError: The dataset is invalid or has fewer than MIN_CASES cases.
     """
     data = load_dataset(subset.folder, subset.split, subset.seed)
     if subset.limit_interactions is not None:
-        data = keep_some_users(data, subset.limit_interactions, subset.seed)
-    faults = []
+        data = sample_users(data, subset.limit_interactions, subset.seed)
+    errors = []
     for part in (VALID, TEST):
         count = len(build_cases(data.interactions, part, len(data.user_ids)).user_rows)
         if count < MIN_CASES:
-            faults.append(
-                f"{count} cases in {PART_NAMES[part]}, expected at least {MIN_CASES}: no "
-                "figure is given from fewer; bring more users, or raise limit_interactions"
+            errors.append(
+                f"{count} cases in {PART_NAMES[part]}, expected at least {MIN_CASES}; "
+                "provide more users or raise limit_interactions"
             )
-    if faults:
-        raise DatasetError(str(subset.folder), faults)
+    if errors:
+        raise DatasetError(str(subset.folder), errors)
     return data
 
 
-def keep_some_users(data: Dataset, limit: int, seed: int) -> Dataset:
-    """Keep users in a drawn order while their interactions stay within the limit.
+def sample_users(data: Dataset, limit: int, seed: int) -> Dataset:
+    """Keep users in random order while their interactions stay within the limit.
 
-    The catalogue stays whole: a full ranking over fewer items would be an easier question.
+    The catalogue stays complete: ranking fewer items would be an easier task.
     """
     old = data.interactions
     lengths = np.bincount(old.user_rows, minlength=len(data.user_ids))
@@ -103,14 +109,14 @@ def keep_some_users(data: Dataset, limit: int, seed: int) -> Dataset:
     kept = np.sort(order[np.cumsum(lengths[order]) <= limit])
     if len(kept) == len(lengths):
         return data
-    places = np.full(len(lengths), -1, dtype=np.int32)
-    places[kept] = np.arange(len(kept))
-    is_in = places[old.user_rows] >= 0
+    new_rows = np.full(len(lengths), -1, dtype=np.int32)
+    new_rows[kept] = np.arange(len(kept))
+    is_kept = new_rows[old.user_rows] >= 0
     interactions = Interactions(
-        places[old.user_rows[is_in]], old.item_rows[is_in], old.parts[is_in], old.is_ordered
+        new_rows[old.user_rows[is_kept]], old.item_rows[is_kept], old.parts[is_kept], old.is_ordered
     )
     user_ids = [data.user_ids[row] for row in kept]
-    note = f"cut to {len(kept):,} of {len(lengths):,} users, {is_in.sum():,} interactions"
+    note = f"reduced to {len(kept):,} of {len(lengths):,} users, {is_kept.sum():,} interactions"
     return replace(
         data,
         user_ids=user_ids,

@@ -1,4 +1,4 @@
-"""The results of a study, for a program (Parquet) and for a person (Markdown)."""
+"""Result tables of a study, as Parquet and Markdown."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jinja2 import StrictUndefined, Template
 
 from benchmarks.compare.analysis import (
@@ -35,13 +37,13 @@ from trainer.metrics import (
 )
 
 TEMPLATE = Path(__file__).with_name("table.md.j2")
-BASELINE_NAMES = {"popularity": "popularity", "ease": "EASE"}  # need no training loop
+BASELINE_NAMES = {"popularity": "popularity", "ease": "EASE"}
 SHOWN = ["recall@50", "recall@200", "ndcg@50"]
 BUCKETS = ("head", "torso", "tail", "cold")
 
 
 def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple[Path, int]:
-    """Write table.md, table.parquet and rows.parquet; return the first, and trials missing."""
+    """Write table.md, table.parquet, rows.parquet; return table.md and the missing trials."""
     folder, budget = schedule.store.folder, schedule.study.budget
     summary = summarize(schedule)
     lines = pd.concat([summary.drop(columns="recalls"), compare(summary, budget)], axis=1)
@@ -65,7 +67,7 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
     )
     text = template.render(
         day=f"{now:%Y-%m-%d}",
-        least_cases=MIN_CASES,
+        min_cases=MIN_CASES,
         budget=budget,
         datasets=datasets,
         missing=list(missing_lines(lines, failures)),
@@ -73,44 +75,45 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
     )
     path = folder / "table.md"
     path.write_text(text, encoding="utf-8")
-    return path, int((lines.seeds_wanted - lines.seeds).sum())
+    return path, int((lines.seeds_planned - lines.seeds).sum())
 
 
 def write_parquet(rows: pd.DataFrame, path: Path) -> None:
-    """Write a table in which every number is a float and what is missing is null."""
+    """Write a small table in which every number is a float and a missing value is null."""
     numbers = rows.select_dtypes("number").columns
-    rows.astype(dict.fromkeys(numbers, float)).to_parquet(path, index=False)
+    table = pa.Table.from_pandas(rows.astype(dict.fromkeys(numbers, float)), preserve_index=False)
+    small = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table.replace_schema_metadata(None), path, store_schema=False, **small)
 
 
 def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, MetricValues]:
-    """Measure popularity and EASE on a dataset's test part, or load what was measured.
+    """Evaluate popularity and EASE on a dataset's test part, or load their metrics.
 
-    folder  where it is kept, once a dataset
-
-    EASE needs items x items numbers: above the limit of a run's configuration it is left out.
+    They are cached in baselines.json: data fingerprint -> baseline -> metrics. EASE is skipped
+    above the default limit of items.
     """
-    path = folder / "baselines" / f"{dataset.fingerprint[:24]}.json"
+    path, key = folder / "baselines.json", dataset.fingerprint[:24]
+    cached: dict[str, dict[str, MetricValues]] = {}
     if path.exists():
-        found: dict[str, MetricValues] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    asked = build_evaluation_set(load_subset(dataset.subset))
-    measured = {
-        BASELINE_NAMES[name]: compute_metrics(
-            ranked, rank_targets(ranked, asked.cases), len(asked.counts)
-        )
-        for name, ranked in rank_baselines(asked, EvaluationConfig()).items()
-    }
-    write_json(path, measured)
-    return measured
+        cached = json.loads(path.read_text(encoding="utf-8"))
+    if key not in cached:
+        evaluation = build_evaluation_set(load_subset(dataset.subset))
+        cached[key] = {
+            BASELINE_NAMES[name]: compute_metrics(
+                ranked, rank_targets(ranked, evaluation.cases), len(evaluation.counts)
+            )
+            for name, ranked in rank_baselines(evaluation, EvaluationConfig()).items()
+        }
+        write_json(path, cached)
+    return cached[key]
 
 
 def dataset_tables(lines: pd.DataFrame, budget: int) -> dict[str, Any]:
-    """Lay out one dataset: methods at one budget, budgets, negatives, popularity."""
-    done = lines[lines.seeds > 0]
-    compared = at_budget(done, budget)
+    """Render the tables of one dataset: methods, budgets, negatives, popularity buckets."""
+    finished = lines[lines.seeds > 0]
+    compared = at_budget(finished, budget)
     varied = lines[lines.budget.notna() & (lines.budget != budget)].method
-    by_budget = done[done.method.isin(varied)]
+    by_budget = finished[finished.method.isin(varied)]
     best = column(compared, BEST).dropna()
     fixed = fixed_list_of(lines, budget)
     return {
@@ -119,18 +122,18 @@ def dataset_tables(lines: pd.DataFrame, budget: int) -> dict[str, Any]:
         "fixed_count": len(fixed),
         "fixed": {name: column(fixed, name).mean() for name in SHOWN},
         "budgets": "" if by_budget.empty else budget_table(by_budget),
-        "negatives": negatives_table(done),
+        "negatives": negatives_table(finished),
         "buckets": bucket_table(compared),
     }
 
 
 def methods_table(lines: pd.DataFrame) -> str:
-    """Lay out the methods at the budget compared at."""
+    """Render the methods at the comparison budget."""
     columns = {
         "method": lines.method,
         "kind": lines.kind,
         "budget": formatted(lines.budget, "{:.0f}"),
-        "seeds": lines.seeds.astype(str) + " of " + lines.seeds_wanted.astype(str),
+        "seeds": lines.seeds.astype(str) + " of " + lines.seeds_planned.astype(str),
         "temperature": formatted(lines.temperature, "{:g}"),
         "validation recall@50": formatted(column(lines, "validation_recall@50")),
         **{name: with_spread(lines, name) for name in SHOWN},
@@ -142,7 +145,7 @@ def methods_table(lines: pd.DataFrame) -> str:
 
 
 def budget_table(lines: pd.DataFrame) -> str:
-    """Lay out the methods that vary by budget; each against the best that costs no more."""
+    """Render the methods that vary by budget, each against the best baseline in its budget."""
     columns = {
         "method": lines.method,
         "budget": formatted(lines.budget, "{:.0f}"),
@@ -155,7 +158,7 @@ def budget_table(lines: pd.DataFrame) -> str:
 
 
 def negatives_table(lines: pd.DataFrame) -> str:
-    """Lay out how false, how hard and how varied the negatives were."""
+    """Render false negatives, hardness and variety of the negatives."""
     columns = {
         "method": lines.method,
         "budget": formatted(lines.budget, "{:.0f}"),
@@ -170,7 +173,7 @@ def negatives_table(lines: pd.DataFrame) -> str:
 
 
 def bucket_table(lines: pd.DataFrame) -> str:
-    """Lay out recall@50 by popularity, each bucket with its count of test items."""
+    """Render recall@50 by popularity bucket, with the number of test items."""
     columns = {"method": lines.method}
     for name in BUCKETS:
         count = column(lines, f"{name}_targets").fillna(0).head(1).sum()
@@ -179,40 +182,40 @@ def bucket_table(lines: pd.DataFrame) -> str:
 
 
 def missing_lines(lines: pd.DataFrame, failures: Failures) -> Iterator[str]:
-    """Say what is not there yet, and what failed in this sitting."""
-    for _, line in lines[lines.seeds < lines.seeds_wanted].iterrows():
-        why = ", its temperature is not chosen yet" if pd.isna(line.temperature) else ""
-        found = f"{line.seeds} of {line.seeds_wanted} seeds"
-        yield f"- {line.dataset}: {name_of(line)}: {found}{why}"
+    """List the missing trials and the failures of this session."""
+    for _, line in lines[lines.seeds < lines.seeds_planned].iterrows():
+        reason = ", its temperature is not chosen yet" if pd.isna(line.temperature) else ""
+        progress = f"{line.seeds} of {line.seeds_planned} seeds"
+        yield f"- {line.dataset}: {name_of(line)}: {progress}{reason}"
     for trial, failure in failures.items():
         yield f"- failed: {trial}: {failure}"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Spell the metrics shown."""
+    """Format the main metrics."""
     return ", ".join(
         f"{name} -" if pd.isna(metrics[name]) else f"{name} {metrics[name]:.4f}" for name in SHOWN
     )
 
 
 def column(lines: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column; all missing where there is none."""
+    """Return a column, or missing values if it does not exist."""
     return lines[name] if name in lines else pd.Series(float("nan"), lines.index)
 
 
 def formatted(values: pd.Series, pattern: str = "{:.4f}") -> pd.Series:
-    """Spell values for a person; "-" where one is missing."""
-    return values.map(lambda one: "-" if pd.isna(one) else pattern.format(one)).astype(object)
+    """Format values; "-" where missing."""
+    return values.map(lambda value: "-" if pd.isna(value) else pattern.format(value)).astype(object)
 
 
 def with_spread(lines: pd.DataFrame, name: str) -> pd.Series:
-    """Spell a mean and its standard deviation over the seeds."""
+    """Format a mean and its standard deviation over the seeds."""
     spread = column(lines, name + SPREAD)
     return formatted(column(lines, name)) + formatted(spread, " ± {:.4f}").replace("-", "")
 
 
 def differences(lines: pd.DataFrame, name: str) -> pd.Series:
-    """Spell relative differences with their intervals, in percent."""
+    """Format relative differences with intervals, in percent."""
     value, low, high = (
         formatted(100 * column(lines, name + end), "{:+.1f}") for end in ("", "_low", "_high")
     )
@@ -220,7 +223,7 @@ def differences(lines: pd.DataFrame, name: str) -> pd.Series:
 
 
 def against_best(lines: pd.DataFrame, name: str) -> dict[str, pd.Series]:
-    """Return the columns that compare with the best baseline."""
+    """Columns of the comparison with the best baseline."""
     return {
         f"@50 over {name}": differences(lines, f"recall@50_over_{BEST}"),
         "p": formatted(column(lines, f"recall@50_over_{BEST}_p_holm")),
@@ -229,7 +232,7 @@ def against_best(lines: pd.DataFrame, name: str) -> dict[str, pd.Series]:
 
 
 def costs(lines: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return the columns of what a step costs."""
+    """Columns of the cost of a step."""
     return {
         "ms a step": formatted(1_000 * column(lines, "seconds_per_step"), "{:.1f}"),
         "CPU ms": formatted(1_000 * column(lines, "cpu_seconds_per_step"), "{:.1f}"),

@@ -1,11 +1,11 @@
-"""One trial: one method, one budget, one seed on one dataset, trained and measured.
+"""Trial: one method, budget, seed and dataset, trained and evaluated.
 
-What is measured are the item vectors and queries of the towers themselves, by an exact full
-ranking. No bundle is made: what an index or an exported file loses is measured elsewhere.
+Evaluation uses the embeddings of the towers and an exact full ranking. No bundle is built: the
+losses of the ANN index and of the export are measured elsewhere.
 
-Cases are resampled once and for all: by a seed of their own, the same for every run that was
-asked about the same cases. So a run keeps its recall over each draw, a thousand numbers that
-say nothing of any user, and runs of different sittings and machines can still be paired.
+Cases are resampled with a fixed seed, the same for all trials with the same number of cases. A
+trial stores its recall over each resample, a thousand numbers without user data, so trials of
+different sessions and machines can be paired.
 """
 
 import hashlib
@@ -48,24 +48,25 @@ from trainer.towers import UserTower
 from trainer.train_loop import TrainedTowers, score_unseen, train, validation_recall
 from trainer.training_data import TrainingData, build_training_data
 
-MEASURED_AS = 1  # raise it when figures change their meaning: all trials are then run again
+METRICS_VERSION = 1  # increase it when metrics change their meaning: all trials then run again
 RECALL_COUNTS = (50, 200)
 RESAMPLES = 1_000
-CHUNK = 1_000  # cases ranked at once
-NOT_OF_A_RUN = {"checkpoint_interval_s", "device", "threads"}
+CHUNK = 1_000  # cases ranked per batch
+IGNORED_SETTINGS = {"checkpoint_interval_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
-Draws = NDArray[np.float64]
-Recalls = dict[int, Draws]  # count -> [1 + resamples], see `resampled_means`
+Resamples = NDArray[np.float64]
+Recalls = dict[int, Resamples]  # count -> [1 + resamples], see `resampled_means`
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A training to run.
+    """One training of a study.
 
-    budget       items encoded a step; None where the method has none to set
-    fingerprint  of the data of the subset
-    uses_map     whether the cluster map's configuration matters
+    Attributes:
+        budget: Items encoded per step; None if the method has no budget.
+        fingerprint: Of the subset's data.
+        uses_map: Whether the configuration of the cluster map matters.
     """
 
     dataset: str
@@ -78,12 +79,12 @@ class Trial:
 
     @property
     def digest(self) -> str:
-        """Identify the trial by data and configuration, not by what they are called."""
+        """Digest of data and configuration, independent of names."""
         sections = {"seed", "towers", "training"} | ({"clusters"} if self.uses_map else set())
         values = self.config.model_dump(mode="json", include=sections)
-        for name in NOT_OF_A_RUN:
+        for name in IGNORED_SETTINGS:
             del values["training"][name]
-        text = json.dumps([MEASURED_AS, self.fingerprint, values], sort_keys=True)
+        text = json.dumps([METRICS_VERSION, self.fingerprint, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def __str__(self) -> str:
@@ -93,11 +94,12 @@ class Trial:
 
 
 def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
-    """Train as `python -m trainer run` does, and measure.
+    """Train as `python -m trainer run` does, and evaluate.
 
-    Raises TrainingError where training cannot go on.
+    Raises:
+        TrainingError: Training failed.
     """
-    began, cpu_began = time.monotonic(), time.process_time()
+    start, cpu_start = time.monotonic(), time.process_time()
     config = trial.config
     torch.set_num_threads(config.training.threads)
     data = load_subset(trial.subset)
@@ -107,13 +109,13 @@ def run_trial(trial: Trial) -> tuple[Figures, Recalls]:
     trained = train(training_data, sampler, config)
     figures, ranks = measure_towers(training_data, data, trained)
     figures |= training_figures(trained.progress, sampler)
-    figures["seconds"] = time.monotonic() - began
-    figures["cpu_seconds"] = time.process_time() - cpu_began
+    figures["seconds"] = time.monotonic() - start
+    figures["cpu_seconds"] = time.process_time() - cpu_start
     return figures, recalls_of(ranks)
 
 
 def monitored(sampler: Sampler, training_data: TrainingData, data: Dataset) -> SamplerMonitor:
-    """Wrap a sampler to record its draws."""
+    """Wrap a sampler to record statistics of its negatives."""
     held_out = build_histories(data.interactions, (VALID, TEST), len(data.user_ids))
     positives = build_seen_items(held_out, len(data.item_ids), training_data.device)
     return SamplerMonitor(sampler, positives, training_data.loader.batches_per_epoch(), EVERY)
@@ -122,7 +124,7 @@ def monitored(sampler: Sampler, training_data: TrainingData, data: Dataset) -> S
 def measure_towers(
     training_data: TrainingData, data: Dataset, trained: TrainedTowers
 ) -> tuple[Figures, TargetRanks]:
-    """Measure validation and test; all validation cases, not the loop's sample."""
+    """Evaluate on all validation and test cases."""
     tower, item_tower = trained.towers.user, trained.towers.item
     vectors = training_data.features.encode_all(item_tower)
     num_users, num_items = len(data.user_ids), len(data.item_ids)
@@ -136,26 +138,26 @@ def measure_towers(
         **compute_metrics(ranked, ranks, num_items),
     }
     buckets = compute_bucket_metrics(ranks, training_counts(data.interactions, num_items))
-    for name, found in buckets.items():
-        figures |= {f"{name}_{metric}": value for metric, value in found.items()}
+    for name, metrics in buckets.items():
+        figures |= {f"{name}_{metric}": value for metric, value in metrics.items()}
     return figures, ranks
 
 
 @torch.no_grad()
-def rank_all(tower: UserTower, vectors: Tensor, asked: Cases) -> Rows:
+def rank_all(tower: UserTower, vectors: Tensor, targets: Cases) -> Rows:
     """Rank exactly for every case; [cases, DEPTH], -1 where fewer items are eligible."""
-    ranked = np.full((len(asked.user_rows), DEPTH), -1, dtype=np.int32)
+    ranked = np.full((len(targets.user_rows), DEPTH), -1, dtype=np.int32)
     depth = min(DEPTH, len(vectors))
     for first in range(0, len(ranked), CHUNK):
-        chosen = range(first, min(first + CHUNK, len(ranked)))
-        best = score_unseen(tower, vectors, asked.histories, chosen).topk(depth, dim=1)
+        chunk = range(first, min(first + CHUNK, len(ranked)))
+        best = score_unseen(tower, vectors, targets.histories, chunk).topk(depth, dim=1)
         rows = best.indices.masked_fill(torch.isneginf(best.values), -1)
-        ranked[chosen.start : chosen.stop, :depth] = rows.cpu().numpy()
+        ranked[chunk.start : chunk.stop, :depth] = rows.cpu().numpy()
     return ranked
 
 
 def training_figures(progress: Progress, monitor: SamplerMonitor) -> Figures:
-    """Gather how training went; the monitor's own time is not part of a step's."""
+    """Collect statistics of training; excludes the time of the monitor."""
     seconds = sum(epoch["seconds"] for epoch in progress.curve) - monitor.seconds
     return {
         "steps": progress.step,
@@ -167,7 +169,7 @@ def training_figures(progress: Progress, monitor: SamplerMonitor) -> Figures:
 
 
 def recalls_of(ranks: TargetRanks, counts: Collection[int] = RECALL_COUNTS) -> Recalls:
-    """Keep of the ranks what the significance of a difference is judged by."""
+    """Compute the resampled recalls that significance is tested with."""
     target_counts = np.bincount(ranks.case_of)
     return {
         count: resampled_means(
@@ -177,13 +179,17 @@ def recalls_of(ranks: TargetRanks, counts: Collection[int] = RECALL_COUNTS) -> R
     }
 
 
-def resampled_means(values: Draws, resamples: int = RESAMPLES) -> Draws:
-    """Average over the cases, and over draws of as many cases with replacement.
+def resampled_means(values: Resamples, resamples: int = RESAMPLES) -> Resamples:
+    """Compute the mean over the cases, and over bootstrap resamples of them.
 
-    values   [cases]          what each case found of its items
-    returns  [1 + resamples]  the mean over the cases as they are comes first
+    The resamples depend only on the number of cases.
 
-    Which cases are drawn follows from their count alone.
+    Args:
+        values: [cases], recall of each case.
+        resamples: Number of resamples.
+
+    Returns:
+        [1 + resamples], the mean over the original cases first.
     """
     rng = np.random.default_rng([len(values), resamples])
     means = [values.mean()]

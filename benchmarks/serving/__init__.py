@@ -1,1 +1,1 @@
-"""What answering over HTTP costs, against a floor, a peer, and itself at other sizes."""
+"""Serving benchmarks: HTTP latency and throughput against a floor, a peer and other sizes."""

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.serving`: what answering over HTTP costs.
+"""`python -m benchmarks.serving`: throughput, latency and CPU cost over HTTP.
 
     python -m benchmarks.serving                       # all parts, 10,000 to a million items
     python -m benchmarks.serving --parts floor --items 10000 --turns 1
     python -m benchmarks.serving --parts versions --items 1000000 --turns 24 --against ../old
 
-Server and client have a core each. All are asked in turn, several times over; medians are told,
-with the least and the most. Bundles and the peer's graph are made once and kept in --work.
+Server and client have a core each. Servers are measured in alternating rounds; results are
+medians with minimum and maximum. Bundles and the peer's graph are cached in --work.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from benchmarks.serving import (
     swaps,
     versions,
 )
-from benchmarks.serving.plan import Plan, make_shop
+from benchmarks.serving.settings import BenchmarkSettings, make_shop
 
-PARTS: dict[str, Callable[[Plan], None]] = {
+PARTS: dict[str, Callable[[BenchmarkSettings], None]] = {
     "floor": against_floor.show,
     "shares": shares.show,
     "peer": against_peer.show,
@@ -38,26 +38,28 @@ PARTS: dict[str, Callable[[Plan], None]] = {
 
 
 def main() -> None:
-    """Measure what was asked for, print a table each."""
+    """Run the selected parts; print a table for each."""
     parser = build_parser()
     parsed = parser.parse_args()
     if parsed.against is None and "versions" in (parsed.parts or ()):
-        parser.error("--parts versions: give the other checkout with --against DIR")
+        parser.error("--parts versions needs another checkout: set --against DIR")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     shops = [make_shop(items, parsed.seed, parsed.work) for items in parsed.items]
-    plan = Plan(shops, parsed.turns, parsed.seconds, parsed.seed, parsed.work, parsed.against)
-    for name in parsed.parts or [one for one in PARTS if one != "versions" or parsed.against]:
-        PARTS[name](plan)
+    settings = BenchmarkSettings(
+        shops, parsed.turns, parsed.seconds, parsed.seed, parsed.work, parsed.against
+    )
+    for name in parsed.parts or [part for part in PARTS if part != "versions" or parsed.against]:
+        PARTS[name](settings)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the options."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what to measure (all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="parts to measure (all)")
     parser.add_argument(
         "--against",
         type=Path,
@@ -71,14 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=[10_000, 100_000, 1_000_000],
         help="sizes of the catalogue (10,000 100,000 1,000,000)",
     )
-    parser.add_argument("--turns", type=int, default=5, help="of each server (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn (3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the generated shop (0)")
+    parser.add_argument("--turns", type=int, default=5, help="rounds per server (5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of a round (3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated shop (0)")
     parser.add_argument(
         "--work",
         type=Path,
         default=Path("build/bench"),
-        help="where generated bundles are kept (build/bench)",
+        help="cache of generated bundles (build/bench)",
     )
     return parser
 

@@ -1,20 +1,29 @@
-"""/retrieve against its floor, at every size and number of connections."""
+"""Part `floor`: /retrieve against its floor, at every size and number of connections."""
 
 from tabulate import tabulate
 
-from benchmarks.serving.plan import Plan
-from benchmarks.serving.turns import CONNECTIONS, compare, ours_and_floor, told
+from benchmarks.serving.rounds import CONNECTIONS, compare, format_metrics, ours_and_floor
+from benchmarks.serving.settings import BenchmarkSettings
 
 
-def show(plan: Plan) -> None:
+def show(settings: BenchmarkSettings) -> None:
     """Compare /retrieve with its floor at every size and number of connections."""
     rows = []
-    for shop in plan.shops:
+    for shop in settings.shops:
         with ours_and_floor(shop.bundles, shop.bodies) as servers:
             for connections in CONNECTIONS:
-                found = compare(servers, shop.bodies, connections, plan.turns, plan.seconds)
-                ours, floor = found["ours"], found["floor"]
-                rows.append([f"{shop.items:,}", connections, *told(ours), *told(floor)[:2]])
+                metrics = compare(
+                    servers, shop.bodies, connections, settings.rounds, settings.seconds
+                )
+                ours, floor = metrics["ours"], metrics["floor"]
+                rows.append(
+                    [
+                        f"{shop.items:,}",
+                        connections,
+                        *format_metrics(ours),
+                        *format_metrics(floor)[:2],
+                    ]
+                )
                 rows[-1] += [
                     f"{ours.rps / floor.rps:.2f}",
                     f"{ours.p99_ms / ours.p50_ms:.1f}",

@@ -1,4 +1,4 @@
-"""/retrieve against hnswlib in FastAPI, at equal recall."""
+"""Part `peer`: /retrieve against hnswlib in FastAPI, at equal recall."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,9 +9,9 @@ import orjson
 from tabulate import tabulate
 
 from benchmarks.serving import peer
-from benchmarks.serving.plan import Plan, Shop
 from benchmarks.serving.processes import serving
-from benchmarks.serving.turns import CONNECTIONS, SERVER_CORE, compare, told
+from benchmarks.serving.rounds import CONNECTIONS, SERVER_CORE, compare, format_metrics
+from benchmarks.serving.settings import BenchmarkSettings, Shop
 from index.ann.index import exact_neighbours
 from index.arrays import Rows
 from index.bundle.reader import open_bundle
@@ -20,15 +20,17 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 
 PEER = "benchmarks.serving.peer"
-COUNT, TRIED = 100, 1_000
-STEPS = (100, 150, 200, 300, 350, 400, 500, 600, 800, 1_200, 1_600, 2_400, 3_200)
+COUNT, NUM_QUERIES = 100, 1_000
+EF_VALUES = (100, 150, 200, 300, 350, 400, 500, 600, 800, 1_200, 1_600, 2_400, 3_200)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The shortest list of HNSW that finds as much as our index does.
+    """The smallest `ef` of HNSW with at least the recall of our index.
 
-    ours, peers  mean recall at 100, of the exact best that are not seen
+    Attributes:
+        ours: Mean recall@100 of the exact best unseen items.
+        peers: Likewise.
     """
 
     ef: int
@@ -36,21 +38,23 @@ class Tuned:
     peers: float
 
 
-def show(plan: Plan) -> None:
+def show(settings: BenchmarkSettings) -> None:
     """Compare with hnswlib in FastAPI at equal recall, at the largest size."""
-    shop = max(plan.shops, key=lambda one: one.items)
+    shop = max(settings.shops, key=lambda shop: shop.items)
     tuned = tune(shop)
     with ExitStack() as stack:
-        started = {
+        contexts = {
             "ours": serving("service", shop.bundles, SERVER_CORE),
             "peer": serving(PEER, shop.bundles, SERVER_CORE, "--ef", str(tuned.ef)),
         }
-        servers = {name: stack.enter_context(one) for name, one in started.items()}
+        servers = {name: stack.enter_context(context) for name, context in contexts.items()}
         rows = []
         for connections in CONNECTIONS:
-            found = compare(servers, shop.bodies, connections, plan.turns, plan.seconds)
-            ratio = found["ours"].rps / found["peer"].rps
-            rows.append([connections, *told(found["ours"]), *told(found["peer"])])
+            metrics = compare(servers, shop.bodies, connections, settings.rounds, settings.seconds)
+            ratio = metrics["ours"].rps / metrics["peer"].rps
+            rows.append(
+                [connections, *format_metrics(metrics["ours"]), *format_metrics(metrics["peer"])]
+            )
             rows[-1].append(f"{ratio:.2f}")
     print(f"{shop.items:,} items; recall@100: ours {tuned.ours:.3f}, ", end="")
     print(f"hnswlib M {peer.LINKS}, ef {tuned.ef}: {tuned.peers:.3f}")
@@ -59,31 +63,32 @@ def show(plan: Plan) -> None:
 
 
 def tune(shop: Shop) -> Tuned:
-    """Lengthen HNSW's list until it finds as much as we do."""
+    """Increase `ef` until HNSW has the recall of our index."""
     bundle = open_bundle(BundleRegistry(shop.bundles).current())
     retriever, graph = Retriever(bundle), peer.open_graph(bundle, shop.bundles)
-    lines = shop.bodies.read_bytes().splitlines()[:TRIED]
+    lines = shop.bodies.read_bytes().splitlines()[:NUM_QUERIES]
     histories = [bundle.items.rows_of(orjson.loads(line)["history"]) for line in lines]
     queries = bundle.user_encoder.encode_histories(bundle.vectors, histories)
     exact = exact_neighbours(bundle.vectors, queries, COUNT + max(map(len, histories)))
-    best = [own[~np.isin(own, seen)][:COUNT] for own, seen in zip(exact, histories, strict=True)]
-    answers = [
+    best = [rows[~np.isin(rows, seen)][:COUNT] for rows, seen in zip(exact, histories, strict=True)]
+    results = [
         retriever.retrieve([Query(COUNT, history=orjson.loads(line)["history"])])[0]
         for line in lines
     ]
-    ours = recall(best, [bundle.items.rows_of(one.item_ids) for one in answers])
-    for ef in STEPS:
+    ours = recall(best, [bundle.items.rows_of(result.item_ids) for result in results])
+    for ef in EF_VALUES:
         graph.set_ef(ef)
-        found = [
+        retrieved = [
             [row for row, _ in peer.search(graph, query, COUNT, seen.tolist())]
             for query, seen in zip(queries, histories, strict=True)
         ]
-        peers = recall(best, found)
+        peers = recall(best, retrieved)
         if peers >= ours:
             break
     return Tuned(ef, ours, peers)
 
 
-def recall(best: Sequence[Rows], found: Sequence[Sequence[int] | Rows]) -> float:
-    """Return the mean share of the exact best that was found."""
-    return float(np.mean([np.isin(one, own).mean() for one, own in zip(best, found, strict=True)]))
+def recall(best: Sequence[Rows], retrieved: Sequence[Sequence[int] | Rows]) -> float:
+    """Return the mean share of the exact best that was retrieved."""
+    pairs = zip(best, retrieved, strict=True)
+    return float(np.mean([np.isin(expected, rows).mean() for expected, rows in pairs]))

@@ -1,8 +1,8 @@
-"""A small client for machines without wrk: asks in turn over some connections, prints JSON.
+"""Minimal load generator for machines without wrk; prints JSON.
 
     python -m benchmarks.serving.client http://localhost:8000/retrieve BODIES 16 3
 
-Slower than wrk, so throughput measured with it is a lower bound.
+It is slower than wrk: its throughput is a lower bound.
 """
 
 import asyncio
@@ -18,35 +18,35 @@ import numpy as np
 
 
 def main() -> None:
-    """Ask for so many seconds, print what came of it."""
+    """Send load; print the result as JSON."""
     url, bodies, connections, seconds = sys.argv[1:]
     messages = [
         message(url, body) for body in Path(bodies).read_bytes().splitlines() if body.strip()
     ]
-    print(json.dumps(asyncio.run(ask(url, messages, int(connections), float(seconds)))))
+    print(json.dumps(asyncio.run(send_load(url, messages, int(connections), float(seconds)))))
 
 
 def message(url: str, body: bytes) -> bytes:
-    """Return a whole request."""
+    """Encode a request."""
     parts = urlsplit(url)
     head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-async def ask(
+async def send_load(
     url: str, messages: list[bytes], connections: int, seconds: float
 ) -> dict[str, float]:
-    """Ask over some connections at once; each waits for its answer before it asks again."""
+    """Send requests over concurrent connections, one request at a time on each."""
     begin = time.perf_counter()
     shared = cycle(messages)
-    waits: list[float] = []
+    latencies: list[float] = []
     failures = await asyncio.gather(
-        *(connection(url, shared, begin + seconds, waits) for _ in range(connections))
+        *(connection(url, shared, begin + seconds, latencies) for _ in range(connections))
     )
-    p50, p99 = np.percentile(waits, [50, 99]) * 1e3 if waits else (0.0, 0.0)
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1e3 if latencies else (0.0, 0.0)
     return {
-        "requests": len(waits),
+        "requests": len(latencies),
         "duration_s": time.perf_counter() - begin,
         "p50_ms": float(p50),
         "p99_ms": float(p99),
@@ -54,22 +54,22 @@ async def ask(
     }
 
 
-async def connection(url: str, shared: Iterator[bytes], end: float, waits: list[float]) -> int:
-    """Ask until the end; return how many answers were no 200."""
+async def connection(url: str, shared: Iterator[bytes], end: float, latencies: list[float]) -> int:
+    """Send requests until `end`; return the number of responses other than 200."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     failed = 0
     while time.perf_counter() < end:
         begin = time.perf_counter()
         writer.write(next(shared))
-        failed += await status_of_answer(reader) != 200
-        waits.append(time.perf_counter() - begin)
+        failed += await read_status(reader) != 200
+        latencies.append(time.perf_counter() - begin)
     writer.close()
     return failed
 
 
-async def status_of_answer(reader: asyncio.StreamReader) -> int:
-    """Read a whole answer; return its status."""
+async def read_status(reader: asyncio.StreamReader) -> int:
+    """Read a response; return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
     await reader.readexactly(int(length or 0))

@@ -1,4 +1,4 @@
-"""Filtered questions and plain ones, over HTTP."""
+"""Part `filters`: filtered against unfiltered queries."""
 
 import statistics
 from pathlib import Path
@@ -7,38 +7,38 @@ import orjson
 from tabulate import tabulate
 
 from benchmarks.gaussian_shop import SHARES
-from benchmarks.serving.plan import Plan
 from benchmarks.serving.processes import serving
-from benchmarks.serving.turns import SERVER_CORE, Turn, take_turn
+from benchmarks.serving.rounds import SERVER_CORE, Round, run_round
+from benchmarks.serving.settings import BenchmarkSettings
 
 
-def show(plan: Plan) -> None:
-    """Compare filtered questions with plain ones over HTTP, 16 connections."""
+def show(settings: BenchmarkSettings) -> None:
+    """Compare filtered with unfiltered queries over 16 connections."""
     rows = []
-    for shop in plan.shops:
+    for shop in settings.shops:
         with serving("service", shop.bundles, SERVER_CORE) as server:
             kinds = {"none": shop.bodies} | {
-                name: with_member(shop.bodies, name, {"filter": {name: ["true"]}})
+                name: with_fields(shop.bodies, name, {"filter": {name: ["true"]}})
                 for name in SHARES
             }
-            turns: dict[str, list[Turn]] = {name: [] for name in kinds}
-            for _ in range(plan.turns):
+            rounds: dict[str, list[Round]] = {name: [] for name in kinds}
+            for _ in range(settings.rounds):
                 for name, bodies in kinds.items():
-                    turns[name].append(take_turn(server, bodies, 16, plan.seconds))
-        plain = statistics.median(one.cpu_us for one in turns["none"])
-        for name, own in turns.items():
-            cpu = statistics.median(one.cpu_us for one in own)
-            rps = statistics.median(one.load.rps for one in own)
-            p99 = statistics.median(one.load.p99_ms for one in own)
+                    rounds[name].append(run_round(server, bodies, 16, settings.seconds))
+        plain = statistics.median(measured.cpu_us for measured in rounds["none"])
+        for name, measurements in rounds.items():
+            cpu = statistics.median(measured.cpu_us for measured in measurements)
+            rps = statistics.median(measured.load.rps for measured in measurements)
+            p99 = statistics.median(measured.load.p99_ms for measured in measurements)
             row = [f"{shop.items:,}", name, f"{rps:,.0f}", f"{p99:.1f}", f"{cpu:.0f}"]
             rows.append([*row, f"{cpu / plain:.2f}"])
     heads = ["items", "filter", "RPS", "p99 ms", "CPU us", "CPU / plain"]
     print(tabulate(rows, heads, disable_numparse=True), end="\n\n")
 
 
-def with_member(bodies: Path, name: str, member: dict[str, object]) -> Path:
-    """Write the same questions with one more member; return the file."""
+def with_fields(bodies: Path, name: str, fields: dict[str, object]) -> Path:
+    """Write the queries with additional fields; return the file."""
     path = bodies.with_name(f"{bodies.stem}-{name}{bodies.suffix}")
     lines = bodies.read_bytes().splitlines()
-    path.write_bytes(b"\n".join(orjson.dumps(orjson.loads(one) | member) for one in lines))
+    path.write_bytes(b"\n".join(orjson.dumps(orjson.loads(line) | fields) for line in lines))
     return path

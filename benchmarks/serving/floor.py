@@ -1,9 +1,9 @@
-"""The floor: our service whole, but /retrieve hands out an answer that lies ready.
+"""Floor of the benchmark: the service with a /retrieve route that returns a fixed response.
 
-    FLOOR_ANSWER=answer.json python -m benchmarks.serving.floor --bundles DIR --port 0
+    FLOOR_RESPONSE=response.json python -m benchmarks.serving.floor --bundles DIR --port 0
 
-Same middleware, metrics, logs, queue and size of response, through an ordinary FastAPI route;
-nothing is parsed, encoded, searched or written as JSON. What is left is what HTTP costs here.
+Middleware, metrics, logs, queue and response size are the same; nothing is parsed, encoded,
+searched or serialized. The rest is the cost of HTTP.
 """
 
 import os
@@ -26,17 +26,17 @@ from service.routing import JsonResponse
 def floor_routes(
     live_bundle: BundleWatcher, service: RetrievalService, metrics: Metrics
 ) -> APIRouter:
-    """Return the one route."""
+    """Build the router of the fixed response."""
     router = APIRouter()
-    ready = Path(os.environ["FLOOR_ANSWER"]).read_bytes()
-    work = Work(lambda _: [ready], [[None]])
+    fixed = Path(os.environ["FLOOR_RESPONSE"]).read_bytes()
+    work = Work(lambda _: [fixed], [[None]])
 
     @router.post("/retrieve", response_class=Response)
     async def retrieve(request: Request) -> Response:
         with metrics.total_s.time():
             await request.body()
-            (answer,) = await service._queue.run(request, work)
-            return JsonResponse(answer)
+            (body,) = await service._queue.run(request, work)
+            return JsonResponse(body)
 
     return router
 

@@ -1,4 +1,4 @@
-"""Questions by the thousand: wrk where it is installed, else a small client of our own."""
+"""Load generation with wrk, or with a minimal client where wrk is not installed."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ from benchmarks.serving.processes import pinned
 WRK = shutil.which("wrk")
 
 SCRIPT = """
-local bodies, heads, place = {}, {["content-type"] = "application/json"}, 0
+local bodies, headers, index = {}, {["content-type"] = "application/json"}, 0
 for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
-local path = os.getenv("ASKED_PATH")
+local path = os.getenv("REQUEST_PATH")
 request = function()
-  place = place % #bodies + 1
-  return wrk.format("POST", path, heads, bodies[place])
+  index = index % #bodies + 1
+  return wrk.format("POST", path, headers, bodies[index])
 end
 done = function(summary, latency)
   local e = summary.errors
@@ -33,10 +33,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What one turn of asking gave.
-
-    failed  answers that are no 2xx, and connections lost; such a turn is no measurement
-    """
+    """Result of one round; `failed` counts responses other than 2xx and lost connections."""
 
     requests: int
     duration_s: float
@@ -46,37 +43,43 @@ class Load:
 
     @property
     def rps(self) -> float:
-        """Return answers per second."""
+        """Requests per second."""
         return self.requests / self.duration_s
 
 
-def ask(
+def send_load(
     url: str, path: str, bodies: Path, connections: int, seconds: float, core: int | None
 ) -> Load:
-    """Ask as fast as answers come, over so many connections, from a core of its own.
+    """Send requests in a closed loop over concurrent connections, from a client core.
 
-    bodies  a file with one JSON body per line, asked in turn
+    Args:
+        url: Base URL of the server.
+        path: Path of the requests.
+        bodies: File with one JSON body per line, sent in a cycle.
+        connections: Number of concurrent connections.
+        seconds: Duration.
+        core: Core of the client; None for any.
     """
     if WRK:
-        return _ask_with_wrk(url, path, bodies, connections, seconds, core)
+        return _run_wrk(url, path, bodies, connections, seconds, core)
     client = [sys.executable, "-m", "benchmarks.serving.client", url + path, str(bodies)]
-    told = subprocess.run(
+    done = subprocess.run(
         [*client, str(connections), str(seconds)],
         check=True,
         capture_output=True,
         text=True,
         preexec_fn=pinned(core),
     )
-    return Load(**json.loads(told.stdout))
+    return Load(**json.loads(done.stdout))
 
 
-def _ask_with_wrk(
+def _run_wrk(
     url: str, path: str, bodies: Path, connections: int, seconds: float, core: int | None
 ) -> Load:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
         script.flush()
-        told = subprocess.run(
+        done = subprocess.run(
             [
                 *(str(WRK), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"),
                 *("--timeout", "30s", "--latency", "-s", script.name, url),
@@ -84,7 +87,7 @@ def _ask_with_wrk(
             check=True,
             capture_output=True,
             text=True,
-            env={"BODIES": str(bodies), "ASKED_PATH": path},
+            env={"BODIES": str(bodies), "REQUEST_PATH": path},
             preexec_fn=pinned(core),
         )
-    return Load(**json.loads(told.stdout.strip().splitlines()[-1]))
+    return Load(**json.loads(done.stdout.strip().splitlines()[-1]))

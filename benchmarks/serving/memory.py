@@ -1,4 +1,4 @@
-"""What one process holds, what a second one adds, and how long a bundle takes to open."""
+"""Memory of service processes, and the time to open a bundle."""
 
 import os
 import time
@@ -11,11 +11,12 @@ from benchmarks.serving.processes import Server
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one process, in bytes.
+    """Memory of one process, in bytes.
 
-    own     private to it
-    shared  its part of what several processes map (PSS of that)
-    copied  private pages of the bundle's files: what a second process would hold twice
+    Attributes:
+        own: Private memory.
+        shared: Proportional share (PSS) of memory that several processes map.
+        copied: Private pages of the bundle's files, duplicated by every process.
     """
 
     own: int
@@ -24,7 +25,7 @@ class Memory:
 
 
 def memory_of(server: Server, bundles: Path) -> Memory:
-    """Read the process' mappings (Linux)."""
+    """Sum up the memory mappings of the process (Linux)."""
     own = shared = copied = 0
     for name, sizes in mappings(server.process.pid):
         private = sizes["Private_Clean"] + sizes["Private_Dirty"]
@@ -36,7 +37,7 @@ def memory_of(server: Server, bundles: Path) -> Memory:
 
 
 def mappings(process_id: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """Return name and sizes, in bytes, of everything that a process maps."""
+    """Yield name and sizes in bytes of each mapping of a process."""
     name: str = ""
     sizes: dict[str, int] = {}
     for line in Path(f"/proc/{process_id}/smaps").read_text().splitlines():
@@ -52,8 +53,8 @@ def mappings(process_id: int) -> Iterator[tuple[str, dict[str, int]]]:
         yield name, sizes
 
 
-def drop_from_memory(folder: Path) -> None:
-    """Ask the kernel to forget a bundle's files, so that the next opening reads the disk."""
+def drop_page_cache(folder: Path) -> None:
+    """Drop a bundle's files from the page cache."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
@@ -62,7 +63,7 @@ def drop_from_memory(folder: Path) -> None:
 
 
 def loading_s(server: Server) -> float:
-    """Return how long the server's bundle took to open, as it told itself."""
-    while not (lines := server.logged("bundle is live")):  # said just after it is ready
+    """Return how long the server's bundle took to open, from its log."""
+    while not (lines := server.logged("bundle is live")):  # logged just after it is ready
         time.sleep(0.01)
     return float(str(lines[0]["load_s"]))

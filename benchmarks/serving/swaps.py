@@ -1,4 +1,4 @@
-"""Answers while the current bundle changes every few seconds."""
+"""Part `swaps`: throughput and latency during hot swaps of the bundle."""
 
 import shutil
 import threading
@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from tabulate import tabulate
 
-from benchmarks.serving.load import ask
+from benchmarks.serving.load import send_load
 from benchmarks.serving.memory import memory_of
-from benchmarks.serving.plan import Plan
 from benchmarks.serving.processes import serving
-from benchmarks.serving.turns import CLIENT_CORE
+from benchmarks.serving.rounds import CLIENT_CORE
+from benchmarks.serving.settings import BenchmarkSettings
 from index.bundle.manifest import read_manifest, write_manifest
 from index.bundle.registry import BundleRegistry
 
@@ -20,7 +20,7 @@ QUIET_S, SWAPPING_S, SWAP_EVERY_S = 10, 155, 3.0
 
 
 class Swapper(threading.Thread):
-    """Makes the other bundle current, every few seconds, until stopped."""
+    """Thread that switches the current bundle every few seconds until stopped."""
 
     def __init__(self, registry: BundleRegistry) -> None:
         super().__init__(daemon=True)
@@ -29,20 +29,20 @@ class Swapper(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Swap."""
+        """Swap until stopped."""
         while not self._stopping.wait(SWAP_EVERY_S):
             self._registry.roll_back()
             self.count += 1
 
     def stop(self) -> None:
-        """End it."""
+        """Stop and join."""
         self._stopping.set()
         self.join()
 
 
 @contextmanager
 def swapping(registry: BundleRegistry) -> Iterator[Swapper]:
-    """Swap as long as the block lasts."""
+    """Swap bundles within the context."""
     swapper = Swapper(registry)
     swapper.start()
     try:
@@ -51,31 +51,31 @@ def swapping(registry: BundleRegistry) -> Iterator[Swapper]:
         swapper.stop()
 
 
-def publish_twin(registry: BundleRegistry) -> None:
-    """Publish the current bundle once more under another version, unless that was done."""
+def publish_copy(registry: BundleRegistry) -> None:
+    """Publish a copy of the current bundle under another version, unless there are two."""
     if len(registry.versions()) > 1:
         return
     with registry.stage() as staged:
         shutil.copytree(registry.current(), staged, dirs_exist_ok=True)
         now = datetime.now(UTC)
-        twin = read_manifest(staged).model_copy(update={"created_at": now.isoformat()})
-        write_manifest(staged, twin)
+        manifest = read_manifest(staged).model_copy(update={"created_at": now.isoformat()})
+        write_manifest(staged, manifest)
         registry.make_current(registry.publish(staged, now))
 
 
-def show(plan: Plan) -> None:
-    """Ask over 16 connections, first in peace, then while bundles change."""
+def show(settings: BenchmarkSettings) -> None:
+    """Measure without swaps, then with swaps, over 16 connections."""
     rows = []
-    for shop in plan.shops:
+    for shop in settings.shops:
         registry = BundleRegistry(shop.bundles)
-        publish_twin(registry)
+        publish_copy(registry)
         with serving("service", shop.bundles, None, ESANS_POLL_INTERVAL_S="0.1") as server:
-            with swapping(registry):  # two bundles have been held at once: the level to return to
-                ask(server.url, "/retrieve", shop.bodies, 16, 4 * SWAP_EVERY_S, CLIENT_CORE)
-            quiet = ask(server.url, "/retrieve", shop.bodies, 16, QUIET_S, CLIENT_CORE)
+            with swapping(registry):  # memory baseline: two bundles were open at once
+                send_load(server.url, "/retrieve", shop.bodies, 16, 4 * SWAP_EVERY_S, CLIENT_CORE)
+            quiet = send_load(server.url, "/retrieve", shop.bodies, 16, QUIET_S, CLIENT_CORE)
             before = memory_of(server, shop.bundles)
             with swapping(registry) as swapper:
-                busy = ask(server.url, "/retrieve", shop.bodies, 16, SWAPPING_S, CLIENT_CORE)
+                busy = send_load(server.url, "/retrieve", shop.bodies, 16, SWAPPING_S, CLIENT_CORE)
             after = memory_of(server, shop.bundles)
         rows.append(
             [
@@ -85,6 +85,15 @@ def show(plan: Plan) -> None:
                 *(f"{before.own / 1e6:.0f}", f"{after.own / 1e6:.0f}"),
             ]
         )
-    heads = ["items", "swaps", "answers", "failed", "RPS else", "then", "p99 ms else", "then"]
+    heads = [
+        "items",
+        "swaps",
+        "responses",
+        "failed",
+        "RPS without",
+        "with swaps",
+        "p99 ms without",
+        "with swaps",
+    ]
     heads += ["own MB before", "after"]
     print(tabulate(rows, heads, disable_numparse=True), end="\n\n")

@@ -1,4 +1,4 @@
-"""/retrieve of this tree against another checkout's, in alternating pairs of turns."""
+"""Part `versions`: /retrieve of this checkout against another, in alternating pairs of rounds."""
 
 import math
 import os
@@ -12,34 +12,34 @@ from pathlib import Path
 from scipy.stats import t as student
 from tabulate import tabulate
 
-from benchmarks.serving.load import ask
-from benchmarks.serving.plan import Plan
+from benchmarks.serving.load import send_load
 from benchmarks.serving.processes import Server, serving
-from benchmarks.serving.turns import CLIENT_CORE, CONNECTIONS, SERVER_CORE, Turn, take_turn
+from benchmarks.serving.rounds import CLIENT_CORE, CONNECTIONS, SERVER_CORE, Round, run_round
+from benchmarks.serving.settings import BenchmarkSettings
 
 
-def show(plan: Plan) -> None:
+def show(settings: BenchmarkSettings) -> None:
     """Compare RPS and CPU with the other checkout, at the largest size."""
-    assert plan.against is not None  # the command line offers this part only with --against
-    shop = max(plan.shops, key=lambda one: one.items)
-    other = make_other_bundle(plan.against, shop.items, plan.seed, plan.work)
+    assert settings.against is not None  # the command line offers this part only with --against
+    shop = max(settings.shops, key=lambda shop: shop.items)
+    other = build_other_bundle(settings.against, shop.items, settings.seed, settings.work)
     rows = []
     with ExitStack() as stack:
         new = stack.enter_context(serving("service", shop.bundles, SERVER_CORE))
         old = stack.enter_context(
-            serving("service", other, SERVER_CORE, checkout=plan.against.resolve())
+            serving("service", other, SERVER_CORE, checkout=settings.against.resolve())
         )
         for connections in CONNECTIONS:
-            pairs = take_pairs(old, new, shop.bodies, connections, plan)
+            pairs = run_pairs(old, new, shop.bodies, connections, settings)
             rps = [after.load.rps / before.load.rps for before, after in pairs]
             cpu = [after.cpu_us / before.cpu_us for before, after in pairs]
             medians = [
-                statistics.median(turn.load.rps for turn in turns)
-                for turns in zip(*pairs, strict=True)
+                statistics.median(measured.load.rps for measured in rounds)
+                for rounds in zip(*pairs, strict=True)
             ]
-            rows.append([connections, *(f"{one:,.0f}" for one in medians)])
+            rows.append([connections, *(f"{median:,.0f}" for median in medians)])
             rows[-1] += [format_interval(rps), format_interval(cpu)]
-    print(f"{shop.items:,} items, {plan.turns} pairs of turns of {plan.seconds:g} s")
+    print(f"{shop.items:,} items, {settings.rounds} pairs of rounds of {settings.seconds:g} s")
     heads = [
         "connections",
         "old RPS",
@@ -50,7 +50,7 @@ def show(plan: Plan) -> None:
     print(tabulate(rows, heads, disable_numparse=True), end="\n\n")
 
 
-def make_other_bundle(checkout: Path, items: int, seed: int, work: Path) -> Path:
+def build_other_bundle(checkout: Path, items: int, seed: int, work: Path) -> Path:
     """Build the shop with the other checkout's code; return its folder of bundles."""
     folder = work.resolve() / "against"
     command = [sys.executable, "-m", "benchmarks.gaussian_shop", "--work", str(folder)]
@@ -63,23 +63,23 @@ def make_other_bundle(checkout: Path, items: int, seed: int, work: Path) -> Path
     return folder / f"gaussian-{items}-{seed}"
 
 
-def take_pairs(
-    old: Server, new: Server, bodies: Path, connections: int, plan: Plan
-) -> list[tuple[Turn, Turn]]:
-    """Take one turn of each server per pair; every second pair begins with the new one."""
+def run_pairs(
+    old: Server, new: Server, bodies: Path, connections: int, settings: BenchmarkSettings
+) -> list[tuple[Round, Round]]:
+    """Run one round per server and pair; every second pair starts with the new version."""
     for server in (old, new):
-        ask(server.url, "/retrieve", bodies, connections, 1, CLIENT_CORE)  # warm up
+        send_load(server.url, "/retrieve", bodies, connections, 1, CLIENT_CORE)  # warm up
     pairs = []
-    for pair in range(plan.turns):
+    for pair in range(settings.rounds):
         order = (old, new) if pair % 2 == 0 else (new, old)
-        turns = [take_turn(server, bodies, connections, plan.seconds) for server in order]
-        pairs.append((turns[0], turns[1]) if order[0] is old else (turns[1], turns[0]))
+        rounds = [run_round(server, bodies, connections, settings.seconds) for server in order]
+        pairs.append((rounds[0], rounds[1]) if order[0] is old else (rounds[1], rounds[0]))
     return pairs
 
 
 def format_interval(ratios: Sequence[float]) -> str:
     """Render the geometric mean of ratios and its 95 % interval (Student's t on logarithms)."""
-    logs = [math.log(one) for one in ratios]
+    logs = [math.log(ratio) for ratio in ratios]
     mean = statistics.fmean(logs)
     if len(logs) < 2:
         return f"{math.exp(mean):.3f}"

@@ -28,7 +28,7 @@ def features(folder, name):
 
 def paths(folder):
     return {
-        row["item_id"]: f"{row['department']} > {row['shelf']}" for row in rows(folder, "items")
+        row["item_id"]: f"{row['department']} > {row['category']}" for row in rows(folder, "items")
     }
 
 
@@ -40,7 +40,7 @@ def histories(folder):
 
 
 def shares_among_neighbours(folder, name, column):
-    """How often the nearest other item has the same value in a column, and two items at all."""
+    """Share of nearest neighbours, and of all pairs, with the same value in a column."""
     values = features(folder, name)
     present = np.flatnonzero(~np.isnan(values).any(axis=1))
     labels = np.array([row[column] for row in rows(folder, "items")])[present]
@@ -51,7 +51,7 @@ def shares_among_neighbours(folder, name, column):
     return (labels[likeness.argmax(axis=1)] == labels).mean(), is_same.mean()
 
 
-def test_the_same_seed_writes_the_same_shop(folder, tmp_path):
+def test_catalogue_same_seed_same_data(folder, tmp_path):
     make_catalogue(tmp_path, SMALL, seed=7)
     for name in ("items", "interactions", "planted"):
         assert rows(tmp_path, name) == rows(folder, name)
@@ -60,30 +60,30 @@ def test_the_same_seed_writes_the_same_shop(folder, tmp_path):
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
 
-def test_another_seed_writes_another_shop(folder, tmp_path):
+def test_catalogue_other_seed_other_data(folder, tmp_path):
     make_catalogue(tmp_path, SMALL, seed=8)
     for name in ("items", "interactions", "planted"):
         assert rows(tmp_path, name) != rows(folder, name)
 
 
-def test_the_sizes_are_those_asked_for(folder):
+def test_catalogue_has_requested_sizes(folder):
     counts = [len(rows(folder, name)) for name in ("items", "planted", "interactions")]
     assert counts == [300, 200, 3_000]
     assert len(histories(folder)) == 200
 
 
-def test_a_whole_shop_fills_every_shelf_and_has_the_sizes_promised(tmp_path):
+def test_default_catalogue_fills_every_category(tmp_path):
     make_catalogue(tmp_path, ShopSize(), seed=7)
     counts = [len(rows(tmp_path, name)) for name in ("items", "planted", "interactions")]
     assert counts == [3_000, 4_000, 60_000]
-    shelves = {f"{name} > {shelf}" for name in DEPARTMENTS for shelf in DEPARTMENTS[name]}
-    assert set(paths(tmp_path).values()) == shelves
+    expected = {f"{name} > {category}" for name in DEPARTMENTS for category in DEPARTMENTS[name]}
+    assert set(paths(tmp_path).values()) == expected
     assert [features(tmp_path, name).shape for name in MODALITIES] == [(3_000, 64)] * 2
     gaps = [np.isnan(features(tmp_path, name)).all(axis=1).sum() for name in MODALITIES]
     assert gaps == [90, 60]
 
 
-def test_ids_are_unique_and_every_interaction_names_a_known_user_and_item(folder):
+def test_interactions_reference_known_unique_ids(folder):
     item_ids = [row["item_id"] for row in rows(folder, "items")]
     user_ids = [row["user_id"] for row in rows(folder, "planted")]
     assert len(set(item_ids)) == len(item_ids)
@@ -93,35 +93,35 @@ def test_ids_are_unique_and_every_interaction_names_a_known_user_and_item(folder
         assert row["user_id"] in set(user_ids)
 
 
-def test_nobody_takes_an_item_twice_or_fewer_than_five_items(folder):
+def test_histories_have_five_distinct_items_or_more(folder):
     for taken in histories(folder).values():
         assert len(taken) >= 5
         assert len(set(taken)) == len(taken)
 
 
-def test_the_log_is_in_order_of_time_and_spans_half_a_year(folder):
-    moments = [row["timestamp"] for row in rows(folder, "interactions")]
-    assert moments == sorted(moments)
-    assert all(type(moment) is int for moment in moments)
-    assert 150 < (moments[-1] - moments[0]) / 86_400 <= 180
+def test_interactions_are_sorted_and_span_half_a_year(folder):
+    timestamps = [row["timestamp"] for row in rows(folder, "interactions")]
+    assert timestamps == sorted(timestamps)
+    assert all(type(timestamp) is int for timestamp in timestamps)
+    assert 150 < (timestamps[-1] - timestamps[0]) / 86_400 <= 180
 
 
-def test_most_of_what_users_take_stands_on_the_shelves_of_their_tastes(folder):
-    shelf, planted = paths(folder), rows(folder, "planted")
+def test_most_interactions_match_the_users_tastes(folder):
+    category_of, planted = paths(folder), rows(folder, "planted")
     tastes = {row["user_id"]: row["tastes"] for row in planted}
     log = rows(folder, "interactions")
-    own = [row for row in log if shelf[row["item_id"]] in tastes[row["user_id"]]]
+    own = [row for row in log if category_of[row["item_id"]] in tastes[row["user_id"]]]
     assert len(own) >= 0.7 * len(log)
     assert all(len(set(row["tastes"])) == len(row["tastes"]) in (2, 3) for row in planted)
 
 
-def test_users_end_on_their_current_tastes_and_did_not_begin_there(folder):
-    shelf = paths(folder)
+def test_last_interactions_match_current_tastes(folder):
+    category_of = paths(folder)
     current = {row["user_id"]: row["current_tastes"] for row in rows(folder, "planted")}
 
     def share(part):
         hits = [
-            shelf[item] in current[user]
+            category_of[item] in current[user]
             for user, taken in histories(folder).items()
             for item in taken[part]
         ]
@@ -131,46 +131,48 @@ def test_users_end_on_their_current_tastes_and_did_not_begin_there(folder):
     assert share(slice(0, 2)) < 0.4
 
 
-def test_within_their_tastes_users_lean_to_their_colours(folder):
-    shelf = paths(folder)
+def test_interactions_prefer_the_users_colours(folder):
+    category_of = paths(folder)
     colour = {row["item_id"]: row["colour"] for row in rows(folder, "items")}
     likes = {
         row["user_id"]: dict(zip(row["tastes"], row["colours"], strict=True))
         for row in rows(folder, "planted")
     }
     hits = [
-        colour[item] == likes[user][shelf[item]]
+        colour[item] == likes[user][category_of[item]]
         for user, taken in histories(folder).items()
         for item in taken
-        if shelf[item] in likes[user]
+        if category_of[item] in likes[user]
     ]
     assert sum(hits) / len(hits) > 1.4 / len(COLOURS)
 
 
-def test_a_few_items_of_a_shelf_make_a_large_part_of_its_sales(folder):
-    shelf = paths(folder)
+def test_sales_within_a_category_are_long_tailed(folder):
+    category_of = paths(folder)
     sales = Counter(row["item_id"] for row in rows(folder, "interactions"))
-    for path in set(shelf.values()):
-        counts = sorted((sales[item] for item in shelf if shelf[item] == path), reverse=True)
+    for path in set(category_of.values()):
+        counts = sorted(
+            (sales[item] for item in category_of if category_of[item] == path), reverse=True
+        )
         assert sum(counts[: len(counts) // 4]) > 0.35 * sum(counts)
 
 
-def test_a_small_shop_still_has_goods_in_every_department(folder):
+def test_small_catalogue_has_every_department(folder):
     assert {row["department"] for row in rows(folder, "items")} == set(DEPARTMENTS)
 
 
-def test_titles_prices_and_shelves_fit_together(folder):
+def test_titles_and_prices_fit_their_category(folder):
     for row in rows(folder, "items"):
-        shelf = DEPARTMENTS[row["department"]][row["shelf"]]
+        template = DEPARTMENTS[row["department"]][row["category"]]
         kind, colour = row["title"].split(", ")
-        assert kind.endswith(shelf.nouns)
-        assert any(f" {material} " in kind for material in shelf.materials)
+        assert kind.endswith(template.nouns)
+        assert any(f" {material} " in kind for material in template.materials)
         assert colour == row["colour"]
-        assert shelf.usual_price / 5 < row["price"] < shelf.usual_price * 5
+        assert template.usual_price / 5 < row["price"] < template.usual_price * 5
 
 
 @pytest.mark.parametrize("name", MODALITIES)
-def test_a_missing_row_is_all_nan_and_the_rest_is_finite(folder, name):
+def test_missing_features_are_nan_others_finite(folder, name):
     values = features(folder, name)
     is_missing = np.isnan(values).all(axis=1)
     assert (values.dtype, values.shape) == (np.float32, (300, 64))
@@ -179,20 +181,20 @@ def test_a_missing_row_is_all_nan_and_the_rest_is_finite(folder, name):
 
 
 @pytest.mark.parametrize("name", MODALITIES)
-@pytest.mark.parametrize("column", ["shelf", "colour"])
-def test_neighbours_share_shelf_and_colour_far_more_often_than_chance(folder, name, column):
+@pytest.mark.parametrize("column", ["category", "colour"])
+def test_feature_neighbours_share_category_and_colour(folder, name, column):
     near, chance = shares_among_neighbours(folder, name, column)
     assert near > 2 * chance
 
 
-def test_the_readme_says_that_nothing_is_real_and_how_to_make_it_again(folder):
+def test_readme_marks_generated_data_and_its_command(folder):
     text = (folder / "README.txt").read_text(encoding="utf-8")
     assert text.startswith("GENERATED")
     assert "--items 300 --users 200 --interactions 3000 --seed 7" in text
 
 
 @pytest.mark.parametrize("name", ["interactions.parquet", "items.csv", "README.txt"])
-def test_files_from_elsewhere_are_not_written_over(tmp_path, name):
+def test_make_catalogue_refuses_to_overwrite_other_files(tmp_path, name):
     (tmp_path / name).write_text("a real log")
     with pytest.raises(FileExistsError, match="may be real data, so give another folder"):
         make_catalogue(tmp_path, SMALL, seed=7)
@@ -200,7 +202,7 @@ def test_files_from_elsewhere_are_not_written_over(tmp_path, name):
     assert (tmp_path / name).read_text() == "a real log"
 
 
-def test_a_generated_shop_may_be_written_over(tmp_path):
+def test_make_catalogue_overwrites_a_generated_shop(tmp_path):
     for seed in (1, 2):
         make_catalogue(tmp_path, ShopSize(items=160, users=20, interactions=100), seed)
     assert "--seed 2" in (tmp_path / "README.txt").read_text(encoding="utf-8")
@@ -215,24 +217,24 @@ def test_a_generated_shop_may_be_written_over(tmp_path):
         ((160, 10, 161), "and 160"),
     ],
 )
-def test_a_size_that_cannot_be_filled_is_refused_with_the_bounds(sizes, words):
+def test_shop_size_out_of_bounds_is_rejected(sizes, words):
     with pytest.raises(ValueError, match=words):
         ShopSize(*sizes)
 
 
-def test_the_smallest_shop_with_the_keenest_users_can_be_made(tmp_path):
+def test_smallest_catalogue_with_most_active_users(tmp_path):
     make_catalogue(tmp_path, ShopSize(items=160, users=50, interactions=800), seed=0)
     assert all(len(set(taken)) == len(taken) for taken in histories(tmp_path).values())
 
 
-def test_the_command_line_makes_the_shop_and_a_sheet_of_pictures(tmp_path, capsys):
+def test_command_writes_shop_and_picture_sheet(tmp_path, capsys):
     words = ["--items", "160", "--users", "20", "--interactions", "120", "--pictures"]
     main([str(tmp_path), *words])
     assert "160 items, 20 users, 120 visits" in capsys.readouterr().out
     assert (tmp_path / "pictures.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_line_explains_an_impossible_size_in_words(tmp_path, capsys):
+def test_command_reports_an_impossible_size(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--interactions", "3"])
     assert "3 interactions: between 20000" in capsys.readouterr().err

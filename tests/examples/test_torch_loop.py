@@ -1,4 +1,4 @@
-"""Even users take even items, odd users odd ones; the map knows nothing of users."""
+"""Users take items of their own parity; the cluster map does not depend on users."""
 
 import re
 
@@ -22,14 +22,14 @@ def tastes(seed=0):
     rng = np.random.default_rng(seed)
     return [
         (user, ITEMS[row])
-        for place, user in enumerate(USERS)
-        for row in rng.choice(np.arange(place % 2, 40, 2), 12, replace=False)
+        for index, user in enumerate(USERS)
+        for row in rng.choice(np.arange(index % 2, 40, 2), 12, replace=False)
     ]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from more."""
+def single_thread():
+    """Tiny tensors gain nothing from more threads."""
     torch.set_num_threads(1)
 
 
@@ -42,7 +42,7 @@ def client(tmp_path_factory):
         yield client
 
 
-def test_a_loop_of_ones_own_learns_from_these_negatives(client):
+def test_custom_loop_learns_from_served_negatives(client):
     torch.manual_seed(0)
     tables = Tables(USERS, ITEMS)
     losses = list(train(client, tastes(), tables, STEPS))
@@ -56,7 +56,7 @@ def test_a_loop_of_ones_own_learns_from_these_negatives(client):
     assert scores[untaken & alike].mean() > scores[untaken & ~alike].mean()
 
 
-def test_an_item_that_the_service_does_not_know_is_passed_over(client):
+def test_custom_loop_skips_items_unknown_to_the_service(client):
     torch.manual_seed(0)
     tables = Tables(USERS, [*ITEMS, "lost"])
     before = tables.items(["lost"]).detach().clone()
@@ -65,7 +65,7 @@ def test_an_item_that_the_service_does_not_know_is_passed_over(client):
     assert torch.equal(tables.items(["lost"]).detach(), before)
 
 
-def test_the_command_trains_on_a_folder(client, tmp_path, capsys):
+def test_command_trains_on_a_dataset_folder(client, tmp_path, capsys):
     users, items = zip(*tastes(), strict=True)
     parquet.write_table(
         table({"user_id": list(users), "item_id": list(items)}),

@@ -1,6 +1,6 @@
-"""Compares a response with the recorded one: equal, but for rounding and for what may differ.
+"""Comparison of a response with the recorded one, up to rounding and volatile fields.
 
-Numbers may differ by 1e-5, relative and absolute. Candidates may change places only where their
+Numbers may differ by 1e-5, relative and absolute. Candidates may be reordered only where their
 scores are that close. Versions, digests, times and request ids are replaced before comparing.
 """
 
@@ -8,9 +8,9 @@ import math
 import re
 
 CLOSE = 1e-5
-DIGITS = 7  # of a recorded number
+DIGITS = 7  # decimals of a recorded number
 VOLATILE = {"request_id", "age_seconds", "sequence", "at", "created_at"}
-PROMISED = (  # of the manifest; the rest tells of files, of libraries and of the index
+MANIFEST_KEYS = (  # compared; the others describe files, libraries and the index
     *(
         "name",
         "items",
@@ -30,15 +30,15 @@ PATTERNS = (
 
 
 def normalised(node, key=""):
-    """Replace what differs from run to run, and round numbers."""
+    """Replace fields that vary between runs, and round numbers."""
     if key in VOLATILE and node is not None:
         return f"<{key}>"
     if isinstance(node, dict):
         if key == "manifest":
-            node = {name: node[name] for name in PROMISED if name in node}
+            node = {name: node[name] for name in MANIFEST_KEYS if name in node}
         return {name: normalised(value, name) for name, value in node.items()}
     if isinstance(node, list):
-        return [normalised(one) for one in node]
+        return [normalised(member) for member in node]
     if isinstance(node, float):
         return round(node, DIGITS)
     return _without_versions(node) if isinstance(node, str) else node
@@ -50,64 +50,64 @@ def _without_versions(text):
     return text
 
 
-def differences(found, expected, place="response"):
-    """Describe each difference, with the way to it; none where both are equal."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        return _between_objects(found, expected, place)
-    if isinstance(expected, list) and isinstance(found, list):
-        return _between_lists(found, expected, place)
-    if isinstance(expected, float) and _is_number(found):
-        return [] if is_close(found, expected) else [f"{place}: {found}, expected {expected}"]
-    if type(found) is not type(expected) or found != expected:
-        return [f"{place}: {found!r:.200}, expected {expected!r:.200}"]
+def differences(actual, expected, path="response"):
+    """List the differences, each with its path; empty where both are equal."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return _between_objects(actual, expected, path)
+    if isinstance(expected, list) and isinstance(actual, list):
+        return _between_lists(actual, expected, path)
+    if isinstance(expected, float) and _is_number(actual):
+        return [] if is_close(actual, expected) else [f"{path}: {actual}, expected {expected}"]
+    if type(actual) is not type(expected) or actual != expected:
+        return [f"{path}: {actual!r:.200}, expected {expected!r:.200}"]
     return []
 
 
-def _between_objects(found, expected, place):
-    if found.keys() != expected.keys():
-        return [f"{place}: keys {sorted(found)}, expected {sorted(expected)}"]
+def _between_objects(actual, expected, path):
+    if actual.keys() != expected.keys():
+        return [f"{path}: keys {sorted(actual)}, expected {sorted(expected)}"]
     return [
         line
         for name, value in expected.items()
-        for line in differences(found[name], value, f"{place}.{name}")
+        for line in differences(actual[name], value, f"{path}.{name}")
     ]
 
 
-def _between_lists(found, expected, place):
-    if len(found) != len(expected):
-        return [f"{place}: {len(found)} members, expected {len(expected)}"]
-    if place.endswith(".candidates"):
-        found = with_close_ones_in_order(found, expected)
+def _between_lists(actual, expected, path):
+    if len(actual) != len(expected):
+        return [f"{path}: {len(actual)} elements, expected {len(expected)}"]
+    if path.endswith(".candidates"):
+        actual = with_ties_in_order(actual, expected)
     return [
         line
-        for number, pair in enumerate(zip(found, expected, strict=True))
-        for line in differences(*pair, f"{place}[{number}]")
+        for number, pair in enumerate(zip(actual, expected, strict=True))
+        for line in differences(*pair, f"{path}[{number}]")
     ]
 
 
-def with_close_ones_in_order(found, expected):
-    """Put candidates whose scores are as good as equal into the recorded order."""
-    ordered = list(found)
-    for place, candidate in enumerate(expected):
-        if ordered[place]["item_id"] == candidate["item_id"] or candidate["score"] is None:
+def with_ties_in_order(actual, expected):
+    """Sort candidates with tied scores into the recorded order."""
+    ordered = list(actual)
+    for rank, candidate in enumerate(expected):
+        if ordered[rank]["item_id"] == candidate["item_id"] or candidate["score"] is None:
             continue
-        for other in range(place + 1, len(ordered)):
-            if not _are_close(ordered[other], ordered[place]):
+        for other in range(rank + 1, len(ordered)):
+            if not _are_tied(ordered[other], ordered[rank]):
                 break
             if ordered[other]["item_id"] == candidate["item_id"]:
-                ordered[place], ordered[other] = ordered[other], ordered[place]
+                ordered[rank], ordered[other] = ordered[other], ordered[rank]
                 break
     return ordered
 
 
-def _are_close(one, other):
-    scores = one.get("score"), other.get("score")
+def _are_tied(left, right):
+    scores = left.get("score"), right.get("score")
     return all(_is_number(score) for score in scores) and is_close(*scores)
 
 
-def is_close(one, other):
-    """Equal as docs/architecture.md defines it for scores and vectors."""
-    return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
+def is_close(left, right):
+    """Compare with the tolerance that docs/architecture.md defines for scores and vectors."""
+    return math.isclose(left, right, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
 def _is_number(value):

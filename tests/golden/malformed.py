@@ -98,8 +98,8 @@ def malformed_requests(ids):
     """Return them all; none changes what is live."""
     requests = [{"method": "POST", "path": "/retrieve", "body": text} for text in TEXTS]
     requests += [{"method": "POST", "path": "/retrieve", "hex": text} for text in HEX]
-    requests += [{"method": "POST", "path": "/retrieve", "body": '{"k": 2}', "headers": one}
-                 for one in ({"content-type": "text/plain"}, {"content-type": "x" * 300},
+    requests += [{"method": "POST", "path": "/retrieve", "body": '{"k": 2}', "headers": headers}
+                 for headers in ({"content-type": "text/plain"}, {"content-type": "x" * 300},
                              {"accept": "text/html"}, {"x-request-id": "mine"})]  # fmt: skip
     requests += [{"method": "POST", "path": path, "body": text} for path, text in OTHERS]
     requests += [{"method": method, "path": path} for method, path in PATHS]
@@ -109,7 +109,7 @@ def malformed_requests(ids):
     requests.append({"method": "GET", "path": f"/items/item-0/similar?k=1&exclude={'x' * 70_000}"})
     many = json.dumps({"k": 2, "history": ids[:30], "exclude": ids})
     requests.append({"method": "POST", "path": "/retrieve", "body": many})
-    requests += [_admin(*one) for one in ADMIN]
+    requests += [_admin(*arguments) for arguments in ADMIN]
     return [*requests, _admin("/admin/rollback", '{"version": "last"}', TOKEN)]
 
 

@@ -1,9 +1,9 @@
-"""Records the golden files anew; only where a behaviour was changed on purpose.
+"""Record the golden files; only after an intended change of behaviour.
 
     python -m tests.golden.record requests    # the responses of the service: requests.jsonl.gz
     python -m tests.golden.record runs        # the digests of seeded runs: runs.json
 
-Look at what changed before you commit it, and say in the commit why it did.
+Review the changes before you commit them, and explain them in the commit message.
 """
 
 import gzip
@@ -41,18 +41,18 @@ def read_requests():
 
 
 def record_runs():
-    """Train with each sampler twice and store the digests, if both runs gave the same."""
+    """Train twice with each sampler; store the digests if both runs agree."""
     from tests.golden.runs import SAMPLERS, platform_of, results_of, train
 
     runs = {}
     for sampler in SAMPLERS:
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            first, second = (results_of(train(sampler, Path(name))) for name in (one, other))
+        with tempfile.TemporaryDirectory() as left, tempfile.TemporaryDirectory() as right:
+            first, second = (results_of(train(sampler, Path(name))) for name in (left, right))
         if first != second:
             raise SystemExit(f"{sampler}: two runs differ: {first} and {second}")
         runs[sampler] = first
-    told = {"platform": platform_of(), "runs": runs}
-    RUNS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    content = {"platform": platform_of(), "runs": runs}
+    RUNS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"{RUNS}: {len(runs)} runs")  # noqa: T201  # a command
 
 

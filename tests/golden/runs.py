@@ -1,4 +1,4 @@
-"""Seeded training runs, as a person starts them, and digests of what they publish."""
+"""Seeded training runs through the command line, and digests of the published bundles."""
 
 import hashlib
 import json
@@ -44,13 +44,13 @@ SAMPLERS = {
 }
 MAP_ARRAYS = ("codes1", "codes2", "centroids")
 LIBRARIES = ("torch", "numpy", "faiss-cpu", "scikit-learn", "onnxruntime")
-LEAST_WEIGHTS = 8  # what is smaller may be a constant of the graph
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+MIN_WEIGHTS = 8  # smaller arrays may be constants of the graph
+SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 TIMEOUT_S = 300
 
 
 def train(sampler, folder):
-    """Train on a planted world; return the folder of what was published."""
+    """Train on a planted world; return the published bundle."""
     data, bundles, config = folder / "world", folder / sampler, folder / f"{sampler}.toml"
     if not data.exists():
         write_tiny_world(data, users=120, items=160)
@@ -58,7 +58,7 @@ def train(sampler, folder):
     command = ["-m", "trainer", "run", "--data", data, "--bundles", bundles, "--config", config]
     done = subprocess.run(
         [sys.executable, *map(str, command), "--force"],
-        cwd=ROOT, env=environment(**ONE_THREAD), capture_output=True, text=True,
+        cwd=ROOT, env=environment(**SINGLE_THREAD), capture_output=True, text=True,
         timeout=TIMEOUT_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -67,7 +67,7 @@ def train(sampler, folder):
 
 
 def results_of(bundle):
-    """What is compared: exact digests, offline metrics and a few statistics of the vectors."""
+    """Exact digests, offline metrics and a few statistics of the vectors."""
     return {
         "digests": digests_of(bundle),
         "metrics": metrics_of(bundle),
@@ -77,9 +77,9 @@ def results_of(bundle):
 
 def digests_of(bundle):
     """Digests of weights, vectors, counts and the cluster map; of arrays, not of files."""
-    found = {
-        "item_vectors": digest_ids(np.load(bundle / "item_vectors.npy")),
-        "item_counts": digest_ids(np.load(bundle / "item_counts.npy")),
+    digests = {
+        "item_vectors": digest_of(np.load(bundle / "item_vectors.npy")),
+        "item_counts": digest_of(np.load(bundle / "item_counts.npy")),
         "towers": digest_of_all(load_file(bundle / "towers.safetensors").values()),
         "user_encoder": digest_of_all(weights_of(bundle / "user_encoder.onnx")),
         "item_encoder": digest_of_all(weights_of(bundle / "item_encoder.onnx")),
@@ -87,44 +87,46 @@ def digests_of(bundle):
     for name in MAP_ARRAYS:
         path = bundle / f"cluster_map.{name}.npy"
         if path.exists():
-            found[f"cluster_map.{name}"] = digest_ids(np.load(path))
-    return found
+            digests[f"cluster_map.{name}"] = digest_of(np.load(path))
+    return digests
 
 
 def weights_of(path):
-    """The weights in a graph, whatever they are called there."""
+    """All weights of an ONNX graph."""
     graph = onnx.load(path).graph
-    arrays = [numpy_helper.to_array(one) for one in graph.initializer]
-    return [one for one in arrays if one.dtype == np.float32 and one.size >= LEAST_WEIGHTS]
+    arrays = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    return [array for array in arrays if array.dtype == np.float32 and array.size >= MIN_WEIGHTS]
 
 
-def digest_ids(array):
-    """The digest of an array: its type, its shape and its numbers."""
+def digest_of(array):
+    """Digest of an array's dtype, shape and values."""
     described = f"{array.dtype.name} {array.shape}".encode()
     return hashlib.sha256(described + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def digest_of_all(arrays):
-    """One digest of many arrays, whatever their order and names."""
-    return hashlib.sha256("".join(sorted(map(digest_ids, arrays))).encode()).hexdigest()
+    """Digest of several arrays, independent of their order and names."""
+    return hashlib.sha256("".join(sorted(map(digest_of, arrays))).encode()).hexdigest()
 
 
 def metrics_of(bundle):
-    """The offline metrics of the model and of what it is compared with, and the curve."""
+    """Offline metrics of the model and its baselines, and the training curve."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     test = manifest["metrics"]["test"]
-    told = {name: _numbers(test[name]) for name in ("model", "popularity", "ease")}
+    metrics = {name: _numbers(test[name]) for name in ("model", "popularity", "ease")}
     training = manifest["run"]["training"]
-    curve = [{"loss": one["loss"], "recall@50": one["recall@50"]} for one in training["curve"]]
-    return told | {"curve": curve, "steps": training["steps"], "cases": test["cases"]}
+    curve = [
+        {"loss": epoch["loss"], "recall@50": epoch["recall@50"]} for epoch in training["curve"]
+    ]
+    return metrics | {"curve": curve, "steps": training["steps"], "cases": test["cases"]}
 
 
-def _numbers(measures):
-    return {name: one for name, one in measures.items() if isinstance(one, int | float)}
+def _numbers(metrics):
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 def statistics_of(vectors):
-    """A few statistics that no rounding changes; even and odd items are planted apart."""
+    """Statistics that are robust to rounding; even and odd items are planted apart."""
     even, odd = vectors[0::2].mean(axis=0), vectors[1::2].mean(axis=0)
     return {
         "norm": float(np.linalg.norm(vectors, axis=1).mean()),
@@ -136,7 +138,7 @@ def statistics_of(vectors):
 
 
 def platform_of():
-    """What the last bit of a weight depends on."""
+    """Properties of the machine that rounding depends on."""
     return {
         "cpu": _cpu(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -146,10 +148,10 @@ def platform_of():
 
 
 def _cpu():
-    """The processor's name, family and model; its architecture where no file tells them."""
+    """Name, family and model of the processor; its architecture where these are unknown."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return platform.machine()
     lines = path.read_text().partition("\n\n")[0].splitlines()
-    told = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    return " ".join(told.get(name, "").strip() for name in ("model name", "cpu family", "model"))
+    fields = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    return " ".join(fields.get(name, "").strip() for name in ("model name", "cpu family", "model"))

@@ -1,4 +1,4 @@
-"""Sends golden requests to the real service, byte by byte as they are stored."""
+"""Client that sends the stored bytes of golden requests to a real service."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ KEPT_HEADERS = ("allow", "cache-control", "retry-after", "www-authenticate")
 SETTINGS = {
     "ESANS_ADMIN_TOKEN": world.TOKEN,
     "ESANS_BODY_LIMIT_BYTES": str(world.BODY_LIMIT_BYTES),
-    "ESANS_QUEUE_TIMEOUT_MS": "60000",  # no response depends on how busy the machine is
+    "ESANS_QUEUE_TIMEOUT_MS": "60000",  # responses must not depend on the load of the machine
     "ESANS_ACCESS_LOG": "false",
 }
 TIMEOUT_S = 60
@@ -37,9 +37,9 @@ def serving(name, folder):
 
 
 def send(address, request):
-    """Send one request; return its status, headers worth comparing, content type and body."""
+    """Send one request; return its status, compared headers, content type and body."""
     with socket.create_connection(address, TIMEOUT_S) as connection:
-        connection.sendall(written(request, f"{address[0]}:{address[1]}"))
+        connection.sendall(encode_request(request, f"{address[0]}:{address[1]}"))
         response = HTTPResponse(connection, method=request["method"])
         response.begin()
         text = response.read().decode()
@@ -53,8 +53,8 @@ def send(address, request):
     }
 
 
-def written(request, host):
-    """The bytes of a request, on a connection of its own."""
+def encode_request(request, host):
+    """Encode a request for a connection of its own."""
     body = body_of(request)
     headers = {"host": host, "connection": "close"}
     if body is not None:
@@ -71,7 +71,7 @@ def written(request, host):
 
 
 def body_of(request):
-    """The bytes of a body: of a text, in hex, or of a text repeated; None for no body."""
+    """Decode a body: text, hex or repeated text; None without a body."""
     if "hex" in request:
         return bytes.fromhex(request["hex"])
     if "repeated" in request:

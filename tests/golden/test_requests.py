@@ -7,7 +7,7 @@ from tests.golden.comparison import differences, normalised
 from tests.golden.record import read_requests
 from tests.golden.service import serving
 
-TOLD = 10
+NUM_SHOWN = 10
 
 
 @pytest.fixture(scope="module")
@@ -15,18 +15,18 @@ def recorded():
     return read_requests()
 
 
-def test_the_service_answers_the_golden_requests_as_recorded(recorded, tmp_path):
+def test_service_responses_equal_the_golden_file(recorded, tmp_path):
     failures = []
     for world, lines in groupby(recorded, lambda line: line["world"]):
         with serving(world, tmp_path) as send:
             for number, line in enumerate(lines):
-                found = normalised(send(line["request"]))
-                place = f"{world} {number} {line['request']!r:.200}"
-                failures += differences(found, line["response"], place)
-    assert not failures, "\n".join([f"{len(failures)} differences", *failures[:TOLD]])
+                actual = normalised(send(line["request"]))
+                path = f"{world} {number} {line['request']!r:.200}"
+                failures += differences(actual, line["response"], path)
+    assert not failures, "\n".join([f"{len(failures)} differences", *failures[:NUM_SHOWN]])
 
 
-def test_the_golden_requests_cover_every_call_and_many_statuses(recorded):
+def test_golden_requests_cover_all_routes_and_statuses(recorded):
     assert len(recorded) == 500
     paths = {line["request"]["path"].partition("?")[0] for line in recorded}
     assert {"/retrieve", "/retrieve/batch", "/embed", "/clusters", "/negatives"} <= paths
@@ -52,7 +52,7 @@ def has_scores(response):
         lambda body: body.update(fallback="no_history"),
     ],
 )
-def test_a_changed_response_is_seen(recorded, change):
+def test_differences_detects_a_changed_response(recorded, change):
     response = next(line["response"] for line in recorded if has_scores(line["response"]))
     changed = copy.deepcopy(response)
     assert differences(changed, response) == []

@@ -6,7 +6,7 @@ from tests.golden.comparison import differences
 from tests.golden.record import RUNS
 from tests.golden.runs import SAMPLERS, platform_of, results_of, train
 
-COARSE = 0.05  # another processor rounds differently, and training carries that on
+COARSE = 0.05  # rounding differs between processors, and training amplifies it
 
 
 @pytest.fixture(scope="module")
@@ -15,34 +15,34 @@ def recorded():
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return {sampler: results_of(train(sampler, folder)) for sampler in SAMPLERS}
 
 
-def leaves(node, place=""):
-    """Every number with the way to it."""
+def leaves(node, path=""):
+    """Every number with its path."""
     if not isinstance(node, dict | list):
-        return [(place, node)]
+        return [(path, node)]
     pairs = node.items() if isinstance(node, dict) else enumerate(node)
-    return [leaf for key, value in pairs for leaf in leaves(value, f"{place}.{key}")]
+    return [leaf for key, value in pairs for leaf in leaves(value, f"{path}.{key}")]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_seeded_run_ends_with_the_recorded_weights(sampler, recorded, found):
+def test_seeded_run_ends_with_the_recorded_weights(sampler, recorded, results):
     if (here := platform_of()) != recorded["platform"]:
         pytest.skip(f"the digests are of {recorded['platform']}, this is {here}")
     expected = recorded["runs"][sampler]
-    assert found[sampler]["digests"] == expected["digests"]
-    assert differences(found[sampler], expected) == []
+    assert results[sampler]["digests"] == expected["digests"]
+    assert differences(results[sampler], expected) == []
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_seeded_run_measures_about_as_recorded_on_any_machine(sampler, recorded, found):
+def test_seeded_run_metrics_are_close_on_any_machine(sampler, recorded, results):
     for part in ("metrics", "statistics"):
         expected = dict(leaves(recorded["runs"][sampler][part]))
-        for place, value in leaves(found[sampler][part]):
-            assert value == pytest.approx(expected.pop(place), abs=COARSE), place
+        for path, value in leaves(results[sampler][part]):
+            assert value == pytest.approx(expected.pop(path), abs=COARSE), path
         assert not expected
 
 

@@ -1,11 +1,11 @@
-"""The bundles that the golden requests are sent to, built from code alone."""
+"""Handmade bundles that the golden requests are sent to."""
 
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 COUNT = 400
 WORLDS = ("full", "bare", "none")
 TOKEN = "golden-token"
-BODY_LIMIT_BYTES = 1 << 15  # less than a socket holds: a refused body is sent all the same
+BODY_LIMIT_BYTES = 1 << 15  # fits into the socket buffer: a rejected body can still be sent
 
 
 def item_ids(count=COUNT):
@@ -15,7 +15,7 @@ def item_ids(count=COUNT):
 
 def _item_id(row):
     if row == 77:
-        return "m" * 512  # the longest id there may be
+        return "m" * 512  # the maximum length of an id
     styles = (
         f"item-{row}",
         f"{row}",
@@ -31,7 +31,7 @@ def _item_id(row):
 
 
 def publish(world, bundles):
-    """Publish the bundle of a world: everything a bundle can hold, the least, or none."""
+    """Publish the bundle of a world: with everything optional, with nothing optional, or none."""
     bundles.mkdir(parents=True, exist_ok=True)
     if world == "full":
         ids = item_ids()

@@ -18,7 +18,7 @@ def garbler(server):
         yield garbler
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize("kind", INVALID_REPLIES)
 def test_garbled_response_raises_and_next_call_succeeds(garbler, kind):
     store = redis_maps(f"redis://127.0.0.1:{garbler.port}/0", timeout_s=TIMEOUT_S)
     pointer = store.pointer()
@@ -39,13 +39,13 @@ def test_garbled_response_raises_and_next_call_succeeds(garbler, kind):
     assert store.load(A.version).version == A.version
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize("kind", INVALID_REPLIES)
 def test_watcher_recovers_from_garbled_responses(server, garbler, following, kind):
     url = f"redis://127.0.0.1:{garbler.port}/0"
     watcher = following(redis_maps(url, timeout_s=TIMEOUT_S), KNOWN)
     wait_for(watcher, "following", A.version)
     active = watcher.value
-    garbler.nonsense = NONSENSE[kind]
+    garbler.nonsense = INVALID_REPLIES[kind]
     wait_for(watcher, "unreachable", A.version)
     errors = watcher.state.errors
     wait_until(lambda: watcher.state.errors > errors + 2)  # polling continues
@@ -57,7 +57,7 @@ def test_watcher_recovers_from_garbled_responses(server, garbler, following, kin
     wait_for(watcher, "following", B.version)
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize("kind", INVALID_REPLIES)
 def test_notifications_recover_from_garbled_messages(server, garbler, kind):
     url = f"redis://127.0.0.1:{garbler.port}/0"
     notifications = redis_maps(url, timeout_s=TIMEOUT_S).subscribe()
@@ -68,7 +68,7 @@ def test_notifications_recover_from_garbled_messages(server, garbler, kind):
         return notifications.wait(0.1)
 
     wait_until(publish_and_wait)
-    garbler.nonsense = NONSENSE[kind]
+    garbler.nonsense = INVALID_REPLIES[kind]
     for _ in range(3):
         publish_and_wait()
     garbler.nonsense = None

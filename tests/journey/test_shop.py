@@ -1,4 +1,4 @@
-"""The whole path as a person walks it: generate, train, serve, ask."""
+"""The whole path: generate a shop, train, serve, query."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ from trainer.data.interactions import sample_cases
 from trainer.evaluate import rank_by_retriever
 from trainer.metrics import DEPTH, build_evaluation_set
 
-ASKED, CANDIDATES = 60, 10
+NUM_QUERIES, CANDIDATES = 60, 10
 
 
 @pytest.fixture(scope="module")
@@ -75,80 +75,83 @@ def ready_url(log):
 
 
 @pytest.fixture(scope="module")
-def shelf_of(shop):
+def category_of(shop):
     rows = pq.read_table(shop / "items.parquet").to_pylist()
-    return {row["item_id"]: f"{row['department']} > {row['shelf']}" for row in rows}
+    return {row["item_id"]: f"{row['department']} > {row['category']}" for row in rows}
 
 
-def candidates(url, **question):
-    answer = httpx.post(f"{url}/retrieve", json={"k": CANDIDATES, **question})
-    return [one["item_id"] for one in answer.raise_for_status().json()["candidates"]]
+def item_ids_of(response):
+    return [candidate["item_id"] for candidate in response.raise_for_status().json()["candidates"]]
 
 
-def test_most_candidates_of_a_user_are_of_their_planted_tastes(shop, url, shelf_of):
-    planted = pq.read_table(shop / "planted.parquet").to_pylist()[:ASKED]
+def candidates(url, **query):
+    return item_ids_of(httpx.post(f"{url}/retrieve", json={"k": CANDIDATES, **query}))
+
+
+def test_retrieve_returns_the_users_planted_tastes(shop, url, category_of):
+    planted = pq.read_table(shop / "planted.parquet").to_pylist()[:NUM_QUERIES]
     hits = [
-        shelf_of[item_id] in user["tastes"]
+        category_of[item_id] in user["tastes"]
         for user in planted
         for item_id in candidates(url, user_id=user["user_id"])
     ]
-    assert len(hits) == ASKED * CANDIDATES
-    assert sum(hits) > 0.8 * len(hits)  # two or three of thirty shelves: by chance under 10 %
+    assert len(hits) == NUM_QUERIES * CANDIDATES
+    assert sum(hits) > 0.8 * len(hits)  # two or three of thirty categories: at random under 10 %
 
 
-def test_one_click_of_a_new_user_is_answered_mostly_from_its_shelf(url, shelf_of):
-    clicks = list(shelf_of)[:ASKED]
+def test_retrieve_for_a_click_returns_its_category(url, category_of):
+    clicks = list(category_of)[:NUM_QUERIES]
     hits = [
-        shelf_of[item_id] == shelf_of[click]
+        category_of[item_id] == category_of[click]
         for click in clicks
         for item_id in candidates(url, history=[click])
     ]
-    assert sum(hits) > 0.9 * len(hits)  # one of thirty shelves: by chance under 4 %
+    assert sum(hits) > 0.9 * len(hits)  # one of thirty categories: at random under 4 %
 
 
-def test_answers_over_http_equal_the_offline_evaluation(shop, bundles, url):
+def test_retrieve_equals_the_offline_evaluation(shop, bundles, url):
     data = load_dataset(shop)
-    whole = build_evaluation_set(data)
-    asked = sample_cases(whole.cases, ASKED, np.random.default_rng(0))
+    evaluation = build_evaluation_set(data)
+    sampled = sample_cases(evaluation.cases, NUM_QUERIES, np.random.default_rng(0))
     bundle = open_bundle(BundleRegistry(bundles).current())
-    offline = rank_by_retriever(Retriever(bundle), replace(whole, cases=asked))
+    offline = rank_by_retriever(Retriever(bundle), replace(evaluation, cases=sampled))
     for case, expected in enumerate(offline):
-        history = [data.item_ids[row] for row in asked.histories.get(case)]
-        answer = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH}).json()
-        rows = bundle.items.rows_of([one["item_id"] for one in answer["candidates"]])
+        history = [data.item_ids[row] for row in sampled.histories.of(case)]
+        response = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH})
+        rows = bundle.items.rows_of(item_ids_of(response))
         query = Retriever(bundle).encode([Query(DEPTH, history=history)])[0].vector
-        assert answer["bundle"] == bundle.version
+        assert response.json()["bundle"] == bundle.version
         assert len(rows) == len(set(rows)) == len(expected)
-        away = np.abs(bundle.vectors[rows] @ query - bundle.vectors[expected] @ query)
-        assert away.max() <= 1e-5  # the same ids, except where scores tie within this
+        differences = np.abs(bundle.vectors[rows] @ query - bundle.vectors[expected] @ query)
+        assert differences.max() <= 1e-5  # the same ids, except where scores tie within this
 
 
-def test_items_like_another_are_mostly_of_its_shelf(url, shelf_of):
+def test_similar_items_share_the_category(url, category_of):
     hits = []
-    for item_id in list(shelf_of)[:ASKED]:
-        asked = httpx.get(f"{url}/items/{item_id}/similar", params={"k": CANDIDATES})
-        found = [one["item_id"] for one in asked.raise_for_status().json()["candidates"]]
-        hits += [shelf_of[one] == shelf_of[item_id] for one in found]
+    for item_id in list(category_of)[:NUM_QUERIES]:
+        response = httpx.get(f"{url}/items/{item_id}/similar", params={"k": CANDIDATES})
+        similar = item_ids_of(response)
+        hits += [category_of[other] == category_of[item_id] for other in similar]
     assert sum(hits) > 0.9 * len(hits)
 
 
-def test_vectors_over_http_are_those_that_the_bundle_answers_with(shop, bundles, url):
+def test_embed_equals_the_vectors_that_are_searched(shop, bundles, url):
     bundle, data = open_bundle(BundleRegistry(bundles).current()), load_dataset(shop)
-    everything = bundle.item_encoder.encode(data.modalities, len(data.item_ids))
-    features = {name: rows[:ASKED] for name, rows in data.modalities.items()}
+    all_vectors = bundle.item_encoder.encode(data.modalities, len(data.item_ids))
+    features = {name: rows[:NUM_QUERIES] for name, rows in data.modalities.items()}
     items = [
         {
             name: None if np.isnan(rows[row]).all() else rows[row].tolist()
             for name, rows in features.items()
         }
-        for row in range(ASKED)
+        for row in range(NUM_QUERIES)
     ]
-    told = httpx.post(f"{url}/embed", json={"items": items}).raise_for_status().json()
-    for vector, expected, content in zip(told["vectors"], everything, items, strict=False):
+    embedded = httpx.post(f"{url}/embed", json={"items": items}).raise_for_status().json()
+    for vector, expected, content in zip(embedded["vectors"], all_vectors, items, strict=False):
         if any(content.values()):
             np.testing.assert_allclose(vector, expected, rtol=0, atol=1e-5)
     user = {"user_id": data.user_ids[0]}
     (vector,) = httpx.post(f"{url}/embed", json={"users": [user]}).json()["vectors"]
-    for one in httpx.post(f"{url}/retrieve", json=user).json()["candidates"]:
-        score = bundle.vectors[bundle.items.row_of(one["item_id"])] @ np.float32(vector)
-        assert abs(score - one["score"]) <= 1e-5
+    for candidate in httpx.post(f"{url}/retrieve", json=user).json()["candidates"]:
+        score = bundle.vectors[bundle.items.row_of(candidate["item_id"])] @ np.float32(vector)
+        assert abs(score - candidate["score"]) <= 1e-5

@@ -1,4 +1,4 @@
-"""Read the Dockerfile as the engine would, stage by stage, for tests where no engine runs."""
+"""Parser of the Dockerfile, stage by stage, for tests without a container engine."""
 
 import json
 from pathlib import Path
@@ -9,17 +9,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def stages():
-    """Stage name -> its instructions, those of the stage it is built from included."""
-    found, name = {}, ""
+    """Stage name -> its instructions, including those of its base stage."""
+    instructions, name = {}, ""
     parser = DockerfileParser(path=str(ROOT / "Dockerfile"), cache_content=True)
     for step in parser.structure:
         kind, value = step["instruction"], step["value"]
         if kind == "FROM":
             base, _, name = value.partition(" AS ")
-            found[name] = list(found.get(base, []))
+            instructions[name] = list(instructions.get(base, []))
         elif kind != "COMMENT":
-            found[name].append((kind, value))
-    return found
+            instructions[name].append((kind, value))
+    return instructions
 
 
 def values(stage, kind):
@@ -28,7 +28,7 @@ def values(stage, kind):
 
 
 def environment(stage):
-    """The ENV of a stage as a dict."""
+    """ENV of a stage as a dict."""
     return {
         name: value
         for line in values(stage, "ENV")
@@ -37,5 +37,5 @@ def environment(stage):
 
 
 def exec_form(text):
-    """An ENTRYPOINT, CMD or HEALTHCHECK command as the list it must be."""
+    """Parse the exec form of an ENTRYPOINT, CMD or HEALTHCHECK."""
     return json.loads(text[text.index("[") :])

@@ -8,9 +8,9 @@ from benchmarks.compare.trial import resampled_means
 CASES = 400
 
 
-def line(method, validation, *, kind="fixed list", budget=None, found=100, dataset="a"):
-    """A finished line whose method finds the item of the first `found` of 400 users."""
-    hits = (np.arange(CASES) < found).astype(float)
+def line(method, validation, *, kind="fixed list", budget=None, num_hits=100, dataset="a"):
+    """A finished line whose method recalls the item of the first `num_hits` of 400 users."""
+    hits = (np.arange(CASES) < num_hits).astype(float)
     return {
         "dataset": dataset,
         "method": method,
@@ -18,7 +18,7 @@ def line(method, validation, *, kind="fixed list", budget=None, found=100, datas
         "budget": budget,
         "temperature": 0.1,
         "seeds": 2,
-        "seeds_wanted": 2,
+        "seeds_planned": 2,
         "validation_recall@50": validation,
         "recall@50": float(hits.mean()),
         "recalls": {50: resampled_means(hits), 200: resampled_means(hits)},
@@ -30,24 +30,24 @@ def frame(*lines):
 
 
 def columns_of(*lines):
-    """What each line is told beside its figures; nothing where a value is left out."""
+    """The comparison columns of each line, without missing values."""
     columns = compare(frame(*lines), 512)
     return [row.dropna().to_dict() for _, row in columns.iterrows()]
 
 
-def test_the_best_baseline_is_chosen_on_validation_and_not_on_test():
-    lines = [line("plain", 0.3, found=10), line("lucky", 0.2, found=300)]
+def test_best_baseline_is_selected_on_validation():
+    lines = [line("plain", 0.3, num_hits=10), line("lucky", 0.2, num_hits=300)]
     assert best_baseline(frame(*lines), 512).method == "plain"
 
 
-def test_esans_and_its_ablations_are_no_baselines_and_an_unfinished_one_is_none():
+def test_best_baseline_excludes_esans_and_unfinished():
     lines = [line("plain", 0.1), line("ours", 0.9, kind="esans")]
     lines.append(line("part", 0.8, kind="ablation"))
     assert best_baseline(frame(*lines), 512).method == "plain"
     assert best_baseline(frame(*lines[1:]), 512) is None
 
 
-def test_a_rival_may_not_encode_more_than_the_method_does():
+def test_best_baseline_respects_the_budget():
     lines = [line("uniform", 0.3, budget=8), line("uniform", 0.5, budget=512)]
     lines.append(line("in-batch", 0.2))
     assert best_baseline(frame(*lines), 8).budget == 8
@@ -55,7 +55,7 @@ def test_a_rival_may_not_encode_more_than_the_method_does():
     assert best_baseline(frame(*lines), 1).method == "in-batch"  # it encodes none
 
 
-def test_the_fixed_list_counts_only_when_all_of_it_is_there():
+def test_fixed_list_is_empty_until_complete():
     lines = [line("in-batch", 0.2), line("uniform", 0.3, budget=8)]
     lines += [line("uniform", 0.3, budget=512), line("mix", 0.9, kind="baseline")]
     fixed = fixed_list_of(frame(*lines), 512).fillna({"budget": 0})
@@ -67,11 +67,11 @@ def test_the_fixed_list_counts_only_when_all_of_it_is_there():
     assert fixed_list_of(frame(*lines, undone), 512).empty
 
 
-def test_each_line_is_compared_with_the_rivals_of_its_own_dataset():
-    lines = [line("in-batch", 0.2, found=100), line("ours", 0.9, kind="esans", found=120)]
+def test_compare_uses_baselines_of_the_same_dataset():
+    lines = [line("in-batch", 0.2, num_hits=100), line("ours", 0.9, kind="esans", num_hits=120)]
     lines += [
-        line("in-batch", 0.2, found=200, dataset="b"),
-        line("ours", 0.9, kind="esans", found=210, dataset="b"),
+        line("in-batch", 0.2, num_hits=200, dataset="b"),
+        line("ours", 0.9, kind="esans", num_hits=210, dataset="b"),
     ]
     columns = columns_of(*lines)
     assert columns[1]["best_baseline"] == "in-batch"
@@ -82,11 +82,11 @@ def test_each_line_is_compared_with_the_rivals_of_its_own_dataset():
     assert "recall@50_over_best_baseline" not in columns[0]  # it is the best itself
 
 
-def test_p_is_adjusted_over_the_datasets_of_one_method():
-    lines = [line("in-batch", 0.2, found=200), line("ours", 0.9, kind="esans", found=260)]
+def test_compare_adjusts_p_over_the_datasets():
+    lines = [line("in-batch", 0.2, num_hits=200), line("ours", 0.9, kind="esans", num_hits=260)]
     lines += [
-        line("in-batch", 0.2, found=200, dataset="b"),
-        line("ours", 0.9, kind="esans", found=205, dataset="b"),
+        line("in-batch", 0.2, num_hits=200, dataset="b"),
+        line("ours", 0.9, kind="esans", num_hits=205, dataset="b"),
     ]
     columns = columns_of(*lines)
     name = "recall@50_over_best_baseline_p"
@@ -96,24 +96,24 @@ def test_p_is_adjusted_over_the_datasets_of_one_method():
     assert weak[f"{name}_holm"] == pytest.approx(max(weak[name], 2 * strong[name]))
 
 
-def test_without_resamples_there_are_means_and_no_differences():
+def test_compare_without_resamples_has_no_differences():
     bare = line("ours", None, kind="esans") | {"seeds": 1, "recall@50": 0.5, "recalls": {}}
     columns = columns_of(line("in-batch", 0.2), bare)
     assert columns[1] == {"best_baseline": "in-batch"}
 
 
-def test_a_mean_is_over_all_runs_and_a_spread_needs_two():
-    runs = [{"recall@50": 0.2, "health_of": "drawn"}, {"recall@50": 0.4, "health_of": "drawn"}]
-    found = average(pd.DataFrame(runs))
-    assert found["recall@50"] == pytest.approx(0.3)
-    assert found["recall@50_spread"] == pytest.approx(0.2 / 2**0.5)
-    assert found["health_of"] == "drawn"
+def test_average_spread_needs_two_trials():
+    runs = [{"recall@50": 0.2, "health_of": "sampled"}, {"recall@50": 0.4, "health_of": "sampled"}]
+    averaged = average(pd.DataFrame(runs))
+    assert averaged["recall@50"] == pytest.approx(0.3)
+    assert averaged["recall@50_spread"] == pytest.approx(0.2 / 2**0.5)
+    assert averaged["health_of"] == "sampled"
     assert average(pd.DataFrame(runs[:1])) == runs[0]
     assert np.isnan(average(pd.DataFrame([{"x": 1.0}, {"x": None}]))["x"])
     assert average(pd.DataFrame([])) == {}
 
 
-def test_what_a_method_costs_is_that_of_its_first_seed():
+def test_average_takes_costs_of_the_first_seed():
     runs = [
         {"recall@50": 0.2, "seconds_per_step": 0.03, "cpu_seconds": 60.0},
         {"recall@50": 0.4, "seconds_per_step": 0.90, "cpu_seconds": 10.0},

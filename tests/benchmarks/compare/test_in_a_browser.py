@@ -10,19 +10,19 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
-def drawn(path, profile):
-    """What the page has become once its script has run."""
+def rendered_body(path, profile):
+    """The DOM of the page after its scripts have run."""
     command = [
         *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
         *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
         *("--disable-sync", f"--user-data-dir={profile}", "--virtual-time-budget=10000"),
         *("--window-size=1200,4000", "--dump-dom", path.as_uri()),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return found.stdout[found.stdout.index("<body>") :]
+    browser = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return browser.stdout[browser.stdout.index("<body>") :]
 
 
-def test_a_browser_draws_every_figure_of_a_comparison(tmp_path):
+def test_browser_renders_every_figure_of_the_report(tmp_path):
     folder = write_table(
         tmp_path / "compared",
         [
@@ -33,4 +33,4 @@ def test_a_browser_draws_every_figure_of_a_comparison(tmp_path):
     )
     out = tmp_path / "report.html"
     assert main(["report", str(folder), "--out", str(out)]) == 0
-    assert drawn(out, tmp_path / "profile").count('class="plot-container') == 4
+    assert rendered_body(out, tmp_path / "profile").count('class="plot-container') == 4

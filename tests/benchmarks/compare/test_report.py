@@ -23,33 +23,33 @@ LINES = [
 ]
 
 
-def test_methods_stand_at_the_budget_that_most_share_the_best_last():
+def test_side_by_side_sorts_by_recall_at_common_budget():
     lines = frame(LINES[:4])
     assert compared_budget(lines) == 512
     compared = side_by_side(lines, 512)
     assert list(compared.method) == ["in_batch", "uniform", "esans <b>"]
 
 
-def test_the_budget_compared_at_is_that_of_those_compared_with_the_fixed_list():
+def test_compared_budget_is_that_of_the_fixed_list():
     lines = [line("uniform", 0.3, budget=8.0, **{"recall@50_over_fixed_list": 0.01}), *LINES]
     assert compared_budget(frame(lines)) == 8
 
 
-def test_bars_and_error_bars_are_the_tables_numbers():
+def test_bars_show_the_numbers_of_the_table():
     ours, fixed = bars_figure(side_by_side(frame(LINES[:4]), 512), {"recall@50": "recall"}).data
     assert (list(ours.x), ours.error_x.visible) == ([0.4], False)
     assert list(fixed.x) == [0.2, 0.35]
     assert list(fixed.error_x.array) == [0.01, 0.01]
 
 
-def test_a_method_of_several_budgets_is_a_line():
+def test_budgets_figure_has_a_line_per_method():
     groups = by_budget(frame(LINES[:4]))
     (trace,) = budgets_figure(groups, {"recall@200": "recall"}).data
     assert (trace.name, list(trace.x)) == ("uniform", [256, 512])
     assert list(trace.y) == pytest.approx([0.5, 0.55])
 
 
-def test_every_dataset_is_a_section_with_its_figures(tmp_path):
+def test_report_has_a_section_per_dataset(tmp_path):
     lines = [*LINES, line("uniform", 0.6, dataset="other <i>")]
     text = render_report(read_lines(write_table(tmp_path, lines)))
     body = text[text.index("<body>") :]
@@ -57,14 +57,14 @@ def test_every_dataset_is_a_section_with_its_figures(tmp_path):
     assert re.findall(r'<div id="figure-([a-z0-9-]+)"', body) == [
         *("recall-1", "budgets-1", "negatives-1", "cost-1", "recall-2"),
     ]
-    assert "one budget alone" in body
-    assert "does not tell the seconds per step" in body
-    assert "for esans &lt;b&gt; the items" in body
+    assert "a single budget" in body
+    assert "has no seconds per step" in body
+    assert "for esans &lt;b&gt; the encoded items" in body
     assert "<b>" not in body.replace("esans &lt;b&gt;", "")
     assert "dns" not in body
 
 
-def test_a_folder_without_a_comparison_is_refused(tmp_path, capsys):
+def test_report_without_a_study_table_is_rejected(tmp_path, capsys):
     out = str(tmp_path / "report.html")
     assert main(["report", str(tmp_path), "--out", out]) == 1
     assert "cannot be read as a table" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command from end to end, on the planted world: seconds a run."""
+"""The command end to end, on the planted world."""
 
 import json
 import os
@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.compare.__main__ import main
-from tests.support.study_plans import (
+from tests.support.studies import (
     DATASET,
     HEAD,
     IN_BATCH,
     TINY,
     UNIFORM,
     compare,
-    write_plan,
+    write_study,
     write_world,
 )
 from trainer.metrics import COUNTS
@@ -28,17 +28,17 @@ from trainer.metrics import COUNTS
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Two methods x two seeds on one dataset, done."""
+    """A finished study: two methods x two seeds on one dataset."""
     folder = tmp_path_factory.mktemp("comparison")
     write_world(folder)
-    write_plan(folder)
+    write_study(folder)
     assert compare(folder) == 0
     return folder
 
 
 @pytest.fixture
-def again(finished, tmp_path):
-    """A copy of it to go on with."""
+def resumable(finished, tmp_path):
+    """A copy of the finished study."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -51,10 +51,10 @@ def table_of(folder, name="table"):
     return pq.read_table(folder / "out" / f"{name}.parquet").to_pylist()
 
 
-def test_every_run_is_a_row_with_all_its_figures(finished):
+def test_run_writes_a_row_of_metrics_per_trial(finished):
     rows = table_of(finished, "rows")
-    cells = [(row["dataset"], row["method"], row["budget"], row["seed"]) for row in rows]
-    assert sorted(cells, key=str) == [
+    trials = [(row["dataset"], row["method"], row["budget"], row["seed"]) for row in rows]
+    assert sorted(trials, key=str) == [
         ("planted", "in-batch", None, 0),
         ("planted", "in-batch", None, 1),
         ("planted", "uniform", 32, 0),
@@ -75,18 +75,18 @@ def test_every_run_is_a_row_with_all_its_figures(finished):
         assert row["tail_targets"] + row["torso_targets"] + row["head_targets"] <= 210
 
 
-def test_a_table_has_means_spreads_and_differences(finished):
+def test_table_has_means_spreads_and_differences(finished):
     rows = table_of(finished, "rows")
     for line in table_of(finished):
-        runs = [row["recall@50"] for row in rows if row["method"] == line["method"]]
-        assert line["recall@50"] == pytest.approx(np.mean(runs))
-        assert line["recall@50_spread"] == pytest.approx(np.std(runs, ddof=1))
-        assert line["seeds"] == line["seeds_wanted"] == 2
-    ours, theirs = table_of(finished)  # in-batch, uniform: the fixed list is these two
-    mean = (ours["recall@50"] + theirs["recall@50"]) / 2
-    assert ours["recall@50_over_fixed_list"] == pytest.approx(ours["recall@50"] / mean - 1)
-    assert ours["recall@50_over_fixed_list_low"] <= ours["recall@50_over_fixed_list_high"]
-    best, other = sorted((ours, theirs), key=lambda line: -line["validation_recall@50"])
+        recalls = [row["recall@50"] for row in rows if row["method"] == line["method"]]
+        assert line["recall@50"] == pytest.approx(np.mean(recalls))
+        assert line["recall@50_spread"] == pytest.approx(np.std(recalls, ddof=1))
+        assert line["seeds"] == line["seeds_planned"] == 2
+    in_batch, uniform = table_of(finished)  # the fixed list
+    mean = (in_batch["recall@50"] + uniform["recall@50"]) / 2
+    assert in_batch["recall@50_over_fixed_list"] == pytest.approx(in_batch["recall@50"] / mean - 1)
+    assert in_batch["recall@50_over_fixed_list_low"] <= in_batch["recall@50_over_fixed_list_high"]
+    best, other = sorted((in_batch, uniform), key=lambda line: -line["validation_recall@50"])
     assert best["recall@50_over_best_baseline"] is None
     assert other["best_baseline"].startswith(best["method"])
     assert other["recall@50_over_best_baseline_absolute"] == pytest.approx(
@@ -95,10 +95,10 @@ def test_a_table_has_means_spreads_and_differences(finished):
     assert other["recall@50_over_best_baseline_p_holm"] <= 1
 
 
-def test_the_table_for_a_person_says_what_is_what(finished):
+def test_markdown_table_names_datasets_and_baselines(finished):
     text = (finished / "out/table.md").read_text()
     assert "210 users, 160 items" in text
-    for told in (
+    for expected in (
         "± ",
         "For comparison, popularity: recall@50",
         "; EASE: recall@50",
@@ -106,102 +106,100 @@ def test_the_table_for_a_person_says_what_is_what(finished):
         "Mean of the fixed list (2 methods)",
         "2 of 2",
     ):
-        assert told in text
+        assert expected in text
     assert text.endswith("## Missing\n\nNothing.\n")
 
 
-def test_a_bucket_with_under_200_test_items_has_a_count_and_no_figure(finished):
+def test_bucket_under_200_targets_has_no_recall(finished):
     line = table_of(finished)[0]
     assert 0 < line["head_targets"] < 200
     assert line.get("head_recall@50") is None
 
 
-def test_the_pictures_lie_beside_the_tables(finished):
+def test_run_writes_a_self_contained_report(finished):
     text = (finished / "out/report.html").read_text()
     assert "recall@50" in text
     assert "<script src=" not in text  # it needs no network
 
 
-def test_every_run_keeps_a_row_and_its_resamples(finished):
+def test_run_saves_rows_and_resamples(finished):
     assert len(list((finished / "out/resamples").glob("*.npz"))) == 4
     assert [path.suffix for path in (finished / "out/rows").iterdir()] == [".json"] * 4
 
 
-def test_a_second_call_trains_nothing(again, capsys):
-    before = rows_of(again)
-    assert compare(again) == 0
-    assert rows_of(again) == before
-    assert "all trials are done" in capsys.readouterr().out
+def test_run_of_a_finished_study_trains_nothing(resumable, capsys):
+    before = rows_of(resumable)
+    assert compare(resumable) == 0
+    assert rows_of(resumable) == before
+    assert "all trials are finished" in capsys.readouterr().out
 
 
-def test_a_trial_that_was_killed_is_run_again_and_gives_the_same(again):
-    before, figures = rows_of(again), table_of(again, "rows")
-    killed = sorted((again / "out/rows").glob("*.json"))[0]
-    killed.rename(
-        killed.with_name(f".{killed.name}.123")
-    )  # its resamples are there, its row not yet
-    assert compare(again) == 0
-    after = rows_of(again)
+def test_run_repeats_a_killed_trial_with_equal_metrics(resumable):
+    before, figures = rows_of(resumable), table_of(resumable, "rows")
+    killed = sorted((resumable / "out/rows").glob("*.json"))[0]
+    killed.rename(killed.with_name(f".{killed.name}.123"))  # resamples are there, the row is not
+    assert compare(resumable) == 0
+    after = rows_of(resumable)
     assert after.keys() == before.keys()
     assert [name for name in before if after[name] != before[name]] == [killed.name]
-    for one, other in zip(figures, table_of(again, "rows"), strict=True):
-        assert one["recall@50"] == other["recall@50"]
-        assert one["negative_score"] == other["negative_score"]
+    for old, new in zip(figures, table_of(resumable, "rows"), strict=True):
+        assert old["recall@50"] == new["recall@50"]
+        assert old["negative_score"] == new["negative_score"]
 
 
-def test_a_row_that_cannot_be_read_is_told_by_name(again, capsys):
-    row = next((again / "out/rows").glob("*.json"))
+def test_run_names_an_unreadable_row(resumable, capsys):
+    row = next((resumable / "out/rows").glob("*.json"))
     row.write_text("{")
-    assert compare(again) == 1
-    assert f"{row}: cannot be read as a row" in capsys.readouterr().err
+    assert compare(resumable) == 1
+    assert f"{row}: cannot be read as a trial row" in capsys.readouterr().err
 
 
-def test_a_method_added_later_is_all_that_is_run(again):
-    before = rows_of(again)
+def test_run_trains_only_an_added_method(resumable):
+    before = rows_of(resumable)
     added = '[methods.plain]\nkind = "baseline"\nseeds = 1\ntraining.log_q_share = 0.0\n'
-    write_plan(again, TINY + added)
-    assert compare(again) == 0
-    after = rows_of(again)
+    write_study(resumable, TINY + added)
+    assert compare(resumable) == 0
+    after = rows_of(resumable)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 1
 
 
-def test_a_new_name_of_a_method_costs_nothing(again):
-    before = rows_of(again)
-    write_plan(again, TINY.replace("[methods.in-batch]", "[methods.batch]"))
-    assert compare(again) == 0
-    assert rows_of(again) == before
-    assert [line["method"] for line in table_of(again)] == ["batch", "uniform"]
+def test_run_of_a_renamed_method_trains_nothing(resumable):
+    before = rows_of(resumable)
+    write_study(resumable, TINY.replace("[methods.in-batch]", "[methods.batch]"))
+    assert compare(resumable) == 0
+    assert rows_of(resumable) == before
+    assert [line["method"] for line in table_of(resumable)] == ["batch", "uniform"]
 
 
-def test_without_time_nothing_is_run_and_the_table_says_what_is_missing(tmp_path, capsys):
+def test_run_without_time_lists_missing_trials(tmp_path, capsys):
     write_world(tmp_path)
-    write_plan(tmp_path)
+    write_study(tmp_path)
     assert compare(tmp_path, "--hours", "0") == 0
     assert rows_of(tmp_path) == {}
     assert "4 trials missing" in capsys.readouterr().out
     text = (tmp_path / "out/table.md").read_text()
     assert "- planted: uniform 32: 0 of 2 seeds" in text
-    assert "The fixed list is not all there yet: no mean." in text
+    assert "The fixed list is not complete yet: no mean." in text
 
 
-def test_two_workers_give_what_one_gives(finished, tmp_path):
+def test_run_with_two_workers_equals_serial_run(finished, tmp_path):
     write_world(tmp_path)
-    write_plan(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + IN_BATCH + UNIFORM)
+    write_study(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + IN_BATCH + UNIFORM)
     assert compare(tmp_path, "--workers", "2") == 0
-    alone = {(row["method"], row["seed"]): row["recall@50"] for row in table_of(finished, "rows")}
-    side_by_side = table_of(tmp_path, "rows")
-    assert len(side_by_side) == 2
-    for row in side_by_side:
-        assert row["recall@50"] == pytest.approx(alone[row["method"], 0], abs=0.01)
+    serial = {(row["method"], row["seed"]): row["recall@50"] for row in table_of(finished, "rows")}
+    parallel = table_of(tmp_path, "rows")
+    assert len(parallel) == 2
+    for row in parallel:
+        assert row["recall@50"] == pytest.approx(serial[row["method"], 0], abs=0.01)
 
 
-def test_workers_end_with_a_command_that_is_killed(tmp_path):
+def test_workers_exit_when_the_command_is_killed(tmp_path):
     write_world(tmp_path)
-    plan = write_plan(tmp_path, TINY.replace("epochs = 1", "epochs = 1000\npatience = 1000"))
-    words = ["run", "--plan", plan, "--data", tmp_path, "--out", tmp_path / "out"]
+    study = write_study(tmp_path, TINY.replace("epochs = 1", "epochs = 1000\npatience = 1000"))
+    arguments = ["run", "--study", study, "--data", tmp_path, "--out", tmp_path / "out"]
     running = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.compare", *words, "--workers", "2"]
+        [sys.executable, "-m", "benchmarks.compare", *arguments, "--workers", "2"]
     )
     try:
         wait_until(lambda: sum(is_busy(pid) for pid in children_of(running.pid)) == 2)
@@ -213,31 +211,31 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
 
 
 def children_of(pid):
-    """The processes that one has started; none where it is gone."""
+    """The child processes of a process; none after it has ended."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(one) for one in path.read_text().split()] if path.exists() else []
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
 def is_busy(pid):
-    """Whether a process trains: torch is loaded, and some seconds' work done."""
+    """Whether a process has used CPU time as only training does."""
     path = Path(f"/proc/{pid}/stat")
     ticks = path.read_text().rsplit(")", 1)[1].split()[11] if path.exists() else 0
     return int(ticks) > 3 * os.sysconf("SC_CLK_TCK")
 
 
-def wait_until(is_so, deadline_s=120):
+def wait_until(condition, deadline_s=120):
     end = time.monotonic() + deadline_s
-    while not is_so():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
 
 
-def test_a_method_varies_by_budget_and_takes_its_temperature_along(tmp_path):
+def test_budgets_and_ablations_reuse_the_temperature(tmp_path):
     write_world(tmp_path)
     text = TINY.replace("temperatures = [0.1]", "temperatures = [0.1, 9.0]")
     ablation = '[methods.plain]\nkind = "ablation"\ntemperature_of = "in-batch"\n'
     text = text.replace("seeds = 2", "seeds = 1") + "varies_by_budget = true\n" + ablation
-    write_plan(tmp_path, text)
+    write_study(tmp_path, text)
     assert compare(tmp_path) == 0
     lines = {(line["method"], line["budget"]): line for line in table_of(tmp_path)}
     assert lines.keys() == {
@@ -249,7 +247,7 @@ def test_a_method_varies_by_budget_and_takes_its_temperature_along(tmp_path):
     assert lines["uniform", 8]["encoded_per_step"] == 8
     tried = [row for row in table_of(tmp_path, "rows") if row["method"] == "uniform"]
     grid = {row["temperature"]: row for row in tried if row["budget"] == 32}
-    best = max(grid, key=lambda one: grid[one]["validation_recall@50"])
+    best = max(grid, key=lambda temperature: grid[temperature]["validation_recall@50"])
     assert lines["uniform", 8]["temperature"] == best
     assert lines["uniform", 32]["temperature"] == best
     assert lines["plain", None]["temperature"] == lines["in-batch", None]["temperature"]
@@ -257,10 +255,10 @@ def test_a_method_varies_by_budget_and_takes_its_temperature_along(tmp_path):
     assert "### Budgets" in (tmp_path / "out/table.md").read_text()
 
 
-def test_a_trial_that_fails_is_told_and_the_others_are_run(tmp_path, capsys):
+def test_run_continues_after_a_failed_trial(tmp_path, capsys):
     write_world(tmp_path)
     wild = UNIFORM.replace(".uniform", ".wild") + "temperatures = [1e-300]\n"  # scores overflow
-    write_plan(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + wild + IN_BATCH)
+    write_study(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + wild + IN_BATCH)
     assert compare(tmp_path) == 0
     assert "1 trials missing" in capsys.readouterr().out
     text = (tmp_path / "out/table.md").read_text()
@@ -269,25 +267,25 @@ def test_a_trial_that_fails_is_told_and_the_others_are_run(tmp_path, capsys):
     assert [row["method"] for row in table_of(tmp_path, "rows")] == ["in-batch"]
 
 
-def test_a_dataset_that_is_nowhere_is_told(tmp_path, capsys):
-    write_plan(tmp_path)
+def test_run_names_a_missing_dataset(tmp_path, capsys):
+    write_study(tmp_path)
     assert compare(tmp_path) == 1
-    told = capsys.readouterr().err
-    assert f"datasets not found: world; sought in {tmp_path}" in told
+    message = capsys.readouterr().err
+    assert f"datasets not found: world; searched in {tmp_path}" in message
     assert not (tmp_path / "out").exists()
 
 
-def test_the_help_shows_a_plan_that_can_be_used(capsys, tmp_path):
+def test_help_shows_a_valid_study(capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     text = capsys.readouterr().out
-    shown = text.split("A plan:\n")[1].split("Further,")[0]
-    plan = write_plan(tmp_path, "\n".join(line.strip() for line in shown.splitlines()))
-    assert main(["run", "--plan", str(plan), "--out", str(tmp_path / "out")]) == 1
+    example = text.split("A study file:\n")[1].split("A method may")[0]
+    study = write_study(tmp_path, "\n".join(line.strip() for line in example.splitlines()))
+    assert main(["run", "--study", str(study), "--out", str(tmp_path / "out")]) == 1
     assert "datasets not found: amazon_instruments" in capsys.readouterr().err
 
 
-def test_a_row_tells_what_it_is_of(finished):
+def test_row_holds_its_trials_configuration(finished):
     for path in (finished / "out/rows").iterdir():
         row = json.loads(path.read_text())
         assert row.keys() == {
