@@ -45,12 +45,14 @@ def _operation(title: str, operation: Json) -> Iterator[str]:
             ["Parameter", "In", "Type", "Meaning"],
             [
                 [
-                    f"`{one['name']}`",
-                    one["in"],
-                    _type(one["schema"]),
-                    sentence(one.get("description", one["schema"].get("description", ""))),
+                    f"`{parameter['name']}`",
+                    parameter["in"],
+                    _type(parameter["schema"]),
+                    sentence(
+                        parameter.get("description", parameter["schema"].get("description", ""))
+                    ),
                 ]
-                for one in parameters
+                for parameter in parameters
             ],
         )
     if content := operation.get("requestBody", {}).get("content"):
@@ -75,7 +77,7 @@ def _examples(content: Json) -> Iterator[str]:
 
 
 def _body(response: Json) -> str:
-    bodies = [_type(one["schema"]) for one in response.get("content", {}).values() if one]
+    bodies = [_type(body["schema"]) for body in response.get("content", {}).values() if body]
     return ", ".join(bodies) or "-"
 
 

@@ -24,8 +24,8 @@ from index.cluster_map import ClusterMap
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.data.dataset import load_dataset
-from trainer.esans.alignment import align
-from trainer.esans.build_map import modalities_of
+from trainer.esans.alignment import align_modalities
+from trainer.esans.build_map import load_modalities
 from trainer.esans.residual_kmeans import fit_codebooks
 
 NUM_DRAWS = 80
@@ -66,13 +66,13 @@ def build() -> tuple[NDArray[np.float32], ClusterMap]:
     with TemporaryDirectory() as folder:
         make_catalogue(Path(folder) / "shop", ShopSize(), seed=7)
         data = load_dataset(Path(folder) / "shop")
-    aligned = align(modalities_of(data, config, seed=0), config, seed=0)
+    aligned = align_modalities(load_modalities(data, config, seed=0), config, seed=0)
     codebooks = fit_codebooks(aligned, config, seed=0)
     clusters = ClusterMap(
         codes1=codebooks.codes1,
         codes2=codebooks.codes2,
         centroids=codebooks.centroids,
-        id_hashes=hash_ids(one.encode() for one in data.item_ids),
+        id_hashes=hash_ids(item_id.encode() for item_id in data.item_ids),
         temperature_share=config.temperature_share,
     )
     return aligned.means(slice(None)), clusters
@@ -82,7 +82,7 @@ def choose_positive(clusters: ClusterMap) -> int:
     """Return an item whose cell has about a quarter of its cluster."""
     rows = np.arange(len(clusters), dtype=np.int32)
     cluster_sizes = np.bincount(clusters.codes1)[clusters.codes1]
-    cells = clusters.codes1 * clusters.cell_width + clusters.codes2
+    cells = clusters.codes1 * clusters.num_level_2_codes + clusters.codes2
     share = np.bincount(cells)[cells] / cluster_sizes
     is_large = cluster_sizes >= np.median(cluster_sizes)
     return int(rows[is_large][np.abs(share[is_large] - 0.25).argmin()])
@@ -93,13 +93,13 @@ def kinds(
 ) -> dict[str, NDArray[np.int32]]:
     """Return the rows of each kind of negative; easy and hard ones are drawn as in training."""
     rows = np.arange(len(clusters), dtype=np.int32)
-    one = np.array([positive], dtype=np.int32)
-    own_cell = clusters.same_cell(one, rows)[0]
+    positives = np.array([positive], dtype=np.int32)
+    own_cell = clusters.is_same_cell(positives, rows)[0]
     own_cell[positive] = False
     return {
         f"uniform ({NUM_DRAWS} draws)": rng.choice(rows, NUM_DRAWS),
-        f"easy ({NUM_DRAWS} draws)": clusters.easy(one, NUM_DRAWS, rng)[0],
-        f"hard ({NUM_DRAWS} draws)": clusters.hard(one, NUM_DRAWS, rng)[0],
+        f"easy ({NUM_DRAWS} draws)": clusters.sample_easy(positives, NUM_DRAWS, rng)[0],
+        f"hard ({NUM_DRAWS} draws)": clusters.sample_hard(positives, NUM_DRAWS, rng)[0],
         f"same cell, masked ({own_cell.sum()} items)": rows[own_cell],
     }
 
