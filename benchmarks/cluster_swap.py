@@ -1,11 +1,11 @@
-"""What it costs to replace a cluster map of a million items while somebody draws from one.
+"""Cost of replacing a cluster map of a million items while another is in use.
 
     OMP_NUM_THREADS=1 python -m benchmarks.cluster_swap
 
-Starts a redis-server of its own. The loop that may not be held up takes steps of a millisecond
-or two. Its longest step is told three times: nobody follows; another process does, which takes
-the processor from it but not Python's lock; a thread of its own process does. On a busy machine
-a step waits for a processor whoever follows; what Linux tells of that wait is told apart.
+Starts its own redis-server. A loop of short steps must not be delayed. Its longest step is
+measured without a watcher, beside a watcher in another process (competes for the CPU, not for
+the GIL), and beside a watcher thread. On a busy machine every step waits for a CPU; that wait,
+as counted by Linux, is reported separately.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from index.errors import StoreUnreachableError
 
 CLUSTERS, CODES, WIDTH = 1_000, 16, 64
 ROUNDS = 5
-STEP, PRODUCTS = 200, 10  # a step multiplies two matrices of this width so many times
+STEP, PRODUCTS = 200, 10  # matrix width, and products per step
 ALONE_S = 2.0
 SCHEDULER = Path("/proc/thread-self/schedstat")  # Linux: ran, waited, slices
 
@@ -41,22 +41,22 @@ Floats = NDArray[np.float64]
 
 
 class Server:
-    """A redis-server on a unix socket, which keeps nothing."""
+    """A redis-server on a unix socket, without persistence."""
 
     def __init__(self, folder: Path) -> None:
         self.url = f"unix://{folder}/socket"
-        kept = ["--port", "0", "--save", "", "--unixsocket", f"{folder}/socket"]
-        self._command = ["redis-server", *kept, "--dir", str(folder)]
+        options = ["--port", "0", "--save", "", "--unixsocket", f"{folder}/socket"]
+        self._command = ["redis-server", *options, "--dir", str(folder)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it responds."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         store = open_cluster_maps(self.url, Path())
-        wait_until(lambda: answers(store))
+        wait_until(lambda: is_reachable(store))
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the server."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -64,7 +64,7 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """Start a server, and end it."""
+    """Run a server within the context."""
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         server = Server(Path(folder))
         try:
@@ -74,8 +74,8 @@ def running() -> Iterator[Server]:
             server.kill()
 
 
-def answers(store: ClusterMapRegistry) -> bool:
-    """Return whether Redis is there."""
+def is_reachable(store: ClusterMapRegistry) -> bool:
+    """Return whether Redis is reachable."""
     try:
         store.pointer()
     except StoreUnreachableError:
@@ -83,14 +83,14 @@ def answers(store: ClusterMapRegistry) -> bool:
     return True
 
 
-def wait_until(claim: Callable[[], object]) -> None:
-    """Wait for an event, looking every other millisecond."""
-    while not claim():
+def wait_until(condition: Callable[[], object]) -> None:
+    """Poll a condition every two milliseconds until it holds."""
+    while not condition():
         time.sleep(0.002)
 
 
-def imagine(items: int, seed: int, hashes: Hashes) -> ClusterMap:
-    """Make a map whose codes mean nothing."""
+def random_map(items: int, seed: int, hashes: Hashes) -> ClusterMap:
+    """Generate a map with random codes."""
     rng = np.random.default_rng(seed)
     return ClusterMap(
         rng.integers(0, CLUSTERS, items).astype(np.int32),
@@ -110,153 +110,156 @@ def seconds(call: Callable[[], object]) -> float:
 def time_store(server: Server, maps: list[ClusterMap]) -> list[Row]:
     """Time writing and reading whole maps."""
     store = open_cluster_maps(server.url, Path())
-    for one in maps:
-        one.version  # noqa: B018  # whoever made a map has described it
-    written = [seconds(partial(store.publish, one)) for one in maps]
-    read = [seconds(lambda: store.load(maps[-1].version)) for _ in maps]
-    return [("publish", told_ms(written)), ("read, checked", told_ms(read))]
+    for cluster_map in maps:
+        cluster_map.version  # noqa: B018  # computed before publishing
+    publish_s = [seconds(partial(store.publish, cluster_map)) for cluster_map in maps]
+    read_s = [seconds(lambda: store.read(maps[-1].version)) for _ in maps]
+    return [("publish", format_ms(publish_s)), ("read and validate", format_ms(read_s))]
 
 
 def time_following(server: Server, maps: list[ClusterMap], known: Hashes) -> list[Row]:
-    """Time from the call of publish to a follower that holds the map, prepared."""
+    """Time from publish until a watcher holds the prepared map."""
     store = open_cluster_maps(server.url, Path())
-    follower = ClusterMapWatcher(open_cluster_maps(server.url, Path()), Catalogue(known, None))
-    follower.start()
-    wait_until(lambda: follower.state.status == "following")
+    watcher = ClusterMapWatcher(open_cluster_maps(server.url, Path()), Catalogue(known, None))
+    watcher.start()
+    wait_until(lambda: watcher.state.status == "following")
     taken = []
-    for one in maps:
+    for cluster_map in maps:
         begin = time.perf_counter()
-        store.publish(one)
-        wait_until(partial(holds, follower, one.version))
+        store.publish(cluster_map)
+        wait_until(partial(holds, watcher, cluster_map.version))
         taken.append(time.perf_counter() - begin)
-    follower.stop()
-    return [("from publish to held", told_ms(taken))]
+    watcher.stop()
+    return [("from publish to held", format_ms(taken))]
 
 
-def holds(follower: ClusterMapWatcher, version: str) -> bool:
-    """Return whether a follower holds a map."""
-    return follower.value is not None and follower.value.source.version == version
+def holds(watcher: ClusterMapWatcher, version: str) -> bool:
+    """Return whether a watcher holds a map."""
+    return watcher.value is not None and watcher.value.source.version == version
 
 
 def steps_until(is_over: Callable[[], bool]) -> Floats:
-    """Take steps of a millisecond or two until all is over; return how long each took.
+    """Run steps of a millisecond or two until `is_over`; return the time of each.
 
-    returns  [steps, 2]  seconds: by the clock, and without the wait for a free processor
+    Returns:
+        [steps, 2], seconds: wall time, and without the wait for a CPU.
     """
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((2, STEP, STEP), dtype=np.float32)
-    with SCHEDULER.open("rb", buffering=0) as told:
-        marks = [(time.perf_counter_ns(), waited_ns(told))]
+    with SCHEDULER.open("rb", buffering=0) as scheduler:
+        marks = [(time.perf_counter_ns(), waited_ns(scheduler))]
         while not is_over():
             for _ in range(PRODUCTS):
                 left @ right
-            marks.append((time.perf_counter_ns(), waited_ns(told)))
+            marks.append((time.perf_counter_ns(), waited_ns(scheduler)))
     passed, waited = np.diff(np.array(marks), axis=0).T / 1e9
     return np.stack([passed, passed - waited], axis=1)
 
 
-def waited_ns(told: BinaryIO) -> int:
-    """Return how long this thread, ready to run, has waited for a processor so far."""
-    told.seek(0)
-    return int(told.read().split()[1])
+def waited_ns(scheduler: BinaryIO) -> int:
+    """Return how long this thread has waited for a CPU while runnable."""
+    scheduler.seek(0)
+    return int(scheduler.read().split()[1])
 
 
 def alone(_: str, __: Hashes, ___: ClusterMap) -> Floats:
-    """Take steps while nobody follows."""
+    """Run steps without a watcher."""
     end = time.perf_counter() + ALONE_S
     return steps_until(lambda: time.perf_counter() > end)
 
 
-def beside_a_process(url: str, known: Hashes, one: ClusterMap) -> Floats:
-    """Take steps while another process reads, joins and prepares a map."""
-    begun, ended = multiprocessing.Event(), multiprocessing.Event()
+def beside_a_process(url: str, known: Hashes, cluster_map: ClusterMap) -> Floats:
+    """Run steps while another process reads, joins and prepares a map."""
+    started, finished = multiprocessing.Event(), multiprocessing.Event()
     other = multiprocessing.Process(
-        target=follow_once, args=(url, known, one.version, begun, ended)
+        target=follow_once, args=(url, known, cluster_map.version, started, finished)
     )
     other.start()
-    begun.wait()
-    steps = steps_until(ended.is_set)
+    started.wait()
+    steps = steps_until(finished.is_set)
     other.join()
     return steps
 
 
-def beside_a_thread(url: str, known: Hashes, one: ClusterMap) -> Floats:
-    """Take steps while a thread of this process reads, joins and prepares a map."""
-    follower = ClusterMapWatcher(open_cluster_maps(url, Path()), Catalogue(known, None))
-    follower.start()
-    steps = steps_until(lambda: holds(follower, one.version))
-    follower.stop()
+def beside_a_thread(url: str, known: Hashes, cluster_map: ClusterMap) -> Floats:
+    """Run steps while a thread of this process reads, joins and prepares a map."""
+    watcher = ClusterMapWatcher(open_cluster_maps(url, Path()), Catalogue(known, None))
+    watcher.start()
+    steps = steps_until(lambda: holds(watcher, cluster_map.version))
+    watcher.stop()
     return steps
 
 
-def follow_once(url: str, known: Hashes, version: str, begun: Event, ended: Event) -> None:
-    """Follow until a map is held."""
-    follower = ClusterMapWatcher(open_cluster_maps(url, Path()), Catalogue(known, None))
-    begun.set()
-    follower.start()
-    wait_until(lambda: holds(follower, version))
-    ended.set()
-    follower.stop()
+def follow_once(url: str, known: Hashes, version: str, started: Event, finished: Event) -> None:
+    """Run a watcher until it holds a map."""
+    watcher = ClusterMapWatcher(open_cluster_maps(url, Path()), Catalogue(known, None))
+    started.set()
+    watcher.start()
+    wait_until(lambda: holds(watcher, version))
+    finished.set()
+    watcher.stop()
 
 
 def time_pauses(server: Server, maps: list[ClusterMap], known: Hashes) -> list[Row]:
-    """Tell the longest step alone, beside a process that follows, and beside a thread."""
+    """Measure the longest step alone, beside a watcher process and beside a watcher thread."""
     store = open_cluster_maps(server.url, Path())
-    ways = {
-        "nobody follows": alone,
-        "another process follows": beside_a_process,
-        "a thread follows": beside_a_thread,
+    scenarios = {
+        "no watcher": alone,
+        "a watcher process": beside_a_process,
+        "a watcher thread": beside_a_thread,
     }
-    steps: dict[str, list[Floats]] = {name: [] for name in ways}
-    for one in maps:  # in turns, so that each meets the same machine
-        store.publish(one)
-        for name, way in ways.items():
-            steps[name].append(way(server.url, known, one))
-    typical = np.median(np.concatenate(steps["nobody follows"])[:, 1])
+    steps: dict[str, list[Floats]] = {name: [] for name in scenarios}
+    for cluster_map in maps:  # alternating, so that background load affects all alike
+        store.publish(cluster_map)
+        for name, run_scenario in scenarios.items():
+            steps[name].append(run_scenario(server.url, known, cluster_map))
+    typical = np.median(np.concatenate(steps["no watcher"])[:, 1])
     rows = [("typical step", f"{1_000 * typical:.1f} ms")]
     for name, taken in steps.items():
-        longest = np.array([one.max(axis=0) for one in taken])
-        rows.append((f"longest step while {name}", told_ms(longest[:, 0])))
-        rows.append(("... without its wait for a processor", told_ms(longest[:, 1])))
+        longest = np.array([durations.max(axis=0) for durations in taken])
+        rows.append((f"longest step with {name}", format_ms(longest[:, 0])))
+        rows.append(("... without the wait for a CPU", format_ms(longest[:, 1])))
     return rows
 
 
 def time_recovery(server: Server, known: Hashes) -> list[Row]:
-    """Time from the return of a Redis that lost everything to what the follower makes of it."""
+    """Time from the restart of an empty Redis until it is repopulated and followed."""
     store = open_cluster_maps(server.url, Path())
-    follower = ClusterMapWatcher(open_cluster_maps(server.url, Path()), Catalogue(known, None))
-    follower.start()
-    wait_until(lambda: follower.state.status == "following")
+    watcher = ClusterMapWatcher(open_cluster_maps(server.url, Path()), Catalogue(known, None))
+    watcher.start()
+    wait_until(lambda: watcher.state.status == "following")
     taken = []
     for _ in range(ROUNDS):
         server.kill()
-        wait_until(lambda: follower.state.status == "unreachable")
+        wait_until(lambda: watcher.state.status == "unreachable")
         server.start()
-        taken.append(seconds(lambda: wait_until(lambda: is_mended(store, follower))))
-    follower.stop()
-    return [("from Redis' return to followed and seeded", told_ms(taken))]
+        taken.append(seconds(lambda: wait_until(lambda: has_recovered(store, watcher))))
+    watcher.stop()
+    return [("from restart of Redis to repopulated and followed", format_ms(taken))]
 
 
-def is_mended(store: ClusterMapRegistry, follower: ClusterMapWatcher) -> bool:
-    """Return whether all is as before: the map back in Redis, the follower content."""
-    return follower.state.status == "following" and store.pointer() is not None
+def has_recovered(store: ClusterMapRegistry, watcher: ClusterMapWatcher) -> bool:
+    """Return whether the map is back in Redis and the watcher follows it."""
+    return watcher.state.status == "following" and store.pointer() is not None
 
 
-def told_ms(taken: list[float] | Floats) -> str:
-    """Return the median, and between which it lies, in milliseconds."""
-    least, middle, most = 1_000 * np.quantile(taken, [0, 0.5, 1])
-    return f"{middle:,.1f} ms ({least:,.1f} to {most:,.1f})"
+def format_ms(taken: list[float] | Floats) -> str:
+    """Format median, minimum and maximum in milliseconds."""
+    low, middle, high = 1_000 * np.quantile(taken, [0, 0.5, 1])
+    return f"{middle:,.1f} ms ({low:,.1f} to {high:,.1f})"
 
 
 def main() -> None:
-    """Measure all, print a table."""
+    """Run all measurements; print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster_swap", description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000, help="of the catalogue (1,000,000)")
+    parser.add_argument(
+        "--items", type=int, default=1_000_000, help="size of the catalogue (1,000,000)"
+    )
     items = parser.parse_args().items
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**63, items).astype(np.uint64)
     known = rng.permutation(hashes)  # the same catalogue in another order
-    maps = [imagine(items, seed, hashes) for seed in range(ROUNDS)]
+    maps = [random_map(items, seed, hashes) for seed in range(ROUNDS)]
     with running() as server:
         rows = time_store(server, maps)
         rows += time_following(server, maps, known)

@@ -1,9 +1,9 @@
-"""What virtual negatives cost in a training step, beside encoding as many items instead.
+"""Cost of virtual negatives in a training step, against encoding as many items.
 
     OMP_NUM_THREADS=1 python -m benchmarks.edis
 
-CPU time of whole steps, all variants in turn on the same batches of one process: their ratios
-mean something on a busy machine too. Generated data, default towers, histories of 50.
+CPU time of whole steps, all variants alternating on the same batches in one process, so that
+ratios hold on a busy machine too. Generated data, default towers, histories of 50.
 """
 
 import argparse
@@ -48,8 +48,8 @@ AIMS = (
 )
 
 
-def imagine(rng: np.random.Generator) -> Dataset:
-    """Generate a shop of two modalities, every history long enough to fill what is read."""
+def generate_data(rng: np.random.Generator) -> Dataset:
+    """Generate a dataset with two modalities and full-length histories."""
     users = np.repeat(np.arange(USERS, dtype=np.int32), TAKEN)
     items = np.concatenate([rng.choice(ITEMS, TAKEN, replace=False) for _ in range(USERS)])
     parts = np.full(len(users), TRAIN, dtype=np.int8)
@@ -71,8 +71,8 @@ def imagine(rng: np.random.Generator) -> Dataset:
 
 
 def loops_of(data: Dataset) -> tuple[TrainingData, dict[str, TrainLoop]]:
-    """Set up a training of each variant, on one map and the same data."""
-    config = validate_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
+    """Build a training loop per variant, on the same map and data."""
+    config = check_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
     training_data = build_training_data(data, config)
     clusters = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     loops = {}
@@ -87,26 +87,26 @@ def loops_of(data: Dataset) -> tuple[TrainingData, dict[str, TrainLoop]]:
 def time_steps(
     training_data: TrainingData, loops: dict[str, TrainLoop], steps: int
 ) -> dict[str, float]:
-    """Take the same steps with every variant in turn; return each one's median CPU ms."""
+    """Run the same steps with every variant; return the median CPU ms of each."""
     taken: dict[str, list[float]] = {name: [] for name in loops}
     batches = training_data.loader.epoch(0)
     for step in tqdm(range(WARM_UP + steps), desc="steps", unit=" steps"):
         batch = next(batches)
         for name, loop in loops.items():
-            began = time.process_time()
+            start = time.process_time()
             loop.take_step(batch)
             if step >= WARM_UP:
-                taken[name].append(1_000 * (time.process_time() - began))
+                taken[name].append(1_000 * (time.process_time() - start))
     return {name: float(np.median(values)) for name, values in taken.items()}
 
 
 def main() -> None:
-    """Measure all, print two tables."""
+    """Run all variants; print two tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.edis", description=__doc__)
-    parser.add_argument("--steps", type=int, default=60, help="of each variant (60)")
-    asked = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=60, help="steps per variant (60)")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    costs = time_steps(*loops_of(imagine(np.random.default_rng(0))), asked.steps)
+    costs = time_steps(*loops_of(generate_data(np.random.default_rng(0))), args.steps)
     print(tabulate(costs.items(), ["step with", "CPU ms"], floatfmt=".1f"))
     ratios = [(what, f"{costs[ours] / costs[base]:.2f}", aim) for what, ours, base, aim in AIMS]
     print("\n" + tabulate(ratios, ["a step costs", "times", "aim"], disable_numparse=True))

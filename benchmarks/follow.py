@@ -1,12 +1,11 @@
-"""What following a store's cluster map costs a run: the wait for a new map, the loop's pause.
+"""Cost of cluster-map hot swaps in training: latency of a new map, and pauses of the loop.
 
     OMP_NUM_THREADS=1 python -m benchmarks.follow --redis redis://localhost:6379/0
 
-A generated catalogue without content, small batches. Another process publishes; without --redis
-it publishes into a folder. A pause is what the longest step took beyond the median one, from a
-publish until 20 steps after the swap; beside it, the same over as many undisturbed steps. On a
-busy machine most of a long step is waiting for a processor: what Linux counted as such
-(/proc/thread-self/schedstat) is left out in the lines that say so.
+A generated catalogue without content, small batches. Another process publishes, into a folder
+without --redis. A pause is the longest step minus the median step, from a publish until 20 steps
+after the swap; as a reference, the same over as many undisturbed steps. On a busy machine most
+of a long step is the wait for a CPU; lines marked so exclude it (/proc/thread-self/schedstat).
 """
 
 import argparse
@@ -51,13 +50,13 @@ CONFIG = {
 }
 
 
-class Enough(Exception):  # noqa: N818  # no error: the end of a benchmark
+class Enough(Exception):  # noqa: N818  # not an error: ends the benchmark
     """All swaps are measured."""
 
 
 @dataclass
 class Swap:
-    """One publish, and what came of it; seconds."""
+    """Times of one publish and its swap, in seconds."""
 
     published_at: int
     step: int
@@ -67,7 +66,7 @@ class Swap:
 
 @dataclass
 class Watch:
-    """Stands between the loop and its sampler, asks for a map now and then, keeps the times."""
+    """Wraps the sampler of the loop, requests new maps and records times."""
 
     sampler: HotSwapSampler
     publisher: "Connection[Any, Any]"
@@ -78,52 +77,52 @@ class Watch:
     next_at: int = WARM_UP + QUIET
 
     def swap(self, step: int) -> dict[str, Any] | None:
-        """Note when each step begins, and the first on a new map."""
+        """Record the start of each step, and the first step on a new map."""
         begin = time.time()
         self.begins.append(begin)
         self.queued.append(queued_s())
-        told = self.sampler.swap(step)
-        if told is not None and self.swaps:
-            one = self.swaps[-1]
-            one.step, one.taken = step, time.time() - begin
-            one.wait = begin - self.begins[one.published_at]
+        swapped = self.sampler.swap(step)
+        if swapped is not None and self.swaps:
+            swap = self.swaps[-1]
+            swap.step, swap.taken = step, time.time() - begin
+            swap.wait = begin - self.begins[swap.published_at]
             self.next_at = step + AFTER + QUIET
         elif step == self.next_at:
-            self.ask()
-        return told
+            self.request_map()
+        return swapped
 
-    def ask(self) -> None:
-        """Have the next map published, or end where there were enough."""
+    def request_map(self) -> None:
+        """Request the next map; raise Enough after the last."""
         if len(self.swaps) == self.count:
             raise Enough
         self.publisher.send("go")
         self.swaps.append(Swap(len(self.begins) - 1, 0))
 
     def __call__(self, context: StepContext) -> SampledNegatives:
-        """Draw."""
+        """Sample negatives."""
         return self.sampler(context)
 
     def pauses_ms(self, *, is_net: bool, is_quiet: bool) -> list[float]:
-        """Return the longest pause about each swap, or in as many quiet steps after it."""
+        """Return the longest pause around each swap, or in as many undisturbed steps after it."""
         steps = 1_000 * (np.diff(self.begins) - is_net * np.diff(self.queued))
-        usual = float(np.median(steps[WARM_UP:]))
+        typical = float(np.median(steps[WARM_UP:]))
         pauses = []
-        for one in self.swaps:
-            first, last = one.published_at, one.step + AFTER
+        for swap in self.swaps:
+            first, last = swap.published_at, swap.step + AFTER
             window = steps[last : last + last - first] if is_quiet else steps[first:last]
-            pauses.append(float(window.max()) - usual)
+            pauses.append(float(window.max()) - typical)
         return pauses
 
 
 def queued_s() -> float:
-    """Return how long this thread has waited for a processor so far."""
+    """Return how long this thread has waited for a CPU."""
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
-def imagine(items: int, rng: np.random.Generator) -> Dataset:
-    """Make users who take items by chance, and items without content."""
-    drawn = np.sort(rng.integers(0, items, (USERS, TAKEN)), axis=1)
-    item_rows = (drawn + np.arange(TAKEN)).astype(np.int32)  # all distinct
+def generate_data(items: int, rng: np.random.Generator) -> Dataset:
+    """Generate users with random interactions, and items without content."""
+    sorted_rows = np.sort(rng.integers(0, items, (USERS, TAKEN)), axis=1)
+    item_rows = (sorted_rows + np.arange(TAKEN)).astype(np.int32)  # all distinct
     parts = np.full((USERS, TAKEN), TRAIN, np.int8)
     parts[:, -1] = VALID
     users = np.repeat(np.arange(USERS, dtype=np.int32), TAKEN)
@@ -140,8 +139,8 @@ def imagine(items: int, rng: np.random.Generator) -> Dataset:
     )
 
 
-def maps_by_chance(ids: int, clusters: int, count: int) -> list[ClusterMap]:
-    """Make maps whose codes mean nothing, of the items that `imagine` makes."""
+def random_maps(ids: int, clusters: int, count: int) -> list[ClusterMap]:
+    """Generate maps with random codes for the items of `generate_data`."""
     rng = np.random.default_rng(0)
     hashes = hash_ids(f"item-{row}".encode() for row in range(ids))
     maps = [
@@ -153,30 +152,30 @@ def maps_by_chance(ids: int, clusters: int, count: int) -> list[ClusterMap]:
         )
         for _ in range(count)
     ]
-    for found in maps:
-        found.version  # noqa: B018  # hashed before it is asked for
+    for cluster_map in maps:
+        cluster_map.version  # noqa: B018  # hashed before publishing
     return maps
 
 
-def publish_when_asked(
-    asked: "Connection[Any, Any]",
+def publish_on_request(
+    requests: "Connection[Any, Any]",
     url: str | None,
     folder: Path,
     ids: int,
     clusters: int,
     count: int,
 ) -> None:
-    """Publish a first map, then one whenever asked; the other process runs this."""
+    """Publish a first map, then one per request; runs in the other process."""
     store = open_cluster_maps(url, folder, "esans-benchmark")
-    for found in maps_by_chance(ids, clusters, count):
-        store.publish(found)
-        asked.send("done")
-        asked.recv()
+    for cluster_map in random_maps(ids, clusters, count):
+        store.publish(cluster_map)
+        requests.send("done")
+        requests.recv()
 
 
 def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any]") -> Watch:
-    """Train until every swap was seen."""
-    data, config = imagine(parsed.items, np.random.default_rng(0)), config_of()
+    """Train until every swap is recorded."""
+    data, config = generate_data(parsed.items, np.random.default_rng(0)), config_of()
     store = open_cluster_maps(parsed.redis, folder, "esans-benchmark")
     ours.recv()
     with open_sampler(data, config, store) as sampler:
@@ -186,7 +185,7 @@ def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any
             train(build_training_data(data, config), watch, config)
         except Enough:
             return watch
-    raise SystemExit("the epoch was over before all swaps were seen: ask for fewer")
+    raise SystemExit("the epoch ended before all swaps: use fewer --swaps")
 
 
 def config_of() -> RunConfig:
@@ -195,35 +194,37 @@ def config_of() -> RunConfig:
 
 
 def table_of(watch: Watch) -> list[tuple[str, str]]:
-    """Lay out medians over the swaps."""
+    """Tabulate medians over the swaps."""
     step = 1_000 * float(np.median(np.diff(watch.begins)[WARM_UP:]))
-    about, quiet = "publish to 20 steps after the swap", "as many quiet steps"
+    about, quiet = "publish to 20 steps after the swap", "as many undisturbed steps"
     lines = [
         ("a step", f"{step:.1f} ms"),
-        told("from publish to the first step on the new map", "s", waits_of(watch)),
-        told("taking the map, in the loop", "us", [1e6 * one.taken for one in watch.swaps]),
+        format_line("from publish to the first step on the new map", "s", waits_of(watch)),
+        format_line(
+            "taking over the map, in the loop", "us", [1e6 * swap.taken for swap in watch.swaps]
+        ),
     ]
-    for is_net, name in ((False, "longest pause"), (True, "longest pause but for waiting")):
+    for is_net, name in ((False, "longest pause"), (True, "longest pause without CPU wait")):
         for is_quiet, where in ((False, about), (True, quiet)):
             pauses = watch.pauses_ms(is_net=is_net, is_quiet=is_quiet)
-            lines.append(told(f"{name}, {where}", "ms", pauses))
+            lines.append(format_line(f"{name}, {where}", "ms", pauses))
     return lines
 
 
 def waits_of(watch: Watch) -> list[float]:
     """Return the seconds from each publish to its swap."""
-    return [one.wait for one in watch.swaps]
+    return [swap.wait for swap in watch.swaps]
 
 
-def told(name: str, unit: str, values: list[float]) -> tuple[str, str]:
-    """Lay out a line."""
+def format_line(name: str, unit: str, values: list[float]) -> tuple[str, str]:
+    """Format one line."""
     return name, f"{median(values):.1f} {unit} (worst {max(values):.1f})"
 
 
 def main() -> None:
-    """Measure, print a table."""
+    """Run the benchmark; print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.follow", description=__doc__)
-    parser.add_argument("--redis", metavar="URL", help="default: a folder, thrown away")
+    parser.add_argument("--redis", metavar="URL", help="default: a temporary folder")
     parser.add_argument("--items", type=int, default=1_000_000, help="(1,000,000)")
     parser.add_argument("--clusters", type=int, default=1_000, help="K1 (1,000)")
     parser.add_argument("--swaps", type=int, default=5, help="(5)")
@@ -232,7 +233,7 @@ def main() -> None:
     ours, theirs = multiprocessing.Pipe()
     with tempfile.TemporaryDirectory() as folder:
         process = multiprocessing.get_context("spawn").Process(
-            target=publish_when_asked,
+            target=publish_on_request,
             args=(
                 theirs,
                 parsed.redis,

@@ -1,16 +1,15 @@
-"""A large catalogue by formula: Gaussian clusters on the sphere, and a bundle that serves it.
+"""Synthetic catalogue of Gaussian clusters on the unit sphere, and a bundle of it.
 
     python -m benchmarks.gaussian_shop --items 1000000 --work build/bench
 
-2,000 clusters whose sizes fall as rank^-0.5. An item is its cluster's centre (a random unit
-vector) plus Gaussian noise 1.0 times as long as the centre, on the unit sphere; a query is a
-centre plus noise 1.2 times as long. The catalogue is hard for an index: neighbours of a query
-are hardly nearer than the rest of their cluster.
+2,000 clusters whose sizes fall as rank^-0.5. An item is its cluster's centroid (a random unit
+vector) plus Gaussian noise of norm 1.0, normalized; a query is a centroid plus noise of norm
+1.2. The catalogue is hard for an ANN index: neighbours of a query are hardly closer than the
+rest of their cluster.
 
-The bundle's user tower is the trainer's own, exported as any, but untrained. Its residual part
-is scaled so that what it adds is 1.2 times as long as the pooled history: queries of histories
-from one cluster then are as far from its centre as those of the formula, and fixed, so that
-neighbours and search effort are those of the formula too.
+The bundle's user tower is the trainer's, exported but untrained. Its residual is scaled to 1.2
+times the norm of the pooled history, so that queries of histories from one cluster are as far
+from its centroid as those of the formula.
 
 Attributes: a title. Filters: `half`, `twentieth`, `thousandth` are "true" for random 50 %, 5 %
 and 0.1 % of the items; `aisle` has 20 values and `category` 1,000, each whole clusters.
@@ -38,7 +37,7 @@ from trainer.onnx_export import export_user_tower
 from trainer.towers import UserTower
 
 WIDTH, CLUSTERS, HISTORY_LENGTH = 64, 2_000, 50
-ITEM_NOISE, QUERY_NOISE = 1.0, 1.2  # times as long as a centre
+ITEM_NOISE, QUERY_NOISE = 1.0, 1.2  # norm relative to a centroid
 AISLES, CATEGORIES = 20, 1_000
 SHARES = {"half": 0.5, "twentieth": 0.05, "thousandth": 0.001}
 PROBES = 8
@@ -48,34 +47,35 @@ PROBES = 8
 class Shop:
     """The catalogue.
 
-    vectors   [items, WIDTH]     float32 unit rows
-    cluster   [items]            int32, of each item
-    centres   [CLUSTERS, WIDTH]  float32 unit rows
+    Attributes:
+        vectors: [items, WIDTH], float32, unit norm.
+        cluster: [items], int32.
+        centroids: [CLUSTERS, WIDTH], float32, unit norm.
     """
 
     vectors: Floats
     cluster: Rows
-    centres: Floats
+    centroids: Floats
 
 
 def make_shop(items: int, seed: int) -> Shop:
-    """Make the catalogue; the same arguments make the same."""
+    """Generate the catalogue; deterministic in its arguments."""
     rng = np.random.default_rng([seed, items])
-    centres = unit(rng.standard_normal((CLUSTERS, WIDTH), dtype=np.float32))
+    centroids = unit(rng.standard_normal((CLUSTERS, WIDTH), dtype=np.float32))
     sizes = np.arange(1, CLUSTERS + 1) ** -0.5
     cluster = rng.choice(CLUSTERS, size=items, p=sizes / sizes.sum()).astype(np.int32)
-    return Shop(around(centres[cluster], ITEM_NOISE, rng), cluster, centres)
+    return Shop(around(centroids[cluster], ITEM_NOISE, rng), cluster, centroids)
 
 
 def make_queries(shop: Shop, count: int, seed: int) -> Floats:
-    """Make queries by the formula, near clusters as often as there are items in them."""
+    """Generate queries near the clusters, in proportion to their sizes."""
     rng = np.random.default_rng([seed, count, 1])
     near = shop.cluster[rng.integers(len(shop.cluster), size=count)]
-    return around(shop.centres[near], QUERY_NOISE, rng)
+    return around(shop.centroids[near], QUERY_NOISE, rng)
 
 
 def make_histories(shop: Shop, count: int, seed: int, longest: int = 50) -> list[Rows]:
-    """Make histories of 1 to `longest` items of one cluster each, oldest first."""
+    """Generate histories of 1 to `longest` items of one cluster each, oldest first."""
     rng = np.random.default_rng([seed, count, 2])
     order = np.argsort(shop.cluster, kind="stable").astype(np.int32)
     bounds = np.searchsorted(shop.cluster[order], np.arange(CLUSTERS + 1))
@@ -87,17 +87,17 @@ def make_histories(shop: Shop, count: int, seed: int, longest: int = 50) -> list
     return histories
 
 
-def around(centres: Floats, noise: float, rng: np.random.Generator) -> Floats:
-    """Put a point near each centre: noise so many times as long, then onto the sphere."""
+def around(centroids: Floats, noise: float, rng: np.random.Generator) -> Floats:
+    """Generate a unit vector near each centroid; `noise` is the norm of the added noise."""
     scale = np.float32(noise / WIDTH**0.5)
-    points = rng.standard_normal(centres.shape, dtype=np.float32)
+    points = rng.standard_normal(centroids.shape, dtype=np.float32)
     points *= scale
-    points += centres
+    points += centroids
     return unit(points)
 
 
 def unit(rows: Floats) -> Floats:
-    """Bring rows onto the unit sphere."""
+    """Normalize rows in place."""
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows
 
@@ -108,9 +108,9 @@ def id_of(row: int) -> str:
 
 
 def make_bundle(items: int, folder: Path, seed: int) -> Path:
-    """Publish a bundle of so many items; return the folder of bundles, for `--bundles`.
+    """Publish a bundle of the catalogue; return the folder for `--bundles`.
 
-    Made once: where `folder` holds it already, it is used again.
+    An existing bundle in `folder` is reused.
     """
     bundles = folder / f"gaussian-{items}-{seed}"
     registry = BundleRegistry(bundles)
@@ -123,7 +123,7 @@ def make_bundle(items: int, folder: Path, seed: int) -> Path:
 
 
 def stage(staged: Path, shop: Shop, seed: int) -> None:
-    """Write the whole bundle into a staged folder."""
+    """Write the bundle into a staged folder."""
     items = len(shop.vectors)
     histories = make_histories(shop, TUNING_QUERIES, seed)
     export_user_tower(make_tower(shop, histories, seed), staged / "user_encoder.onnx")
@@ -146,10 +146,10 @@ def stage(staged: Path, shop: Shop, seed: int) -> None:
 
 
 def make_tower(shop: Shop, histories: list[Rows], seed: int) -> UserTower:
-    """Make an untrained tower whose residual is centred, and QUERY_NOISE times its input."""
+    """Build an untrained tower; its residual has zero mean and QUERY_NOISE times the input norm."""
     torch.manual_seed(seed)
     tower = UserTower(WIDTH, HISTORY_LENGTH, is_ordered=True).eval()
-    pooled = torch.from_numpy(np.stack([shop.vectors[one].mean(axis=0) for one in histories]))
+    pooled = torch.from_numpy(np.stack([shop.vectors[rows].mean(axis=0) for rows in histories]))
     last = tower.mix[-1]
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
@@ -161,30 +161,30 @@ def make_tower(shop: Shop, histories: list[Rows], seed: int) -> UserTower:
 
 
 def describe(shop: Shop, seed: int) -> ItemMetadata:
-    """Make a title for each item, and the filters."""
+    """Build titles and filters."""
     items = len(shop.cluster)
     clusters = shop.cluster.tolist()
-    told = build_attributes(
+    attributes = build_attributes(
         {"title": f"Thing {row} of kind {cluster}"} for row, cluster in enumerate(clusters)
     )
-    columns = {name: chosen(share, items, seed) for name, share in SHARES.items()}
+    columns = {name: random_column(share, items, seed) for name, share in SHARES.items()}
     everything = np.arange(items, dtype=np.int32)
     for name, count in (("aisle", AISLES), ("category", CATEGORIES)):
         values = [str(value) for value in range(count)]
         columns[name] = Column(values, everything, shop.cluster % count)
     filters = build_filters(columns)
-    return ItemMetadata(["title"], told, filters.value_counts(), filters)
+    return ItemMetadata(["title"], attributes, filters.value_counts(), filters)
 
 
-def chosen(share: float, items: int, seed: int) -> Column:
-    """Choose items at random; the others have no value."""
+def random_column(share: float, items: int, seed: int) -> Column:
+    """Build a column that is "true" for a random share of the items."""
     rng = np.random.default_rng([seed, round(1 / share)])
     rows = np.flatnonzero(rng.random(items) < share).astype(np.int32)
     return Column(["true"], rows, np.zeros(len(rows), dtype=np.int32))
 
 
 def facts(seed: int) -> RunFacts:
-    """Tell in the manifest that nothing was trained."""
+    """Build the manifest's facts of an untrained bundle."""
     dataset = DatasetFacts(
         fingerprint=f"gaussian shop, seed {seed}",
         split="none",
@@ -207,13 +207,13 @@ def facts(seed: int) -> RunFacts:
 
 
 def main() -> None:
-    """Make a bundle, and say where."""
+    """Build a bundle; print its folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("build/bench"), metavar="DIR")
-    asked = parser.parse_args()
-    print(make_bundle(asked.items, asked.work, asked.seed))
+    args = parser.parse_args()
+    print(make_bundle(args.items, args.work, args.seed))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What making a cluster map of a million items costs, and drawing negatives from one.
+"""Cost of building a cluster map of a million items, and of sampling negatives from it.
 
     OMP_NUM_THREADS=2 python -m benchmarks.msac
 
-Three generated modalities with planted groups; the memory told is the whole process's peak.
+Three generated modalities with planted groups; memory is the peak of the whole process.
 """
 
 import argparse
@@ -29,8 +29,8 @@ REPEATS = 500
 Row = tuple[str, str]
 
 
-def imagine(items: int, rng: np.random.Generator) -> dict[str, Floats]:
-    """Generate modalities that agree on the group of an item and on nothing else."""
+def generate_modalities(items: int, rng: np.random.Generator) -> dict[str, Floats]:
+    """Generate modalities that share the group of an item and nothing else."""
     groups = rng.integers(0, GROUPS, items)
     modalities = {}
     for name in MODALITIES:
@@ -41,49 +41,49 @@ def imagine(items: int, rng: np.random.Generator) -> dict[str, Floats]:
     return modalities
 
 
-def time_making(items: int, rng: np.random.Generator) -> tuple[ClusterMap, list[Row]]:
+def time_build(items: int, rng: np.random.Generator) -> tuple[ClusterMap, list[Row]]:
     """Align and cluster; return the map and the seconds of each stage."""
-    modalities, config = imagine(items, rng), ClustersConfig()
+    modalities, config = generate_modalities(items, rng), ClustersConfig()
     begin = time.perf_counter()
     aligned = align_modalities(modalities, config, seed=0)
     middle = time.perf_counter()
     books = fit_codebooks(aligned, config, seed=0)
     end = time.perf_counter()
     hashes = rng.integers(0, 2**63, items).astype(np.uint64)
-    found = ClusterMap(books.codes1, books.codes2, books.centroids, hashes)
+    cluster_map = ClusterMap(books.codes1, books.codes2, books.centroids, hashes)
     rows = [
         (f"align {items:,} x {len(MODALITIES)} x {WIDTH}", f"{middle - begin:.0f} s"),
         (f"two levels of k-means, K1 = {len(books.centroids):,}", f"{end - middle:.0f} s"),
         ("peak memory", f"{peak_gb():.2f} GB"),
     ]
-    return found, rows
+    return cluster_map, rows
 
 
-def time_drawing(found: ClusterMap, rng: np.random.Generator) -> list[Row]:
-    """Time the draws of one step, and the chances that go with them."""
+def time_sampling(cluster_map: ClusterMap, rng: np.random.Generator) -> list[Row]:
+    """Time the sampling of one step, and its shared proposal probabilities."""
     begin = time.perf_counter()
-    found.layout, found.proposal  # noqa: B018  # made at the first draw, once a map
+    cluster_map.layout, cluster_map.nearness  # noqa: B018  # computed once per map
     first = time.perf_counter() - begin
-    told = f"K1 = {len(found.centroids):,}"
-    positives = rng.integers(0, len(found), (REPEATS, BATCH)).astype(np.int32)
-    drawn = rng.integers(0, len(found), (REPEATS, BATCH)).astype(np.int32)
+    label = f"K1 = {len(cluster_map.centroids):,}"
+    positives = rng.integers(0, len(cluster_map), (REPEATS, BATCH)).astype(np.int32)
+    sampled = rng.integers(0, len(cluster_map), (REPEATS, BATCH)).astype(np.int32)
 
-    def draw(step: int) -> None:
-        found.sample_easy(positives[step], EASY, rng)
-        found.sample_hard(positives[step], HARD, rng)
+    def sample(step: int) -> None:
+        cluster_map.easy(positives[step], EASY, rng)
+        cluster_map.hard(positives[step], HARD, rng)
 
     return [
-        (f"{told}: tables at the first draw", f"{first:.2f} s"),
-        (f"{told}: {EASY} easy + {HARD} hard for {BATCH:,}", median_ms(draw)),
+        (f"{label}: tables before the first sample", f"{first:.2f} s"),
+        (f"{label}: {EASY} easy + {HARD} hard for {BATCH:,}", median_ms(sample)),
         (
-            f"{told}: shared chances of {BATCH:,} rows",
-            median_ms(lambda step: found.mean_easy_probability(positives[step], drawn[step])),
+            f"{label}: shared proposal probabilities of {BATCH:,} rows",
+            median_ms(lambda step: cluster_map.shared_chance(positives[step], sampled[step])),
         ),
     ]
 
 
-def by_chance(items: int, clusters: int, rng: np.random.Generator) -> ClusterMap:
-    """Make a map whose codes mean nothing, to draw from."""
+def random_map(items: int, clusters: int, rng: np.random.Generator) -> ClusterMap:
+    """Generate a map with random codes."""
     return ClusterMap(
         rng.integers(0, clusters, items).astype(np.int32),
         rng.integers(0, 16, items).astype(np.int32),
@@ -93,7 +93,7 @@ def by_chance(items: int, clusters: int, rng: np.random.Generator) -> ClusterMap
 
 
 def median_ms(call: Callable[[int], object]) -> str:
-    """Return the median and the 95th percentile over many calls."""
+    """Format the median and the 95th percentile over REPEATS calls."""
     taken = []
     for step in range(REPEATS):
         begin = time.perf_counter()
@@ -103,21 +103,23 @@ def median_ms(call: Callable[[int], object]) -> str:
 
 
 def peak_gb() -> float:
-    """Return the most memory that this process ever held."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
-    """Measure all, print a table."""
+    """Run all measurements; print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.msac", description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000, help="of the catalogue (1,000,000)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    parser.add_argument(
+        "--items", type=int, default=1_000_000, help="size of the catalogue (1,000,000)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
-    found, rows = time_making(asked.items, rng)
-    rows += time_drawing(found, rng)
-    rows += time_drawing(by_chance(asked.items, 4_096, rng), rng)
+    cluster_map, rows = time_build(args.items, rng)
+    rows += time_sampling(cluster_map, rng)
+    rows += time_sampling(random_map(args.items, 4_096, rng), rng)
     print(tabulate(rows, ["what", "cost"]))
 
 

@@ -1,8 +1,8 @@
-"""What negatives cost inside the service, and what a Redis in trouble costs /retrieve.
+"""Cost of /negatives in the service, and of Redis failures for /retrieve.
 
     OMP_NUM_THREADS=1 python -m benchmarks.negatives
 
-Bundle and redis-server are those of the tests: made by hand, started on a socket of their own.
+Bundle and redis-server are those of the tests: handmade, and started on a private socket.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from tests.support.synthetic_bundle import publish_handmade
 EASY = HARD = 5
 POSITIVES = 1_000  # so 10,000 negatives
 RUNS, CALLS = 5, 20
-TURNS, QUESTIONS = 9, 1_500
+ROUNDS, NUM_QUERIES = 9, 1_500
 SERVED_ITEMS = 50_000
 WIDTH = 64
 
@@ -42,20 +42,24 @@ Row = tuple[str, ...]
 
 
 def main() -> None:
-    """Measure all, print two tables."""
+    """Run all measurements; print two tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.negatives", description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000, help="of the map (1,000,000)")
-    asked = parser.parse_args()
+    parser.add_argument("--items", type=int, default=1_000_000, help="size of the map (1,000,000)")
+    args = parser.parse_args()
     rng = np.random.default_rng(0)
-    items = build_id_table([f"item-{row}" for row in range(asked.items)])
-    rows = [row for clusters in (1_000, 4_096) for row in time_drawing(items, clusters, rng)]
+    items = build_id_table([f"item-{row}" for row in range(args.items)])
+    rows = [row for clusters in (1_000, 4_096) for row in time_sampling(items, clusters, rng)]
     print(tabulate(rows, ["10,000 negatives", "median", "runs"]))
-    rows = time_retrieving(by_chance(items, 1_000, rng))
-    print(tabulate(rows, ["/retrieve while Redis is", "p99 else", "p99 then", "ratio"]))
+    rows = time_retrieve(random_map(items, 1_000, rng))
+    print(
+        tabulate(
+            rows, ["/retrieve while Redis is", "p99 before and after", "p99 meanwhile", "ratio"]
+        )
+    )
 
 
-def by_chance(items: IdTable, clusters: int, rng: np.random.Generator) -> ClusterMap:
-    """Make a map whose codes mean nothing."""
+def random_map(items: IdTable, clusters: int, rng: np.random.Generator) -> ClusterMap:
+    """Generate a map with random codes."""
     return ClusterMap(
         rng.integers(0, clusters, len(items)).astype(np.int32),
         rng.integers(0, 16, len(items)).astype(np.int32),
@@ -64,73 +68,80 @@ def by_chance(items: IdTable, clusters: int, rng: np.random.Generator) -> Cluste
     )
 
 
-def time_drawing(items: IdTable, clusters: int, rng: np.random.Generator) -> list[Row]:
-    """Time the draws alone, and the whole answer: body read, ids looked up, drawn, written."""
-    found = by_chance(items, clusters, rng)
-    found.proposal  # noqa: B018  # made by the follower's thread, once a map
-    pointer = ClusterPointer(sequence=1, version=found.version, previous=None)
-    catalogue = BundleCatalogue(found.id_hashes, None, "by hand", items)
-    joined = JoinedClusterMap(catalogue, ActiveMap(catalogue, found, found, pointer), "redis")
-    counts = NegativeCounts(EASY, HARD)
+def time_sampling(items: IdTable, clusters: int, rng: np.random.Generator) -> list[Row]:
+    """Time sampling alone, and the whole request: parsing, id lookup, sampling, response."""
+    cluster_map = random_map(items, clusters, rng)
+    cluster_map.nearness  # noqa: B018  # computed by the watcher thread, once per map
+    pointer = ClusterPointer(sequence=1, version=cluster_map.version, previous=None)
+    catalogue = BundleCatalogue(cluster_map.id_hashes, None, "by hand", items)
+    joined = Joined(catalogue, HeldMap(catalogue, cluster_map, cluster_map, pointer), "redis")
+    counts = Counts(EASY, HARD)
 
     def rows() -> np.ndarray:
         return rng.integers(0, len(items), POSITIVES).astype(np.int32)
 
     def body() -> bytes:
-        asked = {"positives": items.ids_of(rows()), "easy": EASY, "hard": HARD}
-        return json.dumps(asked).encode()
+        request = {"positives": items.ids_of(rows()), "easy": EASY, "hard": HARD}
+        return json.dumps(request).encode()
 
-    def answer(asked: bytes) -> None:
-        build_negatives(joined, NegativesRequest.model_validate_json(asked))
+    def handle(request: bytes) -> None:
+        draw(joined, NegativesRequest.model_validate_json(request))
 
     return [
         (
-            f"K1 = {clusters:,}: drawn, with their log counts",
-            *told(rows, lambda one: sample_negative_rows(one, found, counts, rng)),
+            f"K1 = {clusters:,}: sampling with log counts",
+            *time_calls(
+                rows, lambda positives: draw_negatives(positives, cluster_map, counts, rng)
+            ),
         ),
-        (f"K1 = {clusters:,}: the whole answer", *told(body, answer)),
+        (f"K1 = {clusters:,}: whole request", *time_calls(body, handle)),
     ]
 
 
-def told(ask: Callable[[], object], call: Callable[..., object]) -> tuple[str, str]:
-    """Return the median of the runs, each the mean of some calls, and all of them; ms."""
+def time_calls(make_input: Callable[[], object], call: Callable[..., object]) -> tuple[str, str]:
+    """Format the median and all of the runs in ms, each the mean of CALLS calls."""
     runs = []
     for _ in range(RUNS):
-        questions = [ask() for _ in range(CALLS)]
+        inputs = [make_input() for _ in range(CALLS)]
         begin = time.perf_counter()
-        for one in questions:
-            call(one)
+        for value in inputs:
+            call(value)
         runs.append(1_000 * (time.perf_counter() - begin) / CALLS)
-    return f"{np.median(runs):.2f} ms", " ".join(f"{one:.2f}" for one in runs)
+    return f"{np.median(runs):.2f} ms", " ".join(f"{run:.2f}" for run in runs)
 
 
-def time_retrieving(found: ClusterMap) -> list[Row]:
-    """Time questions before and during each trouble, again and again."""
+def time_retrieve(cluster_map: ClusterMap) -> list[Row]:
+    """Time queries before, during and after each failure, in several rounds."""
     redis = RedisServer()
     try:
         store = open_cluster_maps(redis.start().url, Path())
-        store.publish(found)
-        with start_service(redis.url) as client:
+        store.publish(cluster_map)
+        with served(redis.url) as client:
             return [
                 compare(client, "frozen", redis.freeze, redis.thaw, "unreachable"),
                 compare(client, "killed", redis.kill, redis.start, "unreachable"),
-                compare(client, "given a new map", *swaps(store, found), "following"),
+                compare(client, "given a new map", *swaps(store, cluster_map), "following"),
             ]
     finally:
         redis.stop()
 
 
 def swaps(
-    store: ClusterMapRegistry, found: ClusterMap
+    store: ClusterMapRegistry, cluster_map: ClusterMap
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return what publishes the map with codes moved on by one, and what does nothing."""
-    turns = iter(range(1, TURNS + 1))
+    """Return a function that publishes the map with shifted codes, and a no-op."""
+    shifts = iter(range(1, ROUNDS + 1))
 
     def publish() -> None:
-        turn, count = next(turns), len(found.centroids)
-        moved = (found.codes1 + turn) % count
+        shift, count = next(shifts), len(cluster_map.centroids)
+        shifted = (cluster_map.codes1 + shift) % count
         store.publish(
-            ClusterMap(moved.astype(np.int32), found.codes2, found.centroids, found.id_hashes)
+            ClusterMap(
+                shifted.astype(np.int32),
+                cluster_map.codes2,
+                cluster_map.centroids,
+                cluster_map.id_hashes,
+            )
         )
 
     return publish, lambda: None
@@ -143,9 +154,9 @@ def compare(
     end: Callable[[], object],
     status: str,
 ) -> Row:
-    """Return the medians of the turns: p99 before and after, p99 in trouble, their ratio."""
-    turns = []
-    for _ in range(TURNS):
+    """Return medians over rounds: p99 before and after, p99 during the failure, their ratio."""
+    rounds = []
+    for _ in range(ROUNDS):
         before = p99_ms(client)
         begin()
         if status == "unreachable":
@@ -154,32 +165,32 @@ def compare(
         end()
         wait_until(lambda: status_of(client) == "following")
         undisturbed = (before + p99_ms(client)) / 2
-        turns.append((undisturbed, meanwhile, meanwhile / undisturbed))
-    undisturbed, meanwhile, ratio = np.median(turns, axis=0)
-    spread = " ".join(f"{one:.2f}" for one in sorted(one for _, _, one in turns))
+        rounds.append((undisturbed, meanwhile, meanwhile / undisturbed))
+    undisturbed, meanwhile, ratio = np.median(rounds, axis=0)
+    spread = " ".join(f"{value:.2f}" for value in sorted(value for _, _, value in rounds))
     return name, f"{undisturbed:.2f} ms", f"{meanwhile:.2f} ms", f"{ratio:.2f} ({spread})"
 
 
 def p99_ms(client: httpx.Client) -> float:
-    """Ask one question after the other; return the 99th percentile of what they took."""
+    """Send queries one by one; return the 99th percentile of their latency."""
     taken = []
-    for row in range(QUESTIONS):
-        question = {"history": [f"item-{row}"], "k": 100, "include": ["clusters"]}
+    for row in range(NUM_QUERIES):
+        query = {"history": [f"item-{row}"], "k": 100, "include": ["clusters"]}
         begin = time.perf_counter()
-        client.post("/retrieve", json=question).raise_for_status()
+        client.post("/retrieve", json=query).raise_for_status()
         taken.append(1_000 * (time.perf_counter() - begin))
     return float(np.quantile(taken, 0.99))
 
 
 def status_of(client: httpx.Client) -> str:
-    """Return how the service follows its maps."""
-    told = client.get("/readyz").json()
-    return str(told.get("clusters", {}).get("status"))
+    """Return the status of the service's cluster-map watcher."""
+    ready = client.get("/readyz").json()
+    return str(ready.get("clusters", {}).get("status"))
 
 
 @contextmanager
-def start_service(redis_url: str) -> Iterator[httpx.Client]:
-    """Serve a bundle made by hand in a process of its own, maps from this Redis."""
+def served(redis_url: str) -> Iterator[httpx.Client]:
+    """Serve a handmade bundle in another process, with cluster maps from this Redis."""
     with tempfile.TemporaryDirectory() as folder:
         bundles, log = Path(folder) / "bundles", Path(folder) / "log"
         publish_handmade(bundles, count=SERVED_ITEMS)
@@ -188,8 +199,8 @@ def start_service(redis_url: str) -> Iterator[httpx.Client]:
             environment = os.environ | {"ESANS_REDIS_URL": redis_url}
             process = subprocess.Popen(command, env=environment, stdout=stream)
         try:
-            found = wait_until(lambda: re.search(r'"url": "([^"]+)"', log.read_text()))
-            with httpx.Client(base_url=found[1]) as client:
+            match = wait_until(lambda: re.search(r'"url": "([^"]+)"', log.read_text()))
+            with httpx.Client(base_url=match[1]) as client:
                 wait_until(lambda: status_of(client) == "following")
                 yield client
         finally:

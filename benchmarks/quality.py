@@ -1,4 +1,4 @@
-"""Train with several seeds through the very command of the README, and tabulate what came out.
+"""Train with several seeds through the command line, and tabulate the metrics.
 
 python -m benchmarks.quality --data DIR --seeds 0 1 2
 """
@@ -21,7 +21,7 @@ SHOWN = ("recall@50", "recall@200", "ndcg@50")
 
 
 def main() -> int:
-    """Run every seed, one after the other; return the exit status."""
+    """Run all seeds in sequence; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: the defaults")
@@ -33,20 +33,20 @@ def main() -> int:
 
 
 def train_once(data: Path, config: Path | None, seed: int) -> dict[str, Any]:
-    """Train and publish into a folder that is thrown away; return measures and wall seconds."""
+    """Train and publish into a temporary folder; return metrics and wall seconds."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trainer", "run", "--data", str(data), "--force"]
         command += ["--bundles", folder, "--seed", str(seed)]
         command += ["--config", str(config)] if config else []
-        began = time.monotonic()
+        start = time.monotonic()
         subprocess.run(command, check=True)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         report = read_manifest(BundleRegistry(Path(folder)).current()).metrics["test"]
     return report | {"seconds": seconds}
 
 
 def lines_of(rows: list[dict[str, Any]], seeds: list[int]) -> list[list[Any]]:
-    """Lay out a line per seed, their mean and spread, and the references."""
+    """Build a line per seed, their mean and standard deviation, and the baselines."""
     values = [[*(row["model"][name] for name in SHOWN), row["seconds"]] for row in rows]
     lines = [[f"seed {seed}", *line] for seed, line in zip(seeds, values, strict=True)]
     columns = list(zip(*values, strict=True))
@@ -55,7 +55,7 @@ def lines_of(rows: list[dict[str, Any]], seeds: list[int]) -> list[list[Any]]:
         lines.append(["standard deviation", *(stdev(column) for column in columns)])
     for name in ("popularity", "ease"):
         if name in rows[0]:
-            lines.append([name, *(rows[0][name][measure] for measure in SHOWN)])
+            lines.append([name, *(rows[0][name][metric] for metric in SHOWN)])
     return lines
 
 

@@ -1,13 +1,12 @@
-"""What a search costs in process, one thread: plain, filtered, past long histories.
+"""Cost of a search in process on one thread: plain, filtered, with long histories.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.search --work build/bench
 
-On the catalogue of benchmarks.gaussian_shop. The floor is the least that any answer needs: the
-user tower for one history and one search of the index as it was tuned, nothing else. Each kind
-of question takes turns with the plain one, so that a busy machine troubles both alike. Told are
-wall and CPU milliseconds of the thread (the wait for a processor is no part of these), and the
-ratio of the CPU medians to the plain questions between. Recall is that of answers against brute
-force over the eligible items; `first` is the first question of its kind.
+Uses the catalogue of benchmarks.gaussian_shop. The floor is the user tower for one history and
+one search of the tuned index, nothing else. Each kind of query alternates with plain queries, so
+that background load affects both alike. Results are wall and CPU milliseconds of the thread, and
+the ratio of CPU medians to the interleaved plain queries. Recall is against brute force over the
+eligible items; `first` is the first query of its kind.
 """
 
 import argparse
@@ -30,8 +29,8 @@ from index.search.query import Filter, Query, SearchResult
 from index.search.retriever import Retriever
 
 COUNT = 100
-CASES, HALF = 400, 200  # histories; plain questions between are half of them further on
-LONG = 10_000  # items of a long history, and excluded besides
+CASES, HALF = 400, 200  # histories; the interleaved plain queries are half of them further on
+LONG = 10_000  # items of a long history, and as many excluded
 DENIED = 1_000
 FILTERS: dict[str, Filter] = {
     "keeps 50 %": {"half": ["true"]},
@@ -45,58 +44,60 @@ FILTERS: dict[str, Filter] = {
 }
 
 
-Took = tuple[float, float]  # seconds of wall, of CPU
+Duration = tuple[float, float]  # wall and CPU seconds
 
 
 @dataclass
 class Kind:
-    """Questions of one kind, and what they took."""
+    """Queries of one kind and their measurements."""
 
     name: str
-    questions: Sequence[Query]
+    queries: Sequence[Query]
     denied: RowSet | None = None
-    took: list[Took] = field(default_factory=list)
-    plain: list[Took] = field(default_factory=list)
+    durations: list[Duration] = field(default_factory=list)
+    plain_durations: list[Duration] = field(default_factory=list)
     recalls: list[float] = field(default_factory=list)
     first_s: float = 0.0
 
 
 def kinds_of(shop: Shop, histories: Sequence[Rows]) -> list[Kind]:
-    """Make the kinds; the first is the plain one."""
-    asked = [[id_of(row) for row in history] for history in histories]
-    kinds = [Kind("plain", [Query(COUNT, history=one) for one in asked])]
-    for name, wanted in FILTERS.items():
-        kinds.append(Kind(name, [Query(COUNT, history=one, filter=wanted) for one in asked]))
+    """Build the kinds; the first is the plain one."""
+    item_ids = [[id_of(row) for row in history] for history in histories]
+    kinds = [Kind("plain", [Query(COUNT, history=history) for history in item_ids])]
+    for name, condition in FILTERS.items():
+        kinds.append(
+            Kind(name, [Query(COUNT, history=history, filter=condition) for history in item_ids])
+        )
     rng = np.random.default_rng(1)
     denied = rng.choice(len(shop.vectors), DENIED, replace=False).astype(np.int32)
     denied_rows = RowSet.from_rows(denied, len(shop.vectors))
-    kinds.append(Kind(f"{DENIED:,} denied", kinds[0].questions, denied_rows))
-    kinds.append(Kind(f"{LONG:,} seen, {LONG:,} excluded", long_questions(shop, rng)))
+    kinds.append(Kind(f"{DENIED:,} denied", kinds[0].queries, denied_rows))
+    kinds.append(Kind(f"{LONG:,} seen, {LONG:,} excluded", long_queries(shop, rng)))
     for count in (200, 1_000):
-        own = [Query(count, history=one) for one in asked]
-        kinds.append(Kind(f"plain, {count:,} candidates", own))
+        queries = [Query(count, history=history) for history in item_ids]
+        kinds.append(Kind(f"plain, {count:,} candidates", queries))
     return kinds
 
 
-def long_questions(shop: Shop, rng: np.random.Generator) -> list[Query]:
-    """Ask for users who have seen much of five clusters, and exclude as much of as many."""
+def long_queries(shop: Shop, rng: np.random.Generator) -> list[Query]:
+    """Build queries with long histories and as many exclusions, from few clusters each."""
     order = np.argsort(shop.cluster, kind="stable")
-    questions = []
+    queries = []
     for _ in range(20):
         first = int(rng.integers(len(order) - 2 * LONG))
         ids = [id_of(row) for row in order[first : first + 2 * LONG].tolist()]
-        questions.append(Query(COUNT, history=ids[LONG:], exclude=ids[:LONG]))
-    return questions
+        queries.append(Query(COUNT, history=ids[LONG:], exclude=ids[:LONG]))
+    return queries
 
 
-def truth(bundle: Bundle, result: SearchResult, kind: Kind) -> Rows:
+def brute_force(bundle: Bundle, result: SearchResult, kind: Kind) -> Rows:
     """Return the best eligible rows by brute force."""
     assert result.vector is not None
     scores = bundle.vectors @ result.vector
     scores[result.excluded] = -np.inf
     if kind.denied is not None:
         scores[kind.denied.rows()] = -np.inf
-    for attribute, values in kind.questions[0].filter.items():
+    for attribute, values in kind.queries[0].filter.items():
         assert bundle.filters is not None
         is_kept = np.zeros(len(scores), dtype=np.bool_)
         for rows in bundle.filters.get(attribute, list(values)):
@@ -106,36 +107,35 @@ def truth(bundle: Bundle, result: SearchResult, kind: Kind) -> Rows:
     return best[np.isfinite(scores[best])].astype(np.int32)
 
 
-def timed(took: list[Took], work: Callable[[], object]) -> None:
-    """Note what a work takes."""
+def measure(durations: list[Duration], call: Callable[[], object]) -> None:
+    """Append the duration of a call."""
     begin, cpu = time.perf_counter(), time.thread_time()
-    work()
-    took.append((time.perf_counter() - begin, time.thread_time() - cpu))
+    call()
+    durations.append((time.perf_counter() - begin, time.thread_time() - cpu))
 
 
-def take_turns(retriever: Retriever, plain: Kind, kind: Kind, rounds: int) -> None:
-    """Ask a question of the kind and a plain one by turns, each from history to ids."""
-    for turn in range(rounds):
-        asked = kind.questions[turn % len(kind.questions)]
-        timed(kind.took, partial(retriever.retrieve, [asked], kind.denied, is_bounded=True))
-        asked = plain.questions[(turn + HALF) % len(plain.questions)]  # another: no warm start
-        timed(kind.plain, partial(retriever.retrieve, [asked], is_bounded=True))
+def measure_kind(retriever: Retriever, plain: Kind, kind: Kind, rounds: int) -> None:
+    """Alternate queries of the kind with plain ones, each from history to ids."""
+    for number in range(rounds):
+        query = kind.queries[number % len(kind.queries)]
+        measure(kind.durations, partial(retriever.retrieve, [query], kind.denied, is_bounded=True))
+        query = plain.queries[(number + HALF) % len(plain.queries)]  # another history: cold caches
+        measure(kind.plain_durations, partial(retriever.retrieve, [query], is_bounded=True))
 
 
 def measure_floor(retriever: Retriever, plain: Kind, rounds: int) -> Kind:
-    """Do the least by turns with plain questions."""
-    floor = Kind("floor: tower + index", plain.questions)
-    rows = [retriever.bundle.items.rows_of(one.history or ()) for one in plain.questions]
-    for turn in range(rounds):
-        place = turn % len(rows)
-        timed(floor.took, partial(least, retriever, rows[place]))
-        asked = plain.questions[(turn + HALF) % len(rows)]
-        timed(floor.plain, partial(retriever.retrieve, [asked], is_bounded=True))
+    """Alternate the floor with plain queries."""
+    floor = Kind("floor: tower + index", plain.queries)
+    rows = [retriever.bundle.items.rows_of(query.history or ()) for query in plain.queries]
+    for number in range(rounds):
+        measure(floor.durations, partial(search_only, retriever, rows[number % len(rows)]))
+        query = plain.queries[(number + HALF) % len(rows)]
+        measure(floor.plain_durations, partial(retriever.retrieve, [query], is_bounded=True))
     return floor
 
 
-def least(retriever: Retriever, history: Rows) -> Floats:
-    """Do the least: encode one history, search the index once."""
+def search_only(retriever: Retriever, history: Rows) -> Floats:
+    """Encode one history and search the index once."""
     bundle = retriever.bundle
     query = bundle.user_encoder.encode_histories(bundle.vectors, [history])
     bundle.index.search(query, COUNT + slack(COUNT))
@@ -143,22 +143,22 @@ def least(retriever: Retriever, history: Rows) -> Floats:
 
 
 def measure_recall(retriever: Retriever, kind: Kind, cases: int) -> None:
-    """Compare answers with brute force; the first of them is timed, it may have to build."""
-    for question in kind.questions[:cases]:
+    """Compare results with brute force; time the first query, which may compile a filter."""
+    for query in kind.queries[:cases]:
         begin = time.perf_counter()
-        (answer,) = retriever.retrieve([question], kind.denied)
+        (result,) = retriever.retrieve([query], kind.denied)
         kind.first_s = kind.first_s or time.perf_counter() - begin
-        best = truth(retriever.bundle, answer, kind)
-        assert len(answer.rows) == len(best)
-        kind.recalls.append(float(np.isin(best, answer.rows).mean()))
+        best = brute_force(retriever.bundle, result, kind)
+        assert len(result.rows) == len(best)
+        kind.recalls.append(float(np.isin(best, result.rows).mean()))
 
 
 def table(kinds: Sequence[Kind]) -> str:
-    """Lay it out."""
+    """Render the table."""
     lines = []
     for kind in kinds:
-        wall, cpu = 1e3 * np.array(kind.took).T
-        plain = 1e3 * np.median(np.array(kind.plain)[:, 1])
+        wall, cpu = 1e3 * np.array(kind.durations).T
+        plain = 1e3 * np.median(np.array(kind.plain_durations)[:, 1])
         recall = float(np.mean(kind.recalls)) if kind.recalls else None
         lines.append(
             [
@@ -171,30 +171,30 @@ def table(kinds: Sequence[Kind]) -> str:
                 1e3 * kind.first_s if kind.recalls else None,
             ]
         )
-    heads = ["question", "recall", "p50", "cpu p50", "cpu p99", "ratio", "first"]
+    heads = ["query", "recall", "p50", "cpu p50", "cpu p99", "ratio", "first"]
     return tabulate(lines, heads, floatfmt=("", ".3f", ".3f", ".3f", ".3f", ".2f", ".1f"))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark; print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=500)
-    parser.add_argument("--cases", type=int, default=100, help="questions of each recall")
+    parser.add_argument("--cases", type=int, default=100, help="queries per recall")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), metavar="DIR")
-    asked = parser.parse_args()
-    bundle = open_bundle(BundleRegistry(make_bundle(asked.items, asked.work, asked.seed)).current())
-    shop = make_shop(asked.items, asked.seed)
+    args = parser.parse_args()
+    bundle = open_bundle(BundleRegistry(make_bundle(args.items, args.work, args.seed)).current())
+    shop = make_shop(args.items, args.seed)
     retriever = Retriever(bundle)
-    kinds = kinds_of(shop, make_histories(shop, CASES, asked.seed + 1))
+    kinds = kinds_of(shop, make_histories(shop, CASES, args.seed + 1))
     for kind in kinds:
-        measure_recall(retriever, kind, asked.cases)
-    floor = measure_floor(retriever, kinds[0], asked.rounds)
+        measure_recall(retriever, kind, args.cases)
+    floor = measure_floor(retriever, kinds[0], args.rounds)
     for kind in kinds:
-        take_turns(retriever, kinds[0], kind, asked.rounds)
-    card = bundle.manifest.index
-    print(f"{asked.items:,} items, {card.factory}, nprobe {card.nprobe}, recall {card.recall}")
+        measure_kind(retriever, kinds[0], kind, args.rounds)
+    report = bundle.manifest.index
+    print(f"{args.items:,} items, {report.factory}, nprobe {report.nprobe}, recall {report.recall}")
     print(table([floor, *kinds]))
 
 
