@@ -199,7 +199,7 @@ def served(redis_url: str) -> Iterator[httpx.Client]:
             environment = os.environ | {"ESANS_REDIS_URL": redis_url}
             process = subprocess.Popen(command, env=environment, stdout=stream)
         try:
-            match = wait_until(lambda: re.search(r'"url": "([^"]+)"', log.read_text()))
+            match = wait_until(lambda: re.search(r'"url": ?"([^"]+)"', log.read_text()))
             with httpx.Client(base_url=match[1]) as client:
                 wait_until(lambda: status_of(client) == "following")
                 yield client
