@@ -113,7 +113,7 @@ def time_store(server: Server, maps: list[ClusterMap]) -> list[Row]:
     for cluster_map in maps:
         cluster_map.version  # noqa: B018  # computed before publishing
     publish_s = [seconds(partial(store.publish, cluster_map)) for cluster_map in maps]
-    read_s = [seconds(lambda: store.read(maps[-1].version)) for _ in maps]
+    read_s = [seconds(lambda: store.load(maps[-1].version)) for _ in maps]
     return [("publish", format_ms(publish_s)), ("read and validate", format_ms(read_s))]
 
 

@@ -72,7 +72,7 @@ def generate_data(rng: np.random.Generator) -> Dataset:
 
 def loops_of(data: Dataset) -> tuple[TrainingData, dict[str, TrainLoop]]:
     """Build a training loop per variant, on the same map and data."""
-    config = check_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
+    config = validate_config({"training": {"batch_size": BATCH, "device": "cpu"}}, "the benchmark")
     training_data = build_training_data(data, config)
     clusters = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     loops = {}

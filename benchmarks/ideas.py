@@ -88,7 +88,7 @@ def routed(weight: float) -> Idea:
     def idea(clusters: ClusterMap) -> Sampler:
         def sample(context: StepContext) -> SampledNegatives:
             sampled, rows = sample_in_batch(context), _rows(context)
-            lift = len(clusters) * clusters.easy_chance(rows, rows)  # 1: as uniform
+            lift = len(clusters) * clusters.easy_probability(rows, rows)  # 1: as uniform
             log_lift = torch.from_numpy(np.log(np.maximum(lift, 1e-9)).astype(np.float32))
             return _masked(
                 replace(sampled, log_q=sampled.log_q - weight * log_lift),
@@ -166,7 +166,9 @@ def simple_in_batch(clusters: ClusterMap) -> Sampler:
         mixed = interpolate_simple(context.positives[first], context.positives[second], share)
         log_q = (sampled.log_q[first] + sampled.log_q[second]) / 2
         is_masked = sampled.is_masked[:, first] | sampled.is_masked[:, second]
-        return replace(sampled, also=SampledNegatives(normalize_virtual(mixed), log_q, is_masked))
+        return replace(
+            sampled, next_set=SampledNegatives(normalize_virtual(mixed), log_q, is_masked)
+        )
 
     return sample
 
@@ -185,7 +187,7 @@ def hard_in_batch(weight: float, low: float, high: float, hard_warmup_steps: int
         def sample(context: StepContext) -> SampledNegatives:
             sampled, rows = sample_in_batch(context), _rows(context)
             others = _partners(_is_near(clusters, rows) & ~sampled.is_masked, context)
-            share = draw_share((len(rows),), low, high, context.rng, others.device)[:, None]
+            share = sample_alpha((len(rows),), low, high, context.rng, others.device)[:, None]
             hard = context.positives[others.clamp(min=0)]
             mixed = share * context.positives.detach() + (1 - share) * hard
             now = (
@@ -198,7 +200,7 @@ def hard_in_batch(weight: float, low: float, high: float, hard_warmup_steps: int
                 (sampled.log_q[others.clamp(min=0)] - now)[:, None],
                 (others < 0)[:, None],
             )
-            return replace(sampled, also=virtual)
+            return replace(sampled, next_set=virtual)
 
         return sample
 

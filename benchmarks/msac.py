@@ -62,22 +62,24 @@ def time_build(items: int, rng: np.random.Generator) -> tuple[ClusterMap, list[R
 def time_sampling(cluster_map: ClusterMap, rng: np.random.Generator) -> list[Row]:
     """Time the sampling of one step, and its shared proposal probabilities."""
     begin = time.perf_counter()
-    cluster_map.layout, cluster_map.nearness  # noqa: B018  # computed once per map
+    cluster_map.layout, cluster_map.proposal  # noqa: B018  # computed once per map
     first = time.perf_counter() - begin
     label = f"K1 = {len(cluster_map.centroids):,}"
     positives = rng.integers(0, len(cluster_map), (REPEATS, BATCH)).astype(np.int32)
     sampled = rng.integers(0, len(cluster_map), (REPEATS, BATCH)).astype(np.int32)
 
     def sample(step: int) -> None:
-        cluster_map.easy(positives[step], EASY, rng)
-        cluster_map.hard(positives[step], HARD, rng)
+        cluster_map.sample_easy(positives[step], EASY, rng)
+        cluster_map.sample_hard(positives[step], HARD, rng)
 
     return [
         (f"{label}: tables before the first sample", f"{first:.2f} s"),
         (f"{label}: {EASY} easy + {HARD} hard for {BATCH:,}", median_ms(sample)),
         (
             f"{label}: shared proposal probabilities of {BATCH:,} rows",
-            median_ms(lambda step: cluster_map.shared_chance(positives[step], sampled[step])),
+            median_ms(
+                lambda step: cluster_map.mean_easy_probability(positives[step], sampled[step])
+            ),
         ),
     ]
 

@@ -71,11 +71,13 @@ def random_map(items: IdTable, clusters: int, rng: np.random.Generator) -> Clust
 def time_sampling(items: IdTable, clusters: int, rng: np.random.Generator) -> list[Row]:
     """Time sampling alone, and the whole request: parsing, id lookup, sampling, response."""
     cluster_map = random_map(items, clusters, rng)
-    cluster_map.nearness  # noqa: B018  # computed by the watcher thread, once per map
+    cluster_map.proposal  # noqa: B018  # computed by the watcher thread, once per map
     pointer = ClusterPointer(sequence=1, version=cluster_map.version, previous=None)
     catalogue = BundleCatalogue(cluster_map.id_hashes, None, "by hand", items)
-    joined = Joined(catalogue, HeldMap(catalogue, cluster_map, cluster_map, pointer), "redis")
-    counts = Counts(EASY, HARD)
+    joined = JoinedClusterMap(
+        catalogue, ActiveMap(catalogue, cluster_map, cluster_map, pointer), "redis"
+    )
+    counts = NegativeCounts(EASY, HARD)
 
     def rows() -> np.ndarray:
         return rng.integers(0, len(items), POSITIVES).astype(np.int32)
@@ -85,13 +87,13 @@ def time_sampling(items: IdTable, clusters: int, rng: np.random.Generator) -> li
         return json.dumps(request).encode()
 
     def handle(request: bytes) -> None:
-        draw(joined, NegativesRequest.model_validate_json(request))
+        build_negatives(joined, NegativesRequest.model_validate_json(request))
 
     return [
         (
             f"K1 = {clusters:,}: sampling with log counts",
             *time_calls(
-                rows, lambda positives: draw_negatives(positives, cluster_map, counts, rng)
+                rows, lambda positives: sample_negative_rows(positives, cluster_map, counts, rng)
             ),
         ),
         (f"K1 = {clusters:,}: whole request", *time_calls(body, handle)),
