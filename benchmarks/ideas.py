@@ -92,7 +92,7 @@ def routed(weight: float) -> Idea:
             log_lift = torch.from_numpy(np.log(np.maximum(lift, 1e-9)).astype(np.float32))
             return _masked(
                 replace(sampled, log_q=sampled.log_q - weight * log_lift),
-                clusters.same_cell,
+                clusters.is_same_cell,
                 context,
             )
 
