@@ -116,7 +116,7 @@ def test_retrieve_equals_the_offline_evaluation(shop, bundles, url):
     bundle = open_bundle(BundleRegistry(bundles).current())
     offline = rank_by_retriever(Retriever(bundle), replace(evaluation, cases=sampled))
     for case, expected in enumerate(offline):
-        history = [data.item_ids[row] for row in sampled.histories.of(case)]
+        history = [data.item_ids[row] for row in sampled.histories.get(case)]
         response = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH})
         rows = bundle.items.rows_of(item_ids_of(response))
         query = Retriever(bundle).encode([Query(DEPTH, history=history)])[0].vector

@@ -9,7 +9,7 @@ from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
 TOKEN = "correct horse é"
 PATH = "/admin/clusters/current"
-FIRST, SECOND, THIRD = (handmade_map(turn=shift) for shift in (0, 1, 2))
+FIRST, SECOND, THIRD = (handmade_map(shift=shift) for shift in (0, 1, 2))
 
 
 def put(caller, token=TOKEN, scheme="Bearer", **body):

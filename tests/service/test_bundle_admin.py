@@ -43,10 +43,10 @@ def test_bundle_endpoints_without_token_are_rejected(admin, caller, path):
 
 def test_reload_returns_once_new_bundle_is_live(admin, tmp_path):
     version = publish_handmade(tmp_path, now=day(1), prefix="new")
-    assert admin.found(k=1) == ["old-0"]
+    assert admin.retrieve_ids(k=1) == ["old-0"]
     reloaded = post(admin, "reload").json()
     assert reloaded == {"status": "ready", "bundle": version}
-    assert admin.found(k=1) == ["new-0"]
+    assert admin.retrieve_ids(k=1) == ["new-0"]
     assert post(admin, "reload").json() == reloaded
 
 
@@ -80,7 +80,7 @@ def test_rollback_toggles_between_two_bundles(admin, tmp_path):
     response = post(admin, "rollback", json={}).json()
     assert (response["bundle"], response["previous"]) == (first, second)
     assert response["sequence"] == BundleRegistry(tmp_path).pointer().sequence
-    assert admin.found(k=1) == ["old-0"]
+    assert admin.retrieve_ids(k=1) == ["old-0"]
     assert post(admin, "rollback", json={}).json()["bundle"] == second
     assert admin.retrieve_ids(k=1) == ["new-0"]
     assert post(admin, "rollback", json={"version": first}).json()["bundle"] == first
@@ -175,7 +175,7 @@ def list_mapped_files(folder):
 
 @pytest.mark.parametrize("map_numbers", [(0, 1), (0, None), (None, None)])
 def test_replaced_bundle_frees_its_memory(tmp_path, map_numbers):
-    first, second = (None if n is None else handmade_map(turn=n) for n in map_numbers)
+    first, second = (None if n is None else handmade_map(shift=n) for n in map_numbers)
     old = publish_handmade(tmp_path, now=day(0), clusters=first)
     with running(tmp_path) as caller:
         caller.wait_for("ready", old)

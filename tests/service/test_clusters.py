@@ -108,7 +108,7 @@ def test_published_map_is_swapped_in(tmp_path):
     with running(tmp_path) as caller, logged_lines(JsonFormatter()) as lines:
         caller.wait_for_clusters("empty")
         for shift in (1, 2):
-            clusters = handmade_map(turn=shift)
+            clusters = handmade_map(shift=shift)
             pointer = store.publish(clusters)
             caller.wait_for_clusters("following", clusters.version)
             body = caller.get("/clusters").json()
@@ -122,9 +122,9 @@ def test_published_map_is_swapped_in(tmp_path):
         assert caller.metric('esans_cluster_map_swaps_total{result="rejected"}') == 0
         assert caller.metric("esans_cluster_map_items") == 40
         assert caller.metric("esans_cluster_map_age_seconds") > 0
-        assert handmade_map(turn=1).version not in caller.get("/metrics").text
+        assert handmade_map(shift=1).version not in caller.get("/metrics").text
     swaps = [line for line in lines if line["event"] == "cluster map is live"]
-    assert [line["version"] for line in swaps] == [handmade_map(turn=t).version for t in (1, 2)]
+    assert [line["version"] for line in swaps] == [handmade_map(shift=t).version for t in (1, 2)]
 
 
 def test_incompatible_map_is_rejected(tmp_path):

@@ -55,9 +55,9 @@ def admin(tmp_path, store_options):
 
 def list_ids_by_call(caller):
     """Return all ids that each retrieval call returns."""
-    known = [*caller.found(k=1_000), "item-2"][-2:][0]  # the last item of the live bundle
+    known = [*caller.retrieve_ids(k=1_000), "item-2"][-2:][0]  # the last item of the live bundle
     batch = {"queries": [{"k": 1_000}, {"history": [known], "k": 1_000}]}
-    popular, by_history = caller.ask("POST", "/retrieve/batch", json=batch).json()["results"]
+    popular, by_history = caller.request("POST", "/retrieve/batch", json=batch).json()["results"]
     similar = caller.get(f"/items/{known}/similar?k=1000").json()
     results = {"batch, popular": popular, "batch, history": by_history, "similar": similar}
     ids = {
@@ -65,9 +65,9 @@ def list_ids_by_call(caller):
         for call, result in results.items()
     }
     return ids | {
-        "user": caller.found(user_id="user-0", k=1_000, exclude_seen=False),
-        "popular": caller.found(k=1_000),
-        "unknown": caller.found(user_id="unknown", k=1_000),
+        "user": caller.retrieve_ids(user_id="user-0", k=1_000, exclude_seen=False),
+        "popular": caller.retrieve_ids(k=1_000),
+        "unknown": caller.retrieve_ids(user_id="unknown", k=1_000),
     }
 
 
@@ -120,7 +120,7 @@ def test_denylist_survives_bundle_swaps_and_restarts(admin, tmp_path, store_opti
         version = publish_handmade(tmp_path, now=day(number), prefix=prefix)
         until(lambda version=version: admin.get("/readyz").json()["bundle"] == version)
         assert is_gone(admin, "item-4", "new-4")
-        assert f"{prefix}-5" in admin.found(k=1_000)
+        assert f"{prefix}-5" in admin.retrieve_ids(k=1_000)
     with running(tmp_path, **store_options) as restarted:
         restarted.wait_for("ready")
         assert is_gone(restarted, "item-4", "new-4")

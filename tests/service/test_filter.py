@@ -101,7 +101,7 @@ def test_include_attributes_returns_attributes(caller):
 
 
 def test_bundle_without_attributes_rejects_filters(tmp_path):
-    publish_handmade(tmp_path, with_described=False)
+    publish_handmade(tmp_path, with_metadata=False)
     with running(tmp_path) as caller:
         caller.wait_for("ready")
         body = caller.retrieve(history=EVEN, k=1, include=["attributes"]).json()
@@ -122,7 +122,7 @@ def test_filtered_response_matches_schema(caller):
 def test_wide_filter_first_request_is_complete(tmp_path):
     publish_handmade(tmp_path, count=FLAT_LIMIT + 1)
     bundle = open_bundle(BundleRegistry(tmp_path).current())
-    assert bundle.index.can_narrow
+    assert bundle.index.can_build_subset
     query = Query(50, history=EVEN, filter={"parity": ["odd"]})
     bounded = retrieve_single(Retriever(bundle), query, is_bounded=True)
     assert not bounded.is_complete  # so the service resubmits it

@@ -36,8 +36,8 @@ def test_port_is_open_before_a_bundle_exists(empty, tmp_path):
 
 def test_probes_accept_head_requests(caller, empty):
     for app, status in ((caller, 200), (empty, 503)):
-        assert app.ask("HEAD", "/livez").status_code == 200
-        response = app.ask("HEAD", "/readyz")
+        assert app.request("HEAD", "/livez").status_code == 200
+        response = app.request("HEAD", "/readyz")
         assert (response.status_code, response.content) == (status, b"")
 
 

@@ -88,8 +88,8 @@ def test_rejected_requests_are_counted_by_reason(bundles_folder):
     with running(bundles_folder, body_limit_bytes=1024) as caller:
         caller.wait_for("ready")
         assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 0
-        caller.ask("POST", "/retrieve", content=b" " * 1025)
-        caller.leave_midway("/retrieve")
+        caller.request("POST", "/retrieve", content=b" " * 1025)
+        caller.disconnect_mid_body("/retrieve")
         caller.retrieve(k=0)  # invalid, which is not a rejection
         assert caller.metric('esans_rejected_total{reason="body-too-large"}') == 1
         assert caller.metric('esans_rejected_total{reason="client-gone"}') == 1

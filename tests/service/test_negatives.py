@@ -6,8 +6,8 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from service.schemas.clusters import NegativesResponse
-from tests.index.test_cluster_map import assert_drawn_as_told, everyone, rows
 from tests.support.http_caller import running
+from tests.support.line_map import all_rows, assert_samples_match, rows
 from tests.support.problems import assert_problem
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
@@ -43,14 +43,14 @@ def test_negatives_match_proposal_distribution(caller, easy, hard):
         sampled = sampled_rows(body, kind)
         assert sampled.shape == (2_000, count)
         if count:
-            assert_drawn_as_told(sampled, probabilities[kind](rows(5), everyone(clusters))[0])
+            assert_samples_match(sampled, probabilities[kind](rows(5), all_rows(clusters))[0])
 
 
 def test_log_counts_match_expected_counts(caller):
     clusters, positives = handmade_map(), [0, 5, 39]
     body = sample(caller, positives=[IDS[row] for row in positives], easy=6, hard=4, seed=2)
-    expected_counts = 6 * clusters.easy_probability(rows(*positives), everyone(clusters))
-    expected_counts += 4 * clusters.hard_probability(rows(*positives), everyone(clusters))
+    expected_counts = 6 * clusters.easy_probability(rows(*positives), all_rows(clusters))
+    expected_counts += 4 * clusters.hard_probability(rows(*positives), all_rows(clusters))
     for kind in ("easy", "hard"):
         expected = np.log(np.take_along_axis(expected_counts, sampled_rows(body, kind), axis=1))
         np.testing.assert_allclose(body[f"{kind}_log_counts"], expected, rtol=1e-6)
@@ -87,7 +87,7 @@ def test_many_negatives_exclude_own_cell(caller):
     clusters = handmade_map()
     sampled = sampled_rows(body, "easy")
     assert sampled.shape == (1_000, 500)
-    assert not clusters.is_same_cell(np.tile(everyone(clusters), 25), sampled).any()
+    assert not clusters.is_same_cell(np.tile(all_rows(clusters), 25), sampled).any()
 
 
 def test_zero_negatives_returns_empty_lists(caller):

@@ -154,7 +154,7 @@ def test_openapi_examples_succeed(tmp_path):
     store = local_maps(tmp_path / "clusters")
     for shift in (0, 1):
         publish_handmade(tmp_path, ids=ids, seed=shift)
-        store.publish(handmade_map(ids=ids, turn=shift))
+        store.publish(handmade_map(ids=ids, shift=shift))
     with running(tmp_path, admin_token="secret") as caller:
         caller.wait_for_clusters("following", handmade_map(ids=ids, shift=1).version)
         headers = {"Authorization": "Bearer secret"}

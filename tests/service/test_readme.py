@@ -28,7 +28,7 @@ def test_readme_curl_commands_succeed(tmp_path):
     )
     store = local_maps(tmp_path / "clusters")
     for shift in (0, 1):
-        store.publish(handmade_map(ids=IDS, turn=shift))
+        store.publish(handmade_map(ids=IDS, shift=shift))
     with start_service(tmp_path, ESANS_ADMIN_TOKEN=TOKEN) as (client, _):
         until(lambda: client.get("/clusters").status_code == 200, 30)
         bodies = {get_path(command): run_curl(command, client.base_url) for command in COMMANDS}
@@ -49,7 +49,7 @@ def test_readme_curl_commands_succeed(tmp_path):
     assert bodies["/admin/reload"]["bundle"] == new
     assert bodies["/admin/rollback"]["bundle"] == old
     negatives, pointer = bodies["/negatives"], bodies["/admin/clusters/current"]
-    assert bodies["/clusters"]["version"] == handmade_map(ids=IDS, turn=1).version
+    assert bodies["/clusters"]["version"] == handmade_map(ids=IDS, shift=1).version
     assert negatives["positives"] == ["sku-00042", "sku-00007"]
     assert pointer["version"] == handmade_map(ids=IDS, shift=0).version
 

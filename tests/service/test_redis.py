@@ -17,7 +17,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
 
-FIRST, SECOND = handmade_map(turn=1), handmade_map(turn=2)
+FIRST, SECOND = handmade_map(shift=1), handmade_map(shift=2)
 NUM_RESPONSES = 30  # responses required during each failure
 LIMIT_S = 60
 
@@ -252,7 +252,7 @@ def test_admin_call_pins_and_rolls_back_pointer(caller, store):
     store.publish(SECOND)
     pointer = put(caller, action="pin", version=FIRST.version).json()
     assert (pointer["version"], pointer["is_pinned"]) == (FIRST.version, True)
-    store.publish(handmade_map(turn=3))
+    store.publish(handmade_map(shift=3))
     until(lambda: caller.get("/clusters").json()["is_pinned"], LIMIT_S)
     assert caller.get("/clusters").json()["version"] == FIRST.version
     assert put(caller, action="unpin").json()["version"] == FIRST.version

@@ -10,4 +10,4 @@ def bearer(token=TOKEN):
 
 def call_admin(caller, method, path, token=TOKEN, **options):
     """Call `/admin/<path>` of an app."""
-    return caller.ask(method, f"/admin/{path}", headers=bearer(token), **options)
+    return caller.request(method, f"/admin/{path}", headers=bearer(token), **options)

@@ -46,7 +46,7 @@ def test_follow_samples_from_current_map_at_each_step(world_data, tmp_path, stor
     assert p_value(old, recorder, before) > 0.001 > p_value(new, recorder, before)
     assert p_value(new, recorder, after) > 0.001 > p_value(old, recorder, after)
     assert swapped_versions(trained) == [(0, old.version), (14, new.version)]
-    assert [swap["source"] for swap in trained.progress.cluster_maps] == [store.place] * 2
+    assert [swap["source"] for swap in trained.progress.cluster_maps] == [store.location] * 2
     sequences = [swap["sequence"] for swap in trained.progress.cluster_maps]
     assert sequences == sorted(sequences)
     assert store.pointer().sequence == sequences[-1]

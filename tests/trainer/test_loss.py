@@ -111,5 +111,5 @@ def test_negative_sets_are_combined_in_a_single_softmax():
     sampled = unit(5, width=2)
     whole = sampled_softmax(QUERY, POSITIVE, negatives(sampled, 0.3, (4,)), 0.5, 1)
     per_row = negatives(sampled[None, 3:], 0.3, (1,))
-    split = replace(negatives(sampled[:3], 0.3), also=per_row)
+    split = replace(negatives(sampled[:3], 0.3), next_set=per_row)
     assert sampled_softmax(QUERY, POSITIVE, split, 0.5, 1).item() == pytest.approx(whole.item())

@@ -66,7 +66,7 @@ def test_clusters_publish_builds_describes_and_publishes_map(world, bundles, sto
     pointer, output = store.pointer(), capsys.readouterr().out
     assert "perplexity" in output
     assert f"cluster map {pointer.version} is current, sequence {pointer.sequence}" in output
-    assert len(store.read(pointer.version)) == 160
+    assert len(store.load(pointer.version)) == 160
 
 
 def test_clusters_publish_with_pin_does_not_make_map_current(
@@ -89,7 +89,7 @@ def test_clusters_publish_from_folder_publishes_saved_map(world_data, tmp_path, 
     save_cluster_map(saved, tmp_path / "map")
     assert publish("--from", tmp_path / "map", "--bundles", bundles) == 0
     assert store.pointer().version == saved.version
-    assert store.read(saved.version).made == saved.made
+    assert store.load(saved.version).made == saved.made
 
 
 def test_clusters_publish_without_store_names_options(tmp_path, capsys):

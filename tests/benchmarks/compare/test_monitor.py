@@ -27,7 +27,7 @@ def shared(*rows):
         masked = context.is_seen(item_rows)
         vectors = context.encode(item_rows)
         return SampledNegatives(
-            vectors, torch.zeros(len(rows)), masked, rows=item_rows, encoded_count=9
+            vectors, torch.zeros(len(rows)), masked, rows=item_rows, num_encoded=9
         )
 
     return sample

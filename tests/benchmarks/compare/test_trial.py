@@ -43,7 +43,7 @@ def test_rank_all_pads_after_the_eligible_items(world_data, towers_and_vectors):
     towers, vectors = towers_and_vectors
     targets = build_cases(world_data.interactions, VALID, len(world_data.user_ids))
     ranking = rank_all(towers.user, vectors, targets)[0]
-    seen = set(targets.histories.of(0).tolist())
+    seen = set(targets.histories.get(0).tolist())
     eligible = 160 - len(seen)
     assert set(ranking[:eligible].tolist()) == set(range(160)) - seen
     assert (ranking[eligible:] == -1).all()
