@@ -155,10 +155,8 @@ def add_items_command(commands: Any) -> None:  # noqa: ANN401  # argparse has no
 def run_add_items(parsed: argparse.Namespace) -> str:
     """Add items to a bundle and report the result."""
     try:
-        from index.publish.append import (
-            Skip,
-            add_items,
-        )  # imported here: only this command needs pyarrow
+        # imported here: only this command needs pyarrow
+        from index.publish.append import Skip, add_items
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"add-items: {error.name} is not installed, expected it; "

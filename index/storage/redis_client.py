@@ -234,10 +234,7 @@ class RedisClient:
             )
         if isinstance(error, ResponseError):
             return "expected the command to succeed; check the Redis configuration"
-        expected = f"expected a response within {self._timeout_s:g} s"
-        if "refused" in text.lower():
-            expected = f"connection refused, {expected}"
-        return f"{expected}; start Redis, or correct the URL"
+        return f"expected a response within {self._timeout_s:g} s; start Redis, or correct the URL"
 
 
 def to_milliseconds(seconds: float) -> int:

@@ -207,7 +207,7 @@ def test_add_items_known_items_raise_or_skip(bundles, tmp_path, capsys):
     version = after.version
     status, output, _ = run_add_items(capsys, bundles, items, "--skip-known")
     assert status == 0
-    assert f"nothing to add: {version} stays as it is" in output
+    assert f"nothing to add: {version} is unchanged" in output
     assert BundleRegistry(bundles).current().name == version
 
 
@@ -298,7 +298,7 @@ def test_add_items_from_version_keeps_current(bundles, items, capsys):
     second = publish_handmade(bundles, now=NOW + timedelta(days=1), with_content=True, count=20)
     pointer = BundleRegistry(bundles).pointer()
     status, output, _ = run_add_items(capsys, bundles, items, "--from", first, "--no-current")
-    assert (status, "not made current, as asked" in output) == (0, True)
+    assert (status, "`current` is unchanged (--no-current)" in output) == (0, True)
     assert BundleRegistry(bundles).pointer() == pointer
     assert BundleRegistry(bundles).current().name == second
     extended = open_bundle(bundles / BundleRegistry(bundles).versions()[-1])

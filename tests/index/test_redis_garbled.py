@@ -45,13 +45,13 @@ def test_watcher_recovers_from_garbled_responses(server, garbler, following, kin
     watcher = following(redis_maps(url, timeout_s=TIMEOUT_S), KNOWN)
     wait_for(watcher, "following", A.version)
     active = watcher.value
-    garbler.nonsense = INVALID_REPLIES[kind]
+    garbler.reply = INVALID_REPLIES[kind]
     wait_for(watcher, "unreachable", A.version)
     errors = watcher.state.errors
     wait_until(lambda: watcher.state.errors > errors + 2)  # polling continues
     assert watcher.value is active
     assert f"{garbler.port}/0" in watcher.state.reasons[0]
-    garbler.nonsense = None
+    garbler.reply = None
     wait_for(watcher, "following", A.version)
     redis_maps(server.url).publish(B)
     wait_for(watcher, "following", B.version)
@@ -68,9 +68,9 @@ def test_notifications_recover_from_garbled_messages(server, garbler, kind):
         return notifications.wait(0.1)
 
     wait_until(publish_and_wait)
-    garbler.nonsense = INVALID_REPLIES[kind]
+    garbler.reply = INVALID_REPLIES[kind]
     for _ in range(3):
         publish_and_wait()
-    garbler.nonsense = None
+    garbler.reply = None
     wait_until(publish_and_wait)
     notifications.close()

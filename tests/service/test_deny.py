@@ -234,8 +234,8 @@ def test_denied_items_stay_denied_through_redis_failures(with_redis):
     assert caller.metric("esans_denylist_up") == 0
     assert is_gone(caller, "item-4", "item-5")
     server.start()
-    until(lambda: redis_denylist(server.url).read() is not None)
-    assert redis_denylist(server.url).read().ids == ("item-4", "item-5")
+    until(lambda: redis_denylist(server.url).load() is not None)
+    assert redis_denylist(server.url).load().ids == ("item-4", "item-5")
     assert denylist_status(caller)["sequence"] > sequence
 
 

@@ -210,8 +210,8 @@ def test_empty_redis_is_repopulated_with_last_valid_map(clear, caller, redis, st
         until(lambda: store.pointer() == pointer, LIMIT_S)
         caller.wait_for_clusters("following", FIRST.version, limit_s=LIMIT_S)
         loop.wait_for_more()
-    assert store.read(FIRST.version).version == FIRST.version
-    assert any(f"{FIRST.version} put back" in line["event"] for line in lines)
+    assert store.load(FIRST.version).version == FIRST.version
+    assert any(f"{FIRST.version} restored" in line["event"] for line in lines)
 
 
 def test_swap_is_visible_in_clusters_and_candidates(caller, store):

@@ -34,14 +34,14 @@ def change_password(redis, old, new):
 
 
 FAILURES = {  # name -> failure, log message, repair
-    "killed, restarted empty": (lambda redis: redis.kill(), "expected an answer", "start"),
-    "frozen": (lambda redis: redis.freeze(), "expected an answer within 0.5 s", "thaw"),
+    "killed, restarted empty": (lambda redis: redis.kill(), "expected a response", "start"),
+    "frozen": (lambda redis: redis.freeze(), "expected a response within 0.5 s", "thaw"),
     "password changed": (
         lambda redis: change_password(redis, None, "new"),
-        "expected to be let in",
+        "expected access",
         lambda redis: change_password(redis, "new", ""),
     ),
-    "flushed": (lambda redis: redis.client.flushall(), "put back into", lambda _: None),
+    "flushed": (lambda redis: redis.client.flushall(), "restored to", lambda _: None),
 }
 
 
@@ -75,7 +75,7 @@ def test_follow_completes_while_redis_is_down(world_data, tmp_path, redis, store
 
     def break_redis(_):
         FAILURES[failure][0](redis)
-        wait_until(lambda: "expected an answer" in caplog.text)
+        wait_until(lambda: "expected a response" in caplog.text)
 
     trained, recorder = follow(world_data, store, tmp_path, {BROKEN_AT: break_redis})
     assert swapped_versions(trained) == [(0, good.version)]
@@ -128,11 +128,11 @@ def test_follow_survives_redis_killed_during_publish(world_data, tmp_path, redis
         wait_until(lambda: redis.client.keys("*:staged:*"))
         redis.kill()
         publisher.join()
-        wait_until(lambda: "expected an answer" in caplog.text)
+        wait_until(lambda: "expected a response" in caplog.text)
 
     def recover(sampler):
         redis.start()
-        wait_until(lambda: "put back into" in caplog.text)
+        wait_until(lambda: "restored to" in caplog.text)
         store.unpin()
         publishing(store, better)(sampler)
 
@@ -155,7 +155,7 @@ def test_follow_does_not_wait_for_a_removed_map(world_data, tmp_path, capsys):
     store.publish(map_of(world_data, 1))
     trained, _ = follow(world_data, store, tmp_path)
     assert [swap["source"] for swap in trained.progress.cluster_maps] == ["made by this run"]
-    assert "nothing is published" in capsys.readouterr().out
+    assert "no cluster map is published" in capsys.readouterr().out
 
 
 class FlushedAfterStart(ClusterMapRegistry):

@@ -95,7 +95,7 @@ def test_clusters_publish_from_folder_publishes_saved_map(world_data, tmp_path, 
 def test_clusters_publish_without_store_names_options(tmp_path, capsys):
     assert publish("--data", tmp_path / "not even there") == 1
     output = capsys.readouterr().err
-    assert "clusters --publish: found no address of a store, expected --redis URL" in output
+    assert "clusters --publish: no store is configured, expected --redis URL" in output
     assert "--bundles DIR or ESANS_REDIS_URL" in output
 
 

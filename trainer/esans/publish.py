@@ -4,7 +4,7 @@ from pathlib import Path
 
 from index.cluster_map import ClusterMap
 from index.cluster_map_registry import ClusterMapRegistry
-from index.errors import ClusterStoreError, EsansError, InvalidClusterMapError
+from index.errors import ClusterStoreError, InvalidClusterMapError
 from trainer.esans.hot_swap import HotSwapSampler
 from trainer.samplers.base import Sampler
 
@@ -36,12 +36,14 @@ def publish_run_cluster_map(
     A run that follows a registry publishes its own map only if the registry is empty. An
     unavailable registry is a warning, not an error: the bundle holds the map.
     """
-    if isinstance(sampler, HotSwapSampler) and not (sampler.is_own_map and is_empty(registry)):
-        return (
-            f"{registry.location}: not changed; a run with --follow publishes only to an empty "
-            "store"
-        )
     try:
+        if isinstance(sampler, HotSwapSampler) and not (
+            sampler.is_own_map and registry.pointer() is None
+        ):
+            return (
+                f"{registry.location}: not changed; a run with --follow publishes only to an "
+                "empty store"
+            )
         return publish_cluster_map(registry, clusters)
     except (ClusterStoreError, InvalidClusterMapError, OSError) as error:
         return (
@@ -49,11 +51,3 @@ def publish_run_cluster_map(
             "store; when the store is available, publish it with\n  "
             f"python -m trainer clusters --publish --from {bundle}, naming the same store"
         )
-
-
-def is_empty(registry: ClusterMapRegistry) -> bool:
-    """Return whether nothing is published; False if the registry is unavailable."""
-    try:
-        return registry.pointer() is None
-    except EsansError:
-        return False
