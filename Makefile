@@ -29,8 +29,11 @@ format: $(VENV)/dev.stamp  ## format the code and apply automatic fixes
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
+# Test processes; each takes about a core.
+TEST_WORKERS ?= 2
+
 test: $(VENV)/dev.stamp  ## run the default tests: a few minutes on two cores
-	$(VENV)/bin/pytest -m 'not slow and not gpu and not images'
+	$(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images'
 
 test-images: $(VENV)/dev.stamp  ## run the Dockerfile's steps in clean environments
 	$(VENV)/bin/pytest -m images

@@ -68,7 +68,7 @@ class RetrievalService:
         queries: Sequence[QueryRequest],
         is_bounded: bool = True,
     ) -> list[tuple[SearchResult, bytes]]:
-        """Search and encode; a bounded call leaves expensive queries incomplete."""
+        """Search and write JSON; a bounded call leaves expensive queries incomplete."""
         if is_bounded and count_texts(queries[0]) > MAX_TEXTS:  # such a query is its own part
             return [(SearchResult(live.bundle.items, queries[0].k), b"")]
         results = live.retriever.retrieve(

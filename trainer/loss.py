@@ -56,7 +56,7 @@ class BatchLoss:
             step=step,
             rng=rng,
         )
-        # The sampler masks false negatives: seen items and items of the positive's cell.
+        # The sampler masks false negatives: seen items and, for ESANS, the positive's cell.
         negatives = self.sampler(context)
         # Softmax over the positive and its negatives: scores / temperature - log q.
         training = self.config.training

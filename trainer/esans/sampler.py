@@ -147,7 +147,7 @@ class EsansSampler:
         )
 
     def _hard_log_weight(self, step: int) -> float:
-        """Return what is added to the logits of hard negatives; it grows during the warm-up."""
+        """Return the log weight of hard negatives, part of their log q; grows in the warm-up."""
         progress = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
         return self.config.hard_log_weight + math.log(progress)
 
