@@ -7,6 +7,7 @@ blank lines and what stands between do not count.
 import argparse
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from tabulate import tabulate
@@ -47,6 +48,19 @@ def docstring_lines(tree: ast.Module) -> Iterator[int]:
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             first = node.body[0]
             yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
+        if isinstance(node, ast.ClassDef):
+            for before, after in pairwise(node.body):
+                if isinstance(before, ast.AnnAssign) and is_text(after):  # of an attribute
+                    yield from range(after.lineno, (after.end_lineno or after.lineno) + 1)
+
+
+def is_text(node: ast.stmt) -> bool:
+    """Return whether a statement is a string and nothing else."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 if __name__ == "__main__":

@@ -239,9 +239,7 @@ def _rows(context: StepContext) -> Rows:
 
 
 def _masked(
-    sampled: SampledNegatives,
-    same: Callable[[Rows, Rows], NDArray[np.bool_]],
-    context: StepContext,
+    sampled: SampledNegatives, same: Callable[[Rows, Rows], NDArray[np.bool_]], context: StepContext
 ) -> SampledNegatives:
     rows = _rows(context)
     return replace(sampled, is_masked=sampled.is_masked | torch.from_numpy(same(rows, rows)))

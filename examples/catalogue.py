@@ -16,14 +16,7 @@ import pyarrow.parquet as pq
 from examples.modalities import Floats, build_modalities
 from examples.pictures import Pixels, contact_sheet, draw_pictures
 from examples.shop import MIN_ITEMS_PER_CATEGORY, Ints, Shop, build_shop
-from examples.shoppers import (
-    MIN_VISITS,
-    Tastes,
-    Visits,
-    sample_items,
-    sample_tastes,
-    sample_visits,
-)
+from examples.shoppers import MIN_VISITS, Tastes, Visits, sample_items, sample_tastes, sample_visits
 from examples.tables import interactions_table, items_table, planted_table
 
 MIN_ITEMS = 8 * MIN_ITEMS_PER_CATEGORY  # fewer have too few words for the textual features

@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from threadpoolctl import (  # type: ignore[import-untyped]  # comes with scikit-learn
-    threadpool_limits,
-)
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
 from examples.pictures import Pixels
 from examples.shop import Ints

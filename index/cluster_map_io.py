@@ -168,7 +168,8 @@ class _BlobMeta(FrozenModel):
     """Metadata of a stored blob."""
 
     card: ClusterMapMetadata
-    width: int = Field(ge=1, le=MAX_COUNT, description="numbers per centroid")
+    width: int = Field(ge=1, le=MAX_COUNT)
+    """numbers per centroid"""
 
 
 def encode_blob(cluster_map: ClusterMap) -> Blob:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class FrozenModel(BaseModel):
     """Immutable JSON document that rejects unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def faults_of(error: ValidationError) -> list[str]:

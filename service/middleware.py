@@ -81,10 +81,7 @@ class RequestObserver:
         log.info(
             "request",
             extra=fields(
-                method=method,
-                route=route,
-                status=status,
-                duration_ms=round(duration_s * 1_000, 3),
+                method=method, route=route, status=status, duration_ms=round(duration_s * 1_000, 3)
             ),
         )
 

@@ -23,93 +23,51 @@ INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by Kubernetes, for a Ser
 class Settings(BaseSettings):
     """Settings of the service, with their ranges and defaults."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
-    bundles: Path = Field(description="folder of bundles; may still be empty")
-    http_host: str = Field(
-        default="127.0.0.1",
-        min_length=1,
-        description="address to listen on; 0.0.0.0 for all IPv4 interfaces",
-    )
-    http_port: int = Field(
-        default=8000, ge=0, le=65_535, description="port to listen on; 0 picks a free one"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="lowest severity that is logged"
-    )
-    access_log: bool = Field(default=True, description="log a line per request: true or false")
-    poll_interval_s: float = Field(
-        default=2.0,
-        ge=0.02,
-        le=3_600,
-        description="seconds between polls of the bundle, the cluster map and the denylist",
-    )
-    body_limit_bytes: int = Field(
-        default=1 << 20,
-        ge=1 << 10,
-        le=1 << 26,
-        description="maximum size of a request body, in bytes; larger ones get 413",
-    )
-    queue_limit: int = Field(
-        default=1_024,
-        ge=1,
-        le=100_000,
-        description="maximum number of queries in the request queue, each query of a batch "
-        "request counted; more get 503 at once",
-    )
-    queue_timeout_ms: int = Field(
-        default=1_000,
-        ge=1,
-        le=600_000,
-        description="milliseconds that a query may wait in the request queue before it gets 503",
-    )
-    request_timeout_s: float = Field(
-        default=10.0,
-        ge=0.1,
-        le=600,
-        description="seconds within which a client must send the request head (else the "
-        "connection is closed) and then the body (else 408), and read some of the response (else "
-        "the connection is closed)",
-    )
-    shutdown_delay_s: float = Field(
-        default=0.0,
-        ge=0,
-        le=600,
-        description="seconds from the first SIGTERM (/readyz turns 503) to closing the port; "
-        "set it to the time that a load balancer needs to notice",
-    )
-    shutdown_grace_s: int = Field(
-        default=10,
-        ge=0,
-        le=600,
-        description="seconds that running requests have to finish once the port is closed",
-    )
-    redis_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="Redis that holds cluster maps and denylist, "
-        "redis://[[user]:password@]host:port/0 or rediss://; empty: the folder of bundles holds "
-        "them",
-    )
-    redis_url_file: Path | None = Field(
-        default=None, description="file that holds the Redis URL, instead of ESANS_REDIS_URL"
-    )
-    denylist_copy: Path | None = Field(
-        default=None,
-        description="local file that keeps the last denylist read from Redis across restarts, "
-        "for a read-only folder of bundles",
-    )
-    namespace: str = Field(
-        default="esans",
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="prefix of the Redis keys; must equal the trainer's",
-    )
-    admin_token: SecretStr = Field(
-        default=SecretStr(""),
-        description="bearer token of the admin endpoints; empty: they are disabled",
-    )
-    admin_token_file: Path | None = Field(
-        default=None, description="file that holds the token, instead of ESANS_ADMIN_TOKEN"
-    )
+    bundles: Path
+    """folder of bundles; may still be empty"""
+    http_host: str = Field(default="127.0.0.1", min_length=1)
+    """address to listen on; 0.0.0.0 for all IPv4 interfaces"""
+    http_port: int = Field(default=8000, ge=0, le=65_535)
+    """port to listen on; 0 picks a free one"""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """lowest severity that is logged"""
+    access_log: bool = True
+    """log a line per request: true or false"""
+    poll_interval_s: float = Field(default=2.0, ge=0.02, le=3_600)
+    """seconds between polls of the bundle, the cluster map and the denylist"""
+    body_limit_bytes: int = Field(default=1 << 20, ge=1 << 10, le=1 << 26)
+    """maximum size of a request body, in bytes; larger ones get 413"""
+    queue_limit: int = Field(default=1_024, ge=1, le=100_000)
+    """maximum number of queries in the request queue, each query of a batch request counted; more
+    get 503 at once"""
+    queue_timeout_ms: int = Field(default=1_000, ge=1, le=600_000)
+    """milliseconds that a query may wait in the request queue before it gets 503"""
+    request_timeout_s: float = Field(default=10.0, ge=0.1, le=600)
+    """seconds within which a client must send the request head (else the connection is closed)
+    and then the body (else 408), and read some of the response (else the connection is closed)"""
+    shutdown_delay_s: float = Field(default=0.0, ge=0, le=600)
+    """seconds from the first SIGTERM (/readyz turns 503) to closing the port; set it to the time
+    that a load balancer needs to notice"""
+    shutdown_grace_s: int = Field(default=10, ge=0, le=600)
+    """seconds that running requests have to finish once the port is closed"""
+    redis_url: SecretStr = SecretStr("")
+    """Redis that holds cluster maps and denylist, redis://[[user]:password@]host:port/0 or
+    rediss://; empty: the folder of bundles holds them"""
+    redis_url_file: Path | None = None
+    """file that holds the Redis URL, instead of ESANS_REDIS_URL"""
+    denylist_copy: Path | None = None
+    """local file that keeps the last denylist read from Redis across restarts, for a read-only
+    folder of bundles"""
+    namespace: str = Field(default="esans", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """prefix of the Redis keys; must equal the trainer's"""
+    admin_token: SecretStr = SecretStr("")
+    """bearer token of the admin endpoints; empty: they are disabled"""
+    admin_token_file: Path | None = None
+    """file that holds the token, instead of ESANS_ADMIN_TOKEN"""
 
     @model_validator(mode="before")
     @classmethod
@@ -192,7 +150,9 @@ def _render_error(error: ErrorDetails) -> str:
     variable = f"{PREFIX}{name.upper()}"
     if error["type"] == "missing":
         option = " or pass --bundles DIR" if name == "bundles" else ""
-        return f"{variable} is not set: {Settings.model_fields[name].description}; set it{option}"
+        return (
+            f"{variable} is not set: {_description_of(Settings.model_fields[name])}; set it{option}"
+        )
     return f"{variable}: found {error['input']!r}; {error['msg']}; change it"
 
 
@@ -202,7 +162,9 @@ def describe_settings() -> str:
     for name, field in Settings.model_fields.items():
         default = "required" if field.is_required() else f"default: {_render_default(field)}"
         variable = f"{PREFIX}{name.upper()}"
-        lines.append(f"  {variable}\n    {field.description} ({_render_range(field)}{default})")
+        lines.append(
+            f"  {variable}\n    {_description_of(field)} ({_render_range(field)}{default})"
+        )
     return "\n".join(lines)
 
 
@@ -212,6 +174,10 @@ def _render_default(field: FieldInfo) -> str:
     if default is None or isinstance(default, SecretStr):
         return "none"
     return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _description_of(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def _render_range(field: FieldInfo) -> str:

@@ -86,9 +86,7 @@ def denylist_metrics(watcher: DenylistWatcher) -> Iterator[Metric]:
         value=float(state.status in ("following", "empty")),
     )
     yield count_results(
-        state,
-        "esans_denylist_changes",
-        "Denylists that went live or were rejected, by result.",
+        state, "esans_denylist_changes", "Denylists that went live or were rejected, by result."
     )
     yield CounterMetricFamily(
         "esans_denylist_errors", "Failed polls of the denylist store.", value=state.errors

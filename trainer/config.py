@@ -14,168 +14,114 @@ from trainer.samplers.config import ConfigSection, InBatchConfig, SamplerConfig
 class DataConfig(ConfigSection):
     """How interactions are split into train, validation and test."""
 
-    split: SplitName = Field(
-        default="auto",
-        description="auto (the split column if present, else leave-last-two if the order is "
-        "known, else random), column, leave-last-two (per user), last-fifth (by time, over all "
-        "users), random (two per user), cold (5 % of the items are held out of training)",
-    )
+    split: SplitName = "auto"
+    """auto (the split column if present, else leave-last-two if the order is known, else random),
+    column, leave-last-two (per user), last-fifth (by time, over all users), random (two per
+    user), cold (5 % of the items are held out of training)"""
 
 
 class TowersConfig(ConfigSection):
     """Item tower and user tower."""
 
-    embedding_dim: int = Field(64, ge=4, le=1024, description="dimension of item and query vectors")
-    history_length: int = Field(
-        50, ge=1, le=1000, description="number of most recent items that the user tower reads"
-    )
-    id_dropout: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="probability that an item's id is replaced by the unknown-item embedding in "
-        "a training step, so that the tower learns to encode cold items from content",
-    )
-    id_init_std: float = Field(
-        0.01,
-        gt=0,
-        le=1,
-        description="standard deviation of the initial id embeddings; small values let content "
-        "dominate early training",
-    )
+    embedding_dim: int = Field(64, ge=4, le=1024)
+    """dimension of item and query vectors"""
+    history_length: int = Field(50, ge=1, le=1000)
+    """number of most recent items that the user tower reads"""
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+    """probability that an item's id is replaced by the unknown-item embedding in a training step,
+    so that the tower learns to encode cold items from content"""
+    id_init_std: float = Field(0.01, gt=0, le=1)
+    """standard deviation of the initial id embeddings; small values let content dominate early
+    training"""
 
 
 class TrainingConfig(ConfigSection):
     """Training loop, loss and early stopping."""
 
-    sampler: SamplerConfig = Field(
-        default=InBatchConfig(), description="negative sampler, selected by its name"
-    )
-    log_q_share: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="fraction of the logQ correction to apply; 1 estimates the full softmax",
-    )
-    batch_size: int = Field(512, ge=2, le=65_536, description="training targets per step")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="learning rate of AdamW")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled weight decay of AdamW")
-    temperature: float = Field(
-        0.07, gt=0, le=10, description="softmax temperature: scores are divided by it"
-    )
-    epochs: int = Field(30, ge=1, le=10_000, description="maximum number of epochs")
-    patience: int = Field(
-        2,
-        ge=1,
-        le=1000,
-        description="early stopping: epochs without improvement of validation recall@50",
-    )
-    validation_cases: int = Field(
-        10_000, ge=1, description="maximum number of users in validation, sampled with the seed"
-    )
-    checkpoint_interval_s: float = Field(
-        60, ge=0, description="seconds between checkpoints, from which a killed run resumes"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto, cpu or cuda; auto uses the first CUDA device if available"
-    )
-    threads: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="CPU threads of torch; more speed up large batches on an idle machine and "
-        "slow training down on a busy one",
-    )
+    sampler: SamplerConfig = InBatchConfig()
+    """negative sampler, selected by its name"""
+    log_q_share: float = Field(1.0, ge=0, le=1)
+    """fraction of the logQ correction to apply; 1 estimates the full softmax"""
+    batch_size: int = Field(512, ge=2, le=65_536)
+    """training targets per step"""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """learning rate of AdamW"""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """decoupled weight decay of AdamW"""
+    temperature: float = Field(0.07, gt=0, le=10)
+    """softmax temperature: scores are divided by it"""
+    epochs: int = Field(30, ge=1, le=10_000)
+    """maximum number of epochs"""
+    patience: int = Field(2, ge=1, le=1000)
+    """early stopping: epochs without improvement of validation recall@50"""
+    validation_cases: int = Field(10_000, ge=1)
+    """maximum number of users in validation, sampled with the seed"""
+    checkpoint_interval_s: float = Field(60, ge=0)
+    """seconds between checkpoints, from which a killed run resumes"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto, cpu or cuda; auto uses the first CUDA device if available"""
+    threads: int = Field(1, ge=1, le=1024)
+    """CPU threads of torch; more speed up large batches on an idle machine and slow training down
+    on a busy one"""
 
 
 class ClustersConfig(ConfigSection):
     """Cluster map for cluster-based samplers, built from content and behaviour."""
 
-    modalities: tuple[str, ...] = Field(
-        default=(),
-        description="modalities to use, `behavioural` included; empty: all",
-    )
-    behaviour_file: str = Field(
-        default="",
-        description=".npy file [items, dim] to use as the behavioural modality; empty: learned "
-        "from the training histories",
-    )
-    embedding_dim: int = Field(
-        64, ge=2, le=1024, description="dimension of the aligned modality embeddings"
-    )
-    alignment_epochs: int = Field(20, ge=0, le=10_000, description="epochs of modality alignment")
-    alignment_steps: int = Field(
-        2_000, ge=0, le=10**6, description="maximum number of steps of modality alignment"
-    )
-    alignment_batch: int = Field(
-        512, ge=2, le=65_536, description="items per batch of modality alignment"
-    )
-    alignment_temperature: float = Field(
-        0.1, gt=0, le=10, description="temperature of the contrastive alignment loss (tau_a)"
-    )
-    level_1_codes: int = Field(
-        0,
-        ge=0,
-        le=8_192,
-        description="number of clusters (K1, level 1); 0: sqrt(items), between 8 and 4096",
-    )
-    level_2_codes: int = Field(
-        16,
-        ge=1,
-        le=4_096,
-        description="number of cells per cluster (K2, level 2); all clusters share the codebook",
-    )
-    temperature_share: float = Field(
-        0.2,
-        gt=0,
-        le=100,
-        description="cluster temperature T of the easy proposal, as a fraction of the median "
-        "distance between clusters; higher values sample more distant clusters",
-    )
+    modalities: tuple[str, ...] = ()
+    """modalities to use, `behavioural` included; empty: all"""
+    behaviour_file: str = ""
+    """.npy file [items, dim] to use as the behavioural modality; empty: learned from the training
+    histories"""
+    embedding_dim: int = Field(64, ge=2, le=1024)
+    """dimension of the aligned modality embeddings"""
+    alignment_epochs: int = Field(20, ge=0, le=10_000)
+    """epochs of modality alignment"""
+    alignment_steps: int = Field(2_000, ge=0, le=10**6)
+    """maximum number of steps of modality alignment"""
+    alignment_batch: int = Field(512, ge=2, le=65_536)
+    """items per batch of modality alignment"""
+    alignment_temperature: float = Field(0.1, gt=0, le=10)
+    """temperature of the contrastive alignment loss (tau_a)"""
+    level_1_codes: int = Field(0, ge=0, le=8_192)
+    """number of clusters (K1, level 1); 0: sqrt(items), between 8 and 4096"""
+    level_2_codes: int = Field(16, ge=1, le=4_096)
+    """number of cells per cluster (K2, level 2); all clusters share the codebook"""
+    temperature_share: float = Field(0.2, gt=0, le=100)
+    """cluster temperature T of the easy proposal, as a fraction of the median distance between
+    clusters; higher values sample more distant clusters"""
 
 
 class EvaluationConfig(ConfigSection):
     """Offline evaluation before a bundle becomes current."""
 
-    ease_lambda: float = Field(
-        250.0, gt=0, description="L2 regularisation (lambda) of the EASE baseline"
-    )
-    ease_items_limit: int = Field(
-        20_000,
-        ge=0,
-        description="maximum number of items for the EASE baseline, which needs an items x items "
-        "matrix; larger catalogues skip it",
-    )
+    ease_lambda: float = Field(250.0, gt=0)
+    """L2 regularisation (lambda) of the EASE baseline"""
+    ease_items_limit: int = Field(20_000, ge=0)
+    """maximum number of items for the EASE baseline, which needs an items x items matrix; larger
+    catalogues skip it"""
 
 
 class BundleConfig(ConfigSection):
     """Contents of the published bundle."""
 
-    name: str = Field(
-        "esans", min_length=1, max_length=80, description="model name in the manifest"
-    )
-    histories: bool = Field(
-        True,
-        description="include every user's history, so that /retrieve accepts a user_id; set to "
-        "false if histories must not leave the trainer",
-    )
-    filters: tuple[str, ...] = Field(
-        default=("*",),
-        description="columns of the items table that /retrieve can filter by: text, integers, "
-        "booleans, lists of text; * selects all of these with at most 1,000 distinct values, "
-        "except unique ids",
-    )
-    attributes: tuple[str, ...] = Field(
-        default=("*",),
-        description="columns of the items table that /retrieve can return; * selects all except "
-        "features",
-    )
+    name: str = Field("esans", min_length=1, max_length=80)
+    """model name in the manifest"""
+    histories: bool = True
+    """include every user's history, so that /retrieve accepts a user_id; set to false if
+    histories must not leave the trainer"""
+    filters: tuple[str, ...] = ("*",)
+    """columns of the items table that /retrieve can filter by: text, integers, booleans, lists of
+    text; * selects all of these with at most 1,000 distinct values, except unique ids"""
+    attributes: tuple[str, ...] = ("*",)
+    """columns of the items table that /retrieve can return; * selects all except features"""
 
 
 class RunConfig(ConfigSection):
     """Configuration of a training run. Every field has a default."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="random seed of the run")
+    seed: int = Field(0, ge=0, lt=2**31)
+    """random seed of the run"""
     data: DataConfig = DataConfig()
     towers: TowersConfig = TowersConfig()
     clusters: ClustersConfig = ClustersConfig()

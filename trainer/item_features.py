@@ -53,9 +53,7 @@ class ItemFeatures:
 
 
 def build_item_features(
-    modalities: Mapping[str, NDArray[np.float32]],
-    counts: NDArray[np.int64],
-    device: torch.device,
+    modalities: Mapping[str, NDArray[np.float32]], counts: NDArray[np.int64], device: torch.device
 ) -> ItemFeatures:
     """Build the features of all items.
 

@@ -71,10 +71,7 @@ class SeenItems:
 
 
 def build_seen_items(
-    histories: ItemLists,
-    num_items: int,
-    device: torch.device,
-    max_cells: int = MAX_TABLE_CELLS,
+    histories: ItemLists, num_items: int, device: torch.device, max_cells: int = MAX_TABLE_CELLS
 ) -> SeenItems:
     """Build the seen items of every user, with a dense table up to `max_cells` cells."""
     offsets = torch.from_numpy(histories.offsets)

@@ -88,9 +88,7 @@ class UserTower(nn.Module):
         self.keys = nn.Linear(dim, dim)
         self.attention = nn.Linear(dim, 1, bias=False)
         self.mix = nn.Sequential(
-            nn.Linear(dim, HIDDEN_FACTOR * dim),
-            nn.GELU(),
-            nn.Linear(HIDDEN_FACTOR * dim, dim),
+            nn.Linear(dim, HIDDEN_FACTOR * dim), nn.GELU(), nn.Linear(HIDDEN_FACTOR * dim, dim)
         )
 
     def forward(self, history_vectors: Tensor, mask: Tensor) -> Tensor:
@@ -157,11 +155,7 @@ class Towers(nn.Module):
 
 
 def build_towers(
-    num_items: int,
-    means: Mapping[str, Tensor],
-    config: TowersConfig,
-    is_ordered: bool,
-    seed: int,
+    num_items: int, means: Mapping[str, Tensor], config: TowersConfig, is_ordered: bool, seed: int
 ) -> Towers:
     """Build both towers on the CPU with seeded weights.
 

@@ -32,10 +32,7 @@ class TrainedTowers:
 
 
 def train(
-    data: TrainingData,
-    sampler: Sampler,
-    config: RunConfig,
-    checkpoint: Checkpoint | None = None,
+    data: TrainingData, sampler: Sampler, config: RunConfig, checkpoint: Checkpoint | None = None
 ) -> TrainedTowers:
     """Train new towers until validation recall@50 has not improved for `patience` epochs.
 

@@ -45,8 +45,7 @@ class Method(ConfigSection):
     )
     clusters: Table = Field(default_factory=dict, description="changes to [clusters]")
     budget_shares: dict[str, float] = Field(
-        default_factory=dict,
-        description="sampler setting -> share of the budget: { count = 1.0 }",
+        default_factory=dict, description="sampler setting -> share of the budget: { count = 1.0 }"
     )
     varies_by_budget: bool = Field(False, description="run at every budget of the study")
     seeds: int | None = Field(None, ge=1, le=1000, description="instead of the study's")

@@ -40,13 +40,7 @@ def show(settings: BenchmarkSettings) -> None:
             rows.append([connections, *(f"{median:,.0f}" for median in medians)])
             rows[-1] += [format_interval(rps), format_interval(cpu)]
     print(f"{shop.items:,} items, {settings.rounds} pairs of rounds of {settings.seconds:g} s")
-    heads = [
-        "connections",
-        "old RPS",
-        "new RPS",
-        "RPS new / old (95 %)",
-        "CPU new / old (95 %)",
-    ]
+    heads = ["connections", "old RPS", "new RPS", "RPS new / old (95 %)", "CPU new / old (95 %)"]
     print(tabulate(rows, heads, disable_numparse=True), end="\n\n")
 
 

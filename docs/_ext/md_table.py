@@ -16,7 +16,7 @@ def cell(text: str) -> str:
 
 def sentence(text: str) -> str:
     """Capitalise the first letter and end with a full stop."""
-    text = text.strip()
+    text = " ".join(text.split())
     if not text:
         return ""
     return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

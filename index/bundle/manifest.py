@@ -57,12 +57,10 @@ class IndexFacts(FrozenModel):
 
     factory: str
     nprobe: int | None = Field(ge=1)
-    log_thresholds: dict[Depth, LogThreshold] = Field(
-        max_length=16, description="minimum log density of results in a probed list, by depth"
-    )
-    slopes: dict[Depth, Slope] = Field(
-        max_length=16, description="growth of log density with the centroid score, by depth"
-    )
+    log_thresholds: dict[Depth, LogThreshold] = Field(max_length=16)
+    """minimum log density of results in a probed list, by depth"""
+    slopes: dict[Depth, Slope] = Field(max_length=16)
+    """growth of log density with the centroid score, by depth"""
     recall: dict[int, float]
     faiss_version: str
 
@@ -102,26 +100,27 @@ class AddedFacts(FrozenModel):
 
     to: str
     count: Annotated[int, Field(ge=1)]
-    at: str = Field(description="UTC, ISO 8601")
+    at: str
+    """UTC, ISO 8601"""
 
 
 class RunFacts(FrozenModel):
     """Metadata of a training run, known before the bundle is written."""
 
-    created_at: Timestamp = Field(description="UTC, ISO 8601")
+    created_at: Timestamp
+    """UTC, ISO 8601"""
     name: str
-    history_length: Annotated[int, Field(ge=1)] = Field(
-        description="number of newest items that the encoder reads"
-    )
-    modalities: dict[str, int] = Field(description="modality -> feature width")
+    history_length: Annotated[int, Field(ge=1)]
+    """number of newest items that the encoder reads"""
+    modalities: dict[str, int]
+    """modality -> feature width"""
     dataset: DatasetFacts
-    cluster_maps: list[dict[str, Any]] = Field(
-        description="cluster maps used in training, in order"
-    )
-    added: list[AddedFacts] = Field(
-        default=[], description="items added after training, in order; not part of the metrics"
-    )
-    run: dict[str, Any] = Field(description="the run configuration")
+    cluster_maps: list[dict[str, Any]]
+    """cluster maps used in training, in order"""
+    added: list[AddedFacts] = Field(default=[])
+    """items added after training, in order; not part of the metrics"""
+    run: dict[str, Any]
+    """the run configuration"""
     libraries: dict[str, str]
 
 
@@ -130,15 +129,17 @@ class Manifest(RunFacts):
 
     format: Literal[1] = 1
     items: Annotated[int, Field(ge=1)]
-    embedding_dim: Annotated[int, Field(ge=1)] = Field(description="vector width")
+    embedding_dim: Annotated[int, Field(ge=1)]
+    """vector width"""
     item_ids_digest: str
     has_histories: bool
-    attributes: list[str] = Field(description="attributes of the items")
-    filters: dict[str, Count] = Field(description="filter attribute -> number of distinct values")
+    attributes: list[str]
+    """attributes of the items"""
+    filters: dict[str, Count]
+    """filter attribute -> number of distinct values"""
     index: IndexFacts
-    metrics: dict[str, Any] = Field(
-        default={}, description="offline metrics, measured with this index"
-    )
+    metrics: dict[str, Any] = Field(default={})
+    """offline metrics, measured with this index"""
     files: dict[FileName, FileInfo]
 
 

@@ -136,8 +136,7 @@ def _read(files: _Files, manifest: Manifest) -> Bundle:
         vectors=files.read("item_vectors.npy", open_array, "float32", 2),
         counts=files.read("item_counts.npy", open_array, "int64"),
         index=files.read(
-            "items.faiss",
-            lambda path: ItemIndex.open(path).with_policies(manifest.index.policies),
+            "items.faiss", lambda path: ItemIndex.open(path).with_policies(manifest.index.policies)
         ),
         user_encoder=files.read("user_encoder.onnx", UserEncoder, manifest.history_length),
         item_encoder=files.read("item_encoder.onnx", ItemEncoder) if has_item_encoder else None,

@@ -249,11 +249,7 @@ def _mark_new(items: Items, bundle: Bundle, skip: Skip, findings: Findings) -> N
 
 
 def _mark_with_content(
-    items: Items,
-    bundle: Bundle,
-    is_new: NDArray[np.bool_],
-    skip: Skip,
-    findings: Findings,
+    items: Items, bundle: Bundle, is_new: NDArray[np.bool_], skip: Skip, findings: Findings
 ) -> NDArray[np.bool_]:
     """Return which items have features of a modality of the encoder."""
     has_content = np.zeros(len(items.ids), dtype=np.bool_)

@@ -26,11 +26,7 @@ TLS_OPTIONS = {
     "ssl_check_hostname": ("true or false", r"true|false"),
     "ssl_cert_reqs": ("none, optional or required", r"none|optional|required"),
 }
-OPTIONS = {
-    "redis": COMMON_OPTIONS,
-    "rediss": COMMON_OPTIONS | TLS_OPTIONS,
-    "unix": COMMON_OPTIONS,
-}
+OPTIONS = {"redis": COMMON_OPTIONS, "rediss": COMMON_OPTIONS | TLS_OPTIONS, "unix": COMMON_OPTIONS}
 DATABASE = rf"/?|/{NUMBER[1]}"
 NAMESPACE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
 ENCODE = "percent-encode the password (`/` is %2F, `?` is %3F, `#` is %23, `@` is %40)"

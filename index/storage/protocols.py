@@ -111,8 +111,10 @@ class BlobHeader(FrozenModel):
     """Header stored with the chunks of a blob."""
 
     num_chunks: int = Field(ge=1, le=MAX_CHUNKS)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of all chunks, in order")
-    stored_at: float = Field(description="Unix seconds")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """of all chunks, in order"""
+    stored_at: float
+    """Unix seconds"""
     meta: dict[str, Any]
 
 

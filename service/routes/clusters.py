@@ -13,11 +13,7 @@ from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 from service.executor import BoundedExecutor
 from service.json_encoder import encode_json_chunked
 from service.routing import JsonResponse, JsonRoute, problem_responses
-from service.schemas.clusters import (
-    ClustersResponse,
-    NegativesRequest,
-    NegativesResponse,
-)
+from service.schemas.clusters import ClustersResponse, NegativesRequest, NegativesResponse
 
 CHUNK_IDS = 20_000  # encoded in one go, about 2 ms
 MAX_INLINE_IDS = 11_000  # sampled and encoded in the event loop, about 5 ms

@@ -19,9 +19,8 @@ class RollbackRequest(RequestModel):
 
     model_config = example()
 
-    version: Annotated[str, Field(pattern=VERSION_PATTERN)] | None = Field(
-        default=None, description="Bundle version; by default, the one before the current."
-    )
+    version: Annotated[str, Field(pattern=VERSION_PATTERN)] | None = None
+    """Bundle version; by default, the one before the current."""
 
 
 class ReloadResponse(TypedDict):
@@ -46,14 +45,12 @@ class PointerRequest(RequestModel):
 
     model_config = example(action="rollback")
 
-    action: Literal["pin", "unpin", "rollback"] = Field(
-        description="`pin` keeps a version current until it is unpinned (by default, the current "
-        "one); `unpin` lets the next published version become current; `rollback` returns to the "
-        "previous version or to the given one."
-    )
-    version: MapVersion | None = Field(
-        default=None, description="Map version, 16 hex digits; not allowed with `unpin`."
-    )
+    action: Literal["pin", "unpin", "rollback"]
+    """`pin` keeps a version current until it is unpinned (by default, the current one); `unpin`
+    lets the next published version become current; `rollback` returns to the previous version
+    or to the given one."""
+    version: MapVersion | None = None
+    """Map version, 16 hex digits; not allowed with `unpin`."""
 
     @field_validator("version")
     @classmethod
@@ -78,9 +75,12 @@ class DenylistRequest(RequestModel):
 
     model_config = example(add=["sku-00042"])
 
-    items: DeniedIds | None = Field(default=None, description="Replaces the whole denylist.")
-    add: DeniedIds = Field(default=[], description="Items to add.")
-    remove: DeniedIds = Field(default=[], description="Items to remove, applied after `add`.")
+    items: DeniedIds | None = None
+    """Replaces the whole denylist."""
+    add: DeniedIds = Field(default=[])
+    """Items to add."""
+    remove: DeniedIds = Field(default=[])
+    """Items to remove, applied after `add`."""
 
     @model_validator(mode="after")
     def validate_mode(self) -> "DenylistRequest":

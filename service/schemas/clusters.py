@@ -21,20 +21,16 @@ class NegativesRequest(RequestModel):
 
     model_config = example(positives=["sku-00042", "sku-00007"], easy=5, hard=5, seed=1)
 
-    easy: PerPositive = Field(
-        description="Easy negatives per positive, sampled from other clusters."
-    )
-    hard: PerPositive = Field(
-        description="Hard negatives per positive, sampled from its cluster outside its cell; easy "
-        "ones if there are none."
-    )
+    easy: PerPositive
+    """Easy negatives per positive, sampled from other clusters."""
+    hard: PerPositive
+    """Hard negatives per positive, sampled from its cluster outside its cell; easy ones if there
+    are none."""
     # after the counts, which its validator reads
-    positives: Annotated[list[Id], Field(max_length=MAX_POSITIVES, fail_fast=True)] = Field(
-        description="Item ids; a repeated id gets negatives each time."
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
-        default=None, description="Random seed: the same map and seed give the same negatives."
-    )
+    positives: Annotated[list[Id], Field(max_length=MAX_POSITIVES, fail_fast=True)]
+    """Item ids; a repeated id gets negatives each time."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Random seed: the same map and seed give the same negatives."""
 
     @field_validator("positives")
     @classmethod

@@ -20,12 +20,10 @@ Features = dict[str, Numbers | None]
 class UserQuery(RequestModel):
     """A user; the history is resolved as in `/retrieve`."""
 
-    user_id: Id | None = Field(
-        default=None, description="User whose stored history is used if `history` is absent."
-    )
-    history: Ids | None = Field(
-        default=None, description="Item ids, oldest first; replaces the stored history."
-    )
+    user_id: Id | None = None
+    """User whose stored history is used if `history` is absent."""
+    history: Ids | None = None
+    """Item ids, oldest first; replaces the stored history."""
 
 
 class EmbedRequest(RequestModel):
@@ -40,13 +38,14 @@ class EmbedRequest(RequestModel):
 
     # an absent list defaults to empty, an explicit empty list is invalid
     users: Annotated[list[UserQuery], Field(min_length=1, max_length=MAX_EMBEDDED)] = Field(
-        default_factory=list, description="Users whose query vectors are returned."
+        default_factory=list
     )
+    """Users whose query vectors are returned."""
     items: Annotated[list[Features], Field(min_length=1, max_length=MAX_EMBEDDED)] = Field(
-        default_factory=list,
-        description="Raw features of items, in the bundle or not, as numbers by modality; a "
-        "modality that is null, absent or all zero counts as missing.",
+        default_factory=list
     )
+    """Raw features of items, in the bundle or not, as numbers by modality; a modality that is
+    null, absent or all zero counts as missing."""
 
     @model_validator(mode="after")
     def validate_kind(self) -> "EmbedRequest":

@@ -45,24 +45,15 @@ class RetrieveRequest(RequestModel):
 
     model_config = example(history=["sku-00042", "sku-00007"], k=20, exclude=["sku-00001"])
 
-    user_id: Id | None = Field(
-        default=None, description="User whose stored history is used if `history` is absent."
-    )
-    history: Ids | None = Field(
-        default=None,
-        description="Item ids, oldest first; replaces the stored history, for the query and for "
-        "seen items.",
-    )
-    k: int = Field(
-        default=DEFAULT_K,
-        ge=1,
-        le=MAX_K,
-        description="Number of candidates; fewer are returned only if fewer are eligible.",
-    )
+    user_id: Id | None = None
+    """User whose stored history is used if `history` is absent."""
+    history: Ids | None = None
+    """Item ids, oldest first; replaces the stored history, for the query and for seen items."""
+    k: int = Field(default=DEFAULT_K, ge=1, le=MAX_K)
+    """Number of candidates; fewer are returned only if fewer are eligible."""
     exclude: Ids = empty_by_default(list, "Item ids to exclude.")
-    exclude_seen: bool = Field(
-        default=True, description="Whether all items of the history are excluded."
-    )
+    exclude_seen: bool = True
+    """Whether all items of the history are excluded."""
     filter: Annotated[dict[Attribute, Values], Field(max_length=MAX_ATTRIBUTES)] = empty_by_default(
         dict,
         "Values by attribute: an item must have one of the values of each attribute. "
@@ -75,23 +66,15 @@ class RetrieveRequest(RequestModel):
 class SimilarQuery(RequestModel):
     """Query string of a similar-items request."""
 
-    k: DecimalInt = Field(
-        default=DEFAULT_K,
-        ge=1,
-        le=MAX_K,
-        description="Number of candidates; fewer are returned only if fewer are eligible.",
-    )
-    exclude: Annotated[list[TextId], Field(max_length=MAX_URL_EXCLUDED)] = Field(
-        default=[], description="Item id to exclude; repeatable."
-    )
-    filter: Annotated[list[Condition], Field(max_length=MAX_VALUES)] = Field(
-        default=[],
-        description="Condition `attribute:value`; repeatable. An item must have one of the values "
-        "of each attribute. `GET /bundle` lists the attributes under `filters`.",
-    )
-    include: Include = Field(
-        default=[], description="Additional field of each candidate; repeatable."
-    )
+    k: DecimalInt = Field(default=DEFAULT_K, ge=1, le=MAX_K)
+    """Number of candidates; fewer are returned only if fewer are eligible."""
+    exclude: Annotated[list[TextId], Field(max_length=MAX_URL_EXCLUDED)] = Field(default=[])
+    """Item id to exclude; repeatable."""
+    filter: Annotated[list[Condition], Field(max_length=MAX_VALUES)] = Field(default=[])
+    """Condition `attribute:value`; repeatable. An item must have one of the values of each
+    attribute. `GET /bundle` lists the attributes under `filters`."""
+    include: Include = Field(default=[])
+    """Additional field of each candidate; repeatable."""
 
 
 class SimilarRequest(SimilarQuery):
@@ -107,9 +90,8 @@ class BatchRequest(RequestModel):
         queries=[{"history": ["sku-00042"], "k": 20}, {"user_id": "user-00003", "k": 20}]
     )
 
-    queries: Annotated[list[RetrieveRequest], Field(min_length=1, max_length=MAX_QUERIES)] = Field(
-        description="Request bodies of `/retrieve`."
-    )
+    queries: Annotated[list[RetrieveRequest], Field(min_length=1, max_length=MAX_QUERIES)]
+    """Request bodies of `/retrieve`."""
 
 
 class Candidate(TypedDict):
@@ -153,8 +135,7 @@ class RetrieveResponse(TypedDict):
     ]
     unknown_values: NotRequired[
         Annotated[
-            dict[str, list[str]],
-            Field(description="Filter values by attribute that no item has."),
+            dict[str, list[str]], Field(description="Filter values by attribute that no item has.")
         ]
     ]
 

@@ -77,7 +77,13 @@ class RequestModel(BaseModel):
     """Base of request models: immutable, strict, without unknown fields."""
 
     # values are not cached: an id rarely repeats among millions while its cache entry lives
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, cache_strings="keys")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        cache_strings="keys",
+        use_attribute_docstrings=True,
+    )
 
 
 class FieldError(TypedDict):

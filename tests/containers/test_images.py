@@ -83,10 +83,7 @@ def test_service_image_serves_without_torch_until_sigterm(published, tmp_path):
     log = tmp_path / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            exec_form(values("service", "ENTRYPOINT")[0]),
-            cwd=tmp_path,
-            env=environ,
-            stdout=stream,
+            exec_form(values("service", "ENTRYPOINT")[0]), cwd=tmp_path, env=environ, stdout=stream
         )
     try:
         url = wait_for_url(log)

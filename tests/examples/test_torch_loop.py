@@ -68,8 +68,7 @@ def test_custom_loop_skips_items_unknown_to_the_service(client):
 def test_command_trains_on_a_dataset_folder(client, tmp_path, capsys):
     users, items = zip(*tastes(), strict=True)
     parquet.write_table(
-        table({"user_id": list(users), "item_id": list(items)}),
-        tmp_path / "interactions.parquet",
+        table({"user_id": list(users), "item_id": list(items)}), tmp_path / "interactions.parquet"
     )
     parquet.write_table(table({"item_id": ITEMS}), tmp_path / "items.parquet")
     main(["--url", str(client.base_url), "--data", str(tmp_path), "--steps", "41"])

@@ -44,28 +44,12 @@ def generate(total=500, seed=20_260_131):
     full += [get("/items/item-9/similar?k=1000"), get("/items/item-9/similar")]
     full += malformed_requests(ids)
     bare = [sampler.retrieve(bare=True) for _ in range(25)]
-    bare += [
-        get("/bundle"),
-        get("/clusters"),
-        post("/negatives", positives=["a"], easy=1, hard=1),
-    ]
+    bare += [get("/bundle"), get("/clusters"), post("/negatives", positives=["a"], easy=1, hard=1)]
     bare += [post("/embed", items=[{}]), post("/embed", users=[{"history": ["item-1"]}])]
-    bare += [
-        post("/retrieve", k=3, filter={"parity": ["odd"]}),
-        get("/items/item-3/similar?k=4"),
-    ]
+    bare += [post("/retrieve", k=3, filter={"parity": ["odd"]}), get("/items/item-3/similar?k=4")]
     bare += [post("/retrieve", k=3, include=["clusters", "attributes"])]
-    none = [
-        post("/retrieve", k=3),
-        post("/retrieve/batch", queries=[{"k": 1}]),
-        get("/bundle"),
-    ]
-    none += [
-        get("/items/x/similar"),
-        post("/embed", users=[{}]),
-        get("/readyz"),
-        get("/clusters"),
-    ]
+    none = [post("/retrieve", k=3), post("/retrieve/batch", queries=[{"k": 1}]), get("/bundle")]
+    none += [get("/items/x/similar"), post("/embed", users=[{}]), get("/readyz"), get("/clusters")]
     none += [post("/negatives", positives=["a"], easy=1, hard=1), put("/admin/denylist", add=["a"])]
     makers = [sampler.retrieve] * 9 + [sampler.similar] * 3
     makers += [sampler.batch, sampler.embed_users, sampler.embed_items, sampler.negatives] * 2

@@ -6,13 +6,7 @@ import pytest
 from index.ann.index import ItemIndex, exact_neighbours
 from index.ann.probing import CoarseCentroids, ProbingPolicy, SearchEffort, effort_for, slack
 from index.ann.rescore import rank_rows, top_by_score
-from index.ann.tuning import (
-    FLAT_LIMIT,
-    Benchmark,
-    build_item_index,
-    fit_policy,
-    num_lists,
-)
+from index.ann.tuning import FLAT_LIMIT, Benchmark, build_item_index, fit_policy, num_lists
 from index.bitmap import RowSet
 from index.ids import build_id_table
 from index.search.query import SearchResult

@@ -5,10 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from index.bundle.manifest import (
-    HISTORIES,
-    REQUIRED,
-)
+from index.bundle.manifest import HISTORIES, REQUIRED
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.errors import InvalidBundleError

@@ -41,17 +41,9 @@ def run(capsys, *arguments):
 def test_clusters_list_shows_location_and_map_status(options, registry, capsys):
     location, *lines = run(capsys, "list", *options).splitlines()
     assert location == registry.location
-    assert [line[:18] for line in lines] == [
-        f"  {A.version}",
-        f"  {B.version}",
-        f"* {C.version}",
-    ]
+    assert [line[:18] for line in lines] == [f"  {A.version}", f"  {B.version}", f"* {C.version}"]
     assert "200 items  6 clusters  20" in lines[0]
-    assert [line.split("  ")[-1] for line in lines] == [
-        "expires in 60 min",
-        "previous",
-        "current",
-    ]
+    assert [line.split("  ")[-1] for line in lines] == ["expires in 60 min", "previous", "current"]
 
 
 def test_clusters_list_with_broken_pointer_shows_maps_and_fault(options, registry, capsys):

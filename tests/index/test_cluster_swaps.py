@@ -166,9 +166,7 @@ def outcome(store, call, argument):
 
 
 @settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(calls=st.lists(CALLS, max_size=12))
 def test_folder_and_redis_registries_behave_equally(calls, redis, tmp_path):

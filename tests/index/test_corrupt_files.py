@@ -76,8 +76,7 @@ def test_self_test_detects_graph_failing_at_run(editable_bundle):
     graph = helper.make_graph(nodes, "flat", inputs, outputs)
     opset = [helper.make_opsetid("", 18)]
     onnx.save(
-        helper.make_model(graph, opset_imports=opset, ir_version=9),
-        folder / "user_encoder.onnx",
+        helper.make_model(graph, opset_imports=opset, ir_version=9), folder / "user_encoder.onnx"
     )
     with pytest.raises(InvalidBundleError, match="cannot be run: InvalidArgument"):
         open_edited()

@@ -3,14 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from index.errors import BundleError
-from index.ids import (
-    BATCH,
-    IdTable,
-    build_id_table,
-    digest_ids,
-    hash_ids,
-    open_id_table,
-)
+from index.ids import BATCH, IdTable, build_id_table, digest_ids, hash_ids, open_id_table
 
 IDS = ["item-1", "007", "7", "κόσμος", "品", "🦊", "a b", "é", "e\u0301", "x" * 512]
 

@@ -72,10 +72,7 @@ def test_attributes_concat_appends_items():
 
 def test_metadata_concat_joins_postings():
     first = build_filters(
-        {
-            "a": Column(["x", "y"], rows(0, 1), rows(0, 1)),
-            "b": Column(["1"], rows(1), rows(0)),
-        }
+        {"a": Column(["x", "y"], rows(0, 1), rows(0, 1)), "b": Column(["1"], rows(1), rows(0))}
     )
     second = build_filters({"a": Column(["z", "y"], rows(0, 1, 1), rows(0, 1, 1))})
     metadata = ItemMetadata(filter_counts={"a": 2, "b": 1}, filters=first)

@@ -224,8 +224,7 @@ def test_correct_password_over_tcp_is_accepted(start_redis):
 def test_connection_refused_names_location():
     store = redis_maps(f"redis://:secret@127.0.0.1:{free_port()}/2")
     with pytest.raises(
-        StoreUnreachableError,
-        match=r"127.0.0.1:\d+/2: .*[Rr]efused.*; expected .*; start Redis",
+        StoreUnreachableError, match=r"127.0.0.1:\d+/2: .*[Rr]efused.*; expected .*; start Redis"
     ) as raised:
         store.pointer()
     assert "secret" not in str(raised.value)

@@ -36,10 +36,7 @@ def brute_force_scores(history_rows, excluded_rows, count):
 
 @settings(deadline=None, max_examples=200)
 @given(
-    HISTORIES,
-    st.lists(ROWS.map("item-{}".format) | UNKNOWN_IDS),
-    st.integers(1, 60),
-    st.booleans(),
+    HISTORIES, st.lists(ROWS.map("item-{}".format) | UNKNOWN_IDS), st.integers(1, 60), st.booleans()
 )
 def test_exact_search_equals_brute_force(retriever, history, exclude, count, exclude_seen):
     result = retrieve_single(

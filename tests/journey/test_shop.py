@@ -35,16 +35,7 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundles(shop, tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
-    run = [
-        sys.executable,
-        "-m",
-        "trainer",
-        "run",
-        "--data",
-        str(shop),
-        "--bundles",
-        str(bundles),
-    ]
+    run = [sys.executable, "-m", "trainer", "run", "--data", str(shop), "--bundles", str(bundles)]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return bundles

@@ -90,12 +90,7 @@ def test_include_attributes_returns_attributes(caller):
         assert candidate["attributes"] == expected
     popular = caller.retrieve(k=1, include=["attributes", "clusters"]).json()
     assert popular["candidates"] == [
-        {
-            "item_id": "item-0",
-            "score": None,
-            "cluster": None,
-            "attributes": {"title": "thing 0 ☃"},
-        }
+        {"item_id": "item-0", "score": None, "cluster": None, "attributes": {"title": "thing 0 ☃"}}
     ]
     assert "attributes" not in caller.retrieve(history=EVEN, k=1).json()["candidates"][0]
 

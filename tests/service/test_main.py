@@ -46,11 +46,7 @@ def test_process_without_bundle_exits_cleanly(tmp_path):
             {"ESANS_POLL_INTERVAL_S": "soon"},
             "ESANS_POLL_INTERVAL_S: found 'soon'",
         ),
-        (
-            ["--bundles", "x"],
-            {"ESANS_REDIS_URL": "http://:hush@h:1"},
-            "ESANS_REDIS_URL: ",
-        ),
+        (["--bundles", "x"], {"ESANS_REDIS_URL": "http://:hush@h:1"}, "ESANS_REDIS_URL: "),
         (["--bundles", "x"], {"ESANS_REDIS_URL": "redis://:hush@h:x/0"}, "expected redis://"),
     ],
 )

@@ -87,7 +87,7 @@ def test_openapi_states_bounds_of_retrieve(schema):
     query = resolve(schema, list_references(content)[0])
     assert query["additionalProperties"] is False
     assert set(query["properties"]) == {
-        *("user_id", "history", "k", "exclude", "exclude_seen", "filter", "include"),
+        *("user_id", "history", "k", "exclude", "exclude_seen", "filter", "include")
     }
     k = query["properties"]["k"]
     assert (k["minimum"], k["maximum"], k["default"]) == (1, 1000, 100)

@@ -115,10 +115,7 @@ def test_retrieve_continues_through_redis_failure(name, caller, redis, store):
     begin, end = FAILURES[name]
     errors = "esans_redis_errors_total"
     pointer = store.pointer()
-    with (
-        retrieving(caller) as loop,
-        logged_lines(JsonFormatter(), "clusters") as lines,
-    ):
+    with retrieving(caller) as loop, logged_lines(JsonFormatter(), "clusters") as lines:
         assert caller.metric("esans_redis_up") == 1
         assert caller.metric(errors) == 0
         begin(redis)
@@ -202,10 +199,7 @@ def restart(redis):
 @pytest.mark.parametrize("clear", [flush, restart])
 def test_empty_redis_is_repopulated_with_last_valid_map(clear, caller, redis, store):
     pointer = store.pointer()
-    with (
-        retrieving(caller) as loop,
-        logged_lines(JsonFormatter(), "clusters") as lines,
-    ):
+    with retrieving(caller) as loop, logged_lines(JsonFormatter(), "clusters") as lines:
         clear(redis)
         until(lambda: store.pointer() == pointer, LIMIT_S)
         caller.wait_for_clusters("following", FIRST.version, limit_s=LIMIT_S)

@@ -1,12 +1,7 @@
 import pytest
 
 from index.errors import ConfigError
-from service.settings import (
-    Settings,
-    describe_settings,
-    find_unknown_names,
-    load_settings,
-)
+from service.settings import Settings, describe_settings, find_unknown_names, load_settings
 
 
 def test_unset_settings_have_defaults(tmp_path):

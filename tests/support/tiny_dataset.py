@@ -55,11 +55,7 @@ def interactions_table(users: int, items: int, rng: np.random.Generator) -> pa.T
         taken = rng.choice(eligible, size=rng.integers(FEWEST, MOST + 1), replace=False)
         start = START + int(rng.integers(24)) * HOUR
         rows += [
-            {
-                "user_id": f"user-{user}",
-                "item_id": f"item-{item}",
-                "timestamp": start + step * HOUR,
-            }
+            {"user_id": f"user-{user}", "item_id": f"item-{item}", "timestamp": start + step * HOUR}
             for step, item in enumerate(taken)
         ]
     return pa.Table.from_pylist(rows)

@@ -28,15 +28,7 @@ def write_config(path, sections=None):
     return path
 
 
-SECTIONS = (
-    "data",
-    "towers",
-    "clusters",
-    "training",
-    "training.sampler",
-    "evaluation",
-    "bundle",
-)
+SECTIONS = ("data", "towers", "clusters", "training", "training.sampler", "evaluation", "bundle")
 
 
 def arguments(data, bundles, config, *more):

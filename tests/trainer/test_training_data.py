@@ -18,11 +18,7 @@ def examples(made, epoch=0):
         (int(user), int(target), rows[mask].tolist())
         for batch in made.epoch(epoch)
         for user, target, rows, mask in zip(
-            batch.user_rows,
-            batch.positive_rows,
-            batch.history_rows,
-            batch.mask,
-            strict=True,
+            batch.user_rows, batch.positive_rows, batch.history_rows, batch.mask, strict=True
         )
     ]
 

@@ -176,10 +176,7 @@ def _encode_all(encoder: Encoder, part: Modality, dim: int) -> Floats:
 
 
 def _train(
-    parts: list[Modality],
-    presence: NDArray[np.bool_],
-    config: ClustersConfig,
-    seed: int,
+    parts: list[Modality], presence: NDArray[np.bool_], config: ClustersConfig, seed: int
 ) -> tuple[list[Encoder], float | None]:
     """Train one encoder per modality on the items that have at least two modalities."""
     with torch.random.fork_rng(devices=[]):

@@ -34,11 +34,7 @@ def apply_layout(figure: go.Figure, height_px: int) -> go.Figure:
         template="plotly_white",
         height=height_px,
         margin={"l": 70, "r": 30, "t": 50, "b": 60},
-        font={
-            "family": "system-ui, Segoe UI, Arial, sans-serif",
-            "size": 13,
-            "color": "#1f2933",
-        },
+        font={"family": "system-ui, Segoe UI, Arial, sans-serif", "size": 13, "color": "#1f2933"},
         hoverlabel={"align": "left"},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.07, "x": 0},
         modebar={"orientation": "v"},

@@ -101,9 +101,7 @@ def map_figure(
 
 
 def _hover_texts(
-    titles: Sequence[str],
-    clusters: Sequence[int] | None,
-    labels: Sequence[str | None] | None,
+    titles: Sequence[str], clusters: Sequence[int] | None, labels: Sequence[str | None] | None
 ) -> list[str]:
     """Render title, category and cluster of each item."""
     texts = [escape_text(title) for title in titles]

@@ -10,7 +10,9 @@ COUNT_LIMIT = 100_000  # vectors a step
 class ConfigSection(BaseModel):
     """Table of the configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class InBatchConfig(ConfigSection):
@@ -29,7 +31,8 @@ class UniformConfig(ConfigSection):
     """Uniform negatives from the whole catalogue."""
 
     name: Literal["uniform"]
-    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """items encoded per step, shared"""
 
 
 class FullConfig(ConfigSection):
@@ -42,44 +45,38 @@ class PopularityConfig(ConfigSection):
     """Negatives sampled in proportion to a power of their share of the training targets."""
 
     name: Literal["popularity"]
-    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
-    exponent: float = Field(
-        0.75, ge=0, le=2, description="of the share: 0 is uniform over the targets, 1 their share"
-    )
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """items encoded per step, shared"""
+    exponent: float = Field(0.75, ge=0, le=2)
+    """of the share: 0 is uniform over the targets, 1 their share"""
 
 
 class MixedConfig(ConfigSection):
     """In-batch and uniform negatives together (MNS)."""
 
     name: Literal["mixed"]
-    count: int = Field(
-        512, ge=1, le=COUNT_LIMIT, description="uniform items encoded per step, shared"
-    )
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """uniform items encoded per step, shared"""
 
 
 class CrossBatchConfig(ConfigSection):
     """In-batch negatives and a memory bank of past ones (CBNS); encodes no further item."""
 
     name: Literal["cross-batch"]
-    size: int = Field(
-        2048,
-        ge=1,
-        le=COUNT_LIMIT,
-        description="past item vectors in the bank, first in, first out",
-    )
-    warmup_steps: int = Field(
-        500, ge=0, description="steps before the bank is used: early vectors go stale at once"
-    )
+    size: int = Field(2048, ge=1, le=COUNT_LIMIT)
+    """past item vectors in the bank, first in, first out"""
+    warmup_steps: int = Field(500, ge=0)
+    """steps before the bank is used: early vectors go stale at once"""
 
 
 class DNSConfig(ConfigSection):
     """The highest-scored items of a uniform pool for each row (DNS)."""
 
     name: Literal["dns"]
-    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
-    kept: int = Field(
-        32, ge=1, le=COUNT_LIMIT, description="highest-scored items kept per row, at most count"
-    )
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """items encoded per step, shared"""
+    kept: int = Field(32, ge=1, le=COUNT_LIMIT)
+    """highest-scored items kept per row, at most count"""
 
     @model_validator(mode="after")
     def validate_kept(self) -> Self:
@@ -93,75 +90,54 @@ class BatchMixConfig(ConfigSection):
     """In-batch negatives and mixtures of them (BMNS); encodes no further item."""
 
     name: Literal["batch-mix"]
-    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="mixtures per step, shared")
-    in_batch_weight: float = Field(
-        0.2, gt=0, lt=1, description="weight of the batch; the mixtures get the rest"
-    )
-    mixing_temperature: float = Field(
-        1.0,
-        gt=0,
-        le=100,
-        description="of the mixing weights: at a lower one, fewer items dominate a mixture",
-    )
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """mixtures per step, shared"""
+    in_batch_weight: float = Field(0.2, gt=0, lt=1)
+    """weight of the batch; the mixtures get the rest"""
+    mixing_temperature: float = Field(1.0, gt=0, le=100)
+    """of the mixing weights: at a lower one, fewer items dominate a mixture"""
 
 
 class PositiveMixingConfig(ConfigSection):
     """Per row, hard items of a uniform pool mixed with the positive (MixGCF-style)."""
 
     name: Literal["positive-mixing"]
-    count: int = Field(512, ge=1, le=COUNT_LIMIT, description="items encoded per step, shared")
-    candidates: int = Field(
-        16, ge=1, le=10_000, description="items of the pool to select each negative from"
-    )
-    kept: int = Field(32, ge=1, le=10_000, description="negatives per row")
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """items encoded per step, shared"""
+    candidates: int = Field(16, ge=1, le=10_000)
+    """items of the pool to select each negative from"""
+    kept: int = Field(32, ge=1, le=10_000)
+    """negatives per row"""
 
 
 class EsansConfig(ConfigSection):
     """Easy and hard negatives from a cluster map, and virtual ones (ESANS)."""
 
     name: Literal["esans"]
-    easy: int = Field(
-        512,
-        ge=0,
-        le=COUNT_LIMIT,
-        multiple_of=2,
-        description="easy negatives encoded per step, in pairs of one cluster, shared",
-    )
-    hard: int = Field(
-        1, ge=0, le=1_000, description="hard negatives encoded per row, of the positive's cluster"
-    )
-    virtual: bool = Field(True, description="add a virtual negative for each of them (EDIS)")
-    alpha_min: float = Field(
-        -0.5,
-        ge=-2,
-        lt=1,
-        description="hard virtual negatives: lowest weight of the positive",
-    )
-    alpha_max: float = Field(
-        0.5, gt=-2, lt=1, description="hard virtual negatives: highest weight of the positive"
-    )
-    detach_positive: bool = Field(
-        False, description="stop the gradient from hard virtual negatives to their positive"
-    )
-    normalize_virtual: bool = Field(
-        True, description="normalise virtual negatives; otherwise they are shorter and easier"
-    )
-    in_batch: bool = Field(False, description="add in-batch negatives, with same-cell masking")
-    log_q_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of log q of the whole proposal distribution that is subtracted",
-    )
-    hard_log_weight: float = Field(
-        0.0, ge=-20, le=20, description="added to the logit of hard negatives"
-    )
-    virtual_log_weight: float = Field(
-        0.0, ge=-20, le=20, description="added to the logit of virtual negatives"
-    )
-    hard_warmup_steps: int = Field(
-        0, ge=0, description="steps over which hard negatives reach their full weight"
-    )
+    easy: int = Field(512, ge=0, le=COUNT_LIMIT, multiple_of=2)
+    """easy negatives encoded per step, in pairs of one cluster, shared"""
+    hard: int = Field(1, ge=0, le=1_000)
+    """hard negatives encoded per row, of the positive's cluster"""
+    virtual: bool = True
+    """add a virtual negative for each of them (EDIS)"""
+    alpha_min: float = Field(-0.5, ge=-2, lt=1)
+    """hard virtual negatives: lowest weight of the positive"""
+    alpha_max: float = Field(0.5, gt=-2, lt=1)
+    """hard virtual negatives: highest weight of the positive"""
+    detach_positive: bool = False
+    """stop the gradient from hard virtual negatives to their positive"""
+    normalize_virtual: bool = True
+    """normalise virtual negatives; otherwise they are shorter and easier"""
+    in_batch: bool = False
+    """add in-batch negatives, with same-cell masking"""
+    log_q_share: float = Field(0.0, ge=0, le=1)
+    """share of log q of the whole proposal distribution that is subtracted"""
+    hard_log_weight: float = Field(0.0, ge=-20, le=20)
+    """added to the logit of hard negatives"""
+    virtual_log_weight: float = Field(0.0, ge=-20, le=20)
+    """added to the logit of virtual negatives"""
+    hard_warmup_steps: int = Field(0, ge=0)
+    """steps over which hard negatives reach their full weight"""
 
     @model_validator(mode="after")
     def validate_shares_and_counts(self) -> Self:

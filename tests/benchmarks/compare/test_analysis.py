@@ -59,10 +59,7 @@ def test_fixed_list_is_empty_until_complete():
     lines = [line("in-batch", 0.2), line("uniform", 0.3, budget=8)]
     lines += [line("uniform", 0.3, budget=512), line("mix", 0.9, kind="baseline")]
     fixed = fixed_list_of(frame(*lines), 512).fillna({"budget": 0})
-    assert list(zip(fixed.method, fixed.budget, strict=True)) == [
-        ("in-batch", 0),
-        ("uniform", 512),
-    ]
+    assert list(zip(fixed.method, fixed.budget, strict=True)) == [("in-batch", 0), ("uniform", 512)]
     undone = line("dns", None, budget=512) | {"seeds": 0, "recalls": {}}
     assert fixed_list_of(frame(*lines, undone), 512).empty
 

@@ -55,7 +55,7 @@ def test_report_has_a_section_per_dataset(tmp_path):
     body = text[text.index("<body>") :]
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", body) == ["shop", "other &lt;i&gt;"]
     assert re.findall(r'<div id="figure-([a-z0-9-]+)"', body) == [
-        *("recall-1", "budgets-1", "negatives-1", "cost-1", "recall-2"),
+        *("recall-1", "budgets-1", "negatives-1", "cost-1", "recall-2")
     ]
     assert "a single budget" in body
     assert "has no seconds per step" in body

@@ -238,12 +238,7 @@ def test_budgets_and_ablations_reuse_the_temperature(tmp_path):
     write_study(tmp_path, text)
     assert compare(tmp_path) == 0
     lines = {(line["method"], line["budget"]): line for line in table_of(tmp_path)}
-    assert lines.keys() == {
-        ("in-batch", None),
-        ("uniform", 8),
-        ("uniform", 32),
-        ("plain", None),
-    }
+    assert lines.keys() == {("in-batch", None), ("uniform", 8), ("uniform", 32), ("plain", None)}
     assert lines["uniform", 8]["encoded_per_step"] == 8
     tried = [row for row in table_of(tmp_path, "rows") if row["method"] == "uniform"]
     grid = {row["temperature"]: row for row in tried if row["budget"] == 32}

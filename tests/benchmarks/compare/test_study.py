@@ -19,10 +19,7 @@ def changed(old, new):
     [
         (changed("seeds = 2", "sedes = 2"), r"sedes: Extra inputs are not permitted"),
         (changed("seeds = 2", "seeds = 0"), r"seeds: .*greater than or equal to 1"),
-        (
-            HEAD + DATASET + IN_BATCH.replace("fixed list", "other"),
-            r"in-batch\.kind: .*'esans'",
-        ),
+        (HEAD + DATASET + IN_BATCH.replace("fixed list", "other"), r"in-batch\.kind: .*'esans'"),
         (HEAD + IN_BATCH, r"datasets: Field required"),
         (HEAD + DATASET, r"methods: Field required"),
         (changed("epochs = 1", "epoch = 1"), r"methods\.in-batch.*\n.*training\.epoch: Extra"),

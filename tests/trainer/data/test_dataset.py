@@ -130,12 +130,7 @@ def test_all_zero_feature_rows_count_as_missing(tmp_path):
     visual[1] = 0
     visual[3] = np.nan
     data = load_dataset(write_shop(tmp_path, visual=visual))
-    assert np.isnan(data.modalities["visual"]).all(axis=1).tolist() == [
-        False,
-        True,
-        False,
-        True,
-    ]
+    assert np.isnan(data.modalities["visual"]).all(axis=1).tolist() == [False, True, False, True]
     assert data.notes == (
         "all-zero rows of visual counted as missing: 1",
         "items without visual: 2",
@@ -185,10 +180,7 @@ def test_fingerprint_is_equal_for_equal_content(tmp_path):
     [
         {"visual": VISUAL + np.eye(4, 2, dtype=np.float32)},
         {"textual": VISUAL},
-        {
-            "sold": items(item_id=["a", "b", "c", "dd"]),
-            "taken": interactions(item_id=[*"abcbacb"]),
-        },
+        {"sold": items(item_id=["a", "b", "c", "dd"]), "taken": interactions(item_id=[*"abcbacb"])},
         {"taken": interactions(user_id=["ann"] * 4 + ["rob"] * 3)},
         {"taken": interactions(timestamp=[2, 1, 3, 4, 1, 2, 3])},
         {"taken": interactions(split=[*["train"] * 2, "test", "valid", "train", "valid", "test"])},

@@ -275,11 +275,7 @@ def test_dataset_without_train_interactions_is_reported(tmp_path):
 @pytest.mark.parametrize(
     ("split", "columns", "message"),
     [
-        (
-            "column",
-            {},
-            "the split column requires a column split; found: user_id, item_id, timest",
-        ),
+        ("column", {}, "the split column requires a column split; found: user_id, item_id, timest"),
         ("last-fifth", {"timestamp": None, "seq_pos": [1] * 7}, "seq_pos orders only within"),
         ("leave-last-two", {"timestamp": None}, "add one, or use the split random"),
     ],

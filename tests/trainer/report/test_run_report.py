@@ -67,7 +67,7 @@ def test_run_report_table_shows_metrics_of_manifest(complete):
     _, body = complete
     match = re.search(r"<td>this model</td>(.*?)</tr>", body).group(1)
     assert re.findall(r">([\d.]+)<", match) == [
-        *("0.5000", "0.5100", "0.5200", "0.5300", "0.5400", "0.5500", "0.5600"),
+        *("0.5000", "0.5100", "0.5200", "0.5300", "0.5400", "0.5500", "0.5600")
     ]
 
 
