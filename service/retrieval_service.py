@@ -73,9 +73,8 @@ class RetrievalService:
             return [(SearchResult(live.bundle.items, queries[0].k), b"")]
         results = live.retriever.retrieve(
             [build_query(query) for query in queries],
-            self._live_bundle.get_denied_rows(
-                live
-            ),  # the current one, however long the query waited
+            # the current denylist, however long the query waited
+            self._live_bundle.get_denied_rows(live),
             is_bounded=is_bounded,
             observe=self._metrics.observe_stage,
         )
