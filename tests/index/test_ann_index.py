@@ -259,19 +259,19 @@ def test_probe_deeper_effort_probes_more_lists(approximate, clustered):
     assert (counts[-1] == index.num_lists).all()
 
 
+def choose_rows(kind, share):
+    """A share of the rows, chosen one by one or by whole clusters."""
+    is_by_row = kind == "at random"
+    values = np.random.default_rng(1).random(CLUSTERED_COUNT if is_by_row else NUM_CLUSTERS)
+    per_row = values if is_by_row else values[np.arange(CLUSTERED_COUNT) % NUM_CLUSTERS]
+    return np.flatnonzero(per_row < share).astype(np.int32)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.15])
 @pytest.mark.parametrize("kind", ["at random", "whole clusters"])
 def test_build_subset_has_target_recall(clustered, approximate, share, kind):
     (vectors, queries), (index, _) = clustered, approximate
-    random_values = np.random.default_rng(1).random(
-        CLUSTERED_COUNT if kind == "at random" else NUM_CLUSTERS
-    )
-    kept = (
-        random_values
-        if kind == "at random"
-        else random_values[np.arange(CLUSTERED_COUNT) % NUM_CLUSTERS]
-    )
-    rows = np.flatnonzero(kept < share).astype(np.int32)
+    rows = choose_rows(kind, share)
     narrow = index.build_subset(rows, vectors, index.lists_of_rows())
     assert (narrow.num_items, narrow.dim) == (len(rows), DIM)
     shares = []
@@ -288,15 +288,7 @@ def test_build_subset_has_target_recall(clustered, approximate, share, kind):
 @pytest.mark.parametrize("kind", ["at random", "whole clusters"])
 def test_reweight_has_target_recall(clustered, approximate, kind):
     (vectors, queries), (index, _) = clustered, approximate
-    random_values = np.random.default_rng(1).random(
-        CLUSTERED_COUNT if kind == "at random" else NUM_CLUSTERS
-    )
-    kept = (
-        random_values
-        if kind == "at random"
-        else random_values[np.arange(CLUSTERED_COUNT) % NUM_CLUSTERS]
-    )
-    rows = np.flatnonzero(kept < 0.8).astype(np.int32)
+    rows = choose_rows(kind, 0.8)
     weighted = index.reweight(rows, index.lists_of_rows())
     eligible = RowSet.from_rows(rows, CLUSTERED_COUNT)
     effort = effort_for(100, len(rows) / CLUSTERED_COUNT, weighted.rows_per_list)
