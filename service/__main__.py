@@ -61,7 +61,9 @@ def serve(settings: Settings) -> int:
     import uvicorn  # imported late, as is the app: after thread counts are set, not for --help
 
     from service.app import create_app
-    from service.server import Connection, DrainingServer, Lifetime
+    from service.connection import Connection
+    from service.server import DrainingServer, Lifetime
+    from service.slow_clients import ClientLimits
 
     log = logging.getLogger("service")
     log.info("settings", extra=fields(**settings.model_dump(mode="json")))
@@ -94,7 +96,13 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     log.info("listening", extra=fields(url=format_url(listener)))
-    server = DrainingServer(config, lifetime, settings.shutdown_delay_s, settings.request_timeout_s)
+    limits = ClientLimits(
+        settings.request_timeout_s,
+        settings.min_read_rate_bytes,
+        settings.connection_unsent_limit_bytes,
+        settings.unsent_limit_bytes,
+    )
+    server = DrainingServer(config, lifetime, settings.shutdown_delay_s, limits)
     server.run(sockets=[listener])
     return 1 if server.force_exit else 0
 

@@ -5,27 +5,24 @@ import logging
 import select
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from fcntl import ioctl
-from termios import FIONREAD
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.bundle_watcher import BundleWatcher
 from service.cluster_watcher import ClusterWatcher
+from service.connection import Connection, is_idle, unread_bytes
 from service.executor import BoundedExecutor
 from service.logging_config import fields
 from service.request_queue import RequestQueue
+from service.slow_clients import ClientLimits, SlowClients
 
-MAX_HEAD_BYTES = 1 << 17  # proxies forward heads of at most 8 to 64 KiB
 BACKLOG_TIMEOUT_S = 1.0  # time to accept and read what arrived before the port closes
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -45,96 +42,22 @@ class Lifetime:
         self.is_draining = False
 
 
-class Connection(HttpToolsProtocol):
-    """HTTP protocol with a size limit on request heads, which httptools lacks."""
-
-    def __init__(self, *parts: Any, **more: Any) -> None:  # noqa: ANN401  # uvicorn's own
-        super().__init__(*parts, **more)
-        self._is_in_head = False
-        self._head_bytes = 0
-
-    def on_message_begin(self) -> None:
-        """Start counting head bytes."""
-        self._is_in_head, self._head_bytes = True, 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Stop counting: the body has its own limit."""
-        self._is_in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse data; respond 400 if the head is too large."""
-        super().data_received(data)
-        if not self._is_in_head or self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.send_400_response(
-                f"The head of this request is larger than {MAX_HEAD_BYTES} bytes; "
-                "send fewer or shorter headers."
-            )
-
-
-class ConnectionTimeouts:
-    """Timeouts of connections whose client sends no complete head or reads no response.
-
-    uvicorn enforces neither: a response that no client reads would stay in memory.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._awaiting_head: dict[Connection, float] = {}
-        self._unread: dict[tuple[Connection, int], float] = {}
-
-    def close_expired(self, connections: Collection[Connection], now: float) -> None:
-        """Close the connections that have waited for their client longer than the timeout."""
-        self._awaiting_head = {
-            connection: self._awaiting_head.get(connection, now)
-            for connection in connections
-            if is_idle(connection) and connection.timeout_keep_alive_task is None
-        }
-        sizes = ((each, each.transport.get_write_buffer_size()) for each in connections)
-        self._unread = {key: self._unread.get(key, now) for key in sizes if key[1]}
-        for connection, since in self._awaiting_head.items():
-            if now - since > self._timeout_s:
-                connection.transport.close()
-        for (connection, _), since in self._unread.items():
-            if now - since > self._timeout_s:
-                connection.transport.abort()
-
-
-def is_idle(connection: HttpToolsProtocol) -> bool:
-    """Return whether the connection has no request in progress."""
-    return bool(
-        getattr(connection.cycle, "response_complete", True)
-    )  # None before the first request
-
-
-def unread_bytes(connection: HttpToolsProtocol) -> int:
-    """Return the bytes of a connection that wait in the kernel's receive buffer."""
-    descriptor = connection.transport.get_extra_info("socket").fileno()
-    if descriptor < 0:  # closed already
-        return 0
-    return int.from_bytes(ioctl(descriptor, FIONREAD, bytes(4)), sys.byteorder)
-
-
 class DrainingServer(uvicorn.Server):
     """Server that keeps serving for a delay after the first signal; a second one ends it."""
 
     def __init__(
-        self, config: uvicorn.Config, lifetime: Lifetime, delay_s: float, client_timeout_s: float
+        self, config: uvicorn.Config, lifetime: Lifetime, delay_s: float, limits: ClientLimits
     ) -> None:
         """Prepare the server.
 
         Args:
             delay_s: from the first signal to closing the port, for load balancers to react.
-            client_timeout_s: limit for sending a request head and for reading a response.
+            limits: of slow clients.
         """
         super().__init__(config)
         self._lifetime = lifetime
         self._delay_s = delay_s
-        self._timeouts = ConnectionTimeouts(client_timeout_s)
+        self._slow_clients = SlowClients(limits)
         self._closes_at: float | None = None
         self._has_logged_draining = False
 
@@ -153,7 +76,7 @@ class DrainingServer(uvicorn.Server):
             self._log_draining()
             self.should_exit = self.should_exit or now >= self._closes_at
         if counter % 10 == 0:
-            self._timeouts.close_expired(self._connections(), now)
+            self._slow_clients.close(self._connections(), now)
         return await super().on_tick(counter)
 
     def _log_draining(self) -> None:

@@ -48,7 +48,14 @@ class Settings(BaseSettings):
     """milliseconds that a query may wait in the request queue before it gets 503"""
     request_timeout_s: float = Field(default=10.0, ge=0.1, le=600)
     """seconds within which a client must send the request head (else the connection is closed)
-    and then the body (else 408), and read some of the response (else the connection is closed)"""
+    and then the body (else 408)"""
+    min_read_rate_bytes: int = Field(default=1 << 14, ge=0, le=1 << 30)
+    """bytes of a response that a client must read per second, measured over 5 s; slower
+    connections are closed"""
+    connection_unsent_limit_bytes: int = Field(default=1 << 23, ge=1 << 16, le=1 << 40)
+    """bytes that a connection may leave unread for 5 s; above, it is closed"""
+    unsent_limit_bytes: int = Field(default=1 << 26, ge=1 << 16, le=1 << 40)
+    """bytes that all clients together may leave unread; above, the slowest are closed"""
     shutdown_delay_s: float = Field(default=0.0, ge=0, le=600)
     """seconds from the first SIGTERM (/readyz turns 503) to closing the port; set it to the time
     that a load balancer needs to notice"""

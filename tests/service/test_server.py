@@ -1,7 +1,6 @@
 import asyncio
 import json
 import signal
-import socket
 import time
 from contextlib import closing, suppress
 
@@ -9,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support.http_caller import until
-from tests.support.service_process import start_service
+from tests.support.service_process import address, connect, receive_all, start_service
 from tests.support.synthetic_bundle import publish_handmade
 
 BODY = b'{"history": ["item-0", "item-2"], "k": 40}'
@@ -18,23 +17,6 @@ REQUEST = (
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 )
 HEAD = b"POST /retrieve HTTP/1.1\r\nHost: esans\r\nContent-Length: 100\r\n\r\n"
-
-
-def address(client):
-    return client.base_url.host, client.base_url.port
-
-
-def connect(client):
-    return socket.create_connection(address(client), timeout=30)
-
-
-def receive_all(connection):
-    """Return what arrives until the server closes or resets the connection."""
-    received = b""
-    with suppress(ConnectionResetError):
-        while chunk := connection.recv(65_536):
-            received += chunk
-    return received
 
 
 async def read_response(reader):
@@ -181,8 +163,7 @@ def test_client_that_reads_no_response_is_closed(bundles):
     def in_flight():
         return client.get("/metrics").text.split("\nesans_inflight_requests ")[1][0]
 
-    limits = {"ESANS_REQUEST_TIMEOUT_S": "2"}
-    with start_service(bundles, **limits) as (client, _), closing(connect(client)) as connection:
+    with start_service(bundles) as (client, _), closing(connect(client)) as connection:
         connection.sendall(requests)
         until(lambda: in_flight() == "2", limit_s=30)
         until(lambda: in_flight() == "1", limit_s=30)

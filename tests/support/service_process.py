@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -36,6 +37,25 @@ def read_lines(pipe, lines):
     """Append the log lines of a service to a list until it exits."""
     for line in pipe:
         lines.append(json.loads(line))
+
+
+def address(client):
+    """Return host and port of a client's service."""
+    return client.base_url.host, client.base_url.port
+
+
+def connect(client):
+    """Open a connection to a client's service."""
+    return socket.create_connection(address(client), timeout=30)
+
+
+def receive_all(connection):
+    """Return what arrives until the server closes or resets the connection."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return received
 
 
 @contextmanager
