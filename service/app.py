@@ -69,6 +69,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
     metrics.queued.set_function(lambda: queue.num_waiting)
     long_searches = BoundedExecutor("long searches", num_threads=1, max_jobs=32)
     service = RetrievalService(queue, long_searches, live_bundle, live_clusters, metrics)
+    large_bodies = BoundedExecutor("large bodies", num_threads=1, max_jobs=32)
     many_negatives = BoundedExecutor("negatives", num_threads=1, max_jobs=8)
     admin_executor = BoundedExecutor("admin", num_threads=4, max_jobs=8)
 
@@ -79,10 +80,17 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         version=version("esans"),
         description="Candidates for a user, from the bundle that is live.",
         lifespan=build_lifespan(
-            live_bundle, live_clusters, queue, long_searches, many_negatives, admin_executor
+            live_bundle,
+            live_clusters,
+            queue,
+            large_bodies,
+            long_searches,
+            many_negatives,
+            admin_executor,
         ),
         redirect_slashes=False,
     )
+    app.state.large_bodies = large_bodies
     app.include_router(retrieval_routes(live_bundle, service, metrics))
     app.include_router(similar_routes(live_bundle, service, metrics))
     app.include_router(embed_routes(live_bundle, queue))

@@ -1,7 +1,10 @@
 """Route classes that validate bodies and query strings, and OpenAPI descriptions of problems."""
 
 import hmac
+import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -21,10 +24,13 @@ from service.errors import (
     UnauthorizedError,
     build_field_errors,
 )
+from service.executor import BoundedExecutor
 from service.json_encoder import encode_json
 from service.schemas.shared import Problem
 
 BEARER = b"bearer "
+END_OF_KEY = re.compile(rb'"[ \t\r\n]*:')  # or an escaped quote and a colon in a text
+MAX_INLINE_BODY_BYTES = 1 << 16  # parsed in the event loop, below a millisecond if plain
 PROBLEM_REF = "#/components/schemas/Problem"
 DESCRIPTIONS = {
     401: "The bearer token is missing or wrong.",
@@ -80,7 +86,7 @@ def fast_route(duration: Histogram) -> type[APIRoute]:
 
             async def handle(request: Request) -> Response:
                 with duration.time():
-                    body = validate_body(await read_body(request), schema)
+                    body = await parse_body(request, schema)
                     response: Response = await endpoint(request, body)
                     return response
 
@@ -100,9 +106,10 @@ class JsonRoute(APIRoute):
         handle, schema = super().get_route_handler(), get_body_schema(self)
 
         async def handle_validated(request: Request) -> Response:
-            body = await read_body(request)  # of GET too: the next message is a disconnect
-            model = validate_body(body, schema) if schema else None
-            return await handle(ValidatedRequest(request, model))
+            if schema is None:
+                await read_body(request)  # of GET too: the next message is a disconnect
+                return await handle(ValidatedRequest(request, None))
+            return await handle(ValidatedRequest(request, await parse_body(request, schema)))
 
         return handle_validated
 
@@ -185,15 +192,67 @@ async def read_body(request: Request) -> bytes:
     return body
 
 
+async def parse_body(request: Request, schema: type[Model]) -> Model:
+    """Read and validate a JSON body; a large one in the executor, as it takes milliseconds.
+
+    Raises:
+        InvalidBodyError: with every field error.
+        BusyError: too many large bodies wait.
+    """
+    body = await read_body(request)
+    if len(body) <= MAX_INLINE_BODY_BYTES:
+        return validate_body(body, schema)
+    executor: BoundedExecutor = request.app.state.large_bodies
+    return await executor.run(partial(validate_body, body, schema))
+
+
 def validate_body(body: bytes, schema: type[Model]) -> Model:
     """Validate a JSON body; raises InvalidBodyError with every field error."""
     try:
-        return schema.model_validate_json(body)
+        model = schema.model_validate_json(body)
     except ValidationError as error:
         count = error.error_count()
         is_listed = count <= MAX_ERRORS_LISTED
         errors = error.errors(include_url=False) if is_listed else ()
         raise InvalidBodyError(build_field_errors(errors, count)) from error
+    reject_duplicate_keys(body, model)
+    return model
+
+
+def reject_duplicate_keys(body: bytes, model: BaseModel) -> None:
+    """Raise InvalidBodyError if an object of a valid body repeats a key; parsers keep the last.
+
+    The body is parsed again only if it seems to have more keys than the model.
+    """
+    count = count_keys(model)
+    if body.count(b":") == count or len(END_OF_KEY.findall(body)) == count:
+        return
+    duplicates: list[str] = []
+
+    def collect(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        duplicates.extend(name for name in set(names) if names.count(name) > 1)
+
+    json.loads(body.decode(), object_pairs_hook=collect)
+    if duplicates:
+        raise InvalidBodyError(
+            [
+                {"location": name, "received": "a repeated key", "expected": "each key once"}
+                for name in duplicates
+            ]
+        )
+
+
+def count_keys(value: object) -> int:
+    """Count the keys of a parsed document, of all its objects."""
+    if isinstance(value, BaseModel):
+        names = value.model_fields_set
+        return len(names) + sum(count_keys(getattr(value, name)) for name in names)
+    if isinstance(value, dict):
+        return len(value) + sum(map(count_keys, value.values()))
+    if isinstance(value, list) and value and isinstance(value[0], BaseModel | dict):
+        return sum(map(count_keys, value))
+    return 0
 
 
 def problem_responses(*statuses: int) -> Responses:

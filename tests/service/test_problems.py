@@ -1,4 +1,6 @@
+import asyncio
 import json
+import threading
 from urllib.parse import quote, unquote
 
 import pytest
@@ -136,6 +138,52 @@ def test_chunked_body_above_limit_stops_reading(bundles_folder):
     with running(bundles_folder, body_limit_bytes=2_000) as caller:
         assert_problem(caller.request("POST", "/retrieve", content=pieces()), 413)
     assert len(read) < 10
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ('{"k": 1, "k": 2}', ["k"]),
+        ('{"k" :1,"k"\n:1}', ["k"]),
+        ('{"\\u006b": 1, "k": 1}', ["k"]),
+        ('{"filter": {"odd": ["yes"], "odd": ["no"]}}', ["odd"]),
+        ('{"user_id": "a", "user_id": "b:\\":c"}', ["user_id"]),
+        ('{"k": 1, "k": 2, "history": [' + '"item-1", ' * 9_000 + '"item-2"]}', ["k"]),
+    ],
+)
+def test_body_with_repeated_key_returns_422(caller, body, names):
+    problem = assert_problem(caller.request("POST", "/retrieve", content=body.encode()), 422)
+    assert problem["type"] == "urn:esans:problem:invalid-body"
+    assert [error["location"] for error in problem["errors"]] == names
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"user_id": "a:b", "history": ["c\\":d"], "filter": {"odd:": ["yes:"], "odd": ["no"]}}',
+        '{"queries": [{"k": 1, "filter": {"odd": ["yes"]}}, {"k": 1}, {"user_id": "k: \\"k\\":"}]}',
+    ],
+)
+def test_body_with_colons_in_texts_is_accepted(caller, body):
+    path = "/retrieve/batch" if "queries" in body else "/retrieve"
+    response = caller.request("POST", path, content=body)
+    assert "repeated" not in response.text
+    assert response.json().get("type") != "urn:esans:problem:invalid-body"
+
+
+def test_large_bodies_above_limit_are_rejected_as_busy(bundles_folder):
+    with running(bundles_folder) as caller:
+        caller.wait_for("ready")
+        executor, is_free = caller.app.state.large_bodies, threading.Event()
+        jobs = [caller.start(executor.run, is_free.wait) for _ in range(32)]
+        caller.run(asyncio.sleep, 0)  # all have started
+        body = json.dumps({"exclude": ["x" * 500] * 200})
+        problem = assert_problem(caller.request("POST", "/retrieve", content=body), 503)
+        assert problem["type"] == "urn:esans:problem:busy"
+        assert caller.retrieve(k=1).status_code == 200
+        is_free.set()
+        assert all(job.result(timeout=30) for job in jobs)
+        assert caller.request("POST", "/retrieve", content=body).status_code == 200
 
 
 def test_unknown_path_returns_problem(caller):

@@ -42,6 +42,10 @@ class Caller:
         """Call a function in the thread of the app."""
         return self._portal.call(function, *arguments)
 
+    def start(self, function, *arguments):
+        """Start a coroutine function in the thread of the app; return its future."""
+        return self._portal.start_task_soon(function, *arguments)
+
     def disconnect_mid_body(self, path):
         """Disconnect while sending a body; return the messages that the app sent."""
         messages = []
