@@ -10,15 +10,19 @@ import socket
 import sys
 from typing import NoReturn
 
-from index.errors import ConfigError
-from service.logging_config import configure_logging, fields
-from service.settings import Settings, describe_settings, load_settings
+# before slow imports: SIGHUP, which asks a running service to poll, must not end a starting one
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+from index.errors import ConfigError  # noqa: E402
+from service.logging_config import configure_logging, fields  # noqa: E402
+from service.settings import Settings, describe_settings, load_settings  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal; return the exit status.
 
-    0: clean shutdown; 1: port unavailable or second signal; 2: invalid settings.
+    0: clean shutdown; 1: port unavailable, second signal or shutdown deadline; 2: invalid
+    settings.
     """
     # OpenMP and OpenBLAS read these at import, so set them before importing the app
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -17,6 +17,7 @@ from prometheus_client import (
 
 from index.bundle.manifest import Manifest
 from index.search.query import Fallback, SearchResult
+from service.logging_config import count_dropped_lines
 
 REQUEST_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
@@ -70,6 +71,9 @@ class Metrics:
         )
         self.inflight = gauge("esans_inflight_requests", "HTTP requests in progress.")
         self.queued = gauge("esans_queued_queries", "Queries waiting in the request queue.")
+        gauge(
+            "esans_log_lines_dropped", "Log lines dropped since nothing read them fast enough."
+        ).set_function(count_dropped_lines)
         rejected = Counter(
             "esans_rejected",
             "Requests rejected, timed out or abandoned by the client, by reason.",

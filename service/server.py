@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import select
 import signal
 import socket
@@ -23,6 +24,7 @@ from service.logging_config import fields
 from service.request_queue import RequestQueue
 from service.slow_clients import ClientLimits, SlowClients
 
+EXIT_MARGIN_S = 5.0  # after the grace period, for threads of stores to end
 BACKLOG_TIMEOUT_S = 1.0  # time to accept and read what arrived before the port closes
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -66,6 +68,8 @@ class DrainingServer(uvicorn.Server):
         if self._closes_at is None:
             self._lifetime.is_draining = True
             self._closes_at = time.monotonic() + self._delay_s
+            grace_s = self.config.timeout_graceful_shutdown or 0
+            exit_after(self._delay_s + grace_s + EXIT_MARGIN_S)
             return
         self.should_exit = self.force_exit = True
 
@@ -103,6 +107,19 @@ class DrainingServer(uvicorn.Server):
 
     def _has_unread(self) -> bool:
         return any(is_idle(each) and unread_bytes(each) for each in self._connections())
+
+
+def exit_after(delay_s: float) -> None:
+    """End the process after a delay, whatever still runs: a store call may hang for ever."""
+
+    def end() -> None:
+        log.error("shutdown deadline", extra=fields(deadline_s=delay_s))
+        logging.shutdown()
+        os._exit(1)
+
+    timer = threading.Timer(delay_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def run_loop_while(condition: Callable[[], bool]) -> None:
@@ -152,8 +169,10 @@ def sighup_handler(callback: Callable[[], None]) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGHUP)
     loop.add_signal_handler(signal.SIGHUP, callback)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, before)
