@@ -80,10 +80,10 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its head is parsed again without the upgrade."""
-        self._is_in_head = False
         self._is_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._is_upgrade:
             super().on_headers_complete()
+        self._is_in_head = False  # after an invalid URL has raised
 
     def on_body(self, body: bytes) -> None:
         """Add bytes to the body, which has its own limit."""

@@ -1,17 +1,21 @@
 """Retrieval service: from validated requests to JSON, in the queue or in the executor."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from index.search.query import Query, SearchResult
 from service.bundle_watcher import BundleWatcher, ServedBundle
 from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
-from service.errors import UnknownFilterError
+from service.errors import BusyError, QueueFullError, QueueTimeoutError, UnknownFilterError
 from service.executor import BoundedExecutor
 from service.json_encoder import encode_results
+from service.logging_config import fields
 from service.metrics import Metrics
 from service.request_queue import MAX_COST, RequestQueue, Work, split
 from service.schemas.retrieval import RetrieveRequest, SimilarRequest
@@ -21,7 +25,14 @@ MAX_PART_QUERIES = 32  # of a batch request in one call, 4 to 8 ms: more would d
 FILTER_COST = 150  # of a query with a filter: it probes more inverted lists
 MAX_TEXTS = 2_000  # ids and filter values; a query with more runs in the executor
 
+MAX_GROUP_CANDIDATES = 20_000  # of a batch response in memory: 1 to 5 MB
+STREAM_TIMEOUT_S = 60.0
+STREAM_RETRY_S = 0.05
+
 QueryRequest = RetrieveRequest | SimilarRequest
+Process = partial[list[tuple[SearchResult, bytes]]]
+
+log = logging.getLogger("service")
 
 
 class RetrievalService:
@@ -55,6 +66,33 @@ class RetrievalService:
             RequestError: whatever the queue raises.
         """
         process = partial(self.process, live, self._live_clusters.current())
+        return await self._run(request, live, process, queries)
+
+    async def stream(
+        self, request: Request, live: ServedBundle, groups: Sequence[Sequence[QueryRequest]]
+    ) -> AsyncIterator[list[bytes]]:
+        """Yield the results of each group as `retrieve` returns them, when the caller asks.
+
+        The first group raises what `retrieve` raises. Later ones wait while the service is
+        overloaded, and the stream ends with ClientDisconnect after `STREAM_TIMEOUT_S`: a client
+        that reads slowly must not keep a replaced bundle in memory.
+        """
+        process = partial(self.process, live, self._live_clusters.current())
+        yield await self._run(request, live, process, groups[0])
+        deadline_s = time.monotonic() + STREAM_TIMEOUT_S
+        for group in groups[1:]:
+            yield await self._run_until(
+                deadline_s, partial(self._run, request, live, process, group)
+            )
+
+    async def _run(
+        self,
+        request: Request,
+        live: ServedBundle,
+        process: Process,
+        queries: Sequence[QueryRequest],
+    ) -> list[bytes]:
+        """Process queries in the queue, and those too expensive for it in the executor."""
         processed = await self._queue.run(request, build_work(live, process, queries))
         return [
             body if result.is_complete else await self._resubmit(process, query)
@@ -87,23 +125,36 @@ class RetrievalService:
                 self._metrics.count_result(result, bool(query.filter))
         return list(zip(results, bodies, strict=True))
 
-    async def _resubmit(
-        self, process: "partial[list[tuple[SearchResult, bytes]]]", query: QueryRequest
-    ) -> bytes:
+    async def _run_until(
+        self, deadline_s: float, run: Callable[[], Coroutine[Any, Any, list[bytes]]]
+    ) -> list[bytes]:
+        """Try again while the service is overloaded; raise ClientDisconnect at the deadline."""
+        while time.monotonic() < deadline_s:
+            try:
+                return await run()
+            except (QueueFullError, QueueTimeoutError, BusyError):
+                await asyncio.sleep(STREAM_RETRY_S)
+        log.warning("response cut", extra=fields(timeout_s=STREAM_TIMEOUT_S))
+        raise ClientDisconnect
+
+    async def _resubmit(self, process: Process, query: QueryRequest) -> bytes:
         ((_, body),) = await self._executor.run(partial(process, [query], is_bounded=False))
         return body
 
 
 def build_work(
-    live: ServedBundle,
-    process: "partial[list[tuple[SearchResult, bytes]]]",
-    queries: Sequence[QueryRequest],
+    live: ServedBundle, process: Process, queries: Sequence[QueryRequest]
 ) -> Work[QueryRequest, tuple[SearchResult, bytes]]:
     """Build the work of a request; a single cheap query may share a call with others."""
     costs = [estimate_cost(live, query) for query in queries]
     if len(queries) == 1 and costs[0] <= MAX_COST and isinstance(queries[0], RetrieveRequest):
         return Work(process, [queries], key=id(live), cost=costs[0])
     return Work(process, split(queries, costs, MAX_PART_QUERIES))
+
+
+def group_queries(queries: Sequence[RetrieveRequest]) -> list[Sequence[RetrieveRequest]]:
+    """Split the queries of a batch request into groups whose results are sent together."""
+    return split(queries, [query.k for query in queries], len(queries), MAX_GROUP_CANDIDATES)
 
 
 def estimate_cost(live: ServedBundle, query: QueryRequest) -> int:

@@ -1,16 +1,22 @@
 """Retrieval routes: candidates for users, which is the hot path, and similar items."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Path, Query
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from service.bundle_watcher import BundleWatcher
+from service.json_encoder import encode_json
 from service.metrics import Metrics
-from service.retrieval_service import RetrievalService, parse_filter, validate_filters
+from service.retrieval_service import (
+    RetrievalService,
+    group_queries,
+    parse_filter,
+    validate_filters,
+)
 from service.routing import JsonResponse, JsonRoute, Responses, fast_route, problem_responses
 from service.schemas.retrieval import (
     BatchRequest,
@@ -80,11 +86,34 @@ def retrieval_routes(
             (f"queries.{row}.filter", query.filter) for row, query in enumerate(body.queries)
         )
         validate_filters(live, filters)
-        results = await service.retrieve(request, live, body.queries)
-        fragments = [orjson.Fragment(result) for result in results]
-        return JsonResponse({"bundle": live.bundle.version, "results": fragments})
+        is_streamed = request.scope["http_version"] != "1.0"
+        groups = group_queries(body.queries) if is_streamed else [body.queries]
+        parts = service.stream(request, live, groups)
+        first = await anext(parts)  # its errors are problems; later ones close the connection
+        if len(groups) == 1:
+            return JsonResponse(b"".join([*begin_batch(live.bundle.version, first), b"]}"]))
+        return StreamingResponse(
+            write_batch(live.bundle.version, first, parts),
+            media_type=JsonResponse.media_type,
+            headers={"Cache-Control": "no-store"},
+        )
 
     return router
+
+
+async def write_batch(
+    version: str, first: list[bytes], parts: AsyncIterator[list[bytes]]
+) -> AsyncIterator[bytes]:
+    """Write a `BatchResponse` part by part."""
+    yield b"".join(begin_batch(version, first))
+    async for results in parts:
+        yield b"".join(b"," + result for result in results)
+    yield b"]}"
+
+
+def begin_batch(version: str, first: list[bytes]) -> list[bytes]:
+    """Return the beginning of a `BatchResponse`, up to the last result of its first part."""
+    return [b'{"bundle":', encode_json(version), b',"results":[', b",".join(first)]
 
 
 def similar_routes(

@@ -1,5 +1,7 @@
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,8 +14,9 @@ from service.bundle_watcher import open_served_bundle
 from service.metrics import Metrics
 from service.retrieval_service import RetrievalService, build_work
 from service.schemas.retrieval import BatchResponse, RetrieveRequest
-from tests.support.http_caller import running
+from tests.support.http_caller import running, until
 from tests.support.problems import assert_problem
+from tests.support.service_process import connect, receive_all, start_service
 from tests.support.synthetic_bundle import publish_handmade
 
 CLOSE = 1e-5
@@ -244,3 +247,48 @@ def test_batch_when_queue_is_full_returns_503(bundles_folder):
             sender.join()
         assert seen == {200, 503}
         assert send_batch(caller, queries).status_code == 200
+
+
+def test_long_batch_is_streamed_in_parts_and_complete(bundles_folder):
+    queries = [{**QUERIES[row % 4], "k": 1_000} for row in range(256)]
+    options = {"ESANS_ACCESS_LOG": "false", "ESANS_QUEUE_LIMIT": "1"}
+    with start_service(bundles_folder, **options) as (client, _):
+        until(lambda: client.get("/readyz").status_code == 200, limit_s=30)
+        with ThreadPoolExecutor(4) as pool:
+            others = [pool.submit(client.post, "/retrieve", json={"k": 1}) for _ in range(200)]
+            streamed = until(lambda: succeeded(post_batch(client, queries)), limit_s=30)
+            assert {other.result().status_code for other in others} <= {200, 503}
+        alone = [client.post("/retrieve", json=query).json() for query in queries[:4]]
+    assert streamed.headers["transfer-encoding"] == "chunked"
+    assert streamed.headers["cache-control"] == "no-store"
+    results = streamed.json()["results"]
+    assert len(results) == 256
+    assert [list(each) for each in results] == [list(each) for each in alone * 64]
+    for result, single in zip(results, alone * 64, strict=True):
+        assert [each["item_id"] for each in result["candidates"]] == [
+            each["item_id"] for each in single["candidates"]
+        ]
+
+
+def post_batch(client, queries):
+    return client.post("/retrieve/batch", json={"queries": queries}, timeout=60)
+
+
+def succeeded(response):
+    return response if response.status_code == 200 else None
+
+
+def test_long_batch_over_http_1_0_has_a_length(bundles_folder):
+    body = json.dumps({"queries": [{"k": 1_000}] * 100}).encode()
+    head = b"POST /retrieve/batch HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with start_service(bundles_folder) as (client, _), closing(connect(client)) as connection:
+        until(lambda: client.get("/readyz").status_code == 200, limit_s=30)
+        connection.sendall(head + body)
+        head, body = receive_all(connection).split(b"\r\n\r\n", 1)
+    assert b"content-length: %d\r\n" % len(body) in head
+    assert len(json.loads(body)["results"]) == 100
+
+
+def test_first_error_of_long_batch_is_a_problem(caller):
+    queries = [{"k": 1_000, "filter": {"unknown": ["x"]}}] * 100
+    assert_problem(send_batch(caller, queries), 422)

@@ -78,6 +78,11 @@ def test_request_that_offers_upgrade_keeps_its_body(client, offer, is_split):
     assert len(json.loads(first)["candidates"]) == 38
 
 
+def test_url_above_64_kib_gets_400(client):
+    response = send(client, b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 400")
+
+
 def test_connect_method_does_not_disturb_others(client):
     assert b"HTTP/1.1 200" not in send(client, b"CONNECT esans:80 HTTP/1.1\r\nHost: x\r\n\r\nabc")
     assert client.get("/livez").status_code == 200
