@@ -24,6 +24,7 @@ from index.ids import build_id_table
 from index.ingest.tables import (
     PublishedColumns,
     build_column,
+    decode_dictionary,
     is_filterable,
     is_json_serializable,
     is_list,
@@ -175,7 +176,7 @@ def _resolve_columns(
 
 def _has_few_values(values: pa.ChunkedArray) -> bool:
     """Return whether many items share each value, unlike free text or an id."""
-    cells = pc.list_flatten(values) if is_list(values.type) else values
+    cells = decode_dictionary(pc.list_flatten(values) if is_list(values.type) else values)
     if pc.count_distinct(cells).as_py() > DISTINCT_LIMIT + 2:  # null and empty text
         return False
     column = build_column(values)

@@ -3,6 +3,8 @@
 The items table is optional. Features are list columns and features_<modality>.npy files.
 """
 
+import tokenize
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +17,27 @@ from index.arrays import Floats, Rows
 from index.ingest.tables import (
     Findings,
     Source,
+    decode_dictionary,
     encode_ids,
     is_list,
     open_source,
     quote,
+    reason_of,
     table_paths,
 )
+from index.ingest.values import to_microseconds, unreadable_rows
 
 PREFIX = "features_"
+INVALID_ARRAY = (  # what numpy.load raises for damaged files and impossible headers
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ def read_items(folder: Path, findings: Findings) -> Items | None:
     modalities = join_blocks(blocks, ids_or_none, findings)
     if source is None or ids_or_none is None:
         return None
-    return Items(ids_or_none, _attributes(source, ids_or_none), modalities)
+    return Items(ids_or_none, _attributes(source, ids_or_none, findings), modalities)
 
 
 def _read_ids(source: Source, findings: Findings) -> list[str] | None:
@@ -86,13 +101,23 @@ def _add_duplicate_fault(source: Source, codes: Rows, findings: Findings) -> Non
         )
 
 
-def _attributes(source: Source, ids: list[str]) -> pa.Table:
-    """Return the table without feature columns."""
-    table = source.table
-    kept = [column for column, field in enumerate(table.schema) if not is_feature(field.type)]
-    attributes = table.select(kept).combine_chunks()
-    column = attributes.column_names.index("item_id")
-    return attributes.set_column(column, "item_id", pa.array(ids, pa.string()))
+def _attributes(source: Source, ids: list[str], findings: Findings) -> pa.Table:
+    """Return the table without feature columns; report values that cannot be published."""
+    columns = {}
+    for name, column in zip(source.table.column_names, source.table.columns, strict=True):
+        if is_feature(column.type):
+            continue
+        if name == "item_id":
+            columns[name] = pa.chunked_array([pa.array(ids, pa.string())])
+            continue
+        columns[name] = to_microseconds(decode_dictionary(column))
+        rows = unreadable_rows(columns[name])
+        if len(rows):
+            received = f"found a {column.type} that Python cannot represent"
+            expected = "years 1 to 9999, a known time zone and at most microseconds"
+            remedy = "correct the value, or write the column as text"
+            findings.faults.append(source.fault(name, rows, received, expected, remedy))
+    return pa.table(columns)
 
 
 @dataclass(frozen=True)
@@ -120,13 +145,10 @@ def read_arrays(folder: Path, findings: Findings) -> list[Block]:
     blocks = []
     for path in sorted(folder.glob(f"{PREFIX}?*.npy")):
         try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            reason = " ".join(str(error).split())
-            findings.faults.append(
-                f"{path.name}: cannot be read ({reason}); "
-                "expected a whole .npy file without pickled objects; write it with numpy.save"
-            )
+            with path.open("rb") as file:
+                values = np.load(file, allow_pickle=False)
+        except INVALID_ARRAY as error:
+            findings.faults.append(f"{path.name}: {_array_fault(error)}")
             continue
         if fault := _shape_fault(values):
             findings.faults.append(f"{path.name}: {fault}")
@@ -134,6 +156,18 @@ def read_arrays(folder: Path, findings: Findings) -> list[Block]:
         block = Block(path.stem.removeprefix(PREFIX), path.name, _as_float32(values))
         blocks.append(block)
     return blocks
+
+
+def _array_fault(error: Exception) -> str:
+    """Describe an array that numpy cannot load."""
+    if "pickle" in str(error):
+        return (
+            "found pickled objects; expected numbers; write it with "
+            'numpy.save(FILE, numpy.stack(rows).astype("float32"))'
+        )
+    return (
+        f"cannot be read ({reason_of(error)}); expected a whole .npy file; write it with numpy.save"
+    )
 
 
 def read_list_columns(items: Source, findings: Findings) -> list[Block]:

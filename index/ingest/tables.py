@@ -1,8 +1,10 @@
 """Read Parquet and CSV tables, locate faults in them and convert columns to item metadata."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.arrays import Rows
+from index.ingest.csv_tables import UTF_8, CsvError, line_numbers, read_csv
+from index.ingest.values import UNREADABLE, is_valid, unreadable_rows
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 
 CHUNK = 16_384  # items converted to JSON at once
+MAX_LISTED_NAMES = 20  # per message
+MAX_REASON = 200  # characters of a library's message
 
 
 @dataclass
@@ -63,19 +68,15 @@ class Source:
 
     def cell(self, column: str, row: np.int64) -> str:
         """Return a cell for messages."""
-        value = self.table[column][int(row)].as_py()
+        try:
+            value = self.table[column][int(row)].as_py()
+        except UNREADABLE:
+            return f"an unreadable {self.table[column].type}"
         return "null" if value is None else quote(str(value))
 
     @cached_property
     def _lines(self) -> NDArray[np.int64]:
-        """The line of the file where each row starts, from 1; [rows]."""
-        starts, is_quoted = [], False
-        with self.path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if not is_quoted and line != "\n":  # CSV readers skip blank lines
-                    starts.append(number)
-                is_quoted ^= line.count('"') % 2 == 1  # a quoted cell may span lines
-        return np.array(starts[1:], dtype=np.int64)
+        return line_numbers(self.path)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Ids:
 def open_source(
     folder: Path, stem: str, columns: Sequence[str], findings: Findings
 ) -> Source | None:
-    """Read `stem`.parquet or `stem`.csv; None if it cannot be read.
+    """Read `stem`.parquet or `stem`.csv; None if it, or a value in it, cannot be read.
 
     Missing columns are reported as faults, but the table is returned.
     """
@@ -105,15 +106,19 @@ def open_source(
     path = paths[0]
     try:
         source = Source(path, read_table(path))
+        faults = _header_faults(source, columns)
+    except CsvError as error:
+        findings.faults.append(f"{path.name}: {error}")
+        return None
     except (OSError, ValueError, pa.ArrowException, csv.Error) as error:
-        reason = " ".join(str(error).split())
         findings.faults.append(
-            f"{path.name}: cannot be read ({reason}); "
+            f"{path.name}: cannot be read ({reason_of(error)}); "
             f"expected a whole {path.suffix[1:]} file; write it again"
         )
         return None
-    findings.faults.extend(_header_faults(source, columns))
-    return source
+    invalid = _value_faults(source)
+    findings.faults += faults + invalid
+    return None if invalid else source
 
 
 def table_paths(folder: Path, stem: str) -> list[Path]:
@@ -149,6 +154,29 @@ def quote(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
+def reason_of(error: Exception) -> str:
+    """Return the message of a library for our messages: on one line and not too long."""
+    return " ".join(str(error).split())[:MAX_REASON]
+
+
+def list_names(names: Sequence[str]) -> str:
+    """List the first names for messages, and count the others."""
+    more = len(names) - MAX_LISTED_NAMES
+    shown = ", ".join(map(_printable, names[:MAX_LISTED_NAMES]))
+    return (shown or "nothing") + (f" and {more:,} more" if more > 0 else "")
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return "; did you mean X?" for the most similar known name, or "" if none is similar."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    matches = get_close_matches(name.lower(), by_lower, 1)
+    return f"; did you mean {_printable(by_lower[matches[0]])}?" if matches else ""
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and name == name.strip() else quote(name)
+
+
 def decode_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Decode a dictionary-encoded column; return other columns unchanged."""
     kind = column.type
@@ -161,18 +189,11 @@ def rows_where(mask: Any) -> NDArray[np.int64]:  # noqa: ANN401  pyarrow publish
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a table; all columns of a CSV are text, so that "NA" and "007" are kept."""
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            return file.read().replace_schema_metadata(None)
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        header = next(csv.reader(text), [])
-    return pa.csv.read_csv(
-        path,
-        read_options=pa.csv.ReadOptions(use_threads=False),  # otherwise errors lack the row number
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
-    )
+    """Read a table; a CSV has columns of text and lists of text only."""
+    if path.suffix == ".csv":
+        return read_csv(path)
+    with pq.ParquetFile(path) as file:
+        return file.read().replace_schema_metadata(None)
 
 
 def _file_count_fault(folder: Path, stem: str, count: int) -> str:
@@ -182,10 +203,11 @@ def _file_count_fault(folder: Path, stem: str, count: int) -> str:
             f"{stem}.parquet and {stem}.csv: both are there; expected one of them; "
             "remove the outdated file"
         )
-    names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    names = sorted(path.name for path in folder.iterdir())
+    unused = [name for name in names if Path(name).stem not in ("items", "interactions")]
     return (
         f"{stem}.parquet: missing; expected {stem}.parquet or {stem}.csv in {folder}; "
-        f"found: {names}; put it there"
+        f"found: {list_names(names)}; put it there{suggest(f'{stem}.parquet', unused)}"
     )
 
 
@@ -194,17 +216,39 @@ def _header_faults(source: Source, columns: Sequence[str]) -> list[str]:
     names = source.table.column_names
     faults = [
         f"{source.name}, column {column}: missing; expected columns {' and '.join(columns)}; "
-        f"found: {', '.join(names)}; add or rename it"
+        f"found: {list_names(names)}; add or rename it{suggest(column, names)}"
         for column in columns
         if column not in names
     ]
+    counts = Counter(names)
     faults += [
-        f"{source.name}, column {name}: found {names.count(name)} times; expected once; "
-        "rename or drop one"
-        for name in sorted({name for name in names if names.count(name) > 1})
+        f"{source.name}, column {name}: found {count} times; expected once; rename or drop one"
+        for name, count in sorted(counts.items())
+        if count > 1
     ]
     if source.table.num_rows == 0:
         faults.append(f"{source.name}: found no rows; expected at least one; fill the table")
+    return faults
+
+
+def _value_faults(source: Source) -> list[str]:
+    """Describe columns with text that is not UTF-8."""
+    faults, remedy = (
+        [],
+        UTF_8 if source.is_csv else "decode it with its encoding and write it again",
+    )
+    for name, column in zip(source.table.column_names, source.table.columns, strict=True):
+        if is_valid(column):
+            continue
+        rows = unreadable_rows(column)
+        if len(rows):
+            received = "found text that is not UTF-8"
+            faults.append(source.fault(name, rows, received, "UTF-8", remedy))
+        else:
+            faults.append(
+                f"{source.name}, column {name}: found malformed values of type {column.type}; "
+                "expected valid ones; write the column again"
+            )
     return faults
 
 

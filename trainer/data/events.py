@@ -142,7 +142,7 @@ def _read_parts(source: Source, findings: Findings) -> Parts | None:
 
 def _read_timestamps(source: Source, name: str, findings: Findings) -> NDArray[Any] | None:
     """Read the order column as integers or finite floats."""
-    column = source.table[name].combine_chunks()
+    column = decode_dictionary(source.table[name]).combine_chunks()
     if source.is_csv:
         column = _parse_timestamps(column)
     if pa.types.is_timestamp(column.type):
@@ -171,7 +171,8 @@ def _parse_timestamps(column: pa.Array) -> pa.Array:
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
-        kinds = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
+        times = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
+        kinds = (pa.float64(), *times)
         kind = min(kinds, key=lambda kind: _cast_or_null(column[:100], kind).null_count)
         return _cast_or_null(column, kind)
 

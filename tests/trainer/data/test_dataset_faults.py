@@ -76,14 +76,6 @@ def test_malformed_csv_is_reported_with_row(tmp_path):
         load_dataset(write_shop(tmp_path, taken))
 
 
-def test_non_utf8_csv_is_reported(tmp_path):
-    path = write_shop(tmp_path) / "interactions.csv"
-    (tmp_path / "interactions.parquet").unlink()
-    path.write_bytes("user_id,item_id\nzoë,a\n".encode("latin-1"))
-    with pytest.raises(DatasetError, match=r"interactions\.csv: .*\('utf-8' codec"):
-        load_dataset(tmp_path)
-
-
 @pytest.mark.parametrize("table", ["interactions", "items"])
 def test_empty_table_is_reported(tmp_path, table):
     empty = {"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}
