@@ -7,6 +7,7 @@ import tokenize
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -145,10 +146,9 @@ def read_arrays(folder: Path, findings: Findings) -> list[Block]:
     blocks = []
     for path in sorted(folder.glob(f"{PREFIX}?*.npy")):
         try:
-            with path.open("rb") as file:
-                values = np.load(file, allow_pickle=False)
-        except INVALID_ARRAY as error:
-            findings.faults.append(f"{path.name}: {_array_fault(error)}")
+            values = load_array(path)
+        except ValueError as error:
+            findings.faults.append(f"{path.name}: {error}")
             continue
         if fault := _shape_fault(values):
             findings.faults.append(f"{path.name}: {fault}")
@@ -158,16 +158,26 @@ def read_arrays(folder: Path, findings: Findings) -> list[Block]:
     return blocks
 
 
-def _array_fault(error: Exception) -> str:
-    """Describe an array that numpy cannot load."""
-    if "pickle" in str(error):
-        return (
-            "found pickled objects; expected numbers; write it with "
-            'numpy.save(FILE, numpy.stack(rows).astype("float32"))'
+def load_array(path: Path) -> NDArray[Any]:
+    """Load a .npy file; raises ValueError with finding, expectation and remedy."""
+    try:
+        with path.open("rb") as file:
+            values = np.load(file, allow_pickle=False)
+    except INVALID_ARRAY as error:
+        if "pickle" in str(error):
+            raise ValueError(
+                "found pickled objects; expected numbers; write it with "
+                'numpy.save(FILE, numpy.stack(rows).astype("float32"))'
+            ) from error
+        raise ValueError(
+            f"cannot be read ({reason_of(error)}); expected a whole .npy file; "
+            "write it with numpy.save"
+        ) from error
+    if not isinstance(values, np.ndarray):
+        raise ValueError(
+            "found an archive of arrays (.npz); expected one array; write it with numpy.save"
         )
-    return (
-        f"cannot be read ({reason_of(error)}); expected a whole .npy file; write it with numpy.save"
-    )
+    return values
 
 
 def read_list_columns(items: Source, findings: Findings) -> list[Block]:
@@ -209,10 +219,8 @@ def join_blocks(
     return modalities
 
 
-def _shape_fault(values: object) -> str | None:
+def _shape_fault(values: NDArray[Any]) -> str | None:
     """Return the fault in the type or shape of an array, if any."""
-    if not isinstance(values, np.ndarray):
-        return "found an archive of arrays; expected one array; write it with numpy.save"
     if values.dtype not in (np.float16, np.float32, np.float64):
         return f"found {values.dtype}; expected float16, float32 or float64; convert it"
     if values.ndim != 2 or values.shape[1] == 0:

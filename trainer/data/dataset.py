@@ -1,6 +1,8 @@
 """Dataset loading: reads and validates a dataset folder, reporting all faults together."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pyarrow as pa
 from index.arrays import Floats
 from index.errors import DatasetError
 from index.ingest.items import Items, read_items
-from index.ingest.tables import Findings, open_source
-from trainer.data.events import order_events, read_events
+from index.ingest.tables import Findings, list_names, open_source
+from trainer.data.events import Events, order_events, read_events
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, build_cases
 from trainer.data.split import SplitName, split_events, validate_split
+
+DATA_SUFFIXES = (".parquet", ".csv", ".npy")
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,8 @@ def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Data
         raise DatasetError(
             str(folder), [f"{folder}: no such folder; expected a dataset folder; check the path"]
         )
-    items = read_items(folder, findings)
-    source = open_source(folder, "interactions", ("user_id", "item_id"), findings)
-    events = None
-    if source is not None:
-        events = read_events(source, items.ids if items else None, findings)
-        findings.faults += validate_split(split, source)
+    with detect_changes(folder, findings):
+        items, events = _read_tables(folder, split, findings)
     if findings.faults or items is None or events is None:
         raise DatasetError(str(folder), findings.faults)
     events = order_events(events, findings)
@@ -100,6 +100,40 @@ def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Data
         notes=tuple(findings.notes),
         fingerprint=fingerprint(items.ids, events.user_ids, interactions, items.modalities),
     )
+
+
+@contextmanager
+def detect_changes(folder: Path, findings: Findings) -> Iterator[None]:
+    """Report files of a folder that change within the context: their parts may not match."""
+    before = _file_states(folder)
+    yield
+    after = _file_states(folder)
+    changed = sorted({path.name for path, _ in before.items() ^ after.items()})
+    if changed:
+        findings.faults.append(
+            f"{list_names(changed)}: changed while the folder was read; expected files that do "
+            "not change; repeat the command when they are complete"
+        )
+
+
+def _file_states(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """Return inode, size and modification time of the data files of a folder."""
+    paths = [path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES]
+    states = [(path, path.stat()) for path in paths if path.is_file()]
+    return {path: (state.st_ino, state.st_size, state.st_mtime_ns) for path, state in states}
+
+
+def _read_tables(
+    folder: Path, split: SplitName, findings: Findings
+) -> tuple[Items | None, Events | None]:
+    """Read items and interactions; None where they have faults."""
+    items = read_items(folder, findings)
+    source = open_source(folder, "interactions", ("user_id", "item_id"), findings)
+    if source is None:
+        return items, None
+    events = read_events(source, items.ids if items else None, findings)
+    findings.faults += validate_split(split, source)
+    return items, events
 
 
 def fingerprint(
@@ -157,7 +191,7 @@ def _note_unused(
     """Note items without interactions, and data files that are not used."""
     if unused_count := len(items.ids) - len(np.unique(interactions.item_rows)):
         findings.notes.append(f"items without interactions: {unused_count:,}")
-    data = {path for path in folder.iterdir() if path.suffix in (".parquet", ".csv", ".npy")}
+    data = {path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES}
     used = {path for path in data if path.stem in ("items", "interactions")}
     used |= set(folder.glob("features_?*.npy"))
     if data - used:

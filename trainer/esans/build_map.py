@@ -9,6 +9,7 @@ from index.arrays import Floats
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from index.ids import hash_ids
+from index.ingest.items import load_array
 from trainer.config import ClustersConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, build_histories
@@ -88,10 +89,10 @@ def load_behaviour(path: Path, num_items: int) -> Floats:
     """
     remedy = f"expected floats of shape ({num_items}, dim), in the order of the items table"
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"clusters.behaviour_file: {path} cannot be read: {error}") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim != 2:
+        values = load_array(path)
+    except ValueError as error:
+        raise ConfigError(f"clusters.behaviour_file: {path}: {error}") from error
+    if values.dtype.kind != "f" or values.ndim != 2:
         raise ConfigError(f"clusters.behaviour_file: {path} is no matrix of floats; {remedy}")
     if len(values) != num_items or not values.shape[1]:
         raise ConfigError(f"clusters.behaviour_file: {path} has shape {values.shape}; {remedy}")

@@ -62,7 +62,7 @@ def attributes_of(folder):
         (pa.time64("ns"), "00:00:00.000001"),
     ],
 )
-def test_nanoseconds_are_cut_to_microseconds(tmp_path, kind, text):
+def test_nanoseconds_become_microseconds(tmp_path, kind, text):
     made = pa.array([1_001, 0, 0, None], pa.int64()).cast(kind)
     first, *_, last = attributes_of(write_shop(tmp_path, sold=items(made=made)))
     assert first["made"] == text
