@@ -1,12 +1,15 @@
 """Run configuration: a TOML file validated into one frozen section per stage."""
 
+import reprlib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from index.errors import ConfigError
+from index.ingest.tables import reason_of, suggest
 from trainer.data.split import SplitName
 from trainer.samplers.config import ConfigSection, InBatchConfig, SamplerConfig
 
@@ -138,9 +141,9 @@ def load_config(path: Path) -> RunConfig:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the parser raises more than its own
         raise ConfigError(
-            f"{path}: cannot be read ({error}); expected a TOML file, see "
+            f"{path}: cannot be read ({reason_of(error)}); expected a TOML file, see "
             "`python -m trainer config`"
         ) from error
     return validate_config(values, str(path))
@@ -151,12 +154,41 @@ def validate_config(values: object, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"  - {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            + ("" if fault["type"] == "extra_forbidden" else f", found {fault['input']!r}")
-            for fault in error.errors(include_url=False)
-        ]
+        lines = [f"  - {_describe(fault)}" for fault in error.errors(include_url=False)]
         raise ConfigError(
             f"{source}: invalid configuration\n" + "\n".join(lines) + "\n"
             "see `python -m trainer config` for every key, its range and description"
         ) from error
+
+
+def _describe(fault: ErrorDetails) -> str:
+    """Describe an invalid key: where, what was found and what was expected."""
+    location = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{location}: {fault['msg']}{_suggest_key(location)}"
+    try:
+        return f"{location}: {fault['msg']}, found {reprlib.repr(fault['input'])}"
+    except ValueError:  # an integer of thousands of digits
+        return f"{location}: {fault['msg']}, found a longer number"
+
+
+def _suggest_key(location: str) -> str:
+    """Return "; did you mean X?" for an unknown key: a similar one, or the same elsewhere."""
+    sections = _list_sections()
+    parent, _, key = location.rpartition(".")
+    section = sections.get(parent)
+    hint = suggest(key, list(section.model_fields)) if section else ""
+    elsewhere = [f"{path}.{key}" for path, other in sections.items() if key in other.model_fields]
+    return hint or (f"; did you mean {elsewhere[0].lstrip('.')}?" if elsewhere else "")
+
+
+def _list_sections() -> dict[str, type[BaseModel]]:
+    """Return path -> section, with one path for each sampler."""
+    sections: dict[str, type[BaseModel]] = {"": RunConfig}
+    for name, field in RunConfig.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            sections[name] = type(field.default)
+    for sampler in get_args(get_args(SamplerConfig)[0]):
+        (name,) = get_args(sampler.model_fields["name"].annotation)
+        sections[f"training.sampler.{name}"] = sampler
+    return sections

@@ -75,7 +75,48 @@ def test_validate_config_reports_all_invalid_keys():
         )
 
 
-@pytest.mark.parametrize("content", [b"[training", b"\xff"])
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sed = 1", "sed: .*; did you mean seed[?]"),
+        ("[training]\nepoch = 1", r"training\.epoch: .*; did you mean epochs[?]"),
+        ("[trainig]\nepochs = 1", "trainig: .*; did you mean training[?]"),
+        ("embedding_dim = 8", r"embedding_dim: .*; did you mean towers\.embedding_dim[?]"),
+        ("[towers]\nseed = 1", r"towers\.seed: .*; did you mean seed[?]"),
+        (
+            '[training.sampler]\nname = "uniform"\ncounts = 3',
+            r"uniform\.counts: .*; did you mean count[?]",
+        ),
+    ],
+)
+def test_load_config_suggests_similar_key(tmp_path, text, hint):
+    with pytest.raises(ConfigError, match=hint):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed = 1979-05-27T07:32:00Z",
+        f"seed = {10**4000}",
+        f"seed = {hex(10**9000)}",
+        "seed = {a = {b = [1]}}",
+        "[[training]]",
+        "training = 1",
+        "[training.sampler]\nname = 1979-05-27",
+        "[bundle]\nfilters = [1, []]",
+        '[bundle]\nname = "\\u0000"\n[bundle.name]',
+    ],
+)
+def test_load_config_reports_odd_values(tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    "content", [b"[training", b"\xff", b"a = " + b"1" * 5_000, b"a = " + b"[" * 5_000]
+)
 def test_load_config_rejects_invalid_toml(tmp_path, content):
     (tmp_path / "run.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"run\.toml: cannot be read .*expected a TOML file"):
