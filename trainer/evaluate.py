@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from tabulate import tabulate
-from tqdm import tqdm
 
 from index.arrays import Rows
 from index.search.query import Query
@@ -21,6 +20,7 @@ from trainer.metrics import (
     compute_metrics,
     rank_targets,
 )
+from trainer.progress import progress_bar
 
 CHUNK = 256  # histories per retrieve call
 
@@ -53,7 +53,7 @@ def rank_by_retriever(retriever: Retriever, evaluated: EvaluationSet) -> Rows:
     cases, ids = evaluated.cases, evaluated.item_ids
     count = len(cases.user_rows)
     ranked = np.full((count, DEPTH), -1, dtype=np.int32)
-    for start in tqdm(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
+    for start in progress_bar(range(0, count, CHUNK), desc="evaluate", unit=" chunks", leave=False):
         chosen = range(start, min(start + CHUNK, count))
         queries = [
             Query(DEPTH, history=[ids[row] for row in cases.histories.get(case)]) for case in chosen

@@ -15,6 +15,7 @@ from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_
 from trainer.config import RunConfig
 from trainer.data.interactions import Cases, ItemLists
 from trainer.loss import BatchLoss
+from trainer.progress import progress_bar
 from trainer.samplers.base import Sampler, StatefulSampler, SwappableSampler
 from trainer.towers import Towers, UserTower, build_towers
 from trainer.training_data import TrainingBatch, TrainingData
@@ -107,13 +108,12 @@ class TrainLoop:
         """Train on the remaining batches of the epoch, then validate."""
         progress, loader = self.progress, self.data.loader
         started_at = saved_at = time.monotonic()
-        bar = tqdm(
+        bar = progress_bar(
             total=len(loader.target_positions()),
             initial=progress.batch * loader.batch_size,
             desc=f"epoch {progress.epoch + 1}",
             unit=" examples",
             unit_scale=True,
-            mininterval=0.5,
         )
         with bar:
             for batch in loader.epoch(progress.epoch, progress.batch):

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from index.arrays import Floats
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
+from trainer.progress import progress_bar
 
 LEARNING_RATE = 1e-3  # of Adam
 CHUNK = 65_536  # items prepared or encoded at once
@@ -186,7 +186,8 @@ def _train(
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     rows = np.flatnonzero(presence.sum(axis=1) > 1)
     losses: list[float] = []
-    bar = tqdm(_batches(rows, config, seed), "alignment", _num_steps(rows, config), unit=" steps")
+    batches, num_steps = _batches(rows, config, seed), _num_steps(rows, config)
+    bar = progress_bar(batches, desc="alignment", total=num_steps, unit=" steps")
     for batch in bar:
         loss = _loss(parts, encoders, presence, batch, config.alignment_temperature)
         if loss is None:

@@ -14,6 +14,7 @@ from index.cluster_layout import Codes
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.esans.alignment import AlignedItems
+from trainer.progress import progress_bar
 
 NUM_ITERATIONS = 20  # of k-means
 POINTS_PER_CENTROID = 256
@@ -121,7 +122,7 @@ def _nearest(points: Floats, centroids: Floats) -> NDArray[np.int64]:
 
 def _chunks(items: NDArray[np.int64], description: str) -> Iterator[NDArray[np.int64]]:
     """Yield chunks of items, with a progress bar."""
-    with tqdm(total=len(items), desc=description, unit=" items", unit_scale=True) as bar:
+    with progress_bar(total=len(items), desc=description, unit=" items", unit_scale=True) as bar:
         for start in range(0, len(items), CHUNK):
             yield items[start : start + CHUNK]
             bar.update(min(CHUNK, len(items) - start))
