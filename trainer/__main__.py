@@ -4,12 +4,17 @@ Commands import torch themselves, because the import takes seconds.
 """
 
 import argparse
+import json
 import os
+import shlex
+import signal
 import sys
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -65,10 +70,15 @@ REMEDY = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 on success, 1 on a reported error."""
+    """Run one command; return 0, 1 after a reported error, or 128 + the signal that ended it."""
     parsed = build_parser().parse_args(arguments)
     try:
         parsed.run(parsed)
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        saved = "; ".join(getattr(stop, "__notes__", [])) or "nothing was saved"
+        print(f"\nstopped by {signal.Signals(number).name}: {saved}", file=sys.stderr)
+        return 128 + number
     except EsansError as error:
         print(error, file=sys.stderr)
         return 1
@@ -104,10 +114,17 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
     )
-    parser.add_argument(
+    condition = parser.add_mutually_exclusive_group()
+    condition.add_argument(
         "--force",
         action="store_true",
         help="make the bundle current even if the popularity baseline is better",
+    )
+    condition.add_argument(
+        "--only-if-better",
+        action="store_true",
+        help="make the bundle current only if its test recall@50 is higher than that of the "
+        "current bundle; else it is published, and the exit status is still 0",
     )
     parser.add_argument(
         "--skip",
@@ -174,28 +191,62 @@ def run(parsed: argparse.Namespace) -> None:
     if parsed.skip == "if-any" and BundleRegistry(parsed.bundles).pointer():
         print(f"{parsed.bundles}: there is a current bundle already, nothing to do")
         return
-    from trainer.data.dataset import load_dataset
-    from trainer.pipeline import RunOptions, is_current, run as run_pipeline
-
     config = load_run_config(parsed)
+    check_writable("--bundles", parsed.bundles)
+    from trainer.pipeline import RunOptions, run as run_pipeline
+
     url = parsed.redis or load_redis_url(os.environ)
     namespace = parsed.namespace or get_namespace(os.environ)
     store = open_cluster_maps(url, parsed.bundles / FOLDER, namespace)
-    if parsed.skip == "if-same":
-        data = load_dataset(parsed.data, config.data.split, config.seed)
-        if is_current(config, data, parsed.bundles):
-            print(f"{parsed.bundles}: the current bundle has the same data and configuration")
-            return
-    options = RunOptions(parsed.data, parsed.bundles, store, parsed.force, parsed.follow)
-    version = run_pipeline(config, options)
-    print(
-        f"\npublished {version} and made it current\n"
-        f"serve it: python -m service --bundles {parsed.bundles}"
+    options = RunOptions(
+        folder=parsed.data,
+        bundles=parsed.bundles,
+        store=store,
+        force=parsed.force,
+        follow=parsed.follow,
+        skip_same=parsed.skip == "if-same",
+        only_if_better=parsed.only_if_better,
     )
+    result = run_pipeline(config, options)
+    if result is None:
+        print(f"{parsed.bundles}: the current bundle has the same data and configuration")
+    elif result.is_current:
+        print(f"\npublished {result.version} and made it current")
+        print_next_steps(parsed.bundles, result.example)
+
+
+def print_next_steps(bundles: Path, example: dict[str, object]) -> None:
+    """Print commands that serve a bundle and send a request to it."""
+    body = shlex.quote(json.dumps(example))
+    is_installed = all(find_spec(name) for name in ("service", "uvicorn"))
+    print(
+        f"serve it: {'' if is_installed else '(where the service is installed) '}"
+        f"{shlex.join([sys.executable, '-m', 'service', '--bundles', str(bundles)])}\n"
+        "query it: curl -s http://127.0.0.1:8000/retrieve -H 'content-type: application/json' "
+        f"-d {body}"
+    )
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Check that a folder can be written or created, before hours of work.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{option} {folder}: found {existing}, which is not a folder that this user can write; "
+            "choose another folder, or correct its permissions and repeat the command"
+        )
 
 
 def clusters(parsed: argparse.Namespace) -> None:
     """Build or open a cluster map, describe it, and save and publish it if requested."""
+    if parsed.out:
+        check_writable("--out", parsed.out)
     store = open_publish_target(parsed)
     if store is not None:
         store.pointer()  # report an unreachable store before the work
@@ -276,5 +327,11 @@ def open_publish_target(parsed: argparse.Namespace) -> ClusterMapRegistry | None
     return open_cluster_maps(url, bundles / FOLDER, namespace)
 
 
+def stop(number: int, _: FrameType | None) -> NoReturn:
+    """Signal handler: end the command as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(main())

@@ -29,6 +29,7 @@ from index.ingest.tables import (
     is_json_serializable,
     is_list,
     item_metadata,
+    quote,
 )
 from index.metadata import SEPARATOR
 from index.publish.writer import Contents, write_bundle
@@ -172,6 +173,37 @@ def _resolve_columns(
                 f"{', '.join(usable) or '(none)'}; use one of these or remove it"
             )
     return named, [name for name in usable if name not in named and ALL_COLUMNS in names]
+
+
+def describe_columns(table: pa.Table, config: BundleConfig, chosen: PublishedColumns) -> str:
+    """Describe which columns are published as attributes and filters, and why others are not."""
+    return "\n".join(
+        [
+            _describe_choice("attributes", table, config.attributes, chosen.attributes),
+            _describe_choice("filters", table, config.filters, chosen.filters),
+        ]
+    )
+
+
+def _describe_choice(
+    key: str, table: pa.Table, requested: Sequence[str], chosen: Sequence[str]
+) -> str:
+    is_supported = is_filterable if key == "filters" else is_json_serializable
+    others = []
+    for field in table.schema:
+        if field.name in (*chosen, "item_id"):
+            continue
+        if SEPARATOR in field.name:
+            reason = "unsupported name"
+        elif not is_supported(field.type):
+            reason = f"unsupported type {field.type}"
+        elif ALL_COLUMNS not in requested:
+            reason = f"not in bundle.{key}"
+        else:
+            reason = f"unique, or more than {DISTINCT_LIMIT:,} values"
+        others.append(f"{quote(field.name)} ({reason})")
+    summary = f"{key}: {', '.join(map(quote, chosen)) or 'none'}"
+    return f"{summary}; not published: {', '.join(others)}" if others else summary
 
 
 def _has_few_values(values: pa.ChunkedArray) -> bool:

@@ -106,6 +106,18 @@ class Checkpoint:
                 "file of this run; delete it to start over"
             ) from error
 
+    def describe(self) -> str:
+        """Describe what a repeated command would resume from."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                progress = Progress(**loads(file.metadata()["progress"]))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            return "no checkpoint was saved; the same command starts again"
+        return (
+            f"saved up to epoch {progress.epoch + 1}, batch {progress.batch}; "
+            "the same command resumes there"
+        )
+
     def remove(self) -> None:
         """Delete the checkpoint, and temporary files of interrupted saves."""
         self.path.unlink(missing_ok=True)

@@ -1,9 +1,17 @@
-"""Helpers that call `python -m trainer run` with a small configuration."""
+"""Helpers that call `python -m trainer` with a small configuration."""
 
 import json
+import subprocess
+import sys
+import time
 
+import pytest
+from safetensors import safe_open
+
+from tests.conftest import ROOT
 from trainer.__main__ import main
 
+DEADLINE_S = 120
 TINY = {
     "towers": {"embedding_dim": 16, "history_length": 8, "id_dropout": 0.1, "id_init_std": 0.2},
     "training": {
@@ -42,3 +50,32 @@ def arguments(data, bundles, config, *more):
 def run(data, bundles, config, *more):
     """Run the command in this process; its exit status."""
     return main(arguments(data, bundles, config, *more))
+
+
+def start_trainer(*options):
+    """Start the command in a separate process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def progress_in(bundles):
+    """Progress in the checkpoint on disk, None before the first one."""
+    for path in bundles.glob(".checkpoints/*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["progress"])
+    return None
+
+
+def wait_until_in_mid_epoch(process, bundles):
+    for _ in range(DEADLINE_S * 50):
+        progress = progress_in(bundles)
+        if progress and progress["epoch"] == 0 and progress["batch"] >= 3:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    pytest.fail(f"no checkpoint in mid-epoch within {DEADLINE_S} s")

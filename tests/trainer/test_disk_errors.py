@@ -46,7 +46,7 @@ def test_run_reports_uncreatable_bundle_folder(world, tmp_path, capsys):
     assert run(world, tmp_path / "taken", config) == 1
     output = capsys.readouterr().err.splitlines()[-1]
     assert str(tmp_path / "taken") in output
-    assert "repeat the command to resume" in output
+    assert "choose another folder" in output
 
 
 def limit_files():

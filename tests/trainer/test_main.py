@@ -1,11 +1,18 @@
 """Options and error messages of `python -m trainer run`."""
 
+import json
+import shlex
+import shutil
+import sys
+
 import pytest
 import torch
 
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
-from tests.support.synthetic_bundle import publish_handmade
+from index.search.query import Query
+from index.search.retriever import Retriever
+from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 from tests.support.training_runs import run, write_config
 from tests.support.training_shops import interactions, write_shop
 from trainer.__main__ import main
@@ -65,6 +72,70 @@ def test_run_skip_if_any_skips_with_a_current_bundle(config, tmp_path, capsys):
     assert BundleRegistry(bundles).versions() == [version]
 
 
+def test_run_only_if_better_keeps_an_equal_bundle(published, world, capsys):
+    config, bundles = published
+    before = BundleRegistry(bundles).pointer()
+    assert run(world, bundles, config, "--seed", "7", "--only-if-better") == 0
+    output = capsys.readouterr().out
+    (version,) = set(BundleRegistry(bundles).versions()) - {before.version}
+    assert BundleRegistry(bundles).pointer() == before
+    assert f"{bundles / version}: published but not made current" in output
+    assert f"{sys.executable} -m index rollback {bundles} {version}" in output
+    assert f"compared with the current bundle {before.version} (same data)" in output
+    assert "serve it" not in output
+    shutil.rmtree(bundles / version)
+
+
+def test_run_only_if_better_replaces_without_metrics(world, config, tmp_path, capsys):
+    bundles = tmp_path / "it's here"
+    before = publish_handmade(bundles)
+    assert run(world, bundles, config, "--only-if-better") == 0
+    output = capsys.readouterr().out
+    assert "(other data, so the test users differ)" in output
+    assert BundleRegistry(bundles).pointer().previous == before
+    serve, query = (line.partition(": ")[2] for line in output.splitlines()[-2:])
+    assert shlex.split(serve)[-4:] == ["-m", "service", "--bundles", str(bundles)]
+    example = json.loads(shlex.split(query)[-1])
+    bundle = open_bundle(BundleRegistry(bundles).current())
+    assert retrieve_single(Retriever(bundle), Query(10, user_id=example["user_id"])).item_ids
+
+
+def test_run_rejects_force_with_only_if_better(tmp_path, config):
+    with pytest.raises(SystemExit):
+        run(tmp_path, tmp_path / "bundles", config, "--force", "--only-if-better")
+
+
+def test_run_validates_target_before_data(tmp_path, config, capsys):
+    (tmp_path / "taken").touch()
+    absent = tmp_path / "not even there"
+    assert run(absent, tmp_path / "taken" / "bundles", config) == 1
+    assert "choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_run_validates_device_before_data(tmp_path, capsys):
+    config = write_config(tmp_path / "run.toml", {"training": {"device": "cuda"}})
+    assert run(tmp_path / "not even there", tmp_path / "bundles", config) == 1
+    assert "training.device" in capsys.readouterr().err
+
+
+def test_clusters_validates_target_before_data(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    options = ["--data", str(tmp_path / "not there"), "--out", str(tmp_path / "taken" / "map")]
+    assert main(["clusters", *options]) == 1
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_run_prints_published_columns_with_reasons(world, tmp_path, capsys):
+    sections = {"training": {"epochs": 1}, "bundle": {"attributes": ["title"]}}
+    config = write_config(tmp_path / "run.toml", sections)
+    assert run(world, tmp_path / "bundles", config, "--force") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "attributes: 'title'; not published: 'parity' (not in bundle.attributes)" in lines
+    reason = "(unique, or more than 1,000 values)"
+    assert f"filters: 'parity'; not published: 'title' {reason}" in lines
+
+
 def test_run_reports_invalid_dataset_without_traceback(config, tmp_path, capsys):
     bundles = tmp_path / "bundles"
     shop = write_shop(tmp_path, interactions(item_id=["a", "b", "c", "zz", "d", "c", "b"]))
@@ -120,7 +191,7 @@ def test_run_worse_than_popularity_is_not_made_current(popular_test_item, tmp_pa
     (version,) = BundleRegistry(bundles).versions()
     assert BundleRegistry(bundles).pointer() is None
     assert "published but not made current" in output
-    assert f"python -m index rollback {bundles} {version}" in output
+    assert f"{sys.executable} -m index rollback {bundles} {version}" in output
     assert list((bundles / ".checkpoints").iterdir()) == []
     assert run(popular_test_item, bundles, config, "--force") == 0
     assert BundleRegistry(bundles).pointer() is not None

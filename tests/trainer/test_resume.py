@@ -1,51 +1,20 @@
 """Resuming: a run killed by SIGKILL ends with the weights of an uninterrupted one."""
 
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import pytest
-from safetensors import safe_open
-
 from index.bundle.registry import BundleRegistry
-from tests.conftest import ROOT
-from tests.support.training_runs import arguments, run, write_config
+from tests.support.training_runs import (
+    DEADLINE_S,
+    arguments,
+    progress_in,
+    run,
+    start_trainer,
+    wait_until_in_mid_epoch,
+    write_config,
+)
 from trainer.config import load_config, validate_config
 from trainer.data.dataset import load_dataset
 from trainer.pipeline import build_checkpoint
-
-DEADLINE_S = 120
-
-
-def start_trainer(*options):
-    """Start the command in a separate process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainer", *options],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def progress_in(bundles):
-    """Progress in the checkpoint on disk, None before the first one."""
-    for path in bundles.glob(".checkpoints/*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()["progress"])
-    return None
-
-
-def wait_until_in_mid_epoch(process, bundles):
-    for _ in range(DEADLINE_S * 50):
-        progress = progress_in(bundles)
-        if progress and progress["epoch"] == 0 and progress["batch"] >= 3:
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    pytest.fail(f"no checkpoint in mid-epoch within {DEADLINE_S} s")
 
 
 def weights_of(bundles):
