@@ -39,12 +39,17 @@ def read_csv(path: Path) -> pa.Table:
             ),
         )
     except pa.ArrowInvalid as error:
-        if "straddling" not in str(error):
-            raise
-        raise CsvError(
-            f"found a row of more than {BLOCK_BYTES >> 20} MiB; expected short rows; close the "
-            "quote that is left open, or shorten the cell"
-        ) from error
+        is_long = "straddling" in str(error) or sum(map(len, header)) + len(header) > BLOCK_BYTES
+        if is_long:
+            raise CsvError(
+                f"found a row of more than {BLOCK_BYTES >> 20} MiB; expected short rows; close "
+                "the quote that is left open, or shorten the row"
+            ) from error
+        if "Empty CSV" in str(error):
+            raise CsvError(
+                "found no rows; expected a header and at least one row; fill the table"
+            ) from error
+        raise
     return _split_lists(table)
 
 

@@ -119,6 +119,9 @@ def test_csv_text_that_is_not_utf8_is_reported(tmp_path):
         (CSV.replace(",", ";").encode(), "';'; expected commas"),
         (CSV.replace(",", "\t").encode(), r"'\t'; expected commas"),
         ((CSV + '"' + "x" * 3_000_000).encode(), "close the quote"),
+        (",".join(f"c{number}" for number in range(200_000)).encode(), "shorten the row"),
+        (b"", "found no rows"),
+        (b"user_id,item_id", "found no rows"),
     ],
 )
 def test_csv_of_another_dialect_is_reported_once(tmp_path, content, hint):
