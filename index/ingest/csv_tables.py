@@ -14,6 +14,8 @@ LIST_SUFFIX, LIST_SEPARATOR = "[]", "|"  # a column `tags[]` holds lists such as
 OTHER_SEPARATORS = ";\t|"
 UTF_8 = "convert the file to UTF-8, for example with `iconv -f LATIN1 -t UTF-8`"
 
+csv.field_size_limit(BLOCK_BYTES)
+
 
 class CsvError(ValueError):
     """The file is not a CSV as expected; the message holds finding, expectation and remedy."""
@@ -55,12 +57,13 @@ def read_csv(path: Path) -> pa.Table:
 
 def line_numbers(path: Path) -> NDArray[np.int64]:
     """Return the line of the file where each row starts, from 1; [rows]."""
-    starts, is_quoted = [], False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if not is_quoted and line != "\n":  # CSV readers skip blank lines
-                starts.append(number)
-            is_quoted ^= line.count('"') % 2 == 1  # a quoted cell may span lines
+    starts, end = [], 0
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if row:  # blank lines are no rows
+                starts.append(end + 1)
+            end = reader.line_num  # a quoted cell may span lines
     return np.array(starts[1:], dtype=np.int64)
 
 

@@ -64,7 +64,9 @@ class Source:
 
     def location_of(self, row: np.int64) -> str:
         """Return the location of a row: "row 17" from 0, or "line 19" of a CSV file."""
-        return f"line {self._lines[row]}" if self.is_csv else f"row {row}"
+        if self.is_csv and row < len(self._lines):  # else its quotes are read in another way
+            return f"line {self._lines[row]}"
+        return f"row {row}"
 
     def cell(self, column: str, row: np.int64) -> str:
         """Return a cell for messages."""

@@ -130,6 +130,14 @@ def test_csv_of_another_dialect_is_reported_once(tmp_path, content, hint):
     assert hint in fault
 
 
+@pytest.mark.parametrize("cell", ['5" screen', 'screen"', '"5"" screen"', '"two\r\nlines"'])
+def test_csv_quotes_do_not_shift_line_numbers(tmp_path, cell):
+    content = f"user_id,note,item_id\nann,{cell},a\n\nann,,x\n"
+    (fault,) = faults_of(write_csv(tmp_path, "interactions", content.encode()))
+    line = content.splitlines().index("ann,,x") + 1
+    assert fault.startswith(f"interactions.csv, column item_id, line {line}: 'x'")
+
+
 def test_csv_list_columns_are_split(tmp_path):
     content = b"item_id,tags[]\na,red|blue\nb,\nc,blue\nd,red\n"
     table = load_dataset(write_csv(tmp_path, "items", content)).attributes
