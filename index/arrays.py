@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.fsio import open_regular
+
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Hashes = NDArray[np.uint64]
@@ -22,8 +24,9 @@ def open_array(path: Path, dtype: str, ndim: int = 1) -> Any:  # noqa: ANN401  #
     """Open an .npy file memory-mapped and read-only, without pickle.
 
     Raises:
-        ValueError: The array has another dtype or number of dimensions.
+        ValueError: It is no regular file, or has another dtype or number of dimensions.
     """
+    open_regular(path).close()  # NumPy would wait for the writer of a FIFO
     array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     if (array.dtype, array.ndim) != (np.dtype(dtype), ndim):
         received = f"{array.dtype} in {array.ndim} dimensions"

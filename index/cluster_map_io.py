@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from index.arrays import Hashes, open_array
 from index.cluster_map import ARRAYS, KINDS, ClusterMap
 from index.errors import IncompatibleClusterMapError, InvalidClusterMapError
-from index.fsio import FrozenModel, faults_of, write_json
+from index.fsio import MAX_DOCUMENT_BYTES, FrozenModel, faults_of, read_bounded, write_json
 from index.storage.protocols import (
     CHUNK_BYTES,
     VERSION_PATTERN,
@@ -256,10 +256,11 @@ def _build_validated(
 
 def _read_metadata(folder: Path, faults: list[str]) -> ClusterMapMetadata | None:
     try:
-        return ClusterMapMetadata.model_validate_json((folder / METADATA_FILE).read_bytes())
+        content = read_bounded(folder / METADATA_FILE, MAX_DOCUMENT_BYTES)
+        return ClusterMapMetadata.parse_json(content)
     except OSError as error:
         faults.append(f"{METADATA_FILE}: cannot be read ({error.strerror}); save the map again")
-    except ValidationError as error:
+    except ValueError as error:
         faults += [f"{METADATA_FILE}: {fault}" for fault in faults_of(error)]
     return None
 

@@ -293,7 +293,7 @@ class ClusterMapRegistry:
     def _parse(self, value: bytes | None) -> ClusterPointer | None:
         try:
             return ClusterPointer.parse(value)
-        except ValidationError as error:
+        except ValueError as error:
             raise InvalidClusterMapError(
                 self.location,
                 [

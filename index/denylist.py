@@ -31,7 +31,7 @@ from index.errors import (
 from index.fsio import FrozenModel
 from index.storage.address import NAMESPACE, validate_namespace
 from index.storage.local import LocalPointer, Remedies
-from index.storage.protocols import Pointer
+from index.storage.protocols import Pointer, next_sequence
 from index.storage.redis import RedisPointer
 from index.storage.redis_client import TIMEOUT_S, RedisClient
 from index.storage.watcher import Outcome, Watcher
@@ -40,6 +40,7 @@ FILE = "denylist"  # in the bundles folder
 MAX_ITEMS = 100_000
 MAX_ID_LENGTH = 512  # characters
 HEAD_BYTES = 256  # maximum length of a head
+MAX_BYTES = HEAD_BYTES + MAX_ITEMS * (12 * MAX_ID_LENGTH + 3)  # JSON escapes take up to 12 bytes
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 IDS: TypeAdapter[list[str]] = TypeAdapter(list[Id])
@@ -93,8 +94,8 @@ class Denylist:
 def parse_head(content: bytes, location: str) -> DenylistHead:
     """Parse the head of a list; raises InvalidDenylistError."""
     try:
-        return DenylistHead.model_validate_json(content.split(b"\n", 1)[0])
-    except ValidationError as error:
+        return DenylistHead.parse_json(content.split(b"\n", 1)[0])
+    except ValueError as error:
         raise _invalid_error(location, "the first line is not a valid head") from error
 
 
@@ -126,7 +127,7 @@ def build_next_denylist(before: Denylist | None, ids: Iterable[str], now_s: floa
             f"the denylist: found {len(ascending):,} ids, expected at most {MAX_ITEMS:,}; "
             "remove permanently denied items from the catalogue"
         )
-    sequence = max(before.sequence + 1 if before else 1, int(now_s * 1_000))
+    sequence = next_sequence(before.sequence if before else 0, int(now_s * 1_000))
     return Denylist(sequence, tuple(ascending))
 
 
@@ -223,7 +224,8 @@ def local_denylist(file: Path) -> DenylistStore:
         read_only="expected write access; where the folder is writable, run "
         f"`python -m index denylist set | add | remove --bundles {folder}`",
     )
-    return DenylistStore(LocalPointer(file, f".{file.name}.lock", remedies))
+    pointer = LocalPointer(file, f".{file.name}.lock", remedies, max_bytes=MAX_BYTES)
+    return DenylistStore(pointer)
 
 
 def redis_denylist(
@@ -236,7 +238,8 @@ def redis_denylist(
     """
     validate_namespace(namespace, "denylist")
     client, key = RedisClient(url, timeout_s), f"{namespace}:denylist:current"
-    return DenylistStore(RedisPointer(client, key, f"{client.location}, key {key}"))
+    location = f"{client.location}, key {key}"
+    return DenylistStore(RedisPointer(client, key, location, max_bytes=MAX_BYTES))
 
 
 def open_denylist(url: str | None, file: Path, namespace: str = NAMESPACE) -> DenylistStore:

@@ -1,12 +1,20 @@
-"""File utilities: atomic and durable writes, digests, JSON documents."""
+"""File utilities: bounded reads, atomic and durable writes, digests, JSON documents."""
 
+import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+MAX_INTEGER = 2**53 - 1  # every JSON reader represents it exactly
+MAX_DOCUMENT_BYTES = 1 << 24  # of a JSON document in a file; manifests have a few kB
 
 
 class FrozenModel(BaseModel):
@@ -16,13 +24,84 @@ class FrozenModel(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    @classmethod
+    def parse_json(cls, content: bytes) -> Self:
+        """Parse a document, also rejecting what other readers would not read alike.
 
-def faults_of(error: ValidationError) -> list[str]:
-    """Describe validation errors, one line per location in the document."""
+        Raises:
+            ValueError: It is invalid, has a duplicate key, or a number out of range.
+        """
+        document = cls.model_validate_json(content)  # first: it also bounds the depth
+        json.loads(
+            content,
+            object_pairs_hook=_reject_duplicates,
+            parse_int=_parse_integer,
+            parse_float=_parse_finite,
+            parse_constant=_parse_finite,
+        )
+        return document
+
+
+def _reject_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"found the key {twice[:40]!r} twice, expected it once")
+    return document
+
+
+def _parse_integer(text: str) -> int:
+    if len(text) > len(str(-MAX_INTEGER)) or abs(int(text)) > MAX_INTEGER:
+        raise ValueError(f"found the integer {text[:40]}, expected at most {MAX_INTEGER}")
+    return int(text)
+
+
+def _parse_finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"found the number {text[:40]}, expected a finite one")
+    return float(text)
+
+
+def faults_of(error: ValueError) -> list[str]:
+    """Describe the errors of a document, one line per location in it."""
+    if not isinstance(error, ValidationError):
+        return [f"the file: {error}"]
     return [
         f"{'.'.join(str(step) for step in fault['loc']) or 'the file'}: {fault['msg']}"
         for fault in error.errors(include_url=False, include_input=False)
     ]
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading; never waits for the writer of a FIFO.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is a FIFO or a device.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise ValueError(f"{path}: found no regular file, expected one; replace it")
+    return os.fdopen(handle, "rb")
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of at most `max_bytes`.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is larger, or not a regular file.
+    """
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > max_bytes:
+            raise ValueError(f"{path}: found {size:,} bytes, expected at most {max_bytes:,}")
+        return stream.read(size)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -61,5 +140,5 @@ def sync_tree(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the hex digest of a file's bytes."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

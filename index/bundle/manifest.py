@@ -5,12 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from index.ann.probing import ProbingPolicy
 from index.cluster_map import CLUSTER_FILES
 from index.errors import InvalidBundleError
-from index.fsio import FrozenModel, faults_of, sha256_of, write_json
+from index.fsio import (
+    MAX_DOCUMENT_BYTES,
+    FrozenModel,
+    faults_of,
+    read_bounded,
+    sha256_of,
+    write_json,
+)
 from index.ids import files_of
 from index.metadata import ATTRIBUTE_FILES, FILTER_FILES
 
@@ -177,13 +184,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.parse_json(read_bounded(path, MAX_DOCUMENT_BYTES))
     except OSError as error:
         raise InvalidBundleError(
             str(path),
             [f"cannot be read ({error.strerror}); a bundle needs a manifest; publish again"],
         ) from error
-    except ValidationError as error:
+    except ValueError as error:
         raise InvalidBundleError(str(path), faults_of(error)) from error
 
 

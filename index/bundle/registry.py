@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
 from index.errors import BundleError, InvalidBundleError, NoBundleError, UnknownVersionError
@@ -56,7 +56,7 @@ class BundleRegistry:
         """
         try:
             return BundlePointer.parse(self._current.read())
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise InvalidBundleError(
                 str(self.folder / "current"),
                 [
@@ -202,7 +202,7 @@ class BundleRegistry:
     def _next(self, value: bytes | None, version: str) -> BundlePointer:
         try:
             before = BundlePointer.parse(value)
-        except ValidationError:
+        except ValueError:
             before = None
         return BundlePointer(**next_pointer(before, version, 1 if before else int(time.time())))
 

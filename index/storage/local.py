@@ -9,6 +9,7 @@ Writers hold a lock; readers do not.
 
 import errno
 import fcntl
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,11 @@ from index.errors import (
     StoreFullError,
     StoreUnreachableError,
 )
-from index.fsio import sync_folder, write_atomic
+from index.fsio import open_regular, read_bounded, sync_folder, write_atomic
 from index.storage.protocols import (
+    INVALID,
+    MAX_HEADER_BYTES,
+    MAX_POINTER_BYTES,
     VERSION_PATTERN,
     Blob,
     BlobInfo,
@@ -39,7 +43,9 @@ from index.storage.protocols import (
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-HEADER_BYTES = 1 << 20
+EXPIRY_BYTES = 64
+LOCK_TIMEOUT_S = 60.0  # writing the largest cluster map, or removing bundles, takes seconds
+LOCK_PAUSE_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,23 +77,35 @@ class LocalPointer:
         lock: Name of the lock file next to it.
         remedies: Remedies for error messages; None raises OSError unchanged.
         location: Store name for messages; None uses the path.
+        max_bytes: Maximum size of a value; a larger one is read as INVALID.
     """
 
     is_durable = True
 
     def __init__(
-        self, path: Path, lock: str, remedies: Remedies | None = None, location: str | None = None
+        self,
+        path: Path,
+        lock: str,
+        remedies: Remedies | None = None,
+        location: str | None = None,
+        max_bytes: int = MAX_POINTER_BYTES,
     ) -> None:
         self._path = path
+        self._max_bytes = max_bytes
         self._lock = path.with_name(lock)
         self._remedies = remedies
         self.location = location or str(path)
 
     def read(self, num_bytes: int | None = None) -> bytes | None:
         """Read the value, or its first bytes; None if it is not set."""
-        errors = self.wrap_os_errors(is_writing=False)
-        with errors, suppress(FileNotFoundError), self._path.open("rb") as stream:
-            return stream.read(num_bytes)
+        with self.wrap_os_errors(is_writing=False), suppress(FileNotFoundError):
+            try:
+                if num_bytes is None:
+                    return read_bounded(self._path, self._max_bytes)
+                with open_regular(self._path) as stream:
+                    return stream.read(num_bytes)
+            except ValueError:
+                return INVALID
         return None
 
     def update(self, plan: Callable[[bytes | None], tuple[bytes | None, Result]]) -> Result:
@@ -108,8 +126,7 @@ class LocalPointer:
     @contextmanager
     def hold_lock(self) -> Iterator[None]:
         """Hold the write lock, and delete temporary files of killed writers."""
-        with self.wrap_os_errors(is_writing=True), self._lock.open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with self.wrap_os_errors(is_writing=True), lock_file(self._lock):
             delete_matching(self._path.parent, rf"\.{re.escape(self._path.name)}\.[0-9]+")
             yield
 
@@ -221,19 +238,19 @@ class LocalBlobStore:
 
     def _header(self, version: str) -> bytes | None:
         """Read the first line of a blob; None if it was deleted meanwhile."""
-        with suppress(FileNotFoundError), (self.folder / version).open("rb") as stream:
-            return stream.readline(HEADER_BYTES)
+        with suppress(FileNotFoundError, ValueError), open_regular(self.folder / version) as stream:
+            return stream.readline(MAX_HEADER_BYTES)
         return None
 
     def _read(self, version: str, sizes: Sequence[int]) -> Iterator[bytes | None]:
         with self.pointer.wrap_os_errors(is_writing=False):
             try:
-                stream = (self.folder / version).open("rb")
-            except FileNotFoundError:
+                stream = open_regular(self.folder / version)
+            except (FileNotFoundError, ValueError):
                 yield from (None for _ in sizes)  # deleted meanwhile
                 return
             with stream:
-                stream.readline(HEADER_BYTES)
+                stream.readline(MAX_HEADER_BYTES)
                 for size in sizes:
                     yield stream.read(size)
 
@@ -253,13 +270,31 @@ class LocalBlobStore:
 
     def _expires_at(self, version: str) -> float | None:
         with suppress(FileNotFoundError, ValueError):
-            return float(self._expiry_path(version).read_text())
+            return float(read_bounded(self._expiry_path(version), EXPIRY_BYTES))
         return None
 
     def _set_expiry(self, version: str, ttl_s: float) -> None:
         """Set the expiry of a version unless it has one."""
         if self._expires_at(version) is None:
             self._expiry_path(version).write_text(repr(self._now() + ttl_s))
+
+
+@contextmanager
+def lock_file(path: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Hold an exclusive lock on a file; raises TimeoutError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    end = time.monotonic() + timeout_s
+    with os.fdopen(os.open(path, flags, 0o666), "rb", buffering=0) as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    reason = f"another process held the lock for {timeout_s:g} s"
+                    raise TimeoutError(errno.ETIMEDOUT, reason, str(path)) from None
+                time.sleep(LOCK_PAUSE_S)
+        yield
 
 
 def delete_matching(folder: Path, pattern: str) -> None:

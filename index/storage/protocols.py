@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from index.fsio import FrozenModel
+from index.fsio import MAX_INTEGER, FrozenModel
 
+MAX_POINTER_BYTES = 4_096
+MAX_HEADER_BYTES = 1 << 20  # of a blob
 CHUNK_BYTES = 1 << 19  # 512 KiB, so that one chunk does not block Redis for long
 MAX_CHUNKS = 1 << 16  # 32 GiB: bounds the allocation that a damaged header can request
 VERSION_PATTERN = r"^[0-9a-f]{16}$"
+INVALID = b""  # read in place of a value that is too large, or not in a regular file
+MAX_TIME = 253_402_300_799  # Unix seconds at the end of the year 9999
 
 Result = TypeVar("Result")
 Buffer = memoryview
@@ -31,8 +35,8 @@ class VersionPointer(FrozenModel):
 
     @classmethod
     def parse(cls, value: bytes | None) -> Self | None:
-        """Parse a pointer value; None if it is not set. Raises ValidationError."""
-        return None if value is None else cls.model_validate_json(value)
+        """Parse a pointer value; None if it is not set. Raises ValueError."""
+        return None if value is None else cls.parse_json(value)
 
     @property
     def kept_versions(self) -> set[str]:
@@ -49,10 +53,20 @@ def next_pointer(before: VersionPointer | None, version: str, min_sequence: int)
     if before is None:
         return {"sequence": min_sequence, "version": version, "previous": None}
     return {
-        "sequence": max(before.sequence + 1, min_sequence),
+        "sequence": next_sequence(before.sequence, min_sequence),
         "version": version,
         "previous": before.previous if before.version == version else before.version,
     }
+
+
+def next_sequence(before: int, minimum: int) -> int:
+    """Return a sequence above `before`, at least `minimum`; the largest one follows itself."""
+    return min(max(before + 1, minimum), MAX_INTEGER)
+
+
+def bound_value(value: bytes | None, max_bytes: int) -> bytes | None:
+    """Return a pointer value, INVALID if it is too large."""
+    return INVALID if value is not None and len(value) > max_bytes else value
 
 
 def newest_versions(versions: Sequence[str], count: int) -> set[str]:
@@ -113,7 +127,7 @@ class BlobHeader(FrozenModel):
     num_chunks: int = Field(ge=1, le=MAX_CHUNKS)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """of all chunks, in order"""
-    stored_at: float
+    stored_at: float = Field(ge=0, le=MAX_TIME)
     """Unix seconds"""
     meta: dict[str, Any]
 
@@ -242,8 +256,8 @@ def render_header(blob: Blob, now_s: float) -> bytes:
 def parse_header(header: bytes | None) -> BlobHeader | None:
     """Parse a header; None if it is missing or invalid."""
     try:
-        return None if header is None else BlobHeader.model_validate_json(header)
-    except ValidationError:
+        return None if header is None else BlobHeader.parse_json(header)
+    except ValueError:
         return None
 
 

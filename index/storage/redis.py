@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 
 from index.errors import StoreUnreachableError
 from index.storage.protocols import (
+    MAX_HEADER_BYTES,
+    MAX_POINTER_BYTES,
     VERSION_PATTERN,
     Blob,
     BlobInfo,
@@ -29,6 +31,7 @@ from index.storage.protocols import (
     Selector,
     Snapshot,
     StoredBlob,
+    bound_value,
     parse_header,
     render_header,
     sort_by_age,
@@ -46,27 +49,47 @@ DELETE_ROUNDS = 5
 
 
 class RedisPointer:
-    """A pointer under one key."""
+    """A pointer under one key.
+
+    Args:
+        client: Redis client.
+        key: Key of the value.
+        location: Store name for messages.
+        channel: Pub/sub channel for changes; None sends no notifications.
+        max_bytes: Maximum size of a value; a larger one is read as INVALID.
+    """
 
     is_durable = False
 
     def __init__(
-        self, client: RedisClient, key: str, location: str, channel: str | None = None
+        self,
+        client: RedisClient,
+        key: str,
+        location: str,
+        channel: str | None = None,
+        max_bytes: int = MAX_POINTER_BYTES,
     ) -> None:
         self._client = client
         self._channel = channel
+        self._max_bytes = max_bytes
         self.key = key
         self.location = location
 
     def read(self, num_bytes: int | None = None) -> bytes | None:
         """Read the value, or its first bytes; None if it is not set."""
-        return self._client.get(self.key, num_bytes)
+        if num_bytes is not None:
+            return self._client.get(self.key, num_bytes)
+        return bound_value(self._client.get(self.key, self._max_bytes + 1), self._max_bytes)
+
+    def read_in(self, transaction: Transaction) -> bytes | None:
+        """Read and watch the value."""
+        return bound_value(transaction.get(self.key, self._max_bytes + 1), self._max_bytes)
 
     def update(self, plan: Callable[[bytes | None], tuple[bytes | None, Result]]) -> Result:
         """Replace the value by the result of `plan`; None leaves it unchanged."""
 
         def step(transaction: Transaction) -> tuple[list[Command], Result]:
-            value, result = plan(transaction.get(self.key))
+            value, result = plan(self.read_in(transaction))
             return self.commands(value), result
 
         return self._client.transact(step)
@@ -140,12 +163,17 @@ class RedisBlobStore:
 
     def get(self, version: str) -> StoredBlob | None:
         """Get a blob whose chunks are read lazily; None if it is not stored."""
-        content = self._client.get(self._header_key(version))
+        content = self._client.get(self._header_key(version), MAX_HEADER_BYTES + 1)
         if content is None:
             return None
         header = parse_header(content)
         keys = self._chunk_keys(version, header.num_chunks if header else 0)
-        return StoredBlob(header, lambda _: map(self._client.get, keys))
+        return StoredBlob(
+            header,
+            lambda sizes: (
+                self._client.get(key, size + 1) for key, size in zip(keys, sizes, strict=True)
+            ),
+        )
 
     def list_blobs(self) -> list[BlobInfo]:
         """List the stored blobs, oldest first; scans all keys of the database."""
@@ -176,7 +204,7 @@ class RedisBlobStore:
     def _plan_commands(
         self, transaction: Transaction, plan: Plan[Result], staged: StagedBlob | None
     ) -> tuple[list[Command], Result]:
-        value, stored = transaction.get(self.pointer.key), StoredKeys(transaction, self._keys_of)
+        value, stored = self.pointer.read_in(transaction), StoredKeys(transaction, self._keys_of)
         commands = self._rename_commands(staged, stored) if staged else []
         move, result = plan(Snapshot(value, stored.faults_of))
         commands += self._expiry_commands(move, stored, staged)
@@ -237,13 +265,14 @@ class RedisBlobStore:
 
     def _read_info(self, version: str, keys: list[str]) -> tuple[BlobInfo, bytes | None, list[str]]:
         header_key = self._header_key(version)
-        header, ttl_s = self._client.get(header_key), self._client.ttl_s(header_key)
+        header = self._client.get(header_key, MAX_HEADER_BYTES + 1)
+        ttl_s = self._client.ttl_s(header_key)
         info = BlobInfo(version, parse_header(header), header is not None, ttl_s)
         return info, header, keys
 
     def _keys_of(self, transaction: Transaction, version: str) -> list[str]:
         header_key = self._header_key(version)
-        header = parse_header(transaction.get(header_key))
+        header = parse_header(transaction.get(header_key, MAX_HEADER_BYTES + 1))
         return [header_key, *self._chunk_keys(version, header.num_chunks)] if header else []
 
     def _header_key(self, version: str) -> str:

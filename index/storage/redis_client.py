@@ -53,10 +53,10 @@ class Transaction:
     def __init__(self, pipe: Pipeline) -> None:
         self._pipe = pipe
 
-    def get(self, key: str) -> bytes | None:
-        """Read and watch a key."""
+    def get(self, key: str, num_bytes: int) -> bytes | None:
+        """Read and watch the first bytes of a key; None if it does not exist."""
         self._pipe.watch(key)
-        return _read(self._pipe.execute_command, key, ("GET", key))
+        return _read(self._pipe.execute_command, key, num_bytes)
 
     def count(self, keys: Sequence[str]) -> int:
         """Count the existing keys among `keys`, and watch them."""
@@ -126,12 +126,10 @@ class RedisClient:
         self._secrets = [options["password"]] if options.get("password") else []
         self._database = options.get("db", 0)
 
-    def get(self, key: str, num_bytes: int | None = None) -> bytes | None:
-        """Read a key, or its first bytes; None if it does not exist."""
-        command = ("GET", key) if num_bytes is None else ("GETRANGE", key, 0, num_bytes - 1)
+    def get(self, key: str, num_bytes: int) -> bytes | None:
+        """Read the first bytes of a key; None if it does not exist."""
         with self._wrap_errors():
-            value = _read(self._redis.execute_command, key, command)
-        return value if num_bytes is None else value or None
+            return _read(self._redis.execute_command, key, num_bytes)
 
     def set(self, key: str, value: bytes | memoryview, ttl_s: float) -> None:
         """Write a key with a time to live."""
@@ -242,9 +240,11 @@ def to_milliseconds(seconds: float) -> int:
     return max(int(seconds * 1_000), 1)
 
 
-def _read(execute: Callable[..., object], key: str, command: Command) -> bytes | None:
+def _read(execute: Callable[..., object], key: str, num_bytes: int) -> bytes | None:
     try:
-        value = execute(*command)
+        value = execute("GETRANGE", key, 0, num_bytes - 1)
+        if not value:  # GETRANGE does not tell an empty value from none
+            value = execute("GET", key)
     except ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
             raise ResponseError(f"{error} (the key {key})") from error

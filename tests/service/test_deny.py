@@ -292,3 +292,14 @@ def test_replicas_share_denylist(tmp_path):
 
 def get_best_id(client):
     return client.post("/retrieve", json={"k": 1}).json()["candidates"][0]["item_id"]
+
+
+@pytest.mark.parametrize("store_options", ["folder"], indirect=True)
+def test_readyz_survives_sequence_beyond_64_bits(admin, tmp_path):
+    assert put(admin, items=["item-1"]).status_code == 200
+    path = tmp_path / "denylist"
+    sequence = denylist_status(admin)["sequence"]
+    path.write_bytes(path.read_bytes().replace(b"%d" % sequence, b"%d" % 2**64))
+    until(lambda: denylist_status(admin)["status"] == "rejected")
+    assert admin.get("/readyz").status_code == 200
+    assert put(admin, items=["item-2"]).json()["count"] == 1
