@@ -5,8 +5,10 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
@@ -111,13 +113,18 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Replace a file atomically; a killed writer leaves `.{name}.{pid}` in the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.writelines(chunks)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    """Replace a file atomically; a killed writer leaves `.{name}.{number}` in the folder."""
+    temporary = path.with_name(f".{path.name}.{secrets.randbits(64)}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.writelines(chunks)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the first error says more
+            temporary.unlink()
+        raise
     sync_folder(path.parent)
 
 

@@ -4,13 +4,14 @@ A bundle folder is created by an atomic rename of a staging folder and never mod
 `current` is a file that is replaced atomically. Readers take no lock; writers share one.
 """
 
+import os
 import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import Field
@@ -108,14 +109,12 @@ class BundleRegistry:
     def publish(self, staged: Path, now: datetime) -> str:
         """Publish a staged bundle without making it current; return its version.
 
-        Raises:
-            BundleError: The version exists already.
+        An equal bundle of the same second gets the next free second.
         """
         sync_tree(staged)
-        version = version_of(staged, now)
         with self._writing():
-            if (self.folder / version).exists():
-                raise BundleError(f"{self.folder / version}: exists already; publish again")
+            while os.path.lexists(self.folder / (version := version_of(staged, now))):
+                now += timedelta(seconds=1)
             staged.rename(self.folder / version)
             sync_folder(self.folder)
         return version

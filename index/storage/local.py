@@ -214,7 +214,7 @@ class LocalBlobStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with self.pointer.hold_lock():
-            delete_matching(self.folder, r"\.[0-9a-f]{16}\.[0-9]+")
+            delete_matching(self.folder, r"\.[0-9a-f]{16}(\.expires)?\.[0-9]+")
             yield
 
     def _exists(self) -> bool:
@@ -276,7 +276,8 @@ class LocalBlobStore:
     def _set_expiry(self, version: str, ttl_s: float) -> None:
         """Set the expiry of a version unless it has one."""
         if self._expires_at(version) is None:
-            self._expiry_path(version).write_text(repr(self._now() + ttl_s))
+            expires_at = repr(self._now() + ttl_s)
+            write_atomic(self._expiry_path(version), [expires_at.encode()])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from index.bundle.registry import BundleRegistry
-from index.errors import BundleError, InvalidBundleError, NoBundleError
+from index.errors import InvalidBundleError, NoBundleError
 from tests.support.synthetic_bundle import NOW, publish_handmade
 
 ROOT = Path(__file__).parents[2]
@@ -49,10 +49,13 @@ def test_stage_without_publish_removes_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_publish_existing_version_raises(tmp_path):
-    publish_handmade(tmp_path)
-    with pytest.raises(BundleError, match="exists already"):
-        publish_handmade(tmp_path)
+def test_publish_equal_bundles_use_following_seconds(tmp_path):
+    versions = [publish_handmade(tmp_path) for _ in range(3)]
+    times = [f"{NOW + timedelta(seconds=second):%Y%m%dT%H%M%SZ}" for second in range(3)]
+    assert versions == [f"{time}-{versions[0][-4:]}" for time in times]
+    registry = BundleRegistry(tmp_path)
+    assert registry.versions() == versions
+    assert registry.current().name == versions[-1]
 
 
 def test_registry_ignores_incomplete_folder(tmp_path):

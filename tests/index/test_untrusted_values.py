@@ -19,7 +19,7 @@ from index.storage.local import lock_file
 from index.storage.protocols import parse_header
 from tests.support.cluster_maps import numbered_map, redis_maps
 
-A, B = (numbered_map(number) for number in range(2))
+A, B, C = (numbered_map(number) for number in range(3))
 TB = 1 << 40
 
 
@@ -160,8 +160,12 @@ def test_irregular_expiry_and_lock_do_not_block(tmp_path):
     make_fifo(tmp_path / f"{A.version}.expires")
     (tmp_path / ".lock").unlink()
     make_fifo(tmp_path / ".lock")
-    registry.publish(B)
-    assert {info.version for info in registry.list_maps()} == {A.version, B.version}
+    registry.publish(B)  # A stays as the previous one
+    make_fifo(tmp_path / f"{A.version}.expires")
+    registry.publish(C)
+    expiries = {info.version: info.expires_in_s for info in registry.list_maps()}
+    assert set(expiries) == {A.version, B.version, C.version}
+    assert expiries[A.version] > 0
 
 
 def test_lock_held_elsewhere_raises(tmp_path):
