@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from index.arrays import Hashes, open_array
 from index.cluster_map import ARRAYS, KINDS, ClusterMap
-from index.errors import IncompatibleClusterMapError, InvalidClusterMapError
+from index.errors import IncompatibleClusterMapError, InvalidClusterMapError, is_machine_fault
 from index.fsio import MAX_DOCUMENT_BYTES, FrozenModel, faults_of, read_bounded, write_json
 from index.storage.protocols import (
     CHUNK_BYTES,
@@ -71,6 +71,7 @@ def open_cluster_map(folder: Path) -> ClusterMap:
 
     Raises:
         InvalidClusterMapError: With all faults.
+        OSError: This machine cannot read it now.
     """
     faults: list[str] = []
     metadata = _read_metadata(folder, faults)
@@ -79,6 +80,8 @@ def open_cluster_map(folder: Path) -> ClusterMap:
         try:
             arrays[name] = open_array(folder / f"cluster_map.{name}.npy", dtype, ndim)
         except (OSError, ValueError, EOFError) as error:
+            if is_machine_fault(error):
+                raise
             reason = " ".join(str(error).split())
             faults.append(f"cluster_map.{name}.npy: cannot be read ({reason}); save the map again")
     if faults or metadata is None:
@@ -259,6 +262,8 @@ def _read_metadata(folder: Path, faults: list[str]) -> ClusterMapMetadata | None
         content = read_bounded(folder / METADATA_FILE, MAX_DOCUMENT_BYTES)
         return ClusterMapMetadata.parse_json(content)
     except OSError as error:
+        if is_machine_fault(error):
+            raise
         faults.append(f"{METADATA_FILE}: cannot be read ({error.strerror}); save the map again")
     except ValueError as error:
         faults += [f"{METADATA_FILE}: {fault}" for fault in faults_of(error)]

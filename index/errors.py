@@ -11,6 +11,7 @@ EsansError                      base class of all the others
 │   ├── NoBundleError           no bundle is published
 │   │   └── UnknownVersionError  unknown version, or no previous version
 │   ├── InvalidBundleError      missing, damaged or inconsistent files (also a FaultsError)
+│   ├── UnavailableBundleError  the machine cannot open the bundle now: no memory, an I/O error
 │   ├── RejectedBundleError     a service did not load the requested bundle (also a FaultsError)
 │   ├── ReadOnlyBundlesError    the bundle registry is read-only here
 │   └── WorseThanPopularityError  the popularity baseline has the better metrics
@@ -31,8 +32,24 @@ where the error is, what was found, what was expected and how to correct it. Mis
 API raises ValueError instead.
 """
 
+import errno
+import os
 from collections.abc import Sequence
 from typing import ClassVar
+
+OF_INPUT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+OF_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE)
+MACHINE_TEXTS = (*map(os.strerror, OF_MACHINE), "bad_alloc", "Failed to allocate")
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Return whether an error is of the machine and may pass, not of the files that were read.
+
+    FAISS and onnxruntime raise RuntimeError with the text of the system's error.
+    """
+    if isinstance(error, OSError):
+        return error.errno not in OF_INPUT
+    return isinstance(error, MemoryError) or any(text in str(error) for text in MACHINE_TEXTS)
 
 
 class EsansError(Exception):
@@ -110,6 +127,12 @@ class InvalidBundleError(FaultsError, BundleError):
     """Files of a bundle are missing, damaged or inconsistent."""
 
     code = "invalid-bundle"
+
+
+class UnavailableBundleError(BundleError):
+    """This machine cannot open the bundle now, for example for lack of memory."""
+
+    code = "unavailable-bundle"
 
 
 class RejectedBundleError(FaultsError, BundleError):

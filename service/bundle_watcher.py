@@ -2,8 +2,8 @@
 
 A thread polls `current`. A bundle that cannot be opened or searched is rejected, and the old one
 stays live. A rejected version is opened again only if the pointer or the names and sizes of its
-files changed (a slow network volume may show them late), or on request. After an OSError every
-poll tries again.
+files changed (a slow network volume may show them late), or on request. If the machine is at
+fault (no memory, an I/O error), polls try again, with back-off.
 
 The watcher keeps no reference to a replaced bundle: its memory is freed when the last request
 that uses it ends.
@@ -23,7 +23,7 @@ from index.bitmap import RowSet
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle.registry import BundlePointer, BundleRegistry
 from index.denylist import Denylist, DenylistWatcher
-from index.errors import FaultsError, NoBundleError
+from index.errors import BundleError, NoBundleError, UnavailableBundleError, is_machine_fault
 from index.search.query import Query
 from index.search.retriever import Retriever
 from index.storage.watcher import NOT_POLLED, Outcome, Watcher, reasons_of
@@ -166,7 +166,7 @@ class BundleWatcher(Watcher[ServedBundle]):
             self._should_retry, self._rejected = False, None
         try:
             pointer = self._bundles.pointer()
-        except FaultsError as error:
+        except BundleError as error:
             self._rejected = None
             return self._reject("current", error)
         if pointer is None:
@@ -184,7 +184,7 @@ class BundleWatcher(Watcher[ServedBundle]):
         """Return the readiness status while no bundle is live."""
         if self.state.status == "empty":
             return "loading" if self.state.reasons == (NOT_POLLED,) else "no bundle"
-        return "loading" if self.state.status == "following" else "rejected"
+        return "rejected" if self.state.status == "rejected" else "loading"
 
     def _report_no_pointer(self) -> Outcome:
         self._rejected = None
@@ -201,8 +201,9 @@ class BundleWatcher(Watcher[ServedBundle]):
             warm_up(live)
             created_at_s = unix_time(live.bundle.manifest.created_at)
         except Exception as error:  # no bundle, however broken, may replace the old one
-            self._rejected = None if isinstance(error, OSError) else attempt
-            self._metrics.reloads.labels("rejected").inc()
+            self._rejected = None if is_passing(error) else attempt
+            if self._rejected:
+                self._metrics.reloads.labels("rejected").inc()
             return self._reject(version, error)
         load_s = time.perf_counter() - start_s
         manifest = live.bundle.manifest
@@ -230,9 +231,15 @@ class BundleWatcher(Watcher[ServedBundle]):
 
     def _reject(self, version: str, error: Exception) -> Outcome:
         reasons = reasons_of(error)
+        event = "bundle cannot be opened" if is_passing(error) else "bundle rejected"
         if reasons != self.state.reasons:
-            log.error("bundle rejected", extra=fields(version=version, reasons=reasons))
-        return Outcome("rejected", reasons)
+            log.error(event, extra=fields(version=version, reasons=reasons))
+        return Outcome("unreachable" if is_passing(error) else "rejected", reasons)
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether a later try may succeed although the bundle has not changed."""
+    return isinstance(error, UnavailableBundleError) or is_machine_fault(error)
 
 
 def list_file_sizes(folder: Path) -> tuple[tuple[str, int], ...]:

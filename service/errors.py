@@ -36,6 +36,7 @@ from index.errors import (
     StoreFullError,
     StoreUnreachableError,
     TooManyDeniedError,
+    UnavailableBundleError,
     UnknownAttributeError,
     UnknownItemError,
     UnknownVersionError,
@@ -147,6 +148,9 @@ TABLE: dict[type[Exception], ProblemType] = {
     NoBundleError: ProblemType(503, "no-bundle", "No bundle is live"),
     InvalidBundleError: ProblemType(503, "invalid-bundle", "The bundle is invalid"),
     UnknownVersionError: ProblemType(404, "unknown-version", "The bundle version does not exist"),
+    UnavailableBundleError: ProblemType(
+        503, "unavailable-bundle", "The bundle cannot be opened at the moment"
+    ),
     RejectedBundleError: ProblemType(409, "rejected-bundle", "The bundle was rejected"),
     ReadOnlyBundlesError: ProblemType(409, "read-only-bundles", "The bundles folder is read-only"),
     BundleError: ProblemType(503, "bundle", "The bundle is unavailable"),

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from index.ann.probing import ProbingPolicy
 from index.cluster_map import CLUSTER_FILES
-from index.errors import InvalidBundleError
+from index.errors import InvalidBundleError, is_machine_fault
 from index.fsio import (
     MAX_DOCUMENT_BYTES,
     FrozenModel,
@@ -181,11 +181,14 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         InvalidBundleError: It is missing or invalid; lists every fault.
+        OSError: This machine cannot read it now.
     """
     path = folder / MANIFEST
     try:
         return Manifest.parse_json(read_bounded(path, MAX_DOCUMENT_BYTES))
     except OSError as error:
+        if is_machine_fault(error):
+            raise
         raise InvalidBundleError(
             str(path),
             [f"cannot be read ({error.strerror}); a bundle needs a manifest; publish again"],

@@ -29,7 +29,7 @@ from index.bundle.validation import (
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import open_cluster_map
 from index.encoders import ItemEncoder, UserEncoder
-from index.errors import InvalidBundleError
+from index.errors import BundleError, InvalidBundleError, UnavailableBundleError, is_machine_fault
 from index.ids import IdTable, open_id_table
 from index.metadata import Attributes, Filters, open_attributes
 
@@ -93,7 +93,20 @@ def open_bundle(folder: Path) -> Bundle:
 
     Raises:
         InvalidBundleError: Lists every fault of the first step that finds any.
+        UnavailableBundleError: This machine cannot open it now; the bundle may be valid.
     """
+    try:
+        return _open(folder)
+    except Exception as error:
+        if isinstance(error, BundleError) or not is_machine_fault(error):
+            raise
+        raise UnavailableBundleError(
+            f"bundle {folder}: cannot be opened now: {_first_line(error)}; expected enough memory "
+            "and file descriptors and a readable disk; correct that, then retry"
+        ) from error
+
+
+def _open(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     _raise_faults(folder, changed_files(folder, manifest))
     files = _Files(folder)
@@ -118,6 +131,8 @@ class _Files:
         try:
             return reader(self.folder / name, *more)
         except Exception as error:  # whatever a third-party reader raises
+            if is_machine_fault(error):
+                raise
             self.faults.append(f"{name}: cannot be read: {_first_line(error)}")
             return None  # not used: open_bundle raises on faults first
 
@@ -169,6 +184,8 @@ def _run_self_test(self_test: SelfTest, bundle: Bundle) -> list[str]:
     try:
         return self_test.run(bundle.user_encoder, bundle.index, bundle.vectors)
     except Exception as error:  # ONNX graphs and indexes may fail only when run
+        if is_machine_fault(error):
+            raise
         return [f"self_test.npz: cannot be run: {_first_line(error)}"]
 
 

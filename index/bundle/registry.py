@@ -17,7 +17,14 @@ from pathlib import Path
 from pydantic import Field
 
 from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
-from index.errors import BundleError, InvalidBundleError, NoBundleError, UnknownVersionError
+from index.errors import (
+    BundleError,
+    InvalidBundleError,
+    NoBundleError,
+    UnavailableBundleError,
+    UnknownVersionError,
+    is_machine_fault,
+)
 from index.fsio import sync_folder, sync_tree
 from index.storage.local import LocalPointer
 from index.storage.protocols import VersionPointer, newest_versions, next_pointer
@@ -54,10 +61,16 @@ class BundleRegistry:
 
         Raises:
             InvalidBundleError: The file is not a pointer.
+            UnavailableBundleError: This machine cannot read it now.
         """
         try:
             return BundlePointer.parse(self._current.read())
         except (OSError, ValueError) as error:
+            if is_machine_fault(error):
+                raise UnavailableBundleError(
+                    f"{self.folder / 'current'}: cannot be read now ({error}); expected free file "
+                    "descriptors, a readable disk and read access; correct that, then retry"
+                ) from error
             raise InvalidBundleError(
                 str(self.folder / "current"),
                 [

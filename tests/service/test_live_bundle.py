@@ -1,3 +1,4 @@
+import resource
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from service.server import Lifetime
 from service.settings import Settings
 from tests.support.http_caller import logged_lines, running, until
 from tests.support.published_bundles import day, publish_corrupt
+from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import NOW, publish_handmade
 
 SWAP_COUNT = 5
@@ -258,3 +260,18 @@ def test_failing_on_live_callback_keeps_bundle_live(tmp_path):
         until(lambda: live.readiness().get("bundle") == later)
     finally:
         live.stop()
+
+
+def test_replica_without_file_descriptors_recovers(tmp_path):
+    with start_service(tmp_path) as (client, lines):
+        process = client.process.pid
+        before = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        until(lambda: client.get("/readyz").json()["status"] == "no bundle")
+        in_use = len([*Path(f"/proc/{process}/fd").iterdir()])
+        version = publish_handmade(tmp_path / "elsewhere")
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (in_use + 3, before[1]))
+        shutil.move(tmp_path / "elsewhere" / version, tmp_path / version)
+        BundleRegistry(tmp_path).make_current(version)
+        until(lambda: "bundle cannot be opened" in [line["event"] for line in lines])
+        resource.prlimit(process, resource.RLIMIT_NOFILE, before)
+        until(lambda: client.get("/readyz").json().get("bundle") == version)
