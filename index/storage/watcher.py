@@ -10,6 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -82,6 +83,7 @@ class Watcher(ABC, Generic[Value]):
         self._label = label
         self.is_delivered = True  # whether `deliver` succeeded for `value`
         self._random = random.Random()  # independent of the random seeds of a training run
+        self._last_failure = ""
         self._failures = 0  # consecutive polls with an unreachable store
         self._polled = threading.Condition()
         self._num_started = self._num_finished = 0
@@ -144,12 +146,6 @@ class Watcher(ABC, Generic[Value]):
         """Update the state; log changes once."""
         state, (status, reasons, error) = self.state, outcome
         has_changed = (status, reasons) != (state.status, state.reasons)
-        if has_changed and (self._label or status == "stopped"):
-            level = logging.INFO if status in ("following", "empty") else logging.WARNING
-            text = "".join(f"; {reason}" for reason in reasons)
-            unexpected = None if isinstance(error, EsansError) else error
-            label = self._label or self._thread.name
-            self._log.log(level, "%s: %s%s", label, status, text, exc_info=unexpected)
         self.state = replace(
             state,
             status=status,
@@ -158,24 +154,35 @@ class Watcher(ABC, Generic[Value]):
             errors=state.errors + (error is not None),
             rejections=state.rejections + (has_changed and status == "rejected"),
         )
+        if has_changed and self._label:
+            level = logging.INFO if status in ("following", "empty") else logging.WARNING
+            text = "".join(f"; {reason}" for reason in reasons)
+            unexpected = None if isinstance(error, EsansError) else error
+            self._log.log(level, "%s: %s%s", self._label, status, text, exc_info=unexpected)
 
     def _run(self) -> None:
-        try:
-            notifications = self.subscribe()
-            while not self._stopping.is_set():
+        notifications: Notifications | None = None
+        while not self._stopping.is_set():
+            try:
+                notifications = notifications or self.subscribe()
                 self._poll_once()
                 self._pause(notifications)
-            if notifications:
-                notifications.close()
-        except BaseException as error:  # without this, the thread would end silently
-            text = f"the watcher thread failed with {type(error).__name__}: {error}"
-            self.set_outcome(
-                Outcome("stopped", (f"{text}; restart the process and report this",), error)
-            )
-        finally:
-            with self._polled:
-                self._has_ended = True
-                self._polled.notify_all()
+            except BaseException as error:  # the thread goes on, whatever happens
+                self._report_failure(error)
+        with self._polled:
+            self._has_ended = True
+            self._polled.notify_all()
+        if notifications:
+            notifications.close()
+
+    def _report_failure(self, error: BaseException) -> None:
+        """Log an error outside a poll, once, and wait for the next poll time."""
+        with suppress(BaseException):  # without memory, even this may fail
+            if (text := repr(error)) != self._last_failure:
+                self._last_failure = text
+                label = self._label or self._thread.name
+                self._log.error("%s: polling failed; it continues", label, exc_info=error)
+            self._pause(None)
 
     def _poll_once(self) -> None:
         with self._polled:
@@ -213,7 +220,7 @@ def run_step(step: Callable[[], Outcome]) -> Outcome:
         return step()
     except EsansError as error:
         return Outcome(status_of(error), reasons_of(error), error)
-    except Exception as error:  # unexpected: report it and keep polling
+    except BaseException as error:  # unexpected: report it and keep polling
         return Outcome("rejected", reasons_of(error), error)
 
 
@@ -226,7 +233,7 @@ def status_of(error: EsansError) -> Status:
     return "unreachable" if isinstance(error, ClusterStoreError) else "rejected"
 
 
-def reasons_of(error: Exception) -> tuple[str, ...]:
+def reasons_of(error: BaseException) -> tuple[str, ...]:
     """Render an error as reasons, one per fault."""
     if isinstance(error, FaultsError):
         return tuple(f"{error.location}: {fault}" for fault in error.faults)

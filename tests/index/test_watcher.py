@@ -83,3 +83,21 @@ def test_watcher_backs_off_while_store_is_unreachable(caplog):
     watcher.stop()
     assert caplog.messages == ["the store: unreachable; planted"]
     assert watcher.state.errors >= 6
+
+
+class ForgetfulLog(logging.Logger):
+    """Logger without memory to log."""
+
+    def handle(self, record):
+        raise MemoryError
+
+
+def test_watcher_that_cannot_log_polls_on():
+    watcher = FailingWatcher(0.01)
+    watcher._log = ForgetfulLog("forgetful")
+    watcher.start()
+    wait_until(lambda: len(watcher.polls) > 5)
+    watcher.is_reachable = True
+    wait_until(lambda: watcher.state.status == "following")
+    assert watcher.poll_now(60)
+    watcher.stop()

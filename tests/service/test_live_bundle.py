@@ -174,23 +174,21 @@ def test_broken_pointer_keeps_live_bundle(tmp_path):
         caller.wait_for("ready", version)
 
 
-def test_dead_watcher_is_not_ready_but_keeps_bundle(tmp_path):
-    publish_handmade(tmp_path)
+def test_watcher_survives_any_exception(tmp_path):
+    publish_handmade(tmp_path, now=day(0))
+    errors = [KeyboardInterrupt("planted"), SystemExit(1), MemoryError()]
 
-    class DyingRegistry(BundleRegistry):
-        polls = 0
-
+    class FailingRegistry(BundleRegistry):
         def pointer(self):
-            self.polls += 1
-            if self.polls > 1:
-                raise KeyboardInterrupt("no more")  # ends the polling thread
+            if errors:
+                raise errors.pop()
             return super().pointer()
 
-    live_bundle = BundleWatcher(DyingRegistry(tmp_path), 0.01, Metrics())
+    live_bundle = BundleWatcher(FailingRegistry(tmp_path), 0.01, Metrics())
     live_bundle.start()
-    until(lambda: live_bundle.readiness()["status"] == "stopped")
-    assert "restart" in live_bundle.readiness()["reasons"][0]
-    assert live_bundle.get().bundle.version == BundleRegistry(tmp_path).current().name
+    until(lambda: live_bundle.readiness()["status"] == "ready")
+    version = publish_handmade(tmp_path, now=day(1))
+    until(lambda: live_bundle.readiness() == {"status": "ready", "bundle": version})
     live_bundle.stop()
 
 
