@@ -3,14 +3,19 @@
 The only module that imports redis. It handles keys and bytes, not their meaning.
 """
 
+import math
 import random
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.client import Pipeline, PubSub
+from redis.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     OutOfMemoryError,
@@ -26,6 +31,7 @@ from index.storage.address import invalid_url_message, redact_url
 from index.storage.protocols import Result
 
 TIMEOUT_S = 0.5
+MAX_TIMEOUTS = 20  # that one operation may take in all: 10 s
 MAX_TRIES = 200  # of a transaction that conflicts with other writers
 MAX_PAUSE_S = 0.02  # between two tries
 NONSENSE = (
@@ -45,6 +51,60 @@ return 1
 """
 
 Command = tuple[str | bytes | int, ...]
+
+
+class Deadline(threading.local):
+    """End of the running operation of each thread, on the monotonic clock."""
+
+    end_s = math.inf
+
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Bound the operation in the block; an outer bound stays if it is earlier."""
+        outer, self.end_s = self.end_s, min(self.end_s, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self.end_s = outer
+
+    def check(self) -> None:
+        """Raise TimeoutError after the end."""
+        if time.monotonic() > self.end_s:
+            raise TimeoutError
+
+
+class DeadlineSocket:
+    """A connected socket whose reads fail once the deadline has passed.
+
+    The timeout of a socket bounds one read; a server that sends a byte at a time needs many.
+    """
+
+    def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
+        self._connected = connected
+        self._deadline = deadline
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connected, name)
+
+    def recv(self, *arguments: int) -> bytes:
+        """Receive bytes; raises TimeoutError after the deadline."""
+        self._deadline.check()
+        return self._connected.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> int:  # noqa: ANN401  # any buffer
+        """Receive bytes into a buffer, as the parser of hiredis does."""
+        self._deadline.check()
+        return self._connected.recv_into(*arguments)
+
+
+def with_deadline(kind: type[AbstractConnection], deadline: Deadline) -> type[AbstractConnection]:
+    """Return a connection class whose sockets obey the deadline."""
+
+    class DeadlineConnection(kind):  # type: ignore[misc, valid-type]
+        def _connect(self) -> DeadlineSocket:
+            return DeadlineSocket(super()._connect(), deadline)
+
+    return DeadlineConnection
 
 
 class Transaction:
@@ -67,24 +127,35 @@ class Transaction:
 class RedisNotifications:
     """Notifications over pub/sub; reconnects on the next wait after a failure."""
 
-    def __init__(self, open_listener: Callable[[], PubSub], channel: str) -> None:
+    def __init__(
+        self,
+        open_listener: Callable[[], PubSub],
+        channel: str,
+        limit: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._open_listener = open_listener
         self._channel = channel
+        self._limit = limit
         self._listener: PubSub | None = None
 
     def wait(self, timeout_s: float) -> bool:
         """Return True on a notification, False after the timeout; never raises."""
         end = time.monotonic() + timeout_s
         try:
-            if self._listener is None:
-                self._listener = self._open_listener()
-                self._listener.subscribe(self._channel)
-            while (left_s := end - time.monotonic()) > 0:
-                if self._listener.get_message(ignore_subscribe_messages=True, timeout=left_s):
-                    return True
+            with self._limit():
+                return self._receive(end)
         except Exception:  # the parser raises any type on garbled data
             self.close()  # the connection may hold more garbled data
             time.sleep(max(end - time.monotonic(), 0))
+        return False
+
+    def _receive(self, end: float) -> bool:
+        if self._listener is None:
+            self._listener = self._open_listener()
+            self._listener.subscribe(self._channel)
+        while (left_s := end - time.monotonic()) > 0:
+            if self._listener.get_message(ignore_subscribe_messages=True, timeout=left_s):
+                return True
         return False
 
     def close(self) -> None:
@@ -102,7 +173,8 @@ class RedisClient:
 
     Args:
         url: Redis URL.
-        timeout_s: For connecting and for each response; there are no retries.
+        timeout_s: For connecting and for each read; there are no retries. An operation takes at
+            most MAX_TIMEOUTS of them.
 
     Raises:
         ConfigError: The URL is invalid.
@@ -122,7 +194,10 @@ class RedisClient:
             )
         except (ValueError, TypeError):
             raise ConfigError(invalid_url_message(url)) from None  # the cause may quote the URL
-        options = self._redis.connection_pool.connection_kwargs
+        self._deadline = Deadline()
+        pool = self._redis.connection_pool
+        pool.connection_class = with_deadline(pool.connection_class, self._deadline)
+        options = pool.connection_kwargs
         self._secrets = [options["password"]] if options.get("password") else []
         self._database = options.get("db", 0)
 
@@ -188,13 +263,18 @@ class RedisClient:
 
     def listen(self, channel: str) -> RedisNotifications:
         """Subscribe to a channel; connects on the first wait."""
-        return RedisNotifications(lambda: self._redis.pubsub(), channel)
+        return RedisNotifications(lambda: self._redis.pubsub(), channel, self._limit)
+
+    def _limit(self) -> AbstractContextManager[None]:
+        """Bound an operation."""
+        return self._deadline.limit(MAX_TIMEOUTS * self._timeout_s)
 
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
         """Convert errors of Redis and the network to store errors, without the password."""
         try:
-            yield
+            with self._limit():
+                yield
         except OutOfMemoryError as error:
             raise StoreFullError(
                 f"{self.location}: {self._text_of(error)}; expected free memory; raise "
@@ -232,7 +312,10 @@ class RedisClient:
             )
         if isinstance(error, ResponseError):
             return "expected the command to succeed; check the Redis configuration"
-        return f"expected a response within {self._timeout_s:g} s; start Redis, or correct the URL"
+        return (
+            f"expected a response within {self._timeout_s:g} s, and the last one within "
+            f"{MAX_TIMEOUTS * self._timeout_s:g} s; start Redis, or correct the URL"
+        )
 
 
 def to_milliseconds(seconds: float) -> int:
