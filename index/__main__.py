@@ -10,6 +10,7 @@ from typing import Any
 from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from index.errors import ConfigError, EsansError, InvalidBundleError
+from index.fsio import parse_path
 from index.store_commands import (
     add_cluster_commands,
     add_denylist_commands,
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=summary, description=command.__doc__)
         subparser.set_defaults(run=command)
         subparser.add_argument(
-            "bundles", type=Path, metavar="BUNDLES", help="the folder of bundles"
+            "bundles", type=parse_path, metavar="BUNDLES", help="the folder of bundles"
         )
         if command is roll_back:
             add_version_argument(subparser, "the previous one")
@@ -131,9 +132,11 @@ def add_items_command(commands: Any) -> None:  # noqa: ANN401  # argparse has no
         "the bundle. Exit status 1: `current` did not change, and the message gives the reason.",
     )
     subparser.set_defaults(run=run_add_items)
-    subparser.add_argument("bundles", type=Path, metavar="BUNDLES", help="the folder of bundles")
     subparser.add_argument(
-        "--items", type=Path, required=True, metavar="FOLDER", help="the folder of items"
+        "bundles", type=parse_path, metavar="BUNDLES", help="the folder of bundles"
+    )
+    subparser.add_argument(
+        "--items", type=parse_path, required=True, metavar="FOLDER", help="the folder of items"
     )
     subparser.add_argument(
         "--from",

@@ -1,10 +1,12 @@
 """File utilities: bounded reads, atomic and durable writes, digests, JSON documents."""
 
+import argparse
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Sequence
@@ -73,6 +75,18 @@ def faults_of(error: ValueError) -> list[str]:
         f"{'.'.join(str(step) for step in fault['loc']) or 'the file'}: {fault['msg']}"
         for fault in error.errors(include_url=False, include_input=False)
     ]
+
+
+def parse_path(text: str) -> Path:
+    """Parse a path of the command line; raises ArgumentTypeError on a URL.
+
+    Python would take `s3://bundles` for a folder named `s3:`.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise argparse.ArgumentTypeError(
+            f"found the URL {text!r}, expected a path; mount or copy it, and pass the local path"
+        )
+    return Path(text)
 
 
 def open_regular(path: Path) -> BufferedReader:

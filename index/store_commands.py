@@ -22,6 +22,7 @@ from index.cluster_map_registry import (
 )
 from index.denylist import FILE, MAX_ID_LENGTH, Denylist, DenylistStore, open_denylist
 from index.errors import ConfigError, InvalidClusterMapError, NoDenylistError
+from index.fsio import parse_path
 from index.storage.address import (
     FILE_VARIABLE,
     NAMESPACE,
@@ -284,7 +285,7 @@ def add_store_options(parser: argparse.ArgumentParser, content: str, layout: str
     add_redis_options(parser, group, content)
     group.add_argument(
         "--bundles",
-        type=Path,
+        type=parse_path,
         metavar="BUNDLES",
         help=f"the bundles folder, if Redis is not used; {layout}",
     )

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
+from index.fsio import parse_path
 from index.storage.address import load_secret
 
 PREFIX = "ESANS_"
@@ -91,6 +93,16 @@ class Settings(BaseSettings):
         """Reject an empty path, which would mean the working directory."""
         if value == "":
             raise ValueError("expected a folder")
+        return value
+
+    @field_validator("bundles", "denylist_copy", mode="before")
+    @classmethod
+    def reject_urls(cls, value: object) -> object:
+        """Reject a URL, which would be taken for a local folder."""
+        try:
+            parse_path(str(value))
+        except ArgumentTypeError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @field_validator("redis_url_file", "admin_token_file", "denylist_copy", mode="before")

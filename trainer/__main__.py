@@ -23,6 +23,7 @@ from index.cluster_map import ClusterMap
 from index.cluster_map_io import build_metadata, open_cluster_map, save_cluster_map
 from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
 from index.errors import ConfigError, EsansError
+from index.fsio import parse_path
 from index.storage.address import get_namespace, load_redis_url
 from index.store_commands import add_redis_options, add_store_options, resolve_store
 
@@ -109,10 +110,14 @@ def build_parser() -> argparse.ArgumentParser:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     parser.set_defaults(run=run)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the dataset")
+    parser.add_argument("--data", type=parse_path, required=True, metavar="DIR", help="the dataset")
     add_config(parser)
     parser.add_argument(
-        "--bundles", type=Path, required=True, metavar="DIR", help="where bundles are published"
+        "--bundles",
+        type=parse_path,
+        required=True,
+        metavar="DIR",
+        help="where bundles are published",
     )
     condition = parser.add_mutually_exclusive_group()
     condition.add_argument(
@@ -146,16 +151,16 @@ def add_clusters(parser: argparse.ArgumentParser) -> None:
     """Add the options of `clusters`."""
     parser.set_defaults(run=clusters)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, metavar="DIR", help="the dataset")
+    source.add_argument("--data", type=parse_path, metavar="DIR", help="the dataset")
     source.add_argument(
         "--from",
         dest="saved",
-        type=Path,
+        type=parse_path,
         metavar="FOLDER",
         help="publish this map as it is: a folder saved by --out, or a bundle",
     )
     add_config(parser)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to save the map")
+    parser.add_argument("--out", type=parse_path, metavar="FOLDER", help="where to save the map")
     parser.add_argument(
         "--category", metavar="COLUMN", help="items column to compare the clusters with"
     )
@@ -167,11 +172,11 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the options of `report`."""
     parser.set_defaults(run=report)
     summary = "the bundle folder of the run"
-    parser.add_argument("--bundles", type=Path, required=True, metavar="DIR", help=summary)
+    parser.add_argument("--bundles", type=parse_path, required=True, metavar="DIR", help=summary)
     parser.add_argument("--version", metavar="VERSION", help="bundle version; default: current")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=parse_path,
         default=Path("report.html"),
         metavar="FILE",
         help="output file, not inside a bundle; default: %(default)s",
@@ -181,7 +186,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_run_config` reads."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML; see `python -m trainer config`"
+        "--config", type=parse_path, metavar="FILE", help="TOML; see `python -m trainer config`"
     )
     parser.add_argument("--seed", type=int, metavar="SEED", help="overrides the file's seed")
 

@@ -58,3 +58,15 @@ def test_prune_rejects_negative_count(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["prune", str(tmp_path), "--keep", "-1"])
     assert "found '-1', expected a whole number, 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["s3://bundles", "file:///bundles", "gs+x://a/b"])
+@pytest.mark.parametrize(
+    "command", ["show", "rollback", "prune", "clusters list --bundles", "denylist set a --bundles"]
+)
+def test_url_for_folder_is_rejected(tmp_path, monkeypatch, capsys, command, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main([*command.split(), url])
+    assert f"found the URL '{url}', expected a path" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -110,3 +110,9 @@ def test_empty_secret_file_is_rejected(tmp_path, name):
     empty.write_text(" \n")
     with pytest.raises(ConfigError, match=rf"{name.upper()}_FILE: .*empty"):
         load_settings({"bundles": tmp_path, f"{name}_file": empty})
+
+
+@pytest.mark.parametrize("name", ["bundles", "denylist_copy"])
+def test_url_for_folder_is_rejected(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"ESANS_{name.upper()}: .*found the URL 's3://a'"):
+        load_settings({"bundles": tmp_path} | {name: "s3://a"})

@@ -203,3 +203,21 @@ def test_main_prints_help_and_rejects_unknown_command(capsys):
             main(words)
         assert ended.value.code == status
     assert "--skip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run --bundles b --data s3://data",
+        "run --data d --bundles s3://bundles",
+        "clusters --data s3://data",
+        "clusters --from s3://map --publish",
+        "report --bundles s3://bundles",
+    ],
+)
+def test_main_url_for_folder_is_rejected(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(command.split())
+    assert "found the URL 's3://" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
