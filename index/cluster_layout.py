@@ -3,6 +3,7 @@
 They know codes and centroids, not positives or negatives.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Floats, Rows
+
+EAGER_CLUSTERS = 2_048  # the table of so many takes 32 MiB
+BLOCK_CLUSTERS = 256  # computed at once beyond that
 
 Codes = NDArray[np.int32]
 Doubles = NDArray[np.float64]
@@ -103,22 +107,42 @@ def build_layout(codes1: Codes, codes2: Codes, num_codes1: int, num_codes2: int)
     return Layout(order, cells, cell_starts[::num_codes2].copy(), cell_starts)
 
 
-@dataclass(frozen=True)
 class ClusterProposal:
     """Proposal distribution of easy negatives over clusters, P(k | c), stored cumulatively.
 
-    Attributes:
-        cumulative: [K1, num_columns], each row ascending to 1; num_columns is K1 rounded up to
-            a power of two.
+    P(k | c) = softmax over k of (-|C_k - C_c| / T) over the other non-empty clusters. Beyond
+    EAGER_CLUSTERS, the distribution of a cluster is computed on first use: those of 8,000
+    clusters take 0.5 GB.
+
+    Args:
+        centroids: [K1, dim].
+        sizes: [K1], at least two above 0.
+        temperature_share: T as a fraction of the median distance between two centroids, of at
+            most EAGER_CLUSTERS of them; if that is 0, T is 1.
+
+    Source: ESANS (Xing et al., WWW 2025), MSAC; the form of T and skipping empty clusters are
+    our choice.
     """
 
-    cumulative: Doubles
+    def __init__(self, centroids: Floats, sizes: Positions, temperature_share: float) -> None:
+        self._points = centroids.astype(np.float64)
+        self._is_empty = sizes == 0
+        self._temperature = temperature_share * _median_distance(self._points) or 1.0
+        num_clusters = len(centroids)
+        # [K1, num_columns], columns a power of two; pages never written take no memory
+        self._cumulative = np.empty((num_clusters, 1 << (num_clusters - 1).bit_length()))
+        self._slots = np.full(num_clusters, -1)  # row of each cluster in `_cumulative`
+        self._num_slots = 0
+        self._lock = threading.Lock()
+        self.is_complete = num_clusters <= EAGER_CLUSTERS
+        if self.is_complete:
+            self._append(np.arange(num_clusters))
 
     def sample(self, clusters: Codes, rng: np.random.Generator) -> Positions:
         """Sample another cluster for each of `clusters`, by bisection."""
-        num_columns, flat = self.cumulative.shape[1], self.cumulative.reshape(-1)
+        num_columns, flat = self._cumulative.shape[1], self._cumulative.reshape(-1)
         uniform = rng.random(clusters.shape)
-        starts = clusters.astype(np.int64) * num_columns
+        starts = self._slots_of(clusters) * num_columns
         positions: Positions = starts.copy()
         step = num_columns // 2
         while step:
@@ -129,52 +153,66 @@ class ClusterProposal:
 
     def probabilities(self, clusters: Codes, others: Codes) -> Doubles:
         """Compute P(other | cluster); the shapes broadcast."""
-        before = np.where(others > 0, self.cumulative[clusters, np.maximum(others - 1, 0)], 0.0)
-        probabilities: Doubles = self.cumulative[clusters, others] - before
+        slots = self._slots_of(clusters)
+        before = np.where(others > 0, self._cumulative[slots, np.maximum(others - 1, 0)], 0.0)
+        probabilities: Doubles = self._cumulative[slots, others] - before
         return probabilities
 
     def mean_probabilities(self, weights: Doubles) -> Doubles:
         """Compute the sum over c of weights[c] P(k | c) for each k; [K1] to [K1]."""
         used = np.flatnonzero(weights)
-        cumulative: Doubles = weights[used] @ self.cumulative[used]
+        slots = self._slots_of(used)
+        parts = [slice(begin, begin + EAGER_CLUSTERS) for begin in _begins(used, EAGER_CLUSTERS)]
+        cumulative = sum(weights[used[part]] @ self._cumulative[slots[part]] for part in parts)
         means: Doubles = np.diff(cumulative, prepend=0.0)[: len(weights)]
         return means
 
+    def _slots_of(self, clusters: NDArray[np.integer]) -> Positions:
+        """Return the row of each cluster in the table, computed if it is missing."""
+        if not self.is_complete:
+            with self._lock:  # the service samples in several threads
+                missing = np.unique(clusters[self._slots[clusters] < 0])
+                for begin in _begins(missing, BLOCK_CLUSTERS):
+                    self._append(missing[begin : begin + BLOCK_CLUSTERS])
+        slots: Positions = self._slots[clusters]
+        return slots
 
-def build_proposal(
-    centroids: Floats, sizes: Positions, temperature_share: float
-) -> ClusterProposal:
-    """Build P(k | c) = softmax over k of (-|C_k - C_c| / T) over the other non-empty clusters.
-
-    Args:
-        centroids: [K1, dim].
-        sizes: [K1], at least two above 0.
-        temperature_share: T as a fraction of the median distance between two centroids; if
-            that is 0, T is 1.
-
-    Source: ESANS (Xing et al., WWW 2025), MSAC; the form of T and skipping empty clusters are
-    our choice.
-    """
-    logits = _distances(centroids.astype(np.float64))
-    num_clusters = len(logits)
-    median = float(np.median(logits[~np.eye(num_clusters, dtype=np.bool_)]))
-    logits /= -(temperature_share * median or 1.0)
-    np.fill_diagonal(logits, -np.inf)
-    logits[:, sizes == 0] = -np.inf
-    logits -= logits.max(axis=1, keepdims=True)
-    num_columns = 1 << (num_clusters - 1).bit_length()
-    cumulative = np.ones((num_clusters, num_columns))
-    np.cumsum(np.exp(logits, out=logits), axis=1, out=cumulative[:, :num_clusters])
-    cumulative[:, :num_clusters] /= cumulative[:, num_clusters - 1 : num_clusters].copy()
-    return ClusterProposal(cumulative)
+    def _append(self, clusters: Positions) -> None:
+        """Compute the distributions of clusters and append them to the table."""
+        logits = _distances(self._points, clusters)
+        logits /= -self._temperature
+        logits[np.arange(len(clusters)), clusters] = -np.inf
+        logits[:, self._is_empty] = -np.inf
+        logits -= logits.max(axis=1, keepdims=True)
+        end, num_clusters = self._num_slots + len(clusters), len(self._points)
+        rows = self._cumulative[self._num_slots : end]
+        rows[:, num_clusters:] = 1
+        np.cumsum(np.exp(logits, out=logits), axis=1, out=rows[:, :num_clusters])
+        rows[:, :num_clusters] /= rows[:, num_clusters - 1 : num_clusters].copy()
+        self._slots[clusters] = np.arange(self._num_slots, end)
+        self._num_slots = end
 
 
-def _distances(points: Doubles) -> Doubles:
-    """Compute pairwise Euclidean distances; [num_points, dim] to [num_points, num_points]."""
+def _begins(values: Positions, size: int) -> range:
+    """Return the begin of each part of at most `size` values."""
+    return range(0, len(values), size)
+
+
+def _median_distance(points: Doubles) -> float:
+    """Compute the median distance between two of at most EAGER_CLUSTERS points."""
+    if len(points) > EAGER_CLUSTERS:
+        points = points[np.linspace(0, len(points) - 1, EAGER_CLUSTERS).astype(np.int64)]
+    distances = _distances(points, np.arange(len(points)))
+    return float(np.median(distances[~np.eye(len(points), dtype=np.bool_)]))
+
+
+def _distances(points: Doubles, rows: Positions) -> Doubles:
+    """Compute the Euclidean distances of some points to all; [rows, num_points]."""
     squares = (points**2).sum(axis=1)
-    distances = points @ points.T
+    # a copy of all points would be multiplied with other rounding
+    distances = (points if len(rows) == len(points) else points[rows]) @ points.T
     distances *= -2
-    distances += squares[:, None]
+    distances += squares[rows, None]
     distances += squares
-    np.fill_diagonal(distances, 0)
+    distances[np.arange(len(rows)), rows] = 0
     return np.sqrt(np.maximum(distances, 0, out=distances), out=distances)

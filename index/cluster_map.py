@@ -23,7 +23,6 @@ from index.cluster_layout import (
     Pools,
     Positions,
     build_layout,
-    build_proposal,
     sample_offsets,
 )
 from index.ids import IdTable
@@ -38,6 +37,7 @@ KINDS = {
 }
 ARRAYS = tuple(KINDS)
 CLUSTER_FILES = (*(f"cluster_map.{name}.npy" for name in ARRAYS), "cluster_map.json")
+MAX_LEVEL_1_CODES = 8_193  # 8,192, and the cluster of unknown items in a joined map
 MAX_LEVEL_2_CODE = 4_095  # bounds the cell table that a damaged map can request
 
 
@@ -45,7 +45,7 @@ MAX_LEVEL_2_CODE = 4_095  # bounds the cell table that a damaged map can request
 class ClusterMap:
     """Semantic IDs of all items, and samplers of negatives.
 
-    The layout and the [K1, K1] float64 table P(k | c) are computed on first use and cached. An
+    The layout and P(k | c), float64, are computed on first use and cached. An
     empty pool falls back to the next: hard, easy, other cells (if there is only one cluster),
     all items (if there is only one cell). Only the last samples from the positive's own cell.
 
@@ -94,7 +94,12 @@ class ClusterMap:
     def proposal(self) -> ClusterProposal:
         """Proposal distribution of easy negatives over clusters."""
         sizes = self.layout.cluster_sizes
-        return build_proposal(self.centroids, sizes, self.temperature_share)
+        return ClusterProposal(self.centroids, sizes, self.temperature_share)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether sampling computes no further distribution of a cluster."""
+        return self.has_single_cluster or self.proposal.is_complete
 
     @cached_property
     def num_level_2_codes(self) -> int:
@@ -237,6 +242,8 @@ def _faults(clusters: ClusterMap) -> list[str]:
         faults.append("centroids has non-finite values, expected finite ones")
     if faults or not count:
         return faults or ["codes1 is empty, expected at least one item"]
+    if shape[0] > MAX_LEVEL_1_CODES:
+        faults.append(f"centroids is of {shape[0]:,} clusters, expected {MAX_LEVEL_1_CODES:,}")
     if clusters.codes1.min() < 0 or clusters.codes1.max() >= shape[0]:
         faults.append(f"codes1 is out of range, expected 0..{shape[0] - 1}")
     if clusters.codes2.min() < 0 or clusters.codes2.max() > MAX_LEVEL_2_CODE:

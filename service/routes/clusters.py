@@ -46,8 +46,10 @@ def cluster_routes(
     )
     async def negatives(body: NegativesRequest) -> Response:
         live_bundle.get()
-        job = partial(build_negatives, live_clusters.get(), body)
-        return job() if count_ids(body) <= MAX_INLINE_IDS else await executor.run(job)
+        joined = live_clusters.get()
+        job = partial(build_negatives, joined, body)
+        is_fast = joined.held.clusters.is_warm and count_ids(body) <= MAX_INLINE_IDS
+        return job() if is_fast else await executor.run(job)
 
     return router
 
