@@ -44,7 +44,7 @@ from index.storage.protocols import (
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 EXPIRY_BYTES = 64
-LOCK_TIMEOUT_S = 60.0  # writing the largest cluster map, or removing bundles, takes seconds
+LOCK_TIMEOUT_S = 300.0  # removing large bundles from a network volume takes minutes
 LOCK_PAUSE_S = 0.01
 
 
