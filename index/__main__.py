@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
             "bundles", type=parse_path, metavar="BUNDLES", help="the folder of bundles"
         )
         if command is roll_back:
-            add_version_argument(subparser, "the previous one")
+            add_version_argument(subparser, "the one that was current before")
         if command is prune:
             add_keep_option(subparser)
     add_items_command(commands)
@@ -92,18 +92,25 @@ def summarize(folder: Path) -> str:
 
 
 def roll_back(parsed: argparse.Namespace) -> str:
-    """Make a bundle, by default the previous one, current.
+    """Make a bundle, by default the one that was current before, current.
 
-    Two rollbacks without a version return to the original bundle.
+    A second rollback goes further back; to undo one, name the version.
     """
-    pointer = BundleRegistry(parsed.bundles).roll_back(parsed.version)
-    return f"current is now {pointer.version}; previous {pointer.previous}"
+    registry = BundleRegistry(parsed.bundles)
+    replaced = registry.current_version() or "none"
+    pointer = registry.roll_back(parsed.version)
+    further = pointer.previous or f"no further, expected one of {', '.join(registry.versions())}"
+    return (
+        f"rolled back from {replaced} to {pointer.version}; services follow\n"
+        f"another rollback leads to {further}"
+    )
 
 
 def prune(parsed: argparse.Namespace) -> str:
     """Remove all but the newest bundles.
 
-    The current and the previous one always stay, and so do bundles that are being written.
+    The current one and the one that a rollback leads to always stay, and so do bundles that are
+    being written.
     """
     removed = BundleRegistry(parsed.bundles).prune(parsed.keep)
     return "\n".join(f"removed {name}" for name in removed) or "nothing to remove"

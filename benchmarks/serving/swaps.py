@@ -31,7 +31,8 @@ class Swapper(threading.Thread):
     def run(self) -> None:
         """Swap until stopped."""
         while not self._stopping.wait(SWAP_EVERY_S):
-            self._registry.roll_back()
+            current = self._registry.current_version()
+            self._registry.make_current(next(v for v in self._registry.versions() if v != current))
             self.count += 1
 
     def stop(self) -> None:

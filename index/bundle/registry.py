@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -32,12 +33,17 @@ from index.storage.protocols import VersionPointer, newest_versions, next_pointe
 STAGING_PREFIX = ".staging-"
 STALE_S = 24 * 3600
 
+Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
+
 
 class BundlePointer(VersionPointer):
     """Content of the file `current`."""
 
     version: str = Field(pattern=VERSION_PATTERN)
     previous: str | None = Field(pattern=VERSION_PATTERN)
+    """version that a rollback leads to"""
+    earlier: tuple[Version, ...] = ()
+    """versions that further rollbacks lead to, oldest first"""
 
 
 class BundleRegistry:
@@ -79,6 +85,14 @@ class BundleRegistry:
                     f"{self.folder} VERSION`"
                 ],
             ) from error
+
+    def current_version(self) -> str | None:
+        """Return the current version; None if there is none or the pointer is damaged."""
+        try:
+            pointer = self.pointer()
+        except InvalidBundleError:
+            return None
+        return pointer.version if pointer else None
 
     def current(self) -> Path:
         """Return the folder of the current bundle; raises NoBundleError if there is none."""
@@ -158,7 +172,10 @@ class BundleRegistry:
         return self._move(choose)
 
     def roll_back(self, version: str | None = None) -> BundlePointer:
-        """Point `current` at the previous version, or at `version`.
+        """Point `current` at the version that was current before it, or at `version`.
+
+        A second rollback goes further back. A bundle that never was current is skipped: it may
+        have been held back.
 
         Raises:
             UnknownVersionError: There is no such version.
@@ -172,24 +189,25 @@ class BundleRegistry:
             UnknownVersionError: There is none.
         """
         pointer = self.pointer()
-        if pointer is None or pointer.previous is None:
+        earlier = self._earlier_versions(pointer, pointer.version) if pointer else []
+        if not earlier:
             raise UnknownVersionError(
                 f"{self.folder}: no version before the current one; "
                 f"pass one of {self.versions() or 'none'}"
             )
-        return pointer.previous
+        return earlier[-1]
 
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest `keep_count` bundles; return the removed ones.
 
-        The current and the previous bundle are kept. Staged and partly removed folders that a
-        killed process left more than a day ago are removed too.
+        The current bundle and the one that a rollback leads to are kept. Staged and partly removed
+        folders that a killed process left more than a day ago are removed too.
         """
         with self._writing():
             pointer = self.pointer()
-            kept = newest_versions(self.versions(), keep_count) | (
-                pointer.kept_versions if pointer else set()
-            )
+            kept = newest_versions(self.versions(), keep_count)
+            if pointer:
+                kept |= {pointer.version, *self._earlier_versions(pointer, pointer.version)[-1:]}
             known = [*self.versions(), *self._stale_leftovers()]
             removed = [name for name in known if name not in kept]
             for name in removed:
@@ -216,7 +234,18 @@ class BundleRegistry:
             before = BundlePointer.parse(value)
         except ValueError:
             before = None
-        return BundlePointer(**next_pointer(before, version, 1 if before else int(time.time())))
+        fields = next_pointer(before, version, 1 if before else int(time.time()))
+        earlier = self._earlier_versions(before, version) if before else []
+        fields |= {"previous": earlier[-1] if earlier else None, "earlier": earlier[:-1]}
+        return BundlePointer(**fields)
+
+    def _earlier_versions(self, pointer: BundlePointer, version: str) -> list[str]:
+        """Return the published versions that were current before a version, oldest first."""
+        history = [*pointer.earlier, pointer.previous, pointer.version]
+        if version in history:
+            history = history[: history.index(version)]
+        published = self.versions()
+        return [each for each in history if each in published]
 
     def _stale_leftovers(self) -> list[str]:
         """Return incomplete bundle folders that have not been modified for a day."""

@@ -96,6 +96,7 @@ def roll_back(
 ) -> RollbackResponse:
     """Make an older bundle current and return once it is live here.
 
+    Without a version it is the one that was current before; a second rollback goes further back.
     A bundle that cannot be opened does not become current: starting replicas would have none.
 
     Raises:
@@ -109,11 +110,13 @@ def roll_back(
         open_bundle(bundles.path_of(target))
     except InvalidBundleError as error:
         raise RejectedBundleError(f"{error.location}: not made current", error.faults) from error
+    replaced = bundles.current_version()
     pointer = move_pointer(bundles, target)
     live = reload(live_bundle, str(bundles.folder))
     return {
         "status": "ready",
         "bundle": live["bundle"],
+        "replaced": replaced,
         "previous": pointer.previous,
         "sequence": pointer.sequence,
     }

@@ -20,7 +20,7 @@ class RollbackRequest(RequestModel):
     model_config = example()
 
     version: Annotated[str, Field(pattern=VERSION_PATTERN)] | None = None
-    """Bundle version; by default, the one before the current."""
+    """Bundle version; by default, the one that was current before."""
 
 
 class ReloadResponse(TypedDict):
@@ -36,7 +36,13 @@ class RollbackResponse(TypedDict):
 
     status: Literal["ready"]
     bundle: Annotated[str, Field(description="Version of the live bundle.")]
-    previous: Annotated[str | None, Field(description="Version that the next rollback leads to.")]
+    replaced: Annotated[
+        str | None, Field(description="Version that was current until now; name it to undo this.")
+    ]
+    previous: Annotated[
+        str | None,
+        Field(description="Version that another rollback leads to; null if there is none."),
+    ]
     sequence: int
 
 

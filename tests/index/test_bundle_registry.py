@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from index.bundle.registry import BundleRegistry
-from index.errors import InvalidBundleError, NoBundleError
+from index.errors import InvalidBundleError, NoBundleError, UnknownVersionError
 from tests.support.synthetic_bundle import NOW, publish_handmade
 
 ROOT = Path(__file__).parents[2]
@@ -67,17 +67,54 @@ def test_registry_ignores_incomplete_folder(tmp_path):
         registry.make_current("20270101T000000Z-abcd")
 
 
-def test_roll_back_twice_restores_current(tmp_path):
-    _, second, third = publish_three(tmp_path)
+def test_roll_back_twice_goes_further_back(tmp_path):
+    first, second, third = publish_three(tmp_path)
     registry = BundleRegistry(tmp_path)
-    assert registry.roll_back().version == second
-    assert registry.roll_back().version == third
+    assert [registry.roll_back().version for _ in range(2)] == [second, first]
+    with pytest.raises(UnknownVersionError, match=third):
+        registry.roll_back()
+
+
+def test_roll_back_skips_versions_rolled_back_from(tmp_path):
+    first, *_ = publish_three(tmp_path)
+    registry = BundleRegistry(tmp_path)
+    registry.roll_back(first)
+    fourth = publish_handmade(tmp_path, now=NOW + timedelta(days=3))
+    assert registry.current().name == fourth
+    assert registry.roll_back().version == first
+
+
+def test_roll_back_skips_version_held_back(tmp_path):
+    first = publish_handmade(tmp_path)
+    registry = BundleRegistry(tmp_path)
+    with registry.stage() as staged:
+        (staged / "manifest.json").write_text("{}")
+        registry.publish(staged, NOW + timedelta(days=1))
+    publish_handmade(tmp_path, now=NOW + timedelta(days=2))
+    assert registry.roll_back().version == first
+
+
+def test_roll_back_skips_missing_versions(tmp_path):
+    first, second, _ = publish_three(tmp_path)
+    (tmp_path / second).rename(tmp_path / "elsewhere")
+    registry = BundleRegistry(tmp_path)
+    assert registry.prune(1) == []
+    assert registry.roll_back().version == first
+
+
+def test_roll_back_undone_by_name_restores_history(tmp_path):
+    *_, third = publish_three(tmp_path)
+    registry = BundleRegistry(tmp_path)
+    before = registry.pointer()
+    registry.roll_back()
+    after = registry.roll_back(third)
+    assert after == before.model_copy(update={"sequence": before.sequence + 2})
 
 
 def test_roll_back_to_named_version(tmp_path):
-    first, _, third = publish_three(tmp_path)
+    first, _, _ = publish_three(tmp_path)
     pointer = BundleRegistry(tmp_path).roll_back(first)
-    assert (pointer.version, pointer.previous) == (first, third)
+    assert (pointer.version, pointer.previous) == (first, None)
 
 
 def test_roll_back_increments_sequence(tmp_path):
@@ -93,13 +130,12 @@ def test_roll_back_first_bundle_raises(tmp_path):
         BundleRegistry(tmp_path).roll_back()
 
 
-def test_prune_keeps_current_and_previous(tmp_path):
+def test_prune_keeps_current_and_rollback_target(tmp_path):
     first, second, third = publish_three(tmp_path)
     registry = BundleRegistry(tmp_path)
-    registry.roll_back(first)  # before it: the third
-    assert registry.prune(0) == [second]
-    assert registry.versions() == [first, third]
-    assert registry.roll_back().version == third
+    assert registry.roll_back().version == second
+    assert registry.prune(0) == [third]
+    assert registry.roll_back().version == first
 
 
 def test_prune_keeps_staged_folder_in_use(tmp_path):

@@ -34,11 +34,20 @@ def test_show_with_invalid_manifest_lists_others(tmp_path, versions, capsys):
     assert lines[2].startswith(f"* {versions[2]}")
 
 
-def test_rollback_twice_returns_to_original(tmp_path, versions, capsys):
+def test_rollback_twice_goes_further_back(tmp_path, versions, capsys):
+    first, second, third = versions
     assert main(["rollback", str(tmp_path)]) == 0
-    assert f"current is now {versions[1]}; previous {versions[2]}" in capsys.readouterr().out
+    assert f"rolled back from {third} to {second}" in capsys.readouterr().out
     assert main(["rollback", str(tmp_path)]) == 0
-    assert BundleRegistry(tmp_path).current().name == versions[2]
+    assert f"rolled back from {second} to {first}" in capsys.readouterr().out
+    assert main(["rollback", str(tmp_path)]) == 1
+    assert BundleRegistry(tmp_path).current().name == first
+
+
+def test_rollback_with_damaged_pointer_repairs_it(tmp_path, versions):
+    (tmp_path / "current").write_text("{")
+    assert main(["rollback", str(tmp_path), versions[0]]) == 0
+    assert BundleRegistry(tmp_path).current().name == versions[0]
 
 
 def test_rollback_to_missing_version_changes_nothing(tmp_path, versions, capsys):

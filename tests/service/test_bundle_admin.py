@@ -73,17 +73,23 @@ def test_reload_without_published_bundle_returns_503(tmp_path):
         assert_problem(post(caller, "rollback", json={}), 404, "unknown-version")
 
 
-def test_rollback_toggles_between_two_bundles(admin, tmp_path):
+def test_rollback_twice_goes_further_back(admin, tmp_path):
     first = BundleRegistry(tmp_path).current().name
-    second = publish_handmade(tmp_path, now=day(1), prefix="new")
+    second, third = (
+        publish_handmade(tmp_path, now=day(count), prefix=prefix)
+        for count, prefix in ((1, "new"), (2, "newest"))
+    )
     post(admin, "reload")
     response = post(admin, "rollback", json={}).json()
-    assert (response["bundle"], response["previous"]) == (first, second)
+    assert (response["bundle"], response["replaced"]) == (second, third)
+    assert response["previous"] == first
     assert response["sequence"] == BundleRegistry(tmp_path).pointer().sequence
-    assert admin.retrieve_ids(k=1) == ["old-0"]
-    assert post(admin, "rollback", json={}).json()["bundle"] == second
     assert admin.retrieve_ids(k=1) == ["new-0"]
-    assert post(admin, "rollback", json={"version": first}).json()["bundle"] == first
+    response = post(admin, "rollback", json={}).json()
+    assert (response["bundle"], response["replaced"], response["previous"]) == (first, second, None)
+    assert_problem(post(admin, "rollback", json={}), 404, "unknown-version")
+    assert post(admin, "rollback", json={"version": third}).json()["bundle"] == third
+    assert admin.retrieve_ids(k=1) == ["newest-0"]
 
 
 def test_rollback_to_missing_version_returns_404(admin, tmp_path):
