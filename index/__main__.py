@@ -110,7 +110,7 @@ def prune(parsed: argparse.Namespace) -> str:
     """Remove all but the newest bundles.
 
     The current one and the one that a rollback leads to always stay, and so do bundles that are
-    being written.
+    being written. The report of a bundle is removed with it.
     """
     removed = BundleRegistry(parsed.bundles).prune(parsed.keep)
     return "\n".join(f"removed {name}" for name in removed) or "nothing to remove"

@@ -177,9 +177,8 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=parse_path,
-        default=Path("report.html"),
         metavar="FILE",
-        help="output file, not inside a bundle; default: %(default)s",
+        help="output file, not inside a bundle; default: VERSION.report.html beside the bundle",
     )
 
 
@@ -298,8 +297,8 @@ def report(parsed: argparse.Namespace) -> None:
     """Write the HTML report of a run."""
     from trainer.report.run_report import write_run_report
 
-    write_run_report(parsed.bundles, parsed.version, parsed.out)
-    print(f"wrote {parsed.out}; open it in a browser, no network needed")
+    out = write_run_report(parsed.bundles, parsed.version, parsed.out)
+    print(f"wrote {out}; open it in a browser, no network needed")
 
 
 def print_config(_: argparse.Namespace) -> None:

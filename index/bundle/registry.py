@@ -113,6 +113,10 @@ class BundleRegistry:
             )
         return self.folder / version
 
+    def report_path(self, version: str) -> Path:
+        """Return where the report of a version is written: beside its immutable folder."""
+        return self.folder / f"{version}.report.html"
+
     def versions(self) -> list[str]:
         """Return the published versions, oldest first."""
         if not self.folder.is_dir():
@@ -200,8 +204,9 @@ class BundleRegistry:
     def prune(self, keep_count: int) -> list[str]:
         """Remove all but the newest `keep_count` bundles; return the removed ones.
 
-        The current bundle and the one that a rollback leads to are kept. Staged and partly removed
-        folders that a killed process left more than a day ago are removed too.
+        The current bundle and the one that a rollback leads to are kept. The report of a bundle
+        goes with it. Staged and partly removed folders that a killed process left more than a day
+        ago are removed too.
         """
         with self._writing():
             pointer = self.pointer()
@@ -215,6 +220,7 @@ class BundleRegistry:
                     missing_ok=True
                 )  # first: a folder without it is not a bundle
                 shutil.rmtree(self.folder / name)
+                self.report_path(name).unlink(missing_ok=True)
         return removed
 
     def _move(self, choose: Callable[[], str]) -> BundlePointer:

@@ -138,6 +138,17 @@ def test_prune_keeps_current_and_rollback_target(tmp_path):
     assert registry.roll_back().version == first
 
 
+def test_prune_removes_report_with_its_bundle(tmp_path):
+    first, second, third = publish_three(tmp_path)
+    registry = BundleRegistry(tmp_path)
+    for version in (first, third):
+        registry.report_path(version).write_text("a report")
+    assert registry.versions() == [first, second, third]
+    assert registry.prune(2) == [first]
+    assert not registry.report_path(first).exists()
+    assert registry.report_path(third).exists()
+
+
 def test_prune_keeps_staged_folder_in_use(tmp_path):
     publish_handmade(tmp_path)
     registry = BundleRegistry(tmp_path)

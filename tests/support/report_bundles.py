@@ -57,7 +57,9 @@ def cluster_map():
     )
 
 
-def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None, recall=None):
+def publish(
+    bundles, *, run=None, metrics=None, clusters=None, attributes=None, recall=None, now=NOW
+):
     """Publish a handmade bundle with records of a run; return its version."""
     registry = BundleRegistry(bundles)
     with registry.stage() as staged:
@@ -75,15 +77,16 @@ def publish(bundles, *, run=None, metrics=None, clusters=None, attributes=None, 
             "files": measure_files(staged),
         }
         write_manifest(staged, manifest.model_copy(update=changes))
-        version = registry.publish(staged, NOW)
+        version = registry.publish(staged, now)
     registry.make_current(version)
     return version
 
 
-def publish_complete(bundles):
+def publish_complete(bundles, now=NOW):
     """Publish a bundle with everything that a report can show."""
     return publish(
         bundles,
+        now=now,
         run={"config": CONFIG, "training": TRAINING},
         metrics=METRICS,
         clusters=cluster_map(),

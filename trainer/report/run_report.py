@@ -1,6 +1,5 @@
 """Report of a published training run, read from its bundle."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from tqdm import tqdm
 
+from index.bundle.manifest import Manifest, read_manifest
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import join
+from index.errors import InvalidBundleError
+from index.search.query import Query, SearchResult
+from index.search.retriever import Retriever
 from trainer.esans.stats import category_column, first_labels, singleton_share, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
+from trainer.report.cluster_names import name_clusters
 from trainer.report.figures import (
     METHOD_NAMES,
     buckets_figure,
@@ -29,29 +33,59 @@ from trainer.report.page import render_page, validate_output_path, write_page
 TEMPLATE = Path(__file__).with_name("run.html.j2")
 BUCKETS = ("head", "torso", "tail", "cold")
 
+METRIC_NAMES = [
+    *(f"{kind}@{count}" for kind in ("recall", "ndcg") for count in COUNTS),
+    f"coverage@{COVERAGE_COUNT}",
+]
+NUM_CANDIDATES = 10  # of an example
+NUM_NAMED = 20  # largest clusters listed by name
+
 Labels = Sequence[str | None]  # the category of each item, by row
 
 
-def write_run_report(bundles: Path, version: str | None, out: Path) -> None:
-    """Write the report of a published version, or of the current one if it is None.
+def write_run_report(bundles: Path, version: str | None, out: Path | None) -> Path:
+    """Write the report of a published version, or of the current one; return its path.
+
+    Args:
+        bundles: folder of bundles.
+        version: None for the current one.
+        out: file to write; None for one beside the bundle, which `prune` removes with it.
 
     Raises:
         NoBundleError: the version does not exist, or nothing is published.
         InvalidBundleError: the bundle fails its validation.
         ConfigError: `out` cannot be written.
     """
-    validate_output_path(out)
     registry = BundleRegistry(bundles)
     folder = registry.current() if version is None else registry.path_of(version)
-    write_page(render_run_report(open_bundle(folder)), out)
+    out = out or registry.report_path(folder.name)
+    validate_output_path(out)
+    tqdm.write(f"reading {folder}")
+    write_page(render_run_report(open_bundle(folder), find_previous(registry, folder.name)), out)
+    return out
 
 
-def render_run_report(bundle: Bundle) -> str:
-    """Render the report of a bundle as HTML."""
+def find_previous(registry: BundleRegistry, version: str) -> tuple[str, Manifest] | None:
+    """Return the bundle published before a version that has a valid manifest, if any."""
+    for earlier in reversed(registry.versions()):
+        if earlier < version:
+            try:
+                return earlier, read_manifest(registry.folder / earlier)
+            except InvalidBundleError:
+                continue
+    return None
+
+
+def render_run_report(bundle: Bundle, previous: tuple[str, Manifest] | None = None) -> str:
+    """Render the report of a bundle as HTML, with the difference to a previous one."""
     manifest = bundle.manifest
     attributes = pq.read_table(bundle.folder / "items.parquet")
     category = category_column(attributes, None)
     labels = None if category is None else first_labels(attributes, category)
+    titles = load_titles(attributes)
+    clusters = load_cluster_map(bundle)
+    names = name_clusters(clusters, titles if has_titles(attributes) else None, labels)
+    tqdm.write("drawing figures; the map of the items takes a few seconds")
     training = manifest.run.get("training", {})
     has_curve = bool(training.get("curve"))
     return render_page(
@@ -66,8 +100,10 @@ def render_run_report(bundle: Bundle) -> str:
         index_rows=[(f"@{count}", share) for count, share in sorted(manifest.index.recall.items())],
         settings=flatten_settings(manifest.run.get("config", {})),
         **metric_values(manifest.metrics.get("test", {})),
-        **item_values(bundle, attributes, labels),
-        **cluster_values(load_cluster_map(bundle), labels),
+        **comparison_values(manifest, previous),
+        **example_values(bundle, titles),
+        **item_values(bundle, titles, labels, clusters, names),
+        **cluster_values(clusters, names),
     )
 
 
@@ -75,8 +111,6 @@ def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return template values for the metrics of the model and its baselines, also by bucket."""
     methods = [name for name in METHOD_NAMES if "model" in report and name in report]
     by_method = {method: report[method] for method in methods}
-    names = [f"{kind}@{count}" for kind in ("recall", "ndcg") for count in COUNTS]
-    names.append(f"coverage@{COVERAGE_COUNT}")
     all_buckets = report.get("buckets", {})
     buckets = {method: all_buckets[method] for method in METHOD_NAMES if method in all_buckets}
     model = buckets.get("model", {})
@@ -84,9 +118,9 @@ def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "report": report,
         "methods": methods_figure(by_method) if by_method else None,
-        "metric_names": names,
+        "metric_names": METRIC_NAMES,
         "metric_rows": [
-            [METHOD_NAMES[method], *(metrics.get(name) for name in names)]
+            [METHOD_NAMES[method], *(metrics.get(name) for name in METRIC_NAMES)]
             for method, metrics in by_method.items()
         ],
         "buckets": buckets_figure(buckets, bucket_names) if model else None,
@@ -95,47 +129,105 @@ def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def item_values(bundle: Bundle, attributes: pa.Table, labels: Labels | None) -> dict[str, Any]:
+def comparison_values(manifest: Manifest, previous: tuple[str, Manifest] | None) -> dict[str, Any]:
+    """Return template values for the difference to the previous bundle: counts and metrics."""
+    if previous is None:
+        return {"previous": None}
+    version, before = previous
+    new, old = _figures_of(manifest), _figures_of(before)
+    rows = [(name, old[name], new[name], new[name] - old[name]) for name in new if name in old]
+    return {
+        "previous": version,
+        "comparison_rows": rows,
+        "is_same_data": manifest.dataset.fingerprint == before.dataset.fingerprint,
+    }
+
+
+def _figures_of(manifest: Manifest) -> dict[str, int | float]:
+    """Return the counts and test metrics of a bundle by display name."""
+    data, model = manifest.dataset, manifest.metrics.get("test", {}).get("model", {})
+    counts = {
+        "items": manifest.items,
+        "users": data.users,
+        "interactions": data.interactions,
+        "training interactions": data.training_interactions,
+    }
+    return counts | {name: model[name] for name in METRIC_NAMES if name in model}
+
+
+def example_values(bundle: Bundle, titles: Sequence[str]) -> dict[str, Any]:
+    """Return template values for candidates of a popular, a less popular and a rare item.
+
+    The histories are of one item each: those of users would be personal data in a file to share.
+    """
+    by_popularity = np.argsort(-bundle.counts, kind="stable")
+    size = len(by_popularity)
+    rows = by_popularity[sorted({0, size // 10, size // 2})].tolist()
+    ids = bundle.items.ids_of(rows)
+    results = Retriever(bundle).retrieve([Query(NUM_CANDIDATES, history=[each]) for each in ids])
+    return {
+        "example_titles": [titles[row] for row in rows],
+        "example_rows": [
+            (rank, *(_render_candidate(result, rank - 1, titles) for result in results))
+            for rank in range(1, 1 + max(len(result.rows) for result in results))
+        ],
+    }
+
+
+def _render_candidate(result: SearchResult, position: int, titles: Sequence[str]) -> str:
+    if position >= len(result.rows) or result.scores is None:
+        return ""
+    return f"{titles[result.rows[position]]} ({result.scores[position]:.3f})"
+
+
+def item_values(
+    bundle: Bundle,
+    titles: Sequence[str],
+    labels: Labels | None,
+    clusters: ClusterMap | None,
+    names: Sequence[str],
+) -> dict[str, Any]:
     """Return template values for the map of the item vectors."""
     item_map = project_items(bundle.vectors, seed=0)
-    column = attributes[title_column(attributes)]
-    titles = [str(title) for title in column.take(item_map.rows).to_pylist()]
-    clusters = load_cluster_map(bundle)
     codes = clusters.codes1[item_map.rows].tolist() if clusters else None
     shown_labels = None if labels is None else [labels[row] for row in item_map.rows]
+    shown_titles = [titles[row] for row in item_map.rows]
     return {
-        "item_map": map_figure(item_map, titles, codes, shown_labels),
+        "item_map": map_figure(item_map, shown_titles, codes, shown_labels, names),
         "num_shown": len(item_map.rows),
         "method": item_map.method,
     }
 
 
-def cluster_values(clusters: ClusterMap | None, labels: Labels | None) -> dict[str, Any]:
+def cluster_values(clusters: ClusterMap | None, names: Sequence[str]) -> dict[str, Any]:
     """Return template values for the cluster map of the sampler."""
     if clusters is None:
         return {"sizes": None}
     sizes = clusters.layout.cluster_sizes
     cells = np.unique(clusters.layout.cells, return_counts=True)[1]
     levels = {"level-1 clusters": sizes[sizes > 0], "cells (both levels)": cells}
+    largest = np.argsort(-sizes, kind="stable")[:NUM_NAMED].tolist()
     return {
-        "sizes": sizes_figure(sizes.tolist(), _top_labels(clusters.codes1, len(sizes), labels)),
+        "sizes": sizes_figure(sizes.tolist(), names),
         "cluster_rows": [
             (name, len(counts), int(counts.min()), int(np.median(counts)), int(counts.max()))
             for name, counts in levels.items()
         ],
+        "named_rows": [(str(code), names[code] or "-", int(sizes[code])) for code in largest],
         "singleton_share": singleton_share(clusters.layout.cells),
     }
 
 
-def _top_labels(codes: NDArray[np.int32], num_clusters: int, labels: Labels | None) -> list[str]:
-    """Describe each cluster by its most frequent category."""
-    counters: list[Counter[str]] = [Counter() for _ in range(num_clusters)]
-    for code, label in zip(codes.tolist(), labels or (), strict=labels is not None):
-        counters[code][label or "no category"] += 1
-    return [
-        f"{top[0][1] / counter.total():.0%} {top[0][0]}" if (top := counter.most_common(1)) else ""
-        for counter in counters
-    ]
+def has_titles(attributes: pa.Table) -> bool:
+    """Return whether the items have a column with titles."""
+    return title_column(attributes) != "item_id"
+
+
+def load_titles(attributes: pa.Table) -> list[str]:
+    """Return the title of each item, or its id."""
+    titles = attributes[title_column(attributes)].to_pylist()
+    ids = attributes["item_id"].to_pylist()
+    return [str(title or item_id) for title, item_id in zip(titles, ids, strict=True)]
 
 
 def load_cluster_map(bundle: Bundle) -> ClusterMap | None:

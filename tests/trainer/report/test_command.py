@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from index.bundle.registry import BundleRegistry
 from tests.support.report_bundles import publish
 from trainer.__main__ import main
 
@@ -50,11 +51,13 @@ def test_report_rejects_unwritable_output(bundles, tmp_path, capsys):
     assert "cannot be written" in error
 
 
-def test_report_is_self_contained_in_current_folder(bundles, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_report_default_is_self_contained_beside_bundle(bundles, capsys):
     assert main(["report", "--bundles", str(bundles)]) == 0
-    assert "report.html" in capsys.readouterr().out
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    out = BundleRegistry(bundles).report_path(BundleRegistry(bundles).current().name)
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) > 2  # progress
+    assert str(out) in printed
+    text = out.read_text(encoding="utf-8")
     rest = re.sub(r"<script>/\*\*.*?</script>", "", text, count=1, flags=re.DOTALL)
     assert len(rest) < 300_000 < len(text)  # the plotly script is in the file
     assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", rest)

@@ -1,8 +1,10 @@
 import re
+from datetime import timedelta
 
 import pytest
 
-from tests.support.report_bundles import COUNT, MARKUP, publish, publish_complete
+from tests.support.report_bundles import COUNT, MARKUP, METRICS, publish, publish_complete
+from tests.support.synthetic_bundle import NOW
 from trainer.__main__ import main
 
 SECTIONS = (
@@ -10,6 +12,8 @@ SECTIONS = (
     "Training",
     "Comparison with popularity and EASE",
     "Recall by item popularity",
+    "Difference to the previous bundle",
+    "Example candidates",
     "Item vectors",
     "Cluster map",
     "Index recall",
@@ -20,7 +24,8 @@ SECTIONS = (
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    version = publish_complete(folder / "bundles")
+    publish(folder / "bundles", metrics={"model": METRICS["popularity"]})
+    version = publish_complete(folder / "bundles", NOW + timedelta(days=1))
     out = folder / "new" / "report.html"
     assert main(["report", "--bundles", str(folder / "bundles"), "--out", str(out)]) == 0
     return version, body_of(out)
@@ -74,6 +79,29 @@ def test_run_report_table_shows_metrics_of_manifest(complete):
 def test_run_report_shows_index_recall(complete):
     _, body = complete
     assert re.search(r"<td>@50</td><td class=\"number\">0.9876</td>", body)
+
+
+def cells_of(body, name):
+    """Cells of the table row that begins with a name."""
+    (row,) = re.findall(f"<tr><td[^>]*>{re.escape(name)}</td>(.*?)</tr>", body)
+    return re.findall(r">([^<]+)</td>", row)
+
+
+def test_run_report_compares_with_previous_bundle(complete):
+    _, body = complete
+    assert cells_of(body, "training interactions") == ["6", "6", "0"]
+    assert cells_of(body, "recall@50") == ["0.1100", "0.5100", "0.4000"]
+
+
+def test_run_report_shows_candidates_with_titles(complete):
+    _, body = complete
+    candidates = cells_of(body, "10")
+    assert len(candidates) == 3
+    assert all(re.fullmatch(r"item \d+ \(-?\d\.\d{3}\)", each) for each in candidates)
+
+
+def test_run_report_without_earlier_bundle_says_so(bare):
+    assert "No earlier bundle is in the folder." in bare
 
 
 def test_run_report_escapes_markup_in_titles(complete):
