@@ -142,12 +142,18 @@ def find_unknown_names(environment: Mapping[str, str]) -> list[str]:
     errors = []
     for name in sorted(environment):
         upper = name.upper()
-        if not upper.startswith(PREFIX) or upper in known or INJECTED.match(upper):
+        is_injected = INJECTED.match(upper) and not _is_port_number(upper, environment[name])
+        if not upper.startswith(PREFIX) or upper in known or is_injected:
             continue
         close = difflib.get_close_matches(upper, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         errors.append(f"{name} is not a setting; {hint}known settings: {', '.join(known)}")
     return errors
+
+
+def _is_port_number(name: str, value: str) -> bool:
+    """Whether it is `ESANS_PORT=8000`, set by a person: Kubernetes sets it to `tcp://...`."""
+    return name == f"{PREFIX}PORT" and value.strip().isdigit()
 
 
 def load_settings(overrides: Mapping[str, Any]) -> Settings:

@@ -64,6 +64,12 @@ def test_kubernetes_and_foreign_variables_are_ignored(name):
     assert find_unknown_names({name: "anything"}) == []
 
 
+def test_port_number_gets_suggestion_unlike_injected_url():
+    (message,) = find_unknown_names({"ESANS_PORT": "8000"})
+    assert "ESANS_PORT is not a setting; did you mean ESANS_HTTP_PORT?" in message
+    assert find_unknown_names({"ESANS_PORT": "tcp://10.0.0.1:80", "ESANS_SERVICE_PORT": "80"}) == []
+
+
 def test_secrets_are_read_from_files(tmp_path):
     (tmp_path / "url").write_text("redis://:pass@host:1/2\n")
     (tmp_path / "token").write_text(" token\n")
