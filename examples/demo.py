@@ -6,12 +6,15 @@ Everything is kept under `.demo/`, so a second run starts in seconds.
 import argparse
 import hashlib
 import json
+import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 
@@ -20,22 +23,25 @@ from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.interactions import TEST, TRAIN, VALID, build_histories
 
 HOME = Path(".demo")
+PORT = 8000
 START_LIMIT_S = 120
 SHOWN = 10
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; return the exit status."""
     parsed = build_parser().parse_args(arguments)
+    exit_on_signals()
     folder = parsed.data or generated_shop(HOME / "shop")
     bundles = HOME / f"bundles-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
     if train(folder, bundles):
         return 1
-    with serving(bundles, parsed.port) as url:
+    with serving(bundles, choose_port() if parsed.port is None else parsed.port) as url:
         show_result(url, folder, generated=parsed.data is None)
         if not parsed.once:
-            print(f"\nserving on {url} (docs: {url}/docs); Ctrl-C stops it")
-            wait_for_ctrl_c()
+            print(f"\nserving on {url} (docs: {url}/docs); Ctrl-C stops it", flush=True)
+            wait_for_signal()
     return 0
 
 
@@ -46,10 +52,39 @@ def build_parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="DIR", help="your own dataset (default: a generated shop)"
     )
     parser.add_argument(
-        "--port", type=int, default=0, metavar="PORT", help="to serve on (default: a free one)"
+        "--port",
+        type=int,
+        metavar="PORT",
+        help=f"to serve on; 0: a free one (default: {PORT}, or a free one if that is taken)",
     )
     parser.add_argument("--once", action="store_true", help="exit after the first query")
     return parser
+
+
+def exit_on_signals() -> None:
+    """Exit without a traceback on a signal, so that `serving` ends the service."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    for each in STOP_SIGNALS:
+        signal.signal(each, stop)
+
+
+def wait_for_signal() -> None:
+    """Sleep until a signal asks to stop."""
+    with suppress(SystemExit):
+        signal.pause()
+
+
+def choose_port() -> int:
+    """Return the usual port, or 0 for a free one if it is taken."""
+    try:
+        with socket.create_server(("127.0.0.1", PORT)):
+            return PORT
+    except OSError:
+        print(f"port {PORT} is taken, so the service picks a free one")
+        return 0
 
 
 def generated_shop(folder: Path) -> Path:
@@ -67,17 +102,22 @@ def train(folder: Path, bundles: Path) -> int:
     command = [sys.executable, "-m", "trainer", "run", "--data", str(folder)]
     command += ["--bundles", str(bundles), "--skip", "if-same"]
     print(f"$ {' '.join(['python', *command[1:]])}", flush=True)
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, check=False, process_group=0).returncode
 
 
 @contextmanager
 def serving(bundles: Path, port: int) -> Iterator[str]:
-    """Serve a folder of bundles; yield the URL once the service is ready."""
+    """Serve a folder of bundles; yield the URL once the service is ready, then end the service.
+
+    In a process group of its own, as training: Ctrl-C reaches only the demo, which ends both.
+    """
     log = HOME / "service.log"
     command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", str(port)]
     print(f"$ {' '.join(['python', *command[1:]])} > {log}", flush=True)
     with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, process_group=0
+        )
     try:
         yield wait_until_ready(process, log)
     finally:
@@ -139,15 +179,6 @@ def titles_of(data: Dataset) -> list[str]:
         return data.item_ids
     titles = data.attributes["title"].to_pylist()
     return [str(title or item_id) for title, item_id in zip(titles, data.item_ids, strict=True)]
-
-
-def wait_for_ctrl_c() -> None:
-    """Sleep until the user presses Ctrl-C."""
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        print()
 
 
 if __name__ == "__main__":
