@@ -30,7 +30,7 @@ from service.routes.clusters import cluster_routes
 from service.routes.embed import embed_routes
 from service.routes.retrieval import retrieval_routes, similar_routes
 from service.routes.state import state_routes
-from service.routing import admin_router, install_openapi
+from service.routing import admin_router, disabled_admin_router, install_openapi
 from service.schemas.shared import Source
 from service.schemas.state import Readiness
 from service.server import Lifetime, build_lifespan
@@ -102,7 +102,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         retry_after_s=max(1, math.ceil(settings.poll_interval_s)),
         on_problem=metrics.count_rejection,
     )
-    install_openapi(app)
+    install_openapi(app, live_bundle.list_example_ids)
     app.add_middleware(
         BodyLimit,
         size_bytes=settings.body_limit_bytes,
@@ -156,12 +156,13 @@ def add_admin_routes(
     denylist: DenylistWatcher,
     executor: BoundedExecutor,
 ) -> None:
-    """Add the admin routes if a token is set.
+    """Add the admin routes if a token is set, else routes that say how to set it.
 
     They use their own store clients: a watcher's client may be in the middle of a poll.
     """
     token = settings.secret("admin_token")
     if not token:
+        app.include_router(disabled_admin_router())
         return
     maps, denylist_store = open_stores(settings)
     router = admin_router(token)

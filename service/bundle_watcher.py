@@ -133,6 +133,11 @@ class BundleWatcher(Watcher[ServedBundle]):
         now = self.value
         return now.denied if now and now.bundle is live.bundle else live.denied
 
+    def list_example_ids(self) -> list[str]:
+        """Return up to three item ids of the live bundle for examples; none if none is live."""
+        live = self.value
+        return live.bundle.items.ids_of(range(min(3, len(live.bundle.items)))) if live else []
+
     def list_unknown_ids(self, ids: Sequence[str]) -> list[str]:
         """Return the ids that the live bundle lacks; all of them if no bundle is live."""
         live = self.value

@@ -92,6 +92,10 @@ class UnknownFilterError(InvalidRequestError):
     """A filter names an attribute that the live bundle does not support."""
 
 
+class AdminDisabledError(RequestError):
+    """The admin endpoints are disabled: no token is configured."""
+
+
 class UnauthorizedError(RequestError):
     """The bearer token is missing or wrong."""
 
@@ -138,6 +142,7 @@ TABLE: dict[type[Exception], ProblemType] = {
     BodyTimeoutError: ProblemType(408, "body-timeout", "The request body was not received in time"),
     BodyTooLargeError: ProblemType(413, "body-too-large", "The request body is too large"),
     NoItemEncoderError: ProblemType(409, "no-item-encoder", "The bundle has no item encoder"),
+    AdminDisabledError: ProblemType(403, "admin-disabled", "The admin endpoints are disabled"),
     UnauthorizedError: ProblemType(401, "unauthorized", "The bearer token is missing or wrong"),
     BusyError: ProblemType(503, "busy", "Too many concurrent requests of this kind"),
     QueueFullError: ProblemType(503, "queue-full", "The request queue is full"),

@@ -3,7 +3,7 @@
 import hmac
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -20,18 +20,21 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import (
     MAX_ERRORS_LISTED,
+    AdminDisabledError,
     InvalidBodyError,
     UnauthorizedError,
     build_field_errors,
 )
 from service.executor import BoundedExecutor
 from service.json_encoder import encode_json
-from service.schemas.shared import Problem
+from service.schemas.shared import Problem, fill_examples
 
 BEARER = b"bearer "
 END_OF_KEY = re.compile(rb'"[ \t\r\n]*:')  # or an escaped quote and a colon in a text
 MAX_INLINE_BODY_BYTES = 1 << 16  # parsed in the event loop, below a millisecond if plain
 PROBLEM_REF = "#/components/schemas/Problem"
+ADMIN_PREFIX = "/admin"
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 DESCRIPTIONS = {
     401: "The bearer token is missing or wrong.",
     404: "The resource does not exist.",
@@ -159,11 +162,26 @@ def admin_router(token: str) -> APIRouter:
 
     return APIRouter(
         tags=["admin"],
-        prefix="/admin",
+        prefix=ADMIN_PREFIX,
         route_class=AdminRoute,
         default_response_class=JsonResponse,
         dependencies=[Depends(HTTPBearer(scheme_name="bearer", auto_error=False))],
     )
+
+
+def disabled_admin_router() -> APIRouter:
+    """Return a router that says for every admin path how to enable the admin endpoints."""
+    router = APIRouter(prefix=ADMIN_PREFIX)
+
+    @router.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
+    async def reject(request: Request) -> Response:
+        raise AdminDisabledError(
+            f"{request.method} {request.scope['path']}: no admin token is configured, so the admin "
+            "endpoints are disabled; start the service with ESANS_ADMIN_TOKEN or "
+            "ESANS_ADMIN_TOKEN_FILE set"
+        )
+
+    return router
 
 
 def validate_token(request: Request, token: str) -> None:
@@ -263,8 +281,12 @@ def problem_responses(*statuses: int) -> Responses:
     }
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make the app's OpenAPI schema describe problems as application/problem+json."""
+def install_openapi(app: FastAPI, list_item_ids: Callable[[], Sequence[str]]) -> None:
+    """Make the app's OpenAPI schema describe problems, with examples that work.
+
+    Args:
+        list_item_ids: returns ids of the live bundle to fill into the examples.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -272,7 +294,7 @@ def install_openapi(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _fix_schema(app.openapi_schema)
-        return app.openapi_schema
+        return fill_examples(app.openapi_schema, list_item_ids())
 
     app.openapi = openapi  # type: ignore[method-assign]  # the override that FastAPI documents
 

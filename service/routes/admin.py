@@ -52,15 +52,24 @@ def add_bundle_routes(
         responses=problem_responses(401, 409, 503),
     )
     async def reload_now() -> ReloadResponse:
+        """Open the current bundle without waiting for the next poll; retries a rejected one.
+
+        409 if it was rejected: the response has the reasons, and the old bundle stays live.
+        """
         return await executor.run(partial(reload, live_bundle, str(bundles.folder)))
 
     @router.post(
         "/rollback",
-        summary="Roll back to the previous bundle or to a given version",
+        summary="Roll back to the bundle before or to a given version",
         response_description="The live bundle",
         responses=problem_responses(401, 404, 409, 408, 413, 422, 503),
     )
     async def roll_back_now(body: RollbackRequest) -> RollbackResponse:
+        """Make the bundle that was current before, or the given version, current.
+
+        A second call goes further back; to undo one, name the version that it `replaced`. The
+        bundle is opened first: one that is rejected does not become current.
+        """
         return await executor.run(partial(roll_back, live_bundle, bundles, body.version))
 
 
@@ -155,6 +164,10 @@ def add_cluster_routes(
         responses=problem_responses(401, 404, 408, 413, 422, 503),
     )
     async def move_cluster_pointer_now(body: PointerRequest) -> ClusterPointerResponse:
+        """Change which stored cluster map is current; services and training runs follow.
+
+        A second rollback without a version returns to the original map.
+        """
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 pointer = await executor.run(partial(move_cluster_pointer, maps, body))
@@ -200,6 +213,10 @@ def add_denylist_routes(
         responses=problem_responses(401, 408, 409, 413, 422, 503),
     )
     async def update_now(body: DenylistRequest) -> DenylistResponse:
+        """Send `items` to replace the whole denylist, or `add` and `remove` to change it.
+
+        Returns once the list is in force in this process; replicas follow within seconds.
+        """
         return await executor.run(partial(update_denylist, live_bundle, watcher, store, body))
 
 

@@ -34,6 +34,10 @@ def cluster_routes(
         responses=problem_responses(404, 503),
     )
     async def clusters() -> ClustersResponse:
+        """Return version, sizes, age and source of the cluster map, and its watcher's status.
+
+        404 if there is no map; 503 while the store that may hold one is unreachable.
+        """
         live_bundle.get()  # 503 if no bundle is live
         return build_clusters_response(live_clusters.get(), live_clusters)
 
@@ -45,6 +49,11 @@ def cluster_routes(
         responses=problem_responses(404, 408, 413, 422, 503),
     )
     async def negatives(body: NegativesRequest) -> Response:
+        """Sample negatives for a training loop of your own from the current cluster map.
+
+        Subtract the log counts from the scores if the loss estimates the full softmax. The same
+        seed and map give the same negatives.
+        """
         live_bundle.get()
         joined = live_clusters.get()
         job = partial(build_negatives, joined, body)

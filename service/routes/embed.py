@@ -34,6 +34,14 @@ def embed_routes(live_bundle: BundleWatcher, queue: RequestQueue) -> APIRouter:
         responses=problem_responses(409, 408, 413, 422, 503),
     )
     async def embed(request: Request, body: EmbedRequest) -> Response:
+        """Return the vectors that the service itself searches with, for an index of your own.
+
+        Send either `users`, whose query vectors are encoded from `history` or `user_id` as in
+        `/retrieve`, or `items` as numbers by modality, in the bundle or not; `modalities` in
+        `GET /bundle` lists names and widths. The inner product of a query vector and an item
+        vector is the score in `/retrieve`. Vectors of different bundles are not comparable:
+        compare `bundle` in the responses.
+        """
         live = live_bundle.get()
         embedded = await queue.run(request, build_work(live, body))
         return JsonResponse(build_embed_response(live.bundle.version, embedded))

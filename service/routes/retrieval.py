@@ -67,6 +67,11 @@ def retrieval_routes(
         responses=problem_responses(408, 413, 422, 503),
     )
     async def retrieve(request: Request, body: RetrieveRequest) -> Response:
+        """Return up to `k` candidates, best first, for a `history` of item ids or a `user_id`.
+
+        Excluded, seen, denied and filtered items are never returned. Without a usable history
+        the candidates are popular items, and `fallback` says why.
+        """
         live = live_bundle.get()  # once: the whole request uses this bundle
         if body.filter:
             validate_filters(live, [("filter", body.filter)])
@@ -81,6 +86,10 @@ def retrieval_routes(
         responses=problem_responses(408, 413, 422, 503),
     )
     async def retrieve_batch(request: Request, body: BatchRequest) -> Response:
+        """Process up to 256 queries of `/retrieve` at once, all from the same bundle.
+
+        Each query has the same result as alone. An invalid query rejects the whole request.
+        """
         live = live_bundle.get()
         filters = (
             (f"queries.{row}.filter", query.filter) for row, query in enumerate(body.queries)
@@ -140,6 +149,10 @@ def similar_routes(
     async def similar(
         request: Request, item_id: ItemId, query: Annotated[SimilarQuery, Query()]
     ) -> Response:
+        """Return the items whose vectors are most similar, without the item itself.
+
+        The item must be in the live bundle; users and histories play no role.
+        """
         with metrics.total_s.time():
             live = live_bundle.get()
             validate_filters(live, [("filter", parse_filter(query.filter))])

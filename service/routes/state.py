@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from service.bundle_watcher import BundleWatcher
 from service.cluster_watcher import ClusterWatcher
@@ -24,6 +24,10 @@ def state_routes(
     """Return the state routes."""
     router = APIRouter(tags=["state"], default_response_class=JsonResponse)
 
+    @router.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
     @router.head("/livez", include_in_schema=False)  # some load balancers send HEAD
     @router.get(
         "/livez",
@@ -32,6 +36,7 @@ def state_routes(
         responses=problem_responses(),
     )
     async def livez() -> Alive:
+        """Return 200 while the process responds, also without a bundle and while draining."""
         return {"status": "alive"}
 
     ready = problem_responses() | {
@@ -54,6 +59,10 @@ def state_routes(
         responses=ready,
     )
     async def readyz() -> Response:
+        """Return 200 if a bundle is live, else 503 with the reasons.
+
+        Cluster map and denylist are reported too; they do not affect readiness.
+        """
         response = readiness()
         if clusters := live_clusters.status():
             response["clusters"] = clusters
@@ -69,6 +78,10 @@ def state_routes(
         responses=problem_responses(503) | unchanged,
     )
     async def bundle(request: Request) -> Response:
+        """Return version and manifest: counts, filters, attributes, metrics, configuration.
+
+        The ETag is the version: poll with `If-None-Match`.
+        """
         live = live_bundle.get().bundle
         headers = {"ETag": f'"{live.version}"', "Cache-Control": "no-cache"}
         if headers["ETag"] in request.headers.get("if-none-match", ""):
@@ -79,10 +92,12 @@ def state_routes(
     @router.get(
         "/metrics",
         summary="Metrics in the Prometheus text format",
+        response_description="Metrics",
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )
     async def metrics_text() -> Response:
+        """Return counters, gauges and histograms of this process; scrape every replica."""
         return Response(metrics.render(), media_type=METRICS_TYPE)
 
     return router

@@ -79,7 +79,9 @@ class ClusterPointerResponse(TypedDict):
 class DenylistRequest(RequestModel):
     """New denylist: either all of its items, or changes to it."""
 
-    model_config = example(add=["sku-00042"])
+    model_config = example(
+        add=["id-to-deny"]
+    )  # not one of a live item: trying it out must do no harm
 
     items: DeniedIds | None = None
     """Replaces the whole denylist."""

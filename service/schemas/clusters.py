@@ -12,6 +12,7 @@ from service.schemas.state import ClusterWatcherStatus
 MAX_POSITIVES = 10_000
 MAX_PER_POSITIVE = 1_000
 MAX_NEGATIVES = 1_000_000
+DEFAULT_PER_POSITIVE = 10
 
 PerPositive = Annotated[int, Field(ge=0, le=MAX_PER_POSITIVE)]
 
@@ -21,9 +22,9 @@ class NegativesRequest(RequestModel):
 
     model_config = example(positives=["sku-00042", "sku-00007"], easy=5, hard=5, seed=1)
 
-    easy: PerPositive
+    easy: PerPositive = DEFAULT_PER_POSITIVE
     """Easy negatives per positive, sampled from other clusters."""
-    hard: PerPositive
+    hard: PerPositive = DEFAULT_PER_POSITIVE
     """Hard negatives per positive, sampled from its cluster outside its cell; easy ones if there
     are none."""
     # after the counts, which its validator reads

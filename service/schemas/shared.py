@@ -4,13 +4,17 @@ Requests are pydantic models, validated on arrival. Responses are typed dicts: e
 validation, so that optional keys may be absent, and described by the same types in /openapi.json.
 """
 
-from typing import Annotated, Any, Literal, NotRequired
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
 ID_LENGTH = 512
+EXAMPLE_ITEMS = ("sku-00042", "sku-00007", "sku-00001")  # item ids of all examples
 LIST_LENGTH = 10_000
 
 
@@ -56,6 +60,16 @@ Id = Annotated[str, _CoreSchema(ID_SCHEMA)]
 Value = Annotated[str, _CoreSchema(VALUE_SCHEMA)]
 # only the first error of a list is reported: each further one would cost a microsecond
 Ids = Annotated[list[Id], Field(max_length=LIST_LENGTH, fail_fast=True)]
+
+
+def fill_examples(schema: dict[str, Any], item_ids: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of an OpenAPI schema with `EXAMPLE_ITEMS` replaced by ids, if there are any."""
+    if not item_ids:
+        return schema
+    ids = {name: item_ids[row % len(item_ids)] for row, name in enumerate(EXAMPLE_ITEMS)}
+    pattern = "|".join(f'"{name}"' for name in ids)
+    filled = re.sub(pattern, lambda match: json.dumps(ids[match[0][1:-1]]), json.dumps(schema))
+    return cast(dict[str, Any], json.loads(filled))
 
 
 def example(**values: JsonValue) -> ConfigDict:

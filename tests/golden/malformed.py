@@ -36,7 +36,7 @@ OTHERS = (  # path and body of other calls
     ("/embed", '{"items": [{"look": [1, 2]}]}'), ("/embed", '{"items": [{"smell": [1]}]}'),
     ("/embed", '{"items": [{"words": [1e16, 0, 0]}]}'), ("/embed", '{"items": [[1, 2, 3]]}'),
     ("/embed", '{"items": [{"words": ["1", 0, 0]}, {"words": [1, 2]}]}'),
-    ("/negatives", "{}"), ("/negatives", '{"positives": ["item-0"], "easy": 1}'),
+    ("/negatives", "{}"), ("/negatives", '{"positives": ["item-0"], "easy": 1, "seed": 1}'),
     ("/negatives", '{"positives": [], "easy": 1, "hard": 1, "seed": 1}'),
     ("/negatives", '{"positives": ["item-0"], "easy": 0, "hard": 0, "seed": 1}'),
     ("/negatives", '{"positives": ["item-0"], "easy": 1001, "hard": -1, "seed": 1}'),

@@ -33,8 +33,11 @@ def admin(tmp_path, store):
         yield caller
 
 
-def test_admin_without_configured_token_returns_404(caller):
-    assert_problem(put(caller, action="pin"), 404)
+def test_admin_without_configured_token_names_setting(caller):
+    problem = assert_problem(put(caller, action="pin"), 403, "admin-disabled")
+    assert "ESANS_ADMIN_TOKEN_FILE" in problem["detail"]
+    unknown = assert_problem(caller.get("/admin/nowhere"), 403, "admin-disabled")
+    assert problem["detail"].split(": ", 1)[1] == unknown["detail"].split(": ", 1)[1]
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], f"{TOKEN}x", "ü"])

@@ -36,7 +36,7 @@ def admin(tmp_path):
 
 @pytest.mark.parametrize("path", ["reload", "rollback"])
 def test_bundle_endpoints_without_token_are_rejected(admin, caller, path):
-    assert_problem(post(caller, path, json={}), 404)
+    assert_problem(post(caller, path, json={}), 403, "admin-disabled")
     for token in (None, "wrong"):
         assert_problem(post(admin, path, token, json={}), 401, "unauthorized")
 

@@ -168,7 +168,7 @@ def test_metrics_report_the_denylist(admin):
 @pytest.mark.parametrize("token", [None, "wrong"])
 def test_denylist_endpoint_without_token_is_rejected(admin, caller, token):
     assert_problem(put(admin, token, items=[]), 401, "unauthorized")
-    assert_problem(put(caller, TOKEN, items=[]), 404)
+    assert_problem(put(caller, TOKEN, items=[]), 403, "admin-disabled")
 
 
 @pytest.mark.parametrize(

@@ -124,11 +124,14 @@ def test_invalid_negatives_request_names_location(caller, change, location, expe
     assert expected in error["expected"]
 
 
-@pytest.mark.parametrize("missing", ["positives", "easy", "hard"])
-def test_missing_negatives_field_is_named(caller, missing):
-    query = {"positives": ["item-1"], "easy": 1, "hard": 1}
-    del query[missing]
-    assert assert_problem(caller.negatives(**query), 422)["errors"][0]["location"] == missing
+def test_negatives_counts_default_to_ten(caller):
+    body = sample(caller, positives=["item-3"])
+    assert [len(body[kind][0]) for kind in ("easy", "hard", "hard_log_counts")] == [10, 10, 10]
+
+
+def test_negatives_without_positives_are_rejected(caller):
+    (error,) = assert_problem(caller.negatives(easy=1), 422)["errors"]
+    assert error["location"] == "positives"
 
 
 def test_negatives_accepts_maximum_sizes(caller):

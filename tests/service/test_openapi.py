@@ -1,8 +1,11 @@
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from service.schemas.shared import EXAMPLE_ITEMS
 from tests.support.cluster_maps import local_maps
 from tests.support.http_caller import running
 from tests.support.service_process import ROOT
@@ -58,11 +61,13 @@ def test_openapi_references_resolve(schema):
         assert resolve(schema, reference)["type"] in ("object", "string")
 
 
-def test_openapi_describes_every_response(schema):
+def test_openapi_describes_every_endpoint(admin_schema):
+    schema = admin_schema
     assert schema["openapi"].startswith("3.1")
     for path in schema["paths"].values():
         for call in path.values():
             assert call["summary"]
+            assert len(call["description"]) > len(call["summary"])
             assert all(response["description"] for response in call["responses"].values())
     names = [c["operationId"] for p in schema["paths"].values() for c in p.values()]
     assert len(set(names)) == len(names)
@@ -99,7 +104,8 @@ def test_openapi_states_bounds_of_retrieve(schema):
 def test_openapi_states_bounds_of_negatives(schema):
     content = schema["paths"]["/negatives"]["post"]["requestBody"]["content"]
     query = resolve(schema, list_references(content)[0])
-    assert sorted(query["required"]) == ["easy", "hard", "positives"]
+    assert query["required"] == ["positives"]
+    assert query["properties"]["hard"]["default"] == 10
     assert query["properties"]["positives"]["maxItems"] == 10_000
     assert query["properties"]["easy"]["maximum"] == 1_000
 
@@ -163,6 +169,23 @@ def test_openapi_examples_succeed(tmp_path):
         for method, path, body in calls:
             response = caller.request(method, path, json=body, headers=headers)
             assert response.status_code == 200, (path, response.text)
+
+
+def test_openapi_examples_have_ids_of_live_bundle(tmp_path):
+    with running(tmp_path) as caller:
+        generic = json.dumps([*list_examples(caller.get("/openapi.json").json())])
+        ids = ['say "hi"', "sku-00042", *(f"item-{row}" for row in range(38))]
+        publish_handmade(tmp_path, ids=ids)
+        caller.wait_for("ready")
+        filled = json.dumps([*list_examples(caller.get("/openapi.json").json())])
+    assert set(re.findall(r"sku-\d+", generic)) == set(EXAMPLE_ITEMS)
+    assert set(re.findall(r"sku-\d+", filled)) == {"sku-00042"}
+    assert json.loads(filled)[0][2]["history"] == ['say "hi"', "sku-00042"]
+
+
+def test_root_redirects_to_docs(caller):
+    response = caller.get("/")
+    assert (response.status_code, response.headers["location"]) == (307, "/docs")
 
 
 def test_docs_page_returns_200(caller):
