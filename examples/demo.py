@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = build_parser().parse_args(arguments)
     exit_on_signals()
     folder = parsed.data or generated_shop(HOME / "shop")
-    bundles = HOME / f"bundles-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+    bundles = bundles_of(parsed.data)
     if train(folder, bundles):
         return 1
     with serving(bundles, choose_port() if parsed.port is None else parsed.port) as url:
@@ -59,6 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--once", action="store_true", help="exit after the first query")
     return parser
+
+
+def bundles_of(data: Path | None) -> Path:
+    """Return the folder of bundles: one for the generated shop, one for each dataset."""
+    if data is None:
+        return HOME / "bundles"
+    return HOME / f"bundles-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]}"
 
 
 def exit_on_signals() -> None:
