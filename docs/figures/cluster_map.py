@@ -1,8 +1,8 @@
-"""The figure of the ESANS page: the negatives of one positive on the generated demo shop.
+"""The figure of the ESANS page: the negatives of one positive on a small generated shop.
 
     python docs/figures/cluster_map.py > build/cluster-map.svg
 
-Builds the cluster map of the demo shop with the default settings (`trainer.esans.build_map`) and
+Builds the cluster map of the shop with the default settings (`trainer.esans.build_map`) and
 draws, for one positive, how similar each kind of negative is to it in the aligned space.
 """
 
@@ -28,6 +28,7 @@ from trainer.esans.alignment import align_modalities
 from trainer.esans.build_map import load_modalities
 from trainer.esans.residual_kmeans import fit_codebooks
 
+SHOP = ShopSize(items=800, users=1_000, interactions=16_000)  # the site is built often
 NUM_DRAWS = 80
 WIDTH, STRIP, LEFT, RIGHT, TOP = 760, 62, 250, 20, 16
 COLOURS = ("#9aa0a6", "#1a73e8", "#e8710a", "#188038")
@@ -40,7 +41,7 @@ def figure() -> str:
 
 
 def draw() -> str:
-    """Build the map of the demo shop, choose a positive and draw its negatives as SVG."""
+    """Build the map of a small shop, choose a positive and draw its negatives as SVG."""
     means, clusters = build()
     positive = choose_positive(clusters)
     units = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
@@ -64,7 +65,7 @@ def build() -> tuple[NDArray[np.float32], ClusterMap]:
     config = ClustersConfig()
     torch.set_num_threads(1)  # two threads wait for each other on a busy machine
     with TemporaryDirectory() as folder:
-        make_catalogue(Path(folder) / "shop", ShopSize(), seed=7)
+        make_catalogue(Path(folder) / "shop", SHOP, seed=7)
         data = load_dataset(Path(folder) / "shop")
     aligned = align_modalities(load_modalities(data, config, seed=0), config, seed=0)
     codebooks = fit_codebooks(aligned, config, seed=0)
