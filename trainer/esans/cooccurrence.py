@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from index.arrays import Floats
 from trainer.data.interactions import ItemLists
@@ -29,6 +28,8 @@ def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, s
     Source: ESANS (Xing et al., WWW 2025), MSAC, uses behaviour as a modality; this
     construction is ours.
     """
+    from sklearn.utils.extmath import randomized_svd  # takes seconds, and most runs build no map
+
     association = positive_pmi(count_cooccurrences(histories, num_items, seed))
     components = min(dim, num_items)
     left, singular_values, _ = randomized_svd(association, components, random_state=seed)
