@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import httpx
@@ -17,6 +16,7 @@ from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.conftest import ROOT
+from tests.support.http_caller import until
 from trainer.data.dataset import load_dataset
 from trainer.data.interactions import sample_cases
 from trainer.evaluate import rank_by_retriever
@@ -42,27 +42,24 @@ def bundles(shop, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(bundles):
+def client(bundles):
+    """Client of the service; a client per request would read all certificates each time."""
     log = bundles / "log"
     serve = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
     with log.open("w") as stream:
         process = subprocess.Popen(serve, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        yield ready_url(log)
+        with httpx.Client(base_url=listening_url(log)) as client:
+            until(lambda: client.get("/readyz").status_code == 200, limit_s=60)
+            yield client
     finally:
         process.terminate()
         assert process.wait(timeout=60) == 0
 
 
-def ready_url(log):
-    for _ in range(600):
-        lines = [line for line in log.read_text().splitlines() if '"listening"' in line]
-        if lines:
-            url = json.loads(lines[0])["url"]
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return url
-        time.sleep(0.1)
-    raise AssertionError(f"not ready: {log.read_text()}")
+def listening_url(log):
+    lines = until(lambda: [x for x in log.read_text().splitlines() if '"listening"' in x], 60)
+    return json.loads(lines[0])["url"]
 
 
 @pytest.fixture(scope="module")
@@ -75,32 +72,32 @@ def item_ids_of(response):
     return [candidate["item_id"] for candidate in response.raise_for_status().json()["candidates"]]
 
 
-def candidates(url, **query):
-    return item_ids_of(httpx.post(f"{url}/retrieve", json={"k": CANDIDATES, **query}))
+def candidates(client, **query):
+    return item_ids_of(client.post("/retrieve", json={"k": CANDIDATES, **query}))
 
 
-def test_retrieve_returns_the_users_planted_tastes(shop, url, category_of):
+def test_retrieve_returns_the_users_planted_tastes(shop, client, category_of):
     planted = pq.read_table(shop / "planted.parquet").to_pylist()[:NUM_QUERIES]
     hits = [
         category_of[item_id] in user["tastes"]
         for user in planted
-        for item_id in candidates(url, user_id=user["user_id"])
+        for item_id in candidates(client, user_id=user["user_id"])
     ]
     assert len(hits) == NUM_QUERIES * CANDIDATES
     assert sum(hits) > 0.8 * len(hits)  # two or three of thirty categories: at random under 10 %
 
 
-def test_retrieve_for_a_click_returns_its_category(url, category_of):
+def test_retrieve_for_a_click_returns_its_category(client, category_of):
     clicks = list(category_of)[:NUM_QUERIES]
     hits = [
         category_of[item_id] == category_of[click]
         for click in clicks
-        for item_id in candidates(url, history=[click])
+        for item_id in candidates(client, history=[click])
     ]
     assert sum(hits) > 0.9 * len(hits)  # one of thirty categories: at random under 4 %
 
 
-def test_retrieve_equals_the_offline_evaluation(shop, bundles, url):
+def test_retrieve_equals_the_offline_evaluation(shop, bundles, client):
     data = load_dataset(shop)
     evaluation = build_evaluation_set(data)
     sampled = sample_cases(evaluation.cases, NUM_QUERIES, np.random.default_rng(0))
@@ -108,7 +105,7 @@ def test_retrieve_equals_the_offline_evaluation(shop, bundles, url):
     offline = rank_by_retriever(Retriever(bundle), replace(evaluation, cases=sampled))
     for case, expected in enumerate(offline):
         history = [data.item_ids[row] for row in sampled.histories.get(case)]
-        response = httpx.post(f"{url}/retrieve", json={"history": history, "k": DEPTH})
+        response = client.post("/retrieve", json={"history": history, "k": DEPTH})
         rows = bundle.items.rows_of(item_ids_of(response))
         query = Retriever(bundle).encode([Query(DEPTH, history=history)])[0].vector
         assert response.json()["bundle"] == bundle.version
@@ -117,16 +114,16 @@ def test_retrieve_equals_the_offline_evaluation(shop, bundles, url):
         assert differences.max() <= 1e-5  # the same ids, except where scores tie within this
 
 
-def test_similar_items_share_the_category(url, category_of):
+def test_similar_items_share_the_category(client, category_of):
     hits = []
     for item_id in list(category_of)[:NUM_QUERIES]:
-        response = httpx.get(f"{url}/items/{item_id}/similar", params={"k": CANDIDATES})
+        response = client.get(f"/items/{item_id}/similar", params={"k": CANDIDATES})
         similar = item_ids_of(response)
         hits += [category_of[other] == category_of[item_id] for other in similar]
     assert sum(hits) > 0.9 * len(hits)
 
 
-def test_embed_equals_the_vectors_that_are_searched(shop, bundles, url):
+def test_embed_equals_the_vectors_that_are_searched(shop, bundles, client):
     bundle, data = open_bundle(BundleRegistry(bundles).current()), load_dataset(shop)
     all_vectors = bundle.item_encoder.encode(data.modalities, len(data.item_ids))
     features = {name: rows[:NUM_QUERIES] for name, rows in data.modalities.items()}
@@ -137,12 +134,12 @@ def test_embed_equals_the_vectors_that_are_searched(shop, bundles, url):
         }
         for row in range(NUM_QUERIES)
     ]
-    embedded = httpx.post(f"{url}/embed", json={"items": items}).raise_for_status().json()
+    embedded = client.post("/embed", json={"items": items}).raise_for_status().json()
     for vector, expected, content in zip(embedded["vectors"], all_vectors, items, strict=False):
         if any(content.values()):
             np.testing.assert_allclose(vector, expected, rtol=0, atol=1e-5)
     user = {"user_id": data.user_ids[0]}
-    (vector,) = httpx.post(f"{url}/embed", json={"users": [user]}).json()["vectors"]
-    for candidate in httpx.post(f"{url}/retrieve", json=user).json()["candidates"]:
+    (vector,) = client.post("/embed", json={"users": [user]}).json()["vectors"]
+    for candidate in client.post("/retrieve", json=user).json()["candidates"]:
         score = bundle.vectors[bundle.items.row_of(candidate["item_id"])] @ np.float32(vector)
         assert abs(score - candidate["score"]) <= 1e-5

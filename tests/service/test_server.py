@@ -33,6 +33,20 @@ def bundles(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def patient(bundles):
+    """Client of a service that closes no connection of these tests for being slow."""
+    with start_service(bundles, ESANS_REQUEST_TIMEOUT_S="600") as (client, _):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def impatient(bundles):
+    """Client of a service that waits half a second for a request."""
+    with start_service(bundles, ESANS_REQUEST_TIMEOUT_S="0.5") as (client, _):
+        yield client
+
+
 def wait_until_ready(client):
     until(lambda: client.get("/readyz").status_code == 200, limit_s=30)
 
@@ -114,46 +128,42 @@ def test_request_half_sent_at_sigterm_is_answered(bundles):
     assert b"connection: close" in response.lower()
 
 
-def test_slow_body_gets_408_while_others_are_served(bundles):
-    with start_service(bundles, ESANS_REQUEST_TIMEOUT_S="0.5") as (client, _):
-        wait_until_ready(client)
-        with closing(connect(client)) as slow:
-            slow.sendall(HEAD)
-            response = b""
-            slow.settimeout(0.02)
-            while not response:
-                slow.sendall(b" ")
-                assert client.post("/retrieve", json={"k": 3}).status_code == 200
-                try:
-                    response = slow.recv(65_536)
-                except TimeoutError:
-                    continue
-            response += receive_all(slow)
-        assert response.startswith(b"HTTP/1.1 408 Request Timeout")
-        assert b"connection: close" in response.lower()
-        assert b"ESANS_REQUEST_TIMEOUT_S" in response
+def test_slow_body_gets_408_while_others_are_served(impatient):
+    wait_until_ready(impatient)
+    with closing(connect(impatient)) as slow:
+        slow.sendall(HEAD)
+        response = b""
+        slow.settimeout(0.02)
+        while not response:
+            slow.sendall(b" ")
+            assert impatient.post("/retrieve", json={"k": 3}).status_code == 200
+            try:
+                response = slow.recv(65_536)
+            except TimeoutError:
+                continue
+        response += receive_all(slow)
+    assert response.startswith(b"HTTP/1.1 408 Request Timeout")
+    assert b"connection: close" in response.lower()
+    assert b"ESANS_REQUEST_TIMEOUT_S" in response
 
 
-def test_connection_without_full_head_is_closed(bundles):
-    with start_service(bundles, ESANS_REQUEST_TIMEOUT_S="0.5") as (client, _):
-        with closing(connect(client)) as silent, closing(connect(client)) as half:
-            half.sendall(HEAD[:20])
-            assert receive_all(silent) == receive_all(half) == b""
-        assert client.get("/livez").status_code == 200
+def test_connection_without_full_head_is_closed(impatient):
+    with closing(connect(impatient)) as silent, closing(connect(impatient)) as half:
+        half.sendall(HEAD[:20])
+        assert receive_all(silent) == receive_all(half) == b""
+    assert impatient.get("/livez").status_code == 200
 
 
-def test_endless_head_is_rejected(bundles):
-    options = {"ESANS_REQUEST_TIMEOUT_S": "600"}
-    with start_service(bundles, **options) as (client, _), closing(connect(client)) as connection:
+def test_endless_head_is_rejected(patient):
+    with closing(connect(patient)) as connection:
         with suppress(ConnectionError):  # closed during the send
             connection.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"x" * (4 << 20))
         receive_all(connection)  # returns: the server has closed
-        assert client.get("/livez").status_code == 200
+        assert patient.get("/livez").status_code == 200
 
 
-def test_head_of_100_kb_is_accepted(bundles):
-    with start_service(bundles) as (client, _):
-        assert client.get("/livez", headers={"X": "x" * 100_000}).status_code == 200
+def test_head_of_100_kb_is_accepted(patient):
+    assert patient.get("/livez", headers={"X": "x" * 100_000}).status_code == 200
 
 
 def test_client_that_reads_no_response_is_closed(bundles):
@@ -169,32 +179,30 @@ def test_client_that_reads_no_response_is_closed(bundles):
         until(lambda: in_flight() == "1", limit_s=30)
 
 
-def test_content_length_over_limit_gets_413_unread(bundles):
-    with start_service(bundles) as (client, _), closing(connect(client)) as connection:
+def test_content_length_over_limit_gets_413_unread(patient):
+    with closing(connect(patient)) as connection:
         connection.sendall(HEAD.replace(b"100", b"1048577"))
         response = receive_all(connection)
     assert response.startswith(b"HTTP/1.1 413 ")
     assert b"connection: close" in response.lower()
 
 
-def test_content_length_over_limit_gets_no_100_continue(bundles):
+def test_content_length_over_limit_gets_no_100_continue(patient):
     """curl waits for 100-continue before it sends a body over 1 MiB."""
     head = HEAD.replace(b"100", b"1048577").replace(b"\r\n", b"\r\nExpect: 100-continue\r\n", 1)
-    with start_service(bundles) as (client, _), closing(connect(client)) as connection:
+    with closing(connect(patient)) as connection:
         connection.sendall(head)
         response = receive_all(connection)
     assert response.startswith(b"HTTP/1.1 413 ")
 
 
-def test_chunked_body_over_limit_gets_413(bundles):
+def test_chunked_body_over_limit_gets_413(patient):
     def chunks():
         for _ in range(100):
             yield b" " * 65_536
 
-    with start_service(bundles) as (client, _):
-        response = client.post("/retrieve", content=chunks())
-        assert response.status_code == 413
-        assert client.get("/livez").status_code == 200
+    assert patient.post("/retrieve", content=chunks()).status_code == 413
+    assert patient.get("/livez").status_code == 200
 
 
 def test_500_idle_connections_do_not_block_requests(bundles):
