@@ -360,11 +360,10 @@ def test_add_items_full_disk_publishes_nothing(bundles, items):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
-KILL_AFTER_CALLS = """
+KILLED_AFTER_CALLS = """
 import os, signal, sys
+import index.publish.append  # once: each attempt is a fork
 from index.__main__ import main
-
-left = int(sys.argv.pop(1))
 
 def counted(real):
     def call(*parts, **more):
@@ -375,22 +374,41 @@ def counted(real):
         return real(*parts, **more)
     return call
 
-for name in ("mkdir", "rename", "replace"):
-    setattr(os, name, counted(getattr(os, name)))
-sys.exit(main())
+for line in sys.stdin:
+    if pid := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        continue
+    left, sys.stdout = int(line), sys.stderr
+    for name in ("mkdir", "rename", "replace"):
+        setattr(os, name, counted(getattr(os, name)))
+    os._exit(main(sys.argv[1:]))
 """
 
 
-def test_add_items_killed_anywhere_can_be_repeated(bundles, items):
+@pytest.fixture
+def add_killed(bundles, items):
+    """Function that adds the items and is killed after so many calls; returns the exit status."""
+    adding = ["add-items", str(bundles), "--items", str(items)]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_AFTER_CALLS, *adding],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    ) as process:  # fmt: skip
+
+        def add(num_calls):
+            process.stdin.write(f"{num_calls}\n")
+            return int(process.stdout.readline())
+
+        yield add
+
+
+def test_add_items_killed_anywhere_can_be_repeated(bundles, add_killed):
     before, killed = BundleRegistry(bundles).pointer(), 0
     while BundleRegistry(bundles).pointer() == before:
         wait_for_next_second()  # versions have a resolution of one second
-        command = [sys.executable, "-c", KILL_AFTER_CALLS, str(killed)]
-        adding = [*command, "add-items", str(bundles), "--items", str(items)]
-        done = subprocess.run(adding, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        assert done.returncode or BundleRegistry(bundles).pointer() != before
-        killed += done.returncode != 0
+        status = add_killed(killed)
+        assert status in (0, -signal.SIGKILL)
+        assert status or BundleRegistry(bundles).pointer() != before
+        killed += status != 0
         for version in BundleRegistry(bundles).versions():
             open_bundle(bundles / version)
     assert killed >= 5

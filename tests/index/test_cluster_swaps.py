@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.support.cluster_maps import (
 )
 
 SWAPS, READERS = 1_000, 4
+PAUSE_S = 0.02  # between two loads of a reader, which leaves the CPU to the writer
 MAPS = [numbered_map(number) for number in range(5)]
 VERSIONS = {clusters.version: clusters for clusters in MAPS}
 
@@ -40,6 +42,7 @@ def watch(store, has_ended):
         np.testing.assert_array_equal(loaded.codes2, expected.codes2)
         np.testing.assert_array_equal(loaded.centroids, expected.centroids)
         seen.append((pointer.sequence, pointer.version))
+        time.sleep(PAUSE_S)
     return seen
 
 
