@@ -46,11 +46,12 @@ def draw_picture(shape: Points, pattern: Mask, rgb: Colour, rng: np.random.Gener
     shift = rng.normal(scale=0.04, size=2)
     first = np.clip(np.array(rgb) + rng.normal(scale=10, size=3), 0, 255)
     second = first * 0.55 if first.mean() > 110 else first * 0.5 + 120
-    tones = np.where(pattern[..., None], second, first)
-    canvas = np.full_like(tones, BACKGROUND)
-    canvas[_cover(shape, angle, size, shift)] = OUTLINE
+    colours = np.stack([np.array(BACKGROUND), np.array(OUTLINE), first, second])
+    codes = np.zeros(pattern.shape, dtype=np.intp)  # rows of `colours`
+    codes[_cover(shape, angle, size, shift)] = 1
     inner = _cover(shape, angle, size * 0.88, shift)
-    canvas[inner] = tones[inner]
+    codes[inner] = 2 + pattern[inner]
+    canvas = colours.take(codes, axis=0)
     small = canvas.reshape(SIDE, FINE, SIDE, FINE, 3).mean(axis=(1, 3))
     grain = rng.normal(scale=3, size=small.shape)
     return np.asarray(np.clip(small + grain, 0, 255), dtype=np.uint8)
