@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 
 from index.cluster_map_registry import ClusterPointer
@@ -17,20 +19,47 @@ def put(caller, token=TOKEN, scheme="Bearer", **body):
     return caller.request("PUT", PATH, json=body, headers=headers)
 
 
-@pytest.fixture
-def store(tmp_path):
-    return local_maps(tmp_path / "clusters")
-
-
-@pytest.fixture
-def admin(tmp_path, store):
-    """Caller of an app with two maps in its store, the second current."""
-    publish_handmade(tmp_path)
+@contextmanager
+def serve_two_maps(folder):
+    """Run an app with two maps in its store, the second current; yield a caller and the store."""
+    publish_handmade(folder)
+    store = local_maps(folder / "clusters")
     store.publish(FIRST)
     store.publish(SECOND)
-    with running(tmp_path, admin_token=TOKEN) as caller:
+    with running(folder, admin_token=TOKEN) as caller:
         caller.wait_for_clusters("following", SECOND.version)
-        yield caller
+        yield caller, store
+
+
+@pytest.fixture
+def admin_and_store(tmp_path):
+    with serve_two_maps(tmp_path) as both:
+        yield both
+
+
+@pytest.fixture
+def admin(admin_and_store):
+    return admin_and_store[0]
+
+
+@pytest.fixture
+def store(admin_and_store):
+    return admin_and_store[1]
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    """Caller and store of an app that gets only requests that it rejects."""
+    with serve_two_maps(tmp_path_factory.mktemp("bundles")) as both:
+        yield both
+        _, store = both
+        assert store.pointer().version == SECOND.version
+        assert not store.pointer().pinned
+
+
+@pytest.fixture
+def rejecting(unchanged):
+    return unchanged[0]
 
 
 def test_admin_without_configured_token_names_setting(caller):
@@ -41,9 +70,10 @@ def test_admin_without_configured_token_names_setting(caller):
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], f"{TOKEN}x", "ü"])
-def test_admin_with_wrong_token_returns_401(admin, store, token):
+def test_admin_with_wrong_token_returns_401(unchanged, token):
+    rejecting, store = unchanged
     before = store.pointer()
-    response = put(admin, token, action="rollback")
+    response = put(rejecting, token, action="rollback")
     assert response.headers["www-authenticate"].startswith("Bearer")
     problem = assert_problem(response, 401)
     assert TOKEN not in response.text
@@ -51,13 +81,13 @@ def test_admin_with_wrong_token_returns_401(admin, store, token):
     assert store.pointer() == before
 
 
-def test_admin_with_basic_scheme_returns_401(admin):
-    assert_problem(put(admin, scheme="Basic", action="rollback"), 401)
-    assert_problem(admin.request("PUT", PATH, headers={"Authorization": TOKEN.encode()}), 401)
+def test_admin_with_basic_scheme_returns_401(rejecting):
+    assert_problem(put(rejecting, scheme="Basic", action="rollback"), 401)
+    assert_problem(rejecting.request("PUT", PATH, headers={"Authorization": TOKEN.encode()}), 401)
 
 
-def test_admin_checks_token_before_body(admin):
-    assert_problem(admin.request("PUT", PATH, content=b"{"), 401)
+def test_admin_checks_token_before_body(rejecting):
+    assert_problem(rejecting.request("PUT", PATH, content=b"{"), 401)
 
 
 def test_bearer_scheme_is_case_insensitive(admin):
@@ -92,8 +122,8 @@ def test_pin_without_version_pins_current_map(admin):
 
 
 @pytest.mark.parametrize("action", ["pin", "rollback"])
-def test_move_to_unknown_version_returns_404(admin, action):
-    problem = assert_problem(put(admin, action=action, version="0" * 16), 404)
+def test_move_to_unknown_version_returns_404(rejecting, action):
+    problem = assert_problem(put(rejecting, action=action, version="0" * 16), 404)
     assert "0" * 16 in problem["detail"]
 
 
@@ -115,8 +145,8 @@ def test_pointer_without_published_map_returns_404(tmp_path):
         ({"action": "pin", "now": True}, "now"),
     ],
 )
-def test_invalid_pointer_request_names_location(admin, body, location):
-    assert assert_problem(put(admin, **body), 422)["errors"][0]["location"] == location
+def test_invalid_pointer_request_names_location(rejecting, body, location):
+    assert assert_problem(put(rejecting, **body), 422)["errors"][0]["location"] == location
 
 
 def test_token_is_not_logged(admin):

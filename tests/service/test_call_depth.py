@@ -66,19 +66,26 @@ def bundles(request, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def watch(bundles):
+@pytest.fixture(scope="module")
+def watched_app(bundles):
     """Watch of the event loop and of new threads, and a caller."""
     watch = Watch()
     threading.setprofile(watch)
     try:
         with running(bundles) as caller:
             caller.wait_for("ready")
-            watch.searches.clear()
             yield watch, caller
             caller.run(sys.setprofile, None)
     finally:
         threading.setprofile(None)
+
+
+@pytest.fixture
+def watch(watched_app):
+    """The same, without the calls of other tests."""
+    watch, caller = watched_app
+    watch.searches, watch.route = [], []
+    return watch, caller
 
 
 @pytest.mark.parametrize(

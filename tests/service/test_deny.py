@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -37,7 +38,7 @@ def server():
 
 @pytest.fixture(params=["folder", "redis"])
 def store_options(request):
-    """Settings of a denylist store: a file, then Redis."""
+    """Settings of an empty denylist store: a file, then Redis."""
     if request.param == "folder":
         return {}
     server = request.getfixturevalue("server")
@@ -45,12 +46,31 @@ def store_options(request):
     return {"redis_url": server.url}
 
 
-@pytest.fixture
-def admin(tmp_path, store_options):
-    publish_handmade(tmp_path, now=day(0))
-    with running(tmp_path, admin_token=TOKEN, **store_options) as caller:
+@contextmanager
+def serve(folder, options):
+    """Run an app with a denylist store; yield its caller."""
+    publish_handmade(folder, now=day(0))
+    with running(folder, admin_token=TOKEN, **options) as caller:
         caller.wait_for("ready")
         yield caller
+
+
+@pytest.fixture
+def admin(tmp_path, store_options):
+    with serve(tmp_path, store_options) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module", params=["folder", "redis"])
+def rejecting(request, tmp_path_factory):
+    """Caller of an app that gets only requests that it rejects."""
+    options = {}
+    if request.param == "redis":
+        url = request.getfixturevalue("server").url
+        options = {"redis_url": url, "namespace": "rejecting"}  # others empty theirs
+    with serve(tmp_path_factory.mktemp("bundles"), options) as caller:
+        yield caller
+        assert "sequence" not in denylist_status(caller)  # nothing was published
 
 
 def list_ids_by_call(caller):
@@ -166,8 +186,8 @@ def test_metrics_report_the_denylist(admin):
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
-def test_denylist_endpoint_without_token_is_rejected(admin, caller, token):
-    assert_problem(put(admin, token, items=[]), 401, "unauthorized")
+def test_denylist_endpoint_without_token_is_rejected(rejecting, caller, token):
+    assert_problem(put(rejecting, token, items=[]), 401, "unauthorized")
     assert_problem(put(caller, TOKEN, items=[]), 403, "admin-disabled")
 
 
@@ -184,8 +204,8 @@ def test_denylist_endpoint_without_token_is_rejected(admin, caller, token):
         ({"items": ["a"] * (MAX_ITEMS + 1)}, "items", "at most 100000"),
     ],
 )
-def test_denylist_invalid_body_names_field(admin, body, field, expected):
-    errors = assert_problem(put(admin, **body), 422)["errors"]
+def test_denylist_invalid_body_names_field(rejecting, body, field, expected):
+    errors = assert_problem(put(rejecting, **body), 422)["errors"]
     assert any(error["location"] == field and expected in error["expected"] for error in errors)
 
 
