@@ -23,7 +23,7 @@ from tests.support.cluster_maps import (
 )
 
 SWAPS, READERS = 1_000, 4
-PAUSE_S = 0.02  # between two loads of a reader, which leaves the CPU to the writer
+PAUSE_S = 0.003  # of a reader: a tight loop would only slow the writer down
 MAPS = [numbered_map(number) for number in range(5)]
 VERSIONS = {clusters.version: clusters for clusters in MAPS}
 

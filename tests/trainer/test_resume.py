@@ -4,7 +4,6 @@ from pathlib import Path
 
 from index.bundle.registry import BundleRegistry
 from tests.support.training_runs import (
-    DEADLINE_S,
     arguments,
     progress_in,
     run,
