@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo bench bench-quality bench-quality-quick openapi mutants soak lock docs clean
+.PHONY: help check format test test-images test-all demo attack bench bench-quality bench-quality-quick openapi mutants soak lock docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,10 +33,13 @@ format: $(VENV)/dev.stamp  ## format the code and apply automatic fixes
 TEST_WORKERS ?= 2
 
 test: $(VENV)/dev.stamp  ## run the default tests: a few minutes on two cores
-	$(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images'
+	$(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images and not attack'
 
 test-images: $(VENV)/dev.stamp  ## run the Dockerfile's steps in clean environments
 	$(VENV)/bin/pytest -m images
+
+attack: $(VENV)/dev.stamp  ## attack a running service and print what it costs; about five minutes
+	$(VENV)/bin/pytest -m attack -s tests/attack
 
 test-all: $(VENV)/dev.stamp  ## run every test, including slow ones
 	$(VENV)/bin/pytest

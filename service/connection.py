@@ -16,6 +16,7 @@ MAX_HEAD_BYTES = 1 << 17  # proxies forward heads of at most 8 to 64 KiB
 MAX_OUTSTANDING = 32  # requests of a connection, running or waiting
 PIECE_BYTES = 2_048  # parsed at once: most requests, and a small excess of pipelined ones
 PIPELINED_PIECE_BYTES = 512
+MAX_PARSED_BYTES = 1 << 14  # before other connections have their turn
 
 
 class ReadControl(FlowControl):
@@ -123,10 +124,15 @@ class Connection(HttpToolsProtocol):
         yield from (cycle for cycle, _ in reversed(self.pipeline))
 
     def _parse(self) -> None:
-        """Parse piece by piece: a request that pipelines many more would fill the memory."""
+        """Parse piece by piece, up to the limit of outstanding requests or of one go."""
+        end = len(self._unparsed) - MAX_PARSED_BYTES
         while self._unparsed and not self.transport.is_closing():
             if len(self.pipeline) >= MAX_OUTSTANDING - 1:
                 self.flow.hold_reading()
+                return
+            if len(self._unparsed) <= end:  # others first: tiny chunks cost a microsecond a byte
+                self.flow.hold_reading()
+                self.loop.call_soon(self._parse)
                 return
             size = PIPELINED_PIECE_BYTES if self.pipeline else PIECE_BYTES
             piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]

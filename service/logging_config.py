@@ -101,7 +101,7 @@ class LineWriter(logging.Handler):
                 lines, self._lines, self._num_bytes = self._lines, [], 0
             try:
                 write_all(self._descriptor, b"".join(lines))
-            except OSError:  # nobody reads any more
+            except OSError:  # the reader is gone
                 self.num_dropped += len(lines)
             with self._lock:
                 if not self._lines:

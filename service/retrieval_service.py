@@ -25,7 +25,7 @@ MAX_PART_QUERIES = 32  # of a batch request in one call, 4 to 8 ms: more would d
 FILTER_COST = 150  # of a query with a filter: it probes more inverted lists
 MAX_TEXTS = 2_000  # ids and filter values; a query with more runs in the executor
 
-MAX_GROUP_CANDIDATES = 20_000  # of a batch response in memory: 1 to 5 MB
+MAX_GROUP_CANDIDATES = 10_000  # of a batch response in memory: 0.5 to 3 MB
 STREAM_TIMEOUT_S = 60.0
 STREAM_RETRY_S = 0.05
 

@@ -69,7 +69,7 @@ def test_writer_without_reader_counts_lines(pipe):
     assert writer.num_dropped == 10
 
 
-def test_service_with_full_stdout_answers_and_stops(tmp_path):
+def test_service_with_full_stdout_responds_and_stops(tmp_path):
     publish_handmade(tmp_path)
     command = [sys.executable, "-m", "service", "--bundles", str(tmp_path), "--port", "0"]
     process = subprocess.Popen(
