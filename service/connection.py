@@ -175,7 +175,7 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _disconnect(self) -> None:
-        """End all requests, of which uvicorn tells only the newest."""
+        """End all requests; uvicorn ends only the newest."""
         for cycle in self.outstanding():
             cycle.disconnected = True
             cycle.message_event.set()
