@@ -1,6 +1,6 @@
 """Service errors and their rendering as `application/problem+json` (RFC 9457).
 
-`TABLE` maps each error class to a status, problem type and title.
+`TABLE` maps each error class to a status and a title; its `code` is the problem type.
 """
 
 import json
@@ -61,9 +61,13 @@ log = logging.getLogger("service")
 class BodyTooLargeError(RequestError):
     """The body exceeds the size limit."""
 
+    code = "body-too-large"
+
 
 class BodyTimeoutError(RequestError):
     """The body was not received in time."""
+
+    code = "body-timeout"
 
 
 class InvalidRequestError(RequestError):
@@ -72,6 +76,8 @@ class InvalidRequestError(RequestError):
     Attributes:
         errors: the first `MAX_ERRORS_REPORTED` field errors.
     """
+
+    code = "invalid-request"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         self.errors = errors[:MAX_ERRORS_REPORTED]
@@ -83,96 +89,107 @@ class InvalidRequestError(RequestError):
 class InvalidBodyError(InvalidRequestError):
     """The body is invalid."""
 
+    code = "invalid-body"
+
 
 class InvalidQueryError(InvalidRequestError):
     """The path or the query string is invalid."""
+
+    code = "invalid-query"
 
 
 class UnknownFilterError(InvalidRequestError):
     """A filter names an attribute that the live bundle does not support."""
 
+    code = "unknown-attribute"
+
 
 class AdminDisabledError(RequestError):
     """The admin endpoints are disabled: no token is configured."""
+
+    code = "admin-disabled"
 
 
 class UnauthorizedError(RequestError):
     """The bearer token is missing or wrong."""
 
+    code = "unauthorized"
+
 
 class NoItemEncoderError(RequestError):
     """The bundle has no item encoder."""
+
+    code = "no-item-encoder"
 
 
 class QueueFullError(RequestError):
     """The request queue is full."""
 
+    code = "queue-full"
+
 
 class QueueTimeoutError(RequestError):
     """The request waited longer than the queue timeout."""
+
+    code = "queue-timeout"
 
 
 class NoConsumerError(RequestError):
     """The request queue has no consumer: the service is starting, stopping, or has failed."""
 
+    code = "stopped"
+
 
 class BusyError(RequestError):
     """The executor has reached its limit of concurrent jobs."""
 
+    code = "busy"
+
 
 class ProblemType(NamedTuple):
-    """Status, problem type and title of an error class."""
+    """Status and title of an error class, whose `code` is the problem type."""
 
     status: int
-    code: str
     title: str
 
 
-INTERNAL = ProblemType(500, BLANK, "Internal Server Error")
+INTERNAL = ProblemType(500, "Internal Server Error")
 
 # Errors of offline tools are not listed: in the service they are bugs, hence INTERNAL.
-TABLE: dict[type[Exception], ProblemType] = {
-    RequestError: ProblemType(422, "request", "The request cannot be processed"),
-    UnknownAttributeError: ProblemType(422, "unknown-attribute", "Unknown filter attribute"),
-    UnknownFilterError: ProblemType(422, "unknown-attribute", "Unknown filter attribute"),
-    UnknownItemError: ProblemType(404, "unknown-item", "The item is not in the bundle"),
-    InvalidRequestError: ProblemType(422, "invalid-request", "The request is invalid"),
-    InvalidQueryError: ProblemType(422, "invalid-query", "The path or query string is invalid"),
-    InvalidBodyError: ProblemType(422, "invalid-body", "The request body is invalid"),
-    BodyTimeoutError: ProblemType(408, "body-timeout", "The request body was not received in time"),
-    BodyTooLargeError: ProblemType(413, "body-too-large", "The request body is too large"),
-    NoItemEncoderError: ProblemType(409, "no-item-encoder", "The bundle has no item encoder"),
-    AdminDisabledError: ProblemType(403, "admin-disabled", "The admin endpoints are disabled"),
-    UnauthorizedError: ProblemType(401, "unauthorized", "The bearer token is missing or wrong"),
-    BusyError: ProblemType(503, "busy", "Too many concurrent requests of this kind"),
-    QueueFullError: ProblemType(503, "queue-full", "The request queue is full"),
-    QueueTimeoutError: ProblemType(
-        503, "queue-timeout", "The request waited too long in the queue"
-    ),
-    NoConsumerError: ProblemType(503, "stopped", "The service is not processing queries"),
-    NoBundleError: ProblemType(503, "no-bundle", "No bundle is live"),
-    InvalidBundleError: ProblemType(503, "invalid-bundle", "The bundle is invalid"),
-    UnknownVersionError: ProblemType(404, "unknown-version", "The bundle version does not exist"),
-    UnavailableBundleError: ProblemType(
-        503, "unavailable-bundle", "The bundle cannot be opened at the moment"
-    ),
-    RejectedBundleError: ProblemType(409, "rejected-bundle", "The bundle was rejected"),
-    ReadOnlyBundlesError: ProblemType(409, "read-only-bundles", "The bundles folder is read-only"),
-    BundleError: ProblemType(503, "bundle", "The bundle is unavailable"),
-    ClusterStoreError: ProblemType(503, "cluster-store", "The store operation failed"),
-    StoreUnreachableError: ProblemType(503, "store-unreachable", "The store is unreachable"),
-    StoreFullError: ProblemType(503, "store-full", "The store is full"),
-    ReadOnlyStoreError: ProblemType(409, "read-only-store", "The store is read-only"),
-    NoClusterMapError: ProblemType(404, "no-cluster-map", "The cluster map does not exist"),
-    IncompatibleClusterMapError: ProblemType(
-        409, "incompatible-cluster-map", "The cluster map does not match the bundle"
-    ),
-    InvalidClusterMapError: ProblemType(
-        503, "invalid-cluster-map", "The stored cluster map is invalid"
-    ),
-    NoDenylistError: ProblemType(409, "no-denylist", "There is no denylist to update"),
-    InvalidDenylistError: ProblemType(409, "invalid-denylist", "The stored denylist is invalid"),
-    TooManyDeniedError: ProblemType(422, "too-many-denied", "The denylist has too many items"),
+TABLE: dict[type[EsansError], ProblemType] = {
+    RequestError: ProblemType(422, "The request cannot be processed"),
+    UnknownAttributeError: ProblemType(422, "Unknown filter attribute"),
+    UnknownFilterError: ProblemType(422, "Unknown filter attribute"),
+    UnknownItemError: ProblemType(404, "The item is not in the bundle"),
+    InvalidRequestError: ProblemType(422, "The request is invalid"),
+    InvalidQueryError: ProblemType(422, "The path or query string is invalid"),
+    InvalidBodyError: ProblemType(422, "The request body is invalid"),
+    BodyTimeoutError: ProblemType(408, "The request body was not received in time"),
+    BodyTooLargeError: ProblemType(413, "The request body is too large"),
+    NoItemEncoderError: ProblemType(409, "The bundle has no item encoder"),
+    AdminDisabledError: ProblemType(403, "The admin endpoints are disabled"),
+    UnauthorizedError: ProblemType(401, "The bearer token is missing or wrong"),
+    BusyError: ProblemType(503, "Too many concurrent requests of this kind"),
+    QueueFullError: ProblemType(503, "The request queue is full"),
+    QueueTimeoutError: ProblemType(503, "The request waited too long in the queue"),
+    NoConsumerError: ProblemType(503, "The service is not processing queries"),
+    NoBundleError: ProblemType(503, "No bundle is live"),
+    InvalidBundleError: ProblemType(503, "The bundle is invalid"),
+    UnknownVersionError: ProblemType(404, "The bundle version does not exist"),
+    UnavailableBundleError: ProblemType(503, "The bundle cannot be opened at the moment"),
+    RejectedBundleError: ProblemType(409, "The bundle was rejected"),
+    ReadOnlyBundlesError: ProblemType(409, "The bundles folder is read-only"),
+    BundleError: ProblemType(503, "The bundle is unavailable"),
+    ClusterStoreError: ProblemType(503, "The store operation failed"),
+    StoreUnreachableError: ProblemType(503, "The store is unreachable"),
+    StoreFullError: ProblemType(503, "The store is full"),
+    ReadOnlyStoreError: ProblemType(409, "The store is read-only"),
+    NoClusterMapError: ProblemType(404, "The cluster map does not exist"),
+    IncompatibleClusterMapError: ProblemType(409, "The cluster map does not match the bundle"),
+    InvalidClusterMapError: ProblemType(503, "The stored cluster map is invalid"),
+    NoDenylistError: ProblemType(409, "There is no denylist to update"),
+    InvalidDenylistError: ProblemType(409, "The stored denylist is invalid"),
+    TooManyDeniedError: ProblemType(422, "The denylist has too many items"),
 }
 
 
@@ -180,12 +197,18 @@ def problem_response(
     path: str,
     problem_type: ProblemType,
     detail: str,
+    code: str | None = None,
     headers: Mapping[str, str] | None = None,
     extensions: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Render a `Problem`; `extensions` are its members beyond the standard ones."""
+    """Render a `Problem`.
+
+    Args:
+        code: of the error; None if the status alone describes the problem.
+        extensions: members beyond the standard ones.
+    """
     body = {
-        "type": BLANK if problem_type.code == BLANK else f"urn:esans:problem:{problem_type.code}",
+        "type": f"urn:esans:problem:{code}" if code else BLANK,
         "title": problem_type.title,
         "status": problem_type.status,
         "detail": detail,
@@ -212,11 +235,12 @@ def install_error_handlers(
     """
 
     async def handle_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, EsansError)
         problem_type = TABLE.get(type(error), INTERNAL)
-        if problem_type.status == INTERNAL.status:
+        if problem_type is INTERNAL:
             log.error("request failed", exc_info=error)
             return internal_problem(request.scope["path"])
-        on_problem(problem_type.code)
+        on_problem(error.code)
         extensions: dict[str, Any] = {}
         if isinstance(error, InvalidRequestError):
             extensions["errors"] = error.errors
@@ -225,7 +249,7 @@ def install_error_handlers(
         seconds = 1 if isinstance(error, QueueFullError | QueueTimeoutError) else retry_after_s
         headers = {503: {"Retry-After": str(seconds)}, 401: CHALLENGE}.get(problem_type.status)
         path = request.scope["path"]
-        return problem_response(path, problem_type, str(error), headers, extensions)
+        return problem_response(path, problem_type, str(error), error.code, headers, extensions)
 
     async def handle_invalid_query(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -242,8 +266,8 @@ async def handle_http_error(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     path = request.scope["path"]
     detail = f"{request.method} {path}: {error.detail}; see /docs for the available endpoints"
-    problem_type = ProblemType(error.status_code, BLANK, phrase)
-    return problem_response(path, problem_type, detail, error.headers)
+    problem_type = ProblemType(error.status_code, phrase)
+    return problem_response(path, problem_type, detail, headers=error.headers)
 
 
 def build_query_error(request: Request, errors: Sequence[Any]) -> InvalidQueryError:
