@@ -57,9 +57,9 @@ def test_items_held_out_of_real_data_are_added_and_retrieved(test_data, tmp_path
             similar = [candidate["item_id"] for candidate in result["candidates"]]
             assert len({*similar}) == 20
             assert item_id not in similar
-        assert caller.found(history=new_ids[:3], k=50)
+        assert caller.retrieve_ids(history=new_ids[:3], k=50)
         users = users_of(source, new_ids)
-        hits = [bool({*caller.found(user_id=user, k=200)} & taken) for user, taken in users]
+        hits = [bool({*caller.retrieve_ids(user_id=user, k=200)} & taken) for user, taken in users]
     chance_hit_rate = np.mean([1 - (1 - 200 / count) ** len(taken) for _, taken in users])
     figures = f"{name}: {np.mean(hits):.3f} of {len(hits)} users, at random {chance_hit_rate:.3f}"
     sys.stdout.write(f"a new item of the user among 200 candidates: {figures}\n")  # seen with -rP
