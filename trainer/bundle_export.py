@@ -37,8 +37,9 @@ from trainer.config import BundleConfig, RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TEST, TRAIN, VALID, build_histories, training_counts
 from trainer.onnx_export import export_towers
-from trainer.train_loop import TrainedTowers, encode_histories
+from trainer.train_loop import TrainedTowers
 from trainer.training_data import TrainingData
+from trainer.validation import encode_histories
 
 SELF_TEST_QUERIES = 8
 LIBRARIES = ("faiss-cpu", "numpy", "onnx", "onnxruntime", "safetensors", "torch")
@@ -71,16 +72,16 @@ def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
     data, trained, cases = run.data, run.trained, run.training_data.validation
     vectors = run.training_data.features.encode_all(trained.towers.item)
     tuning = range(min(TUNING_QUERIES, len(cases.user_rows)))
-    self_test = tuning[:SELF_TEST_QUERIES]
+    self_test = [cases.histories.get(case) for case in tuning[:SELF_TEST_QUERIES]]
     with torch.no_grad():
-        queries = encode_histories(trained.towers.user, vectors, cases.histories, self_test)
+        queries = encode_histories(trained.towers.user, vectors.__getitem__, self_test)
     contents = Contents(
         item_ids=data.item_ids,
         vectors=vectors.cpu().numpy(),
         counts=training_counts(data.interactions, len(data.item_ids)),
         histories=build_stored_histories(data) if run.config.bundle.histories else None,
         tuning_histories=[cases.histories.get(case) for case in tuning],
-        self_test_histories=[cases.histories.get(case) for case in self_test],
+        self_test_histories=self_test,
         self_test_queries=queries.cpu().numpy(),
         metadata=item_metadata(data.attributes, run.columns),
     )

@@ -20,6 +20,7 @@ from trainer.data.interactions import (
 COUNTS = (20, 50, 200)
 DEPTH = max(COUNTS)
 COVERAGE_COUNT = 50
+CHUNK = 10_000  # targets ranked at once
 MIN_CASES = 200  # buckets with fewer targets report no recall, as it would be noise
 HEAD_SHARE, TORSO_SHARE = 0.1, 0.5  # of the items, by popularity
 
@@ -79,11 +80,17 @@ def rank_targets(ranked: Rows, cases: Cases) -> TargetRanks:
     case_of = np.repeat(np.arange(len(cases.user_rows)), np.diff(cases.targets.offsets))
     targets = cases.targets.item_rows
     ranks = np.full(len(targets), DEPTH, dtype=np.int64)
-    for start in range(0, len(targets), 100_000):
-        part = slice(start, start + 100_000)
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
         is_hit = ranked[case_of[part]] == targets[part, None]  # [targets, DEPTH]
         ranks[part] = np.where(is_hit.any(axis=1), is_hit.argmax(axis=1), DEPTH)
     return TargetRanks(case_of, targets, ranks)
+
+
+def case_recalls(ranks: TargetRanks, count: int) -> NDArray[np.float64]:
+    """Compute the recall@count of each case, the share of its targets that were retrieved."""
+    hits = np.bincount(ranks.case_of, ranks.ranks < count)
+    return hits / np.bincount(ranks.case_of)
 
 
 def compute_metrics(ranked: Rows, ranks: TargetRanks, num_items: int) -> MetricValues:

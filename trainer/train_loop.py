@@ -3,25 +3,21 @@
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from index.encoders import pad_histories
 from index.errors import TrainingError
 from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
 from trainer.config import RunConfig
-from trainer.data.interactions import Cases, ItemLists
 from trainer.loss import BatchLoss
 from trainer.progress import progress_bar
 from trainer.samplers.base import Sampler, StatefulSampler, SwappableSampler
-from trainer.towers import Towers, UserTower, build_towers
+from trainer.towers import Towers, build_towers
 from trainer.training_data import TrainingBatch, TrainingData
-
-VALIDATION_COUNT = 50
-CHUNK_SCORES = 20_000_000  # scores per matrix in validation: 80 MB
+from trainer.validation import validation_recall
 
 
 @dataclass(frozen=True)
@@ -165,10 +161,13 @@ class TrainLoop:
                 f"epoch {progress.epoch + 1}: the loss is exactly 0, expected a positive number; "
                 "all negatives are masked or batches contain a single item: use a larger batch_size"
             )
-        vectors = self.data.features.encode_all(self.towers.item)
-        if not torch.isfinite(vectors).all():
-            raise self._diverged(": the item vectors are not finite, expected finite numbers")
-        recall = validation_recall(self.towers.user, vectors, self.data.validation)
+        encode = partial(self.data.features.encode, self.towers.item)
+        try:
+            recall = validation_recall(
+                self.towers.user, encode, len(self.data.features), self.data.validation
+            )
+        except FloatingPointError as error:
+            raise self._diverged(f": {error}, expected finite numbers") from error
         progress.curve.append({"loss": loss, "recall@50": recall, "seconds": seconds})
         if recall > progress.best_recall:
             progress.best_recall, progress.best_epoch = recall, progress.epoch
@@ -197,45 +196,3 @@ def build_run_towers(data: TrainingData, config: RunConfig) -> Towers:
     is_ordered = data.loader.is_ordered
     towers = build_towers(len(data.features), means, config.towers, is_ordered, config.seed)
     return towers.to(data.device)
-
-
-@torch.no_grad()
-def validation_recall(tower: UserTower, vectors: Tensor, cases: Cases) -> float:
-    """Compute exact recall@50 over all unseen items, for early stopping.
-
-    Args:
-        tower: user tower.
-        vectors: [items, dim], item vectors.
-        cases: validation cases.
-    """
-    chunk = max(1, CHUNK_SCORES // len(vectors))
-    recalls = []
-    for start in range(0, len(cases.user_rows), chunk):
-        chosen = range(start, min(start + chunk, len(cases.user_rows)))
-        scores = score_unseen(tower, vectors, cases.histories, chosen)
-        count = min(VALIDATION_COUNT, len(vectors))
-        best = scores.topk(count, dim=1).indices.cpu().numpy()
-        recalls += [
-            float(np.isin(cases.targets.get(case), best[row]).mean())
-            for row, case in enumerate(chosen)
-        ]
-    return float(np.mean(recalls))
-
-
-def score_unseen(tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range) -> Tensor:
-    """Score all items for the chosen histories, seen items at -inf; [chosen, items]."""
-    scores = encode_histories(tower, vectors, histories, chosen) @ vectors.T
-    for row, case in enumerate(chosen):
-        scores[row, torch.from_numpy(histories.get(case)).long()] = -torch.inf
-    return scores
-
-
-def encode_histories(
-    tower: UserTower, vectors: Tensor, histories: ItemLists, chosen: range
-) -> Tensor:
-    """Encode the newest items of each chosen history to query vectors; [chosen, dim]."""
-    length = len(tower.positions.weight)
-    rows, mask = pad_histories([histories.get(case)[::-1][:length] for case in chosen])
-    device = vectors.device
-    history = vectors[torch.from_numpy(rows).long().to(device)]
-    return tower(history, torch.from_numpy(mask).to(device))  # type: ignore[no-any-return]

@@ -18,25 +18,17 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
 from benchmarks.compare.subset import Subset, load_subset
-from index.arrays import Rows
 from trainer.checkpoint import Progress
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import (
-    TEST,
-    VALID,
-    Cases,
-    build_cases,
-    build_histories,
-    training_counts,
-)
+from trainer.data.interactions import TEST, VALID, build_cases, build_histories, training_counts
 from trainer.metrics import (
     DEPTH,
     TargetRanks,
+    case_recalls,
     compute_bucket_metrics,
     compute_metrics,
     rank_targets,
@@ -44,14 +36,13 @@ from trainer.metrics import (
 from trainer.sampler_factory import build_required_map, build_sampler
 from trainer.samplers.base import Sampler
 from trainer.seen_items import build_seen_items
-from trainer.towers import UserTower
-from trainer.train_loop import TrainedTowers, score_unseen, train, validation_recall
+from trainer.train_loop import TrainedTowers, train
 from trainer.training_data import TrainingData, build_training_data
+from trainer.validation import rank_unseen, validation_recall
 
 METRICS_VERSION = 1  # increase it when metrics change their meaning: all trials then run again
 RECALL_COUNTS = (50, 200)
 RESAMPLES = 1_000
-CHUNK = 1_000  # cases ranked per batch
 IGNORED_SETTINGS = {"checkpoint_interval_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
@@ -130,30 +121,18 @@ def measure_towers(
     num_users, num_items = len(data.user_ids), len(data.item_ids)
     valid = build_cases(data.interactions, VALID, num_users)
     test = build_cases(data.interactions, TEST, num_users)
-    ranked = rank_all(tower, vectors, test)
+    encode = vectors.__getitem__
+    ranked = rank_unseen(tower, encode, num_items, test.histories, DEPTH)
     ranks = rank_targets(ranked, test)
     figures: Figures = {
         "cases": len(test.user_rows),
-        "validation_recall@50": validation_recall(tower, vectors, valid),
+        "validation_recall@50": validation_recall(tower, encode, num_items, valid),
         **compute_metrics(ranked, ranks, num_items),
     }
     buckets = compute_bucket_metrics(ranks, training_counts(data.interactions, num_items))
     for name, metrics in buckets.items():
         figures |= {f"{name}_{metric}": value for metric, value in metrics.items()}
     return figures, ranks
-
-
-@torch.no_grad()
-def rank_all(tower: UserTower, vectors: Tensor, targets: Cases) -> Rows:
-    """Rank exactly for every case; [cases, DEPTH], -1 where fewer items are eligible."""
-    ranked = np.full((len(targets.user_rows), DEPTH), -1, dtype=np.int32)
-    depth = min(DEPTH, len(vectors))
-    for first in range(0, len(ranked), CHUNK):
-        chunk = range(first, min(first + CHUNK, len(ranked)))
-        best = score_unseen(tower, vectors, targets.histories, chunk).topk(depth, dim=1)
-        rows = best.indices.masked_fill(torch.isneginf(best.values), -1)
-        ranked[chunk.start : chunk.stop, :depth] = rows.cpu().numpy()
-    return ranked
 
 
 def training_figures(progress: Progress, monitor: SamplerMonitor) -> Figures:
@@ -170,13 +149,7 @@ def training_figures(progress: Progress, monitor: SamplerMonitor) -> Figures:
 
 def recalls_of(ranks: TargetRanks, counts: Collection[int] = RECALL_COUNTS) -> Recalls:
     """Compute the resampled recalls that significance is tested with."""
-    target_counts = np.bincount(ranks.case_of)
-    return {
-        count: resampled_means(
-            np.bincount(ranks.case_of, ranks.ranks < count, len(target_counts)) / target_counts
-        )
-        for count in counts
-    }
+    return {count: resampled_means(case_recalls(ranks, count)) for count in counts}
 
 
 def resampled_means(values: Resamples, resamples: int = RESAMPLES) -> Resamples:

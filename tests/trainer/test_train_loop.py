@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from trainer.checkpoint import Checkpoint
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.base import SampledNegatives
 from trainer.samplers.simple import UniformSampler, sample_in_batch
-from trainer.train_loop import train, validation_recall
+from trainer.train_loop import train
 from trainer.training_data import build_training_data
+from trainer.validation import validation_recall
 
 
 def trained(data, folder, sampler=sample_in_batch, **changes):
@@ -45,8 +47,9 @@ def losses_of(done):
 
 def recall_of(done, data):
     training_data = build_training_data(data, tiny_config())
-    vectors = training_data.features.encode_all(done.towers.item)
-    return validation_recall(done.towers.user, vectors, training_data.validation)
+    encode = partial(training_data.features.encode, done.towers.item)
+    cases = training_data.validation
+    return validation_recall(done.towers.user, encode, len(training_data.features), cases)
 
 
 @pytest.mark.parametrize("sampler", [sample_in_batch, UniformSampler(64)])

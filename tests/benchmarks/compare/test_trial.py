@@ -8,46 +8,17 @@ import pytest
 from benchmarks.compare.runner import _pop_finished, build_deadline
 from benchmarks.compare.store import TrialStore
 from benchmarks.compare.subset import Subset
-from benchmarks.compare.trial import Trial, rank_all, recalls_of
+from benchmarks.compare.trial import Trial, recalls_of
 from index.errors import TrainingError
 from tests.support.training_data import as_histories, tiny_config
-from trainer.data.interactions import VALID, Cases, build_cases
+from trainer.data.interactions import Cases
 from trainer.metrics import DEPTH, rank_targets
-from trainer.train_loop import build_run_towers, validation_recall
-from trainer.training_data import build_training_data
 
 
 def trial_of(folder, config=None, **changes):
     fields = {"dataset": "a", "method": "b", "budget": None, "config": config or tiny_config()}
     fields |= {"subset": Subset(folder, None, "auto", 0), "fingerprint": "f", "uses_map": False}
     return Trial(**(fields | changes))
-
-
-@pytest.fixture(scope="module")
-def towers_and_vectors(world_data):
-    config = tiny_config()
-    training_data = build_training_data(world_data, config)
-    towers = build_run_towers(training_data, config)
-    return towers, training_data.features.encode_all(towers.item)
-
-
-def test_rank_all_agrees_with_validation_recall(world_data, towers_and_vectors):
-    towers, vectors = towers_and_vectors
-    targets = build_cases(world_data.interactions, VALID, len(world_data.user_ids))
-    ranks = rank_targets(rank_all(towers.user, vectors, targets), targets)
-    expected = validation_recall(towers.user, vectors, targets)
-    assert (ranks.ranks < 50).mean() == pytest.approx(expected)  # one target each
-
-
-def test_rank_all_pads_after_the_eligible_items(world_data, towers_and_vectors):
-    towers, vectors = towers_and_vectors
-    targets = build_cases(world_data.interactions, VALID, len(world_data.user_ids))
-    ranking = rank_all(towers.user, vectors, targets)[0]
-    seen = set(targets.histories.get(0).tolist())
-    eligible = 160 - len(seen)
-    assert set(ranking[:eligible].tolist()) == set(range(160)) - seen
-    assert (ranking[eligible:] == -1).all()
-    assert len(ranking) == DEPTH
 
 
 def test_recalls_are_averaged_per_case():
