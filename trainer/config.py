@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError
 from pydantic_core import ErrorDetails
 
 from index.errors import ConfigError
@@ -98,9 +98,12 @@ class ClustersConfig(ConfigSection):
 class EvaluationConfig(ConfigSection):
     """Offline evaluation before a bundle becomes current."""
 
-    ease_lambda: float = Field(250.0, gt=0)
-    """L2 regularisation (lambda) of the EASE baseline"""
-    ease_items_limit: int = Field(20_000, ge=0)
+    max_cases: int = Field(50_000, ge=0)
+    """maximum number of test users, sampled with the seed; 0: all"""
+    ease_lambdas: tuple[PositiveFloat, ...] = Field((10.0, 50.0, 250.0, 1000.0), min_length=1)
+    """values of the L2 regularisation (lambda) of the EASE baseline, of which the one with the
+    highest recall@50 on the validation users is used"""
+    ease_items_limit: int = Field(10_000, ge=0)
     """maximum number of items for the EASE baseline, which needs an items x items matrix; larger
     catalogues skip it"""
 

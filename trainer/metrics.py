@@ -1,4 +1,4 @@
-"""Offline metrics: recall, NDCG and coverage."""
+"""Offline metrics: recall, NDCG and coverage, and the cases that they are computed on."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Rows
+from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import (
     TEST,
     TRAIN,
+    VALID,
     Cases,
     ItemLists,
     build_cases,
     build_histories,
+    sample_cases,
     training_counts,
 )
 
@@ -21,10 +24,24 @@ COUNTS = (20, 50, 200)
 DEPTH = max(COUNTS)
 COVERAGE_COUNT = 50
 CHUNK = 10_000  # targets ranked at once
+Z_95 = 1.96  # standard errors of a 95 % normal interval
 MIN_CASES = 200  # buckets with fewer targets report no recall, as it would be noise
 HEAD_SHARE, TORSO_SHARE = 0.1, 0.5  # of the items, by popularity
 
 MetricValues = dict[str, float]
+
+
+@dataclass(frozen=True)
+class EaseData:
+    """Data that EASE is fitted on and its lambda chosen with.
+
+    Attributes:
+        train: training history of every user.
+        validation: validation cases.
+    """
+
+    train: ItemLists
+    validation: Cases
 
 
 @dataclass(frozen=True)
@@ -33,25 +50,40 @@ class EvaluationSet:
 
     Attributes:
         item_ids: ids in row order.
-        cases: test cases.
-        train: training history of every user.
+        cases: test cases, sampled.
+        total_cases: number of test cases before sampling.
         counts: [items], training positives.
+        ease: None if there are too many items for EASE.
     """
 
     item_ids: list[str]
     cases: Cases
-    train: ItemLists
+    total_cases: int
     counts: NDArray[np.int64]
+    ease: EaseData | None
 
 
-def build_evaluation_set(data: Dataset) -> EvaluationSet:
-    """Build the evaluation set of a dataset's test part."""
+def build_evaluation_set(data: Dataset, config: RunConfig) -> EvaluationSet:
+    """Build the evaluation set of a dataset's test part, for the configuration of a run."""
     num_users, interactions = len(data.user_ids), data.interactions
+    cases, ease = build_cases(interactions, TEST, num_users), None
+    if len(data.item_ids) <= config.evaluation.ease_items_limit:
+        ease = EaseData(
+            build_histories(interactions, (TRAIN,), num_users),
+            sample_cases(
+                build_cases(interactions, VALID, num_users),
+                config.training.validation_cases,
+                np.random.default_rng([config.seed, VALID]),
+            ),
+        )
+    total = len(cases.user_rows)
+    rng = np.random.default_rng([config.seed, TEST])
     return EvaluationSet(
         item_ids=data.item_ids,
-        cases=build_cases(interactions, TEST, num_users),
-        train=build_histories(interactions, (TRAIN,), num_users),
+        cases=sample_cases(cases, config.evaluation.max_cases or total, rng),
+        total_cases=total,
         counts=training_counts(interactions, len(data.item_ids)),
+        ease=ease,
     )
 
 
@@ -93,25 +125,43 @@ def case_recalls(ranks: TargetRanks, count: int) -> NDArray[np.float64]:
     return hits / np.bincount(ranks.case_of)
 
 
+def case_ndcgs(ranks: TargetRanks, count: int) -> NDArray[np.float64]:
+    """Compute the NDCG@count of each case; the ideal ranks all targets first."""
+    gains = np.bincount(ranks.case_of, (ranks.ranks < count) / np.log2(ranks.ranks + 2))
+    ideal = np.cumsum(1 / np.log2(np.arange(count) + 2))
+    best: NDArray[np.float64] = ideal[np.minimum(np.bincount(ranks.case_of), count) - 1]
+    return gains / best
+
+
+def case_metrics(ranks: TargetRanks) -> dict[str, NDArray[np.float64]]:
+    """Compute recall and NDCG at COUNTS; metric -> [cases]."""
+    return {
+        f"{name}@{count}": compute(ranks, count)
+        for count in COUNTS
+        for name, compute in (("recall", case_recalls), ("ndcg", case_ndcgs))
+    }
+
+
 def compute_metrics(ranked: Rows, ranks: TargetRanks, num_items: int) -> MetricValues:
     """Compute recall and NDCG at COUNTS, averaged over cases, and catalogue coverage at 50.
 
-    Recall is the share of a case's targets that were retrieved; the ideal of NDCG ranks all
-    of them first. Coverage is the share of all items among the first 50 of any case.
+    Coverage is the share of all items among the first 50 of any case.
     """
-    metrics: MetricValues = {}
-    target_counts = np.bincount(ranks.case_of, minlength=len(ranked))
-    for count in COUNTS:
-        is_hit = ranks.ranks < count
-        hits = np.bincount(ranks.case_of, is_hit, len(ranked))
-        gains = np.bincount(ranks.case_of, is_hit / np.log2(ranks.ranks + 2), len(ranked))
-        ideal = np.cumsum(1 / np.log2(np.arange(count) + 2))
-        best = ideal[np.minimum(target_counts, count) - 1]
-        metrics[f"recall@{count}"] = float((hits / target_counts).mean())
-        metrics[f"ndcg@{count}"] = float((gains / best).mean())
-    shown = np.unique(ranked[:, :COVERAGE_COUNT])
-    metrics[f"coverage@{COVERAGE_COUNT}"] = float((shown >= 0).sum() / num_items)
+    metrics = {name: float(values.mean()) for name, values in case_metrics(ranks).items()}
+    is_shown = np.zeros(num_items + 1, dtype=np.bool_)
+    is_shown[ranked[:, :COVERAGE_COUNT]] = True  # -1 is the last
+    metrics[f"coverage@{COVERAGE_COUNT}"] = float(is_shown[:-1].sum() / num_items)
     return metrics
+
+
+def compute_intervals(ranks: TargetRanks) -> dict[str, tuple[float, float]]:
+    """Compute each mean's normal 95 % interval from the standard error over the cases."""
+    intervals = {}
+    for name, values in case_metrics(ranks).items():
+        mean = float(values.mean())
+        margin = Z_95 * float(values.std()) / max(1, len(values) - 1) ** 0.5
+        intervals[name] = (max(0.0, mean - margin), min(1.0, mean + margin))
+    return intervals
 
 
 def popularity_buckets(counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:

@@ -179,7 +179,7 @@ def publish(registry: BundleRegistry, finished: FinishedRun) -> tuple[str, Repor
         now = datetime.now(UTC)
         manifest = stage_bundle(staged, finished, now)
         tqdm.write(render_index_summary(manifest.index))
-        evaluation_set = build_evaluation_set(finished.data)
+        evaluation_set = build_evaluation_set(finished.data, finished.config)
         retriever = Retriever(open_bundle(staged))
         report = evaluate(retriever, evaluation_set, finished.config.evaluation)
         add_metrics(staged, {"test": report})

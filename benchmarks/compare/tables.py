@@ -26,8 +26,8 @@ from benchmarks.compare.runner import Failures
 from benchmarks.compare.schedule import Schedule
 from benchmarks.compare.subset import StudyDataset, load_subset
 from index.fsio import write_json
-from trainer.baselines import rank_baselines
-from trainer.config import EvaluationConfig
+from trainer.baselines import choose_ease_lambda, rank_baselines
+from trainer.config import EvaluationConfig, RunConfig
 from trainer.metrics import (
     MIN_CASES,
     MetricValues,
@@ -97,12 +97,14 @@ def baselines_of(dataset: StudyDataset, folder: Path) -> dict[str, MetricValues]
     if path.exists():
         cached = json.loads(path.read_text(encoding="utf-8"))
     if key not in cached:
-        evaluation = build_evaluation_set(load_subset(dataset.subset))
+        config = RunConfig(evaluation=EvaluationConfig(max_cases=0))
+        evaluation = build_evaluation_set(load_subset(dataset.subset), config)
+        ease_lambda = choose_ease_lambda(evaluation, config.evaluation)
         cached[key] = {
             BASELINE_NAMES[name]: compute_metrics(
                 ranked, rank_targets(ranked, evaluation.cases), len(evaluation.counts)
             )
-            for name, ranked in rank_baselines(evaluation, EvaluationConfig()).items()
+            for name, ranked in rank_baselines(evaluation, ease_lambda)
         }
         write_json(path, cached)
     return cached[key]

@@ -35,6 +35,8 @@ temperature = 0.1
 alignment_epochs = 4
 level_1_codes = 6
 level_2_codes = 3
+[evaluation]
+ease_lambdas = [250.0]
 [training.sampler]
 """
 SAMPLERS = {

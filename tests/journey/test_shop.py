@@ -17,6 +17,7 @@ from index.search.query import Query
 from index.search.retriever import Retriever
 from tests.conftest import ROOT
 from tests.support.http_caller import until
+from trainer.config import RunConfig
 from trainer.data.dataset import load_dataset
 from trainer.data.interactions import sample_cases
 from trainer.evaluate import rank_by_retriever
@@ -99,7 +100,7 @@ def test_retrieve_for_a_click_returns_its_category(client, category_of):
 
 def test_retrieve_equals_the_offline_evaluation(shop, bundles, client):
     data = load_dataset(shop)
-    evaluation = build_evaluation_set(data)
+    evaluation = build_evaluation_set(data, RunConfig())
     sampled = sample_cases(evaluation.cases, NUM_QUERIES, np.random.default_rng(0))
     bundle = open_bundle(BundleRegistry(bundles).current())
     offline = rank_by_retriever(Retriever(bundle), replace(evaluation, cases=sampled))

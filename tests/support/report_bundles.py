@@ -34,6 +34,7 @@ METRICS = {
     "model": metrics_from(0.5),
     "popularity": metrics_from(0.1),
     "ease": metrics_from(0.3),
+    "intervals": {"model": {"recall@20": [0.4712, 0.5288]}},
     "buckets": {
         method: {
             "head": {"targets": 301, "recall@50": start},

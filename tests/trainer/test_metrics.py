@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from tests.support.training_data import as_histories
+from trainer.config import validate_config
 from trainer.data.interactions import Cases
 from trainer.metrics import (
     DEPTH,
+    build_evaluation_set,
     compute_bucket_metrics,
+    compute_intervals,
     compute_metrics,
     popularity_buckets,
     rank_targets,
@@ -56,6 +59,36 @@ def test_ndcg_is_1_with_more_targets_than_ranks():
 def test_coverage_is_share_of_items_in_any_top_50():
     metrics = metrics_of([range(60), [*range(40, 90), 99]], [[0], [0]], 1_000)
     assert metrics["coverage@50"] == pytest.approx(90 / 1_000)
+
+
+def test_intervals_are_of_the_mean_over_cases():
+    ranked = rankings(*[[1]] * 60, *[[2]] * 40)
+    ranks = rank_targets(ranked, cases([[1]] * 100))
+    margin = 1.96 * np.std([1] * 60 + [0] * 40, ddof=1) / math.sqrt(100)
+    assert compute_intervals(ranks)["recall@50"] == pytest.approx((0.6 - margin, 0.6 + margin))
+
+
+def test_intervals_are_within_0_and_1():
+    ranks = rank_targets(rankings([1], [1], [2]), cases([[1]] * 3))
+    low, high = compute_intervals(ranks)["recall@20"]
+    assert 0 < low < 2 / 3 < high == 1
+    assert compute_intervals(rank_targets(rankings([1]), cases([[1]])))["ndcg@50"] == (1, 1)
+
+
+def test_evaluation_set_samples_cases_with_the_seed(world_data):
+    def chosen(max_cases, seed=0, ease_items_limit=1_000):
+        limits = {"max_cases": max_cases, "ease_items_limit": ease_items_limit}
+        config = validate_config({"seed": seed, "evaluation": limits}, "a test")
+        return build_evaluation_set(world_data, config)
+
+    everyone = chosen(0)
+    sampled = chosen(30)
+    assert len(everyone.cases.user_rows) == everyone.total_cases == sampled.total_cases == 120
+    assert len(sampled.cases.user_rows) == 30
+    assert sampled.cases.user_rows.tolist() == chosen(30).cases.user_rows.tolist()
+    assert sampled.cases.user_rows.tolist() != chosen(30, seed=1).cases.user_rows.tolist()
+    assert len(everyone.ease.validation.user_rows) == 120
+    assert chosen(0, ease_items_limit=159).ease is None
 
 
 def test_popularity_buckets_split_items_and_separate_cold():

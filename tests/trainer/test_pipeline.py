@@ -12,7 +12,7 @@ from index.search.retriever import Retriever
 from tests.support.synthetic_bundle import retrieve_single
 from tests.support.tiny_dataset import write_tiny_world
 from tests.support.training_runs import run, write_config
-from trainer.config import load_config
+from trainer.config import RunConfig, load_config
 from trainer.data.dataset import load_dataset
 from trainer.evaluate import rank_by_retriever
 from trainer.metrics import build_evaluation_set
@@ -54,7 +54,7 @@ def data(shop):
 
 
 def test_online_results_equal_offline_rankings(retriever, data):
-    evaluated = build_evaluation_set(data)
+    evaluated = build_evaluation_set(data, RunConfig())
     vectors = retriever.bundle.vectors
     assert len(evaluated.cases.user_rows) == 120
     for case, offline in enumerate(rank_by_retriever(retriever, evaluated)):

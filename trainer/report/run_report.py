@@ -115,6 +115,7 @@ def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
     buckets = {method: all_buckets[method] for method in METHOD_NAMES if method in all_buckets}
     model = buckets.get("model", {})
     bucket_names = [bucket for bucket in BUCKETS if bucket in model]
+    intervals = report.get("intervals", {}).get("model", {})
     return {
         "report": report,
         "methods": methods_figure(by_method) if by_method else None,
@@ -122,6 +123,10 @@ def metric_values(report: Mapping[str, Any]) -> dict[str, Any]:
         "metric_rows": [
             [METHOD_NAMES[method], *(metrics.get(name) for name in METRIC_NAMES)]
             for method, metrics in by_method.items()
+        ],
+        "interval_row": [
+            "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else None
+            for name in METRIC_NAMES
         ],
         "buckets": buckets_figure(buckets, bucket_names) if model else None,
         "small_buckets": [b for b in bucket_names if int(model[b]["targets"]) < MIN_CASES],

@@ -53,6 +53,12 @@ def test_run_report_lists_every_section(complete):
     assert re.findall(r'<h2 id="([^"]*)"', body) == anchors
 
 
+def test_run_report_has_intervals_if_the_bundle_has(complete, bare):
+    _, body = complete
+    assert "<td>95 % interval of this model</td><td>0.4712 to 0.5288</td>" in body
+    assert "95 % interval" not in bare
+
+
 def test_run_report_figures_name_their_source(complete):
     _, body = complete
     names = re.findall(r'<div id="figure-([a-z]+)"', body)
