@@ -7,25 +7,21 @@ from torch import Tensor
 
 from trainer.data.interactions import ItemLists
 
-MAX_TABLE_CELLS = 64 * 2**20  # of the dense users x items table, one byte each
-
 
 @dataclass(frozen=True)
 class SeenItems:
     """Training positives of every user, on one device.
 
+    The cost of a lookup depends on the batch alone, never on the number of items or users.
+
     Attributes:
         offsets: [users + 1] int64, start of each user's items.
-        item_rows: [count] int64, items of all users.
-        pairs: [count] int64, user * items + item, ascending.
-        table: [users, items] bool, dense copy; None if too large.
+        item_rows: [count] int32, items of all users.
         num_items: size of the catalogue.
     """
 
     offsets: Tensor
     item_rows: Tensor
-    pairs: Tensor
-    table: Tensor | None
     num_items: int
 
     def contains(self, user_rows: Tensor, rows: Tensor) -> Tensor:
@@ -38,25 +34,15 @@ class SeenItems:
         Returns:
             [batch, n] bool.
         """
-        if rows.ndim == 1:
-            return self._contains_shared(user_rows, rows)
-        pairs = user_rows[:, None] * self.num_items + rows
-        positions = torch.searchsorted(self.pairs, pairs).clamp(max=len(self.pairs) - 1)
-        return self.pairs[positions] == pairs
-
-    def _contains_shared(self, user_rows: Tensor, rows: Tensor) -> Tensor:
-        """Look up the table; without one, scatter the users' positives into [batch, n]."""
-        if self.table is not None and len(user_rows) * self.num_items <= MAX_TABLE_CELLS:
-            return self.table.index_select(0, user_rows).index_select(1, rows)
-        columns = torch.arange(len(rows), device=rows.device)
-        column_of = torch.full((self.num_items,), -1, device=rows.device)
-        column_of[rows] = columns
         owners, items = self._positives_of(user_rows)
-        item_columns = column_of[items]
-        is_requested = item_columns >= 0
-        is_seen = torch.zeros(len(user_rows), len(rows), dtype=torch.bool, device=rows.device)
-        is_seen[owners[is_requested], item_columns[is_requested]] = True
-        return is_seen[:, column_of[rows]]  # duplicate rows share one column
+        if rows.ndim == 1:
+            return _contains_shared(owners, items, rows, len(user_rows))
+        if not len(items):
+            return torch.zeros_like(rows, dtype=torch.bool)
+        pairs = torch.sort(owners * self.num_items + items).values
+        batch = torch.arange(len(user_rows), device=rows.device)
+        requested = batch[:, None] * self.num_items + rows
+        return pairs[_positions_in(pairs, requested)] == requested
 
     def _positives_of(self, user_rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batch position and the item row of every positive of the users."""
@@ -70,17 +56,22 @@ class SeenItems:
         return owners, self.item_rows[starts[owners] + within]
 
 
-def build_seen_items(
-    histories: ItemLists, num_items: int, device: torch.device, max_cells: int = MAX_TABLE_CELLS
-) -> SeenItems:
-    """Build the seen items of every user, with a dense table up to `max_cells` cells."""
-    offsets = torch.from_numpy(histories.offsets)
-    item_rows = torch.from_numpy(histories.item_rows).long()
-    users = torch.repeat_interleave(torch.arange(len(offsets) - 1), torch.diff(offsets))
-    pairs = torch.sort(users * num_items + item_rows).values
-    table = None
-    if (len(offsets) - 1) * num_items <= max_cells:
-        table = torch.zeros(len(offsets) - 1, num_items, dtype=torch.bool)
-        table[users, item_rows] = True
-        table = table.to(device)
-    return SeenItems(offsets.to(device), item_rows.to(device), pairs.to(device), table, num_items)
+def _contains_shared(owners: Tensor, items: Tensor, rows: Tensor, batch: int) -> Tensor:
+    """Scatter the users' positives into [batch, distinct rows]; duplicates share a column."""
+    distinct, columns = torch.unique(rows, return_inverse=True)
+    positions = _positions_in(distinct, items)
+    is_requested = distinct[positions] == items
+    is_seen = torch.zeros(batch, len(distinct), dtype=torch.bool, device=rows.device)
+    is_seen[owners[is_requested], positions[is_requested]] = True
+    return is_seen.index_select(1, columns)
+
+
+def _positions_in(ascending: Tensor, values: Tensor) -> Tensor:
+    """Return where each value is in a non-empty tensor, if anywhere."""
+    return torch.searchsorted(ascending, values.to(ascending.dtype)).clamp(max=len(ascending) - 1)
+
+
+def build_seen_items(histories: ItemLists, num_items: int, device: torch.device) -> SeenItems:
+    """Build the seen items of every user; on the CPU they share the memory of the histories."""
+    offsets, item_rows = map(torch.from_numpy, (histories.offsets, histories.item_rows))
+    return SeenItems(offsets.to(device), item_rows.to(device), num_items)

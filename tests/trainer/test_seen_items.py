@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from tests.support.training_data import as_histories
-from trainer.seen_items import MAX_TABLE_CELLS, build_seen_items
+from trainer.seen_items import build_seen_items
 
 ITEM_COUNT = 12
 ITEMS = st.integers(0, ITEM_COUNT - 1)
@@ -22,12 +22,11 @@ def by_brute_force(taken, users, rows):
     return [[item in taken[user] for item in rows] for user in users]
 
 
-@given(lookups(), st.sampled_from([0, MAX_TABLE_CELLS]))
+@given(lookups())
 @settings(deadline=None, derandomize=True)
-def test_seen_items_shared_rows_agree_with_brute_force(lookup, max_cells):
+def test_seen_items_shared_rows_agree_with_brute_force(lookup):
     taken, users, rows = lookup
-    seen = build_seen_items(as_histories(taken), ITEM_COUNT, CPU, max_cells)
-    assert (seen.table is None) == (max_cells == 0)
+    seen = build_seen_items(as_histories(taken), ITEM_COUNT, CPU)
     is_seen = seen.contains(torch.tensor(users), torch.tensor(rows))
     assert is_seen.tolist() == by_brute_force(taken, users, rows)
 
