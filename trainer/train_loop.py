@@ -105,7 +105,7 @@ class TrainLoop:
         progress, loader = self.progress, self.data.loader
         started_at = saved_at = time.monotonic()
         bar = progress_bar(
-            total=len(loader.target_positions()),
+            total=len(loader.target_positions),
             initial=progress.batch * loader.batch_size,
             desc=f"epoch {progress.epoch + 1}",
             unit=" examples",

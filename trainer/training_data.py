@@ -6,6 +6,7 @@ Unordered data: the history is a seeded sample of the user's other items, resamp
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from trainer.data.interactions import (
 )
 from trainer.item_features import ItemFeatures, build_item_features
 from trainer.seen_items import SeenItems, build_seen_items
+
+SHUFFLED_USERS = 65_536  # users whose histories are shuffled at once
 
 
 @dataclass(frozen=True)
@@ -57,35 +60,37 @@ class BatchLoader:
     history_length: int
     seed: int
 
-    def target_positions(self) -> NDArray[np.int64]:
-        """Return the positions of the targets in `histories.item_rows`."""
+    @cached_property
+    def target_positions(self) -> NDArray[np.signedinteger]:
+        """Positions of the targets in `histories.item_rows`, as the smallest sufficient type."""
         offsets = self.histories.offsets
         lengths = np.diff(offsets)
         is_target = np.repeat(lengths > 1, lengths)
         if self.is_ordered:
             is_target[offsets[:-1][lengths > 0]] = False
-        return np.flatnonzero(is_target)
+        return np.arange(len(is_target), dtype=np.min_scalar_type(-len(is_target)))[is_target]
 
     def target_counts(self, num_items: int) -> NDArray[np.int64]:
         """Count the targets of each item in one epoch; [items]."""
-        targets = self.histories.item_rows[self.target_positions()]
+        targets = self.histories.item_rows[self.target_positions]
         return np.bincount(targets, minlength=num_items).astype(np.int64)
 
     def batches_per_epoch(self) -> int:
         """Return the number of batches per epoch, without a last batch of a single target."""
-        count = len(self.target_positions())
+        count = len(self.target_positions)
         return count // self.batch_size + (count % self.batch_size > 1)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
         """Yield the batches of an epoch from batch `first`; deterministic for a seed."""
         rng = np.random.default_rng([self.seed, epoch])
-        histories = self.histories if self.is_ordered else _shuffled(self.histories, rng)
-        order = rng.permutation(self.target_positions())
+        histories = self.histories if self.is_ordered else shuffle_histories(self.histories, rng)
+        order = rng.permutation(self.target_positions)
         for number in range(first, self.batches_per_epoch()):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             yield self._batch(histories, chosen)
 
-    def _batch(self, histories: ItemLists, positions: NDArray[np.int64]) -> TrainingBatch:
+    def _batch(self, histories: ItemLists, positions: NDArray[np.signedinteger]) -> TrainingBatch:
+        positions = positions.astype(np.int64)
         users = np.searchsorted(histories.offsets, positions, side="right") - 1
         starts, ends = histories.offsets[users], histories.offsets[users + 1]
         steps = np.arange(self.history_length)
@@ -178,8 +183,14 @@ def choose_device(config: TrainingConfig) -> torch.device:
     return torch.device("cuda")
 
 
-def _shuffled(histories: ItemLists, rng: np.random.Generator) -> ItemLists:
-    """Shuffle the items within each history."""
-    users = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
-    order = np.lexsort((rng.random(len(users)), users))
-    return ItemLists(histories.offsets, histories.item_rows[order])
+def shuffle_histories(
+    histories: ItemLists, rng: np.random.Generator, users_at_once: int = SHUFFLED_USERS
+) -> ItemLists:
+    """Shuffle the items within each history; `users_at_once` bounds the memory."""
+    offsets, shuffled = histories.offsets, np.empty_like(histories.item_rows)
+    for first in range(0, len(offsets) - 1, users_at_once):
+        bounds = offsets[first : first + users_at_once + 1]
+        users = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        order = np.lexsort((rng.random(len(users)), users))
+        shuffled[bounds[0] : bounds[-1]] = histories.item_rows[bounds[0] : bounds[-1]][order]
+    return ItemLists(offsets, shuffled)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.support.training_data import as_histories
-from trainer.training_data import BatchLoader
+from trainer.data.interactions import ItemLists
+from trainer.training_data import BatchLoader, shuffle_histories
 
 # user 1 has one item, user 2 none; the tens digit of an item's row is its user
 TAKEN = [[0, 1, 2, 3, 4], [10], [], [20, 21], [30, 31, 32]]
@@ -71,10 +74,36 @@ def test_unordered_history_samples_items_uniformly():
 @pytest.mark.parametrize("is_ordered", [True, False])
 def test_epoch_yields_every_target_once_in_new_order(is_ordered):
     made = batches(is_ordered, size=3, taken=[list(range(39)), [39, 40]])
-    targets = made.histories.item_rows[made.target_positions()]
+    targets = made.histories.item_rows[made.target_positions]
     first, second = ([target for _, target, _ in examples(made, epoch)] for epoch in (0, 1))
     assert sorted(first) == sorted(second) == sorted(targets)
     assert first != second
+
+
+def test_shuffle_histories_does_not_depend_on_block_size():
+    histories = as_histories([list(range(9)), *TAKEN])
+    whole, blocks = (
+        shuffle_histories(histories, np.random.default_rng(0), size) for size in (100, 2)
+    )
+    assert (whole.item_rows == blocks.item_rows).all()
+    assert (whole.item_rows != histories.item_rows).any()
+    for user in range(len(TAKEN) + 1):
+        assert sorted(blocks.get(user)) == sorted(histories.get(user))
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_epoch_of_memory_mapped_histories_is_the_same(is_ordered, tmp_path):
+    made = batches(is_ordered)
+    np.save(tmp_path / "rows.npy", made.histories.item_rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    loader = replace(made, histories=ItemLists(made.histories.offsets, mapped))
+    assert examples(loader) == examples(made)
+
+
+def test_target_positions_are_of_a_small_type():
+    made = batches(is_ordered=True, taken=[range(100_000)])
+    assert made.target_positions.dtype == np.int32
+    assert made.target_positions is made.target_positions
 
 
 def test_epoch_omits_last_batch_of_single_target():
