@@ -11,6 +11,7 @@ from index.fsio import open_regular
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Features = NDArray[np.float16] | NDArray[np.float32]
 Hashes = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""Input features of the item tower, as tensors on one device."""
+"""Input features of the item tower, gathered per batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from index.arrays import Features
 from trainer.towers import ItemTower
 
 CHUNK = 16_384  # items per forward pass of `encode_all`
+DEVICE_BYTES = 2**30  # raw features that are kept on a GPU; more are gathered in main memory
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class ItemFeatures:
     """Raw features, modality presence and id rows of all items.
 
     Attributes:
-        features: modality -> [items, raw dim], 0 where missing.
+        features: modality -> [items, raw dim], float16 or float32, NaN where missing; on the
+            device if small, else in main memory, possibly memory-mapped.
         presence: [items, modalities] bool.
         id_rows: [items] int64; the unknown-item row for cold items.
     """
@@ -32,18 +35,26 @@ class ItemFeatures:
 
     def means(self) -> dict[str, Tensor]:
         """Return the mean raw feature of each modality over the items that have it."""
-        return {
-            name: rows.sum(dim=0) / self.presence[:, column].sum().clamp(min=1)
-            for column, (name, rows) in enumerate(self.features.items())
-        }
+        means = {}
+        for column, (name, values) in enumerate(self.features.items()):
+            total = sum(chunk.double().nansum(dim=0) for chunk in torch.split(values, CHUNK))
+            count = self.presence[:, column].sum().clamp(min=1).to(values.device)
+            means[name] = (total / count).float()
+        return means
+
+    def gather(self, rows: Tensor) -> list[Tensor]:
+        """Return the features of item rows [n], 0 where missing; one [n, raw dim] per modality."""
+        return [
+            values.index_select(0, rows.to(values.device)).to(rows.device).float().nan_to_num()
+            for values in self.features.values()
+        ]
 
     def encode(self, tower: ItemTower, rows: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Encode item rows [n] to vectors [n, dim]; `hidden` [n] marks dropped ids."""
         id_rows = self.id_rows[rows]
         if hidden is not None:
             id_rows = id_rows.masked_fill(hidden, tower.unknown_row)
-        features = [values[rows] for values in self.features.values()]
-        return tower(id_rows, features, self.presence[rows])  # type: ignore[no-any-return]
+        return tower(id_rows, self.gather(rows), self.presence[rows])  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def encode_all(self, tower: ItemTower) -> Tensor:
@@ -53,21 +64,22 @@ class ItemFeatures:
 
 
 def build_item_features(
-    modalities: Mapping[str, NDArray[np.float32]], counts: NDArray[np.int64], device: torch.device
+    modalities: Mapping[str, Features], counts: NDArray[np.int64], device: torch.device
 ) -> ItemFeatures:
-    """Build the features of all items.
+    """Build the features of all items; in main memory they share the arrays of the modalities.
 
     Args:
         modalities: modality -> [items, raw dim], NaN rows where missing.
         counts: [items], training positives.
-        device: device of the tensors.
+        device: device of the other tensors, and of features of at most DEVICE_BYTES.
     """
-    is_missing = [np.isnan(rows).all(axis=1) for rows in modalities.values()]
+    is_missing = [np.isnan(rows[:, 0]) for rows in modalities.values()]
     presence = ~np.stack(is_missing, axis=1) if is_missing else np.zeros((len(counts), 0), bool)
     id_rows = np.where(counts > 0, np.arange(len(counts)), len(counts))
+    is_small = sum(rows.nbytes for rows in modalities.values()) <= DEVICE_BYTES
     return ItemFeatures(
         features={
-            name: torch.from_numpy(np.nan_to_num(rows).astype(np.float32)).to(device)
+            name: torch.from_numpy(rows).to(device if is_small else "cpu")
             for name, rows in modalities.items()
         },
         presence=torch.from_numpy(presence).to(device),

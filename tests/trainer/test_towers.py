@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -73,9 +74,19 @@ def test_item_tower_ignores_values_of_missing_modality():
 def test_item_features_mark_missing_rows_and_stay_finite():
     items = catalogue([1] * 10)
     assert items.presence[:, 1].tolist() == [row != 3 for row in range(10)]
-    assert torch.isfinite(items.features["sight"]).all()
-    present = items.features["sight"][items.presence[:, 1]]
+    _, sight = items.gather(torch.arange(10))
+    assert (sight[3] == 0).all()
+    present = sight[items.presence[:, 1]]
     assert torch.allclose(items.means()["sight"], present.mean(dim=0), atol=1e-6)
+
+
+def test_item_features_share_float16_arrays_without_copy():
+    rows = torch.randn(4, 3).half().numpy()
+    items = build_item_features({"sound": rows}, np.ones(4, np.int64), torch.device("cpu"))
+    assert np.shares_memory(items.features["sound"].numpy(), rows)
+    (gathered,) = items.gather(torch.tensor([2, 0]))
+    assert gathered.dtype == torch.float32
+    assert torch.equal(gathered, torch.from_numpy(rows[[2, 0]].astype(np.float32)))
 
 
 def test_cold_item_is_encoded_from_content_only():
@@ -90,9 +101,7 @@ def test_id_dropout_makes_equal_content_encode_equally():
     made, items = towers().item, catalogue([1] * 10)
     same = torch.tensor([4, 4])
     items.id_rows[:] = torch.arange(10)
-    apart = made(
-        torch.tensor([4, 5]), [v[same] for v in items.features.values()], items.presence[same]
-    )
+    apart = made(torch.tensor([4, 5]), items.gather(same), items.presence[same])
     hidden = items.encode(made, same, hidden=torch.tensor([True, True]))
     half = items.encode(made, same, hidden=torch.tensor([True, False]))
     assert not torch.allclose(apart[0], apart[1])
