@@ -13,6 +13,8 @@ from index.ingest.tables import reason_of, suggest
 from trainer.data.split import SplitName
 from trainer.samplers.config import ConfigSection, InBatchConfig, SamplerConfig
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 class DataConfig(ConfigSection):
     """How interactions are split into train, validation and test."""
@@ -63,6 +65,9 @@ class TrainingConfig(ConfigSection):
     """seconds between checkpoints, from which a killed run resumes"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda; auto uses the first CUDA device if available"""
+    precision: Precision = "auto"
+    """auto, float32 or bfloat16, of the towers in training; weights and scores are always float32,
+    and so is everything that is published; auto: bfloat16 on CUDA devices that support it"""
     threads: int = Field(1, ge=1, le=1024)
     """CPU threads of torch; more speed up large batches on an idle machine and slow training down
     on a busy one"""

@@ -1,23 +1,30 @@
 """Sampled softmax loss with logQ correction."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import RunConfig
+from trainer.config import Precision, RunConfig
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 from trainer.towers import Towers
 from trainer.training_data import TrainingBatch, TrainingData
 
 
 class BatchLoss:
-    """Loss function of a training batch: encodes it, samples negatives, applies the softmax."""
+    """Loss function of a training batch: encodes it, samples negatives, applies the softmax.
+
+    The towers compute in the configured precision, scores and softmax in float32.
+    """
 
     def __init__(
         self, towers: Towers, data: TrainingData, sampler: Sampler, config: RunConfig
     ) -> None:
         self.towers, self.data, self.sampler, self.config = towers, data, sampler, config
+        is_half = should_use_bfloat16(config.training.precision, data.device)
+        self.autocast = partial(torch.autocast, data.device.type, torch.bfloat16, is_half)
 
     def __call__(self, batch: TrainingBatch, step: int) -> Tensor:
         """Return the mean cross-entropy of a batch.
@@ -32,7 +39,8 @@ class BatchLoss:
 
         def encode(rows: Tensor) -> Tensor:
             is_id_hidden = torch.rand(len(rows), generator=rng) < self.config.towers.id_dropout
-            return data.features.encode(towers.item, rows.to(device), is_id_hidden.to(device))
+            with self.autocast():
+                return data.features.encode(towers.item, rows.to(device), is_id_hidden.to(device))
 
         # Towers: each distinct item of histories and positives is encoded once.
         history_rows = batch.history_rows[batch.mask]
@@ -44,7 +52,8 @@ class BatchLoss:
         )
         mask = torch.from_numpy(batch.mask).to(device)
         positives = vectors[positive_indices]
-        queries = towers.user.encode_indexed(vectors, history_indices, mask)
+        with self.autocast():
+            queries = towers.user.encode_indexed(vectors, history_indices, mask)
         context = StepContext(
             user_rows=users,
             positive_rows=torch.from_numpy(batch.positive_rows).long().to(device),
@@ -62,6 +71,13 @@ class BatchLoss:
         training = self.config.training
         temperature, log_q_share = training.temperature, training.log_q_share
         return sampled_softmax(queries, positives, negatives, temperature, log_q_share)
+
+
+def should_use_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Return whether the towers compute in bfloat16; auto does on a GPU that has it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def sampled_softmax(

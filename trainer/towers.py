@@ -127,7 +127,7 @@ class UserTower(nn.Module):
             ages = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)[mask]
             keys = keys + functional.embedding(ages, self.positions.weight)
         scores = vectors.new_full(mask.shape, MASKED)
-        scores[mask] = self.attention(torch.tanh(keys)).squeeze(-1)
+        scores[mask] = self.attention(torch.tanh(keys)).squeeze(-1).to(scores.dtype)
         weights = torch.softmax(scores, dim=-1)  # [batch, length]
         counts = mask.sum(dim=1)
         pooled = functional.embedding_bag(

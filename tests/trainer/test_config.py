@@ -48,6 +48,7 @@ def test_load_config_reads_sampler_table(tmp_path):
         ("[towers]\nid_dropout = 1.0", r"towers\.id_dropout: .*less than 1.*found 1\.0"),
         ("[training]\ntemperature = nan", r"training\.temperature: .*finite.*found nan"),
         ("[training]\nlearning_rate = inf", r"training\.learning_rate: .*finite.*found inf"),
+        ('[training]\nprecision = "half"', r"training\.precision: .*'bfloat16'.*found 'half'"),
         ("[training]\nepochs = 2.5", r"training\.epochs: .*integer.*found 2\.5"),
         ('[data]\nsplit = "middle"', r"data\.split: .*'leave-last-two'.*found 'middle'"),
         (

@@ -101,6 +101,23 @@ def test_train_zero_loss_raises_training_error(world_data, tmp_path):
         trained(world_data, tmp_path, all_masked)
 
 
+def test_train_in_bfloat16_learns_with_float32_weights(world_data, tmp_path):
+    done = trained(world_data, tmp_path, precision="bfloat16", epochs=2)
+    (tmp_path / "other").mkdir()
+    whole = trained(world_data, tmp_path / "other", precision="float32", epochs=2)
+    assert {weight.dtype for weight in done.towers.parameters()} == {torch.float32}
+    assert losses_of(done) != losses_of(whole)
+    assert losses_of(done) == pytest.approx(losses_of(whole), rel=0.01)
+
+
+def test_train_in_automatic_precision_is_float32_on_cpu(world_data, tmp_path):
+    losses = []
+    for name in ("auto", "float32"):
+        (tmp_path / name).mkdir()
+        losses.append(losses_of(trained(world_data, tmp_path / name, precision=name, epochs=1)))
+    assert losses[0] == losses[1]
+
+
 def test_train_returns_best_weights(world_data, tmp_path):
     def spoiled_later(context):
         sampled = sample_in_batch(context)
