@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from index.errors import ConfigError
@@ -50,9 +50,9 @@ class TrainingConfig(ConfigSection):
     batch_size: int = Field(512, ge=2, le=65_536)
     """training targets per step"""
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    """learning rate of AdamW"""
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    """decoupled weight decay of AdamW"""
+    """learning rate of both optimizers"""
+    dense_weight_decay: float = Field(0.0, ge=0, le=1)
+    """decoupled weight decay of all weights except the id embeddings"""
     temperature: float = Field(0.07, gt=0, le=10)
     """softmax temperature: scores are divided by it"""
     epochs: int = Field(30, ge=1, le=10_000)
@@ -71,6 +71,17 @@ class TrainingConfig(ConfigSection):
     threads: int = Field(1, ge=1, le=1024)
     """CPU threads of torch; more speed up large batches on an idle machine and slow training down
     on a busy one"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def reject_weight_decay(cls, values: object) -> object:
+        """Reject `weight_decay`: only the id embeddings of a batch are updated in a step."""
+        if isinstance(values, dict) and values.get("weight_decay"):
+            raise ValueError(
+                f"weight_decay is {values['weight_decay']}, expected none: it cannot apply to the "
+                "id embeddings; set dense_weight_decay, which applies to all other weights"
+            )
+        return values
 
 
 class ClustersConfig(ConfigSection):

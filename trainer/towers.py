@@ -36,7 +36,7 @@ class ItemTower(nn.Module):
         dim = config.embedding_dim
         self.unknown_row = num_items
         self.names = list(means)
-        self.ids = nn.Embedding(num_items + 1, dim)
+        self.ids = nn.Embedding(num_items + 1, dim, sparse=True)
         nn.init.normal_(self.ids.weight, std=config.id_init_std)
         for number, mean in enumerate(means.values()):  # torch forbids dots in buffer names
             self.register_buffer(f"mean_{number}", mean.clone())

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from index.errors import TrainingError
 from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
-from trainer.config import RunConfig
+from trainer.config import RunConfig, TrainingConfig
+from trainer.lazy_adam import LazyAdam
 from trainer.loss import BatchLoss
 from trainer.progress import progress_bar
 from trainer.samplers.base import Sampler, StatefulSampler, SwappableSampler
@@ -52,7 +53,7 @@ def train(
 
 
 class TrainLoop:
-    """Training state: weights, optimizer, progress and the best weights so far."""
+    """Training state: weights, optimizers, progress and the best weights so far."""
 
     def __init__(
         self,
@@ -65,11 +66,7 @@ class TrainLoop:
         self.config = config.training
         self.towers = build_run_towers(data, config)
         self.loss = BatchLoss(self.towers, data, sampler, config)
-        self.optimizer = torch.optim.AdamW(
-            self.towers.parameters(),
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-        )
+        self.optimizers = build_optimizers(self.towers, self.config)
         self.progress = Progress()
         self.best = self._weights()
 
@@ -81,7 +78,8 @@ class TrainLoop:
         groups, self.progress = saved
         self.towers.load_state_dict(groups["current"])
         self.best = groups["best"]
-        restore_optimizer(self.optimizer, groups["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            restore_optimizer(optimizer, groups[name])
         if isinstance(self.sampler, StatefulSampler):
             self.sampler.load_state_dict(groups["sampler"])
         progress = self.progress
@@ -91,11 +89,9 @@ class TrainLoop:
         """Save the checkpoint."""
         if self.checkpoint is None:
             return
-        groups = {
-            "current": self.towers.state_dict(),
-            "best": self.best,
-            "optimizer": optimizer_tensors(self.optimizer),
-        }
+        groups = {"current": self.towers.state_dict(), "best": self.best}
+        for name, optimizer in self.optimizers.items():
+            groups[name] = optimizer_tensors(optimizer)
         if isinstance(self.sampler, StatefulSampler):
             groups["sampler"] = self.sampler.state_dict()
         self.checkpoint.save(groups, self.progress)
@@ -146,9 +142,10 @@ class TrainLoop:
         if not math.isfinite(value):
             number = self.progress.batch + 1
             raise self._diverged(f", batch {number}: the loss is {value}, expected a finite number")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.towers.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         self.progress.step += 1
         return value
 
@@ -196,3 +193,14 @@ def build_run_towers(data: TrainingData, config: RunConfig) -> Towers:
     is_ordered = data.loader.is_ordered
     towers = build_towers(len(data.features), means, config.towers, is_ordered, config.seed)
     return towers.to(data.device)
+
+
+def build_optimizers(towers: Towers, config: TrainingConfig) -> dict[str, torch.optim.Optimizer]:
+    """Build the optimizers of a run: one of the id table, one of all other weights."""
+    table = towers.item.ids.weight
+    dense = [weight for weight in towers.parameters() if weight is not table]
+    rate, decay = config.learning_rate, config.dense_weight_decay
+    return {
+        "dense_optimizer": torch.optim.AdamW(dense, lr=rate, weight_decay=decay),
+        "id_optimizer": LazyAdam([table], lr=rate),
+    }

@@ -26,7 +26,7 @@ def tiny_config(sections=None, **training):
             "epochs": 4,
             "temperature": 0.1,
             "learning_rate": 0.003,
-            "weight_decay": 0.0,
+            "dense_weight_decay": 0.0,
             "patience": 2,
         }
         | training,

@@ -20,7 +20,7 @@ TINY = {
         "epochs": 3,
         "temperature": 0.1,
         "learning_rate": 0.005,
-        "weight_decay": 0.0,
+        "dense_weight_decay": 0.0,
     },
 }
 

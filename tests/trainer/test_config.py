@@ -48,6 +48,7 @@ def test_load_config_reads_sampler_table(tmp_path):
         ("[towers]\nid_dropout = 1.0", r"towers\.id_dropout: .*less than 1.*found 1\.0"),
         ("[training]\ntemperature = nan", r"training\.temperature: .*finite.*found nan"),
         ("[training]\nlearning_rate = inf", r"training\.learning_rate: .*finite.*found inf"),
+        ("[training]\nweight_decay = 0.01", r"training: .*set dense_weight_decay"),
         ('[training]\nprecision = "half"', r"training\.precision: .*'bfloat16'.*found 'half'"),
         ("[training]\nepochs = 2.5", r"training\.epochs: .*integer.*found 2\.5"),
         ('[data]\nsplit = "middle"', r"data\.split: .*'leave-last-two'.*found 'middle'"),
@@ -83,6 +84,7 @@ def test_validate_config_reports_all_invalid_keys():
         ("[training]\nepoch = 1", r"training\.epoch: .*; did you mean epochs[?]"),
         ("[trainig]\nepochs = 1", "trainig: .*; did you mean training[?]"),
         ("embedding_dim = 8", r"embedding_dim: .*; did you mean towers\.embedding_dim[?]"),
+        ("[training]\nweight_decay = 0.0", "; did you mean dense_weight_decay[?]"),
         ("[towers]\nseed = 1", r"towers\.seed: .*; did you mean seed[?]"),
         (
             '[training.sampler]\nname = "uniform"\ncounts = 3',

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from functools import partial
 
@@ -11,7 +12,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.base import SampledNegatives
 from trainer.samplers.simple import UniformSampler, sample_in_batch
-from trainer.train_loop import train
+from trainer.train_loop import TrainLoop, train
 from trainer.training_data import build_training_data
 from trainer.validation import validation_recall
 
@@ -99,6 +100,21 @@ def test_train_non_finite_vectors_raise_before_validation(world_data, tmp_path):
 def test_train_zero_loss_raises_training_error(world_data, tmp_path):
     with pytest.raises(TrainingError, match=r"the loss is exactly 0.*larger batch_size"):
         trained(world_data, tmp_path, all_masked)
+
+
+def test_step_updates_only_id_rows_of_its_batch(world_data):
+    config = tiny_config()
+    data = build_training_data(world_data, config)
+    loop = TrainLoop(data, sample_in_batch, config)
+    first, second = itertools.islice(data.loader.epoch(0), 2)
+    loop.take_step(first)
+    table = loop.towers.item.ids.weight
+    before = table.detach().clone()
+    loop.take_step(second)
+    changed = set(torch.nonzero((table != before).any(dim=1)).squeeze(1).tolist())
+    used = {*second.positive_rows.tolist(), *second.history_rows[second.mask].tolist()}
+    assert changed <= used | {loop.towers.item.unknown_row}
+    assert len(changed) > len(used) / 2  # of the others, ids were dropped
 
 
 def test_train_in_bfloat16_learns_with_float32_weights(world_data, tmp_path):
