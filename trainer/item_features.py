@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -61,6 +63,33 @@ class ItemFeatures:
         """Encode the whole catalogue without id dropout; [items, dim]."""
         rows = torch.arange(len(self), device=self.id_rows.device)
         return torch.cat([self.encode(tower, chunk) for chunk in torch.split(rows, CHUNK)])
+
+
+def map_modalities(modalities: Mapping[str, Features], folder: Path) -> dict[str, Features]:
+    """Move modalities to unnamed files in a folder, mapped into memory, so that they occupy none.
+
+    Each is stored as float16 if all its values fit without loss.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    mapped: dict[str, Features] = {}
+    for name, values in modalities.items():
+        chunks = range(0, len(values), CHUNK)
+        is_exact = all(_is_half(values[start : start + CHUNK]) for start in chunks)
+        dtype = np.dtype(np.float16 if is_exact else np.float32)
+        with TemporaryFile(dir=folder) as file:
+            for start in chunks:
+                file.write(values[start : start + CHUNK].astype(dtype).tobytes())
+            file.flush()
+            mapped[name] = np.memmap(file, dtype, mode="c", shape=values.shape)
+    return mapped
+
+
+def _is_half(values: Features) -> bool:
+    """Return whether float16 holds all values exactly."""
+    with np.errstate(over="ignore"):
+        return np.array_equal(values.astype(np.float16), values, equal_nan=True)
 
 
 def build_item_features(

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.esans.publish import publish_run_cluster_map
 from trainer.evaluate import Report, evaluate, render_report
+from trainer.item_features import map_modalities
 from trainer.metrics import build_evaluation_set
 from trainer.sampler_factory import get_cluster_map, open_sampler, require_cluster_map_sampler
 from trainer.train_loop import train
@@ -94,6 +95,7 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
     tqdm.write(describe_columns(data.attributes, config.bundle, columns))
     registry = BundleRegistry(options.bundles)
     registry.prepare()
+    data = replace(data, modalities=map_modalities(data.modalities, options.bundles))
     training_data = build_training_data(data, config)
     checkpoint = build_checkpoint(options.bundles, data, config, follow=options.follow)
     with note_saved(checkpoint):

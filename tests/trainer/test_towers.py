@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tests.support.training_data import LENGTH, WIDTH, tiny_config, unit
-from trainer.item_features import build_item_features
+from trainer.item_features import build_item_features, map_modalities
 from trainer.towers import build_towers
 
 RAW = {"sound": 3, "sight": 5}
@@ -87,6 +87,29 @@ def test_item_features_share_float16_arrays_without_copy():
     (gathered,) = items.gather(torch.tensor([2, 0]))
     assert gathered.dtype == torch.float32
     assert torch.equal(gathered, torch.from_numpy(rows[[2, 0]].astype(np.float32)))
+
+
+def test_map_modalities_stores_float16_only_if_exact(tmp_path):
+    half = np.float32([[0.5, -2], [np.nan, np.nan], [65504, 0]])
+    modalities = {"half": half, "fine": half + np.float32(1e-4), "large": half * 2}
+    mapped = map_modalities(modalities, tmp_path)
+    dtypes = {name: values.dtype for name, values in mapped.items()}
+    assert dtypes == {"half": np.float16, "fine": np.float32, "large": np.float32}
+    for name, values in modalities.items():
+        assert np.array_equal(mapped[name], values, equal_nan=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mapped_items_are_encoded_as_before(tmp_path):
+    rows = {name: values.half().float().numpy() for name, values in features(10).items()}
+    items, mapped = (
+        build_item_features(values, np.ones(10, np.int64), torch.device("cpu"))
+        for values in (rows, map_modalities(rows, tmp_path))
+    )
+    made = towers().item
+    assert torch.equal(items.encode_all(made), mapped.encode_all(made))
+    means = zip(items.means().values(), mapped.means().values(), strict=True)
+    assert all(torch.equal(left, right) for left, right in means)
 
 
 def test_cold_item_is_encoded_from_content_only():

@@ -1,7 +1,7 @@
 """Dataset loading: reads and validates a dataset folder, reporting all faults together."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from index.arrays import Floats
+from index.arrays import Features
 from index.errors import DatasetError
 from index.ingest.items import Items, read_items
 from index.ingest.tables import Findings, list_names, open_source
@@ -41,7 +41,7 @@ class Dataset:
     item_ids: list[str]
     user_ids: list[str]
     interactions: Interactions
-    modalities: dict[str, Floats]
+    modalities: Mapping[str, Features]
     attributes: pa.Table
     split: str
     notes: tuple[str, ...]
@@ -140,7 +140,7 @@ def fingerprint(
     item_ids: list[str],
     user_ids: list[str],
     interactions: Interactions,
-    modalities: dict[str, Floats],
+    modalities: Mapping[str, Features],
 ) -> str:
     """Compute the sha256 of the training input: length-prefixed texts, little-endian numbers."""
     digest = hashlib.sha256()

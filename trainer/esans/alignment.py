@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from index.arrays import Floats
+from index.arrays import Features, Floats
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.progress import progress_bar
@@ -69,7 +69,7 @@ class Modality:
         is_present: [num_items].
     """
 
-    values: Floats
+    values: Features
     mean: Floats
     duplicate_groups: NDArray[np.int64]
     is_present: NDArray[np.bool_]
@@ -99,7 +99,7 @@ class Modality:
 
 
 def align_modalities(
-    modalities: Mapping[str, Floats], config: ClustersConfig, seed: int
+    modalities: Mapping[str, Features], config: ClustersConfig, seed: int
 ) -> AlignedItems:
     """Align modalities in one space; a single one is only centred and scaled, at its own width.
 
@@ -251,7 +251,7 @@ def _batches(
             remaining -= 1
 
 
-def prepare_modality(values: Floats) -> Modality:
+def prepare_modality(values: Features) -> Modality:
     """Compute presence, mean and groups of duplicate rows of a modality."""
     is_present = np.asarray(~np.isnan(values).any(axis=1))
     rows = np.flatnonzero(is_present)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index.arrays import Floats
+from index.arrays import Features, Floats
 from index.cluster_map import ClusterMap
 from index.errors import ConfigError
 from index.ids import hash_ids
@@ -54,7 +54,7 @@ def build_cluster_map(
     )
 
 
-def load_modalities(data: Dataset, config: ClustersConfig, seed: int) -> dict[str, Floats]:
+def load_modalities(data: Dataset, config: ClustersConfig, seed: int) -> dict[str, Features]:
     """Load the configured modalities, each [num_items, dim]; all of them if none is configured.
 
     The behavioural modality is learned or loaded, unless the dataset has one of that name.
