@@ -1,7 +1,8 @@
 """Record the golden files; only after an intended change of behaviour.
 
     python -m tests.golden.record requests    # the responses of the service: requests.jsonl.gz
-    python -m tests.golden.record runs        # the digests of seeded runs: runs.json
+    python -m tests.golden.record runs        # the digests of seeded runs: runs.json, from scratch
+    python -m tests.golden.record platform    # the same, for this machine beside others
 
 Review the changes before you commit them, and explain them in the commit message.
 """
@@ -40,7 +41,15 @@ def read_requests():
     return [json.loads(line) for line in lines.split("\n") if line]
 
 
-def record_runs():
+def record_platform():
+    """Add the runs of this machine, or replace them."""
+    from tests.golden.runs import platform_of
+
+    records = json.loads(RUNS.read_text(encoding="utf-8"))
+    record_runs([record for record in records if record["platform"] != platform_of()])
+
+
+def record_runs(others=()):
     """Train twice with each sampler; store the digests if both runs agree."""
     from tests.golden.runs import SAMPLERS, platform_of, results_of, train
 
@@ -51,11 +60,13 @@ def record_runs():
         if first != second:
             raise SystemExit(f"{sampler}: two runs differ: {first} and {second}")
         runs[sampler] = first
-    content = {"platform": platform_of(), "runs": runs}
+    content = [*others, {"platform": platform_of(), "runs": runs}]
     RUNS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"{RUNS}: {len(runs)} runs")  # noqa: T201  # a command
 
 
+COMMANDS = {"requests": record_requests, "runs": record_runs, "platform": record_platform}
+
 if __name__ == "__main__":
     for name in sys.argv[1:] or ["requests", "runs"]:
-        {"requests": record_requests, "runs": record_runs}[name]()
+        COMMANDS[name]()

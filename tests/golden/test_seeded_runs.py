@@ -32,9 +32,11 @@ def leaves(node, path=""):
 
 @pytest.mark.parametrize("sampler", RUN)
 def test_seeded_run_ends_with_the_recorded_weights(sampler, recorded, results):
-    if (here := platform_of()) != recorded["platform"]:
-        pytest.skip(f"the digests are of {recorded['platform']}, this is {here}")
-    expected = recorded["runs"][sampler]
+    here = platform_of()
+    records = {str(record["platform"]): record["runs"] for record in recorded}
+    if str(here) not in records:
+        pytest.skip(f"the digests are of {', '.join(records)}, this is {here}")
+    expected = records[str(here)][sampler]
     assert results(sampler)["digests"] == expected["digests"]
     assert differences(results(sampler), expected) == []
 
@@ -42,12 +44,13 @@ def test_seeded_run_ends_with_the_recorded_weights(sampler, recorded, results):
 @pytest.mark.parametrize("sampler", RUN)
 def test_seeded_run_metrics_are_close_on_any_machine(sampler, recorded, results):
     for part in ("metrics", "statistics"):
-        expected = dict(leaves(recorded["runs"][sampler][part]))
+        expected = dict(leaves(recorded[0]["runs"][sampler][part]))
         for path, value in leaves(results(sampler)[part]):
             assert value == pytest.approx(expected.pop(path), abs=COARSE), path
         assert not expected
 
 
 def test_samplers_end_with_different_weights(recorded):
-    towers = {run["digests"]["towers"] for run in recorded["runs"].values()}
-    assert len(towers) == len(SAMPLERS)
+    for record in recorded:
+        towers = {run["digests"]["towers"] for run in record["runs"].values()}
+        assert len(towers) == len(SAMPLERS)
