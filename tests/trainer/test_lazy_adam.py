@@ -28,7 +28,7 @@ def test_lazy_adam_equals_sparse_adam_of_torch():
     assert not torch.allclose(table.weight, build_table().weight, atol=1e-6)
 
 
-def test_lazy_adam_keeps_unused_rows_and_moments():
+def test_lazy_adam_does_not_change_unused_rows():
     table = build_table()
     optimizer = LazyAdam(table.parameters(), lr=0.1)
     take_steps(table, optimizer, ROWS)

@@ -1,0 +1,115 @@
+"""Measure training steps over catalogues of several sizes, with equal numbers of interactions.
+
+Times are CPU seconds of one thread, so that other work on the machine hardly matters.
+
+python -m benchmarks.training_steps --items 10000 100000 1000000
+"""
+
+import argparse
+import sys
+import time
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tabulate import tabulate
+
+from trainer.config import RunConfig, validate_config
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import TRAIN, VALID, Interactions
+from trainer.sampler_factory import build_sampler
+from trainer.train_loop import TrainLoop
+from trainer.training_data import build_training_data
+
+NUM_USERS, HISTORY = 50_000, 20
+MODALITIES, WIDTH = ("image", "text"), 64
+WARMUP_STEPS = 10
+
+
+def main() -> int:
+    """Measure every size; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--sampler", default="in-batch", help="one that needs no cluster map")
+    parsed = parser.parse_args()
+    config = validate_config(
+        {"training": {"device": "cpu", "sampler": {"name": parsed.sampler}}}, "benchmark"
+    )
+    torch.set_num_threads(config.training.threads)
+    lines = [measure(items, parsed.steps, config) for items in parsed.items]
+    headers = ["items", "examples/s", "encoded rows/s", "ms/step", "optimizer ms/step"]
+    print(tabulate(lines, headers, floatfmt=",.1f", intfmt=","))
+    return 0
+
+
+def measure(num_items: int, steps: int, config: RunConfig) -> list[float]:
+    """Take steps over a random dataset; return a line of the table."""
+    data = build_training_data(random_dataset(num_items), config)
+    loop = TrainLoop(data, build_sampler(config.training.sampler), config)
+    optimizer_s = time_calls(*loop.optimizers.values())
+    encoded = count_rows(loop)
+    batches = data.loader.epoch(0)
+    for batch in islice(batches, WARMUP_STEPS):
+        loop.take_step(batch)
+    optimizer_s.clear()
+    encoded.clear()
+    started = time.process_time()
+    for batch in islice(batches, steps):
+        loop.take_step(batch)
+    seconds = time.process_time() - started
+    examples = steps * config.training.batch_size
+    rates = [examples / seconds, sum(encoded) / seconds]
+    return [num_items, *rates, 1e3 * seconds / steps, 1e3 * sum(optimizer_s) / steps]
+
+
+def time_calls(*optimizers: torch.optim.Optimizer) -> list[float]:
+    """Collect the seconds of each step of the optimizers."""
+    seconds: list[float] = []
+    started = 0.0
+
+    def start(*_: object) -> None:
+        nonlocal started
+        started = time.process_time()
+
+    for optimizer in optimizers:
+        optimizer.register_step_pre_hook(start)
+        optimizer.register_step_post_hook(lambda *_: seconds.append(time.process_time() - started))
+    return seconds
+
+
+def count_rows(loop: TrainLoop) -> list[int]:
+    """Collect the number of rows of each call of the item tower."""
+    counts: list[int] = []
+    loop.towers.item.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    return counts
+
+
+def random_dataset(num_items: int) -> Dataset:
+    """Build random users over a catalogue in which a few items are popular."""
+    rng = np.random.default_rng(0)
+    drawn = num_items * rng.random((NUM_USERS, HISTORY)) ** 2
+    users = np.repeat(np.arange(NUM_USERS, dtype=np.int32), HISTORY)
+    pairs = np.unique(np.stack([users, drawn.reshape(-1).astype(np.int32)], axis=1), axis=0)
+    parts = np.full(len(pairs), TRAIN, dtype=np.int8)
+    parts[np.flatnonzero(np.diff(pairs[:, 0], append=NUM_USERS))] = VALID
+    interactions = Interactions(pairs[:, 0].copy(), pairs[:, 1].copy(), parts, is_ordered=True)
+    features = {
+        name: rng.standard_normal((num_items, WIDTH), np.float32).astype(np.float16)
+        for name in MODALITIES
+    }
+    return Dataset(
+        item_ids=[str(row) for row in range(num_items)],
+        user_ids=[str(row) for row in range(NUM_USERS)],
+        interactions=interactions,
+        modalities={name: rows.astype(np.float32) for name, rows in features.items()},
+        attributes=pa.table({}),
+        split="random",
+        notes=(),
+        fingerprint="",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
