@@ -89,9 +89,9 @@ def count_rows(loop: TrainLoop) -> list[int]:
 def random_dataset(num_items: int) -> Dataset:
     """Build random users over a catalogue in which a few items are popular."""
     rng = np.random.default_rng(0)
-    drawn = num_items * rng.random((NUM_USERS, HISTORY)) ** 2
+    sampled = num_items * rng.random((NUM_USERS, HISTORY)) ** 2
     users = np.repeat(np.arange(NUM_USERS, dtype=np.int32), HISTORY)
-    pairs = np.unique(np.stack([users, drawn.reshape(-1).astype(np.int32)], axis=1), axis=0)
+    pairs = np.unique(np.stack([users, sampled.reshape(-1).astype(np.int32)], axis=1), axis=0)
     parts = np.full(len(pairs), TRAIN, dtype=np.int8)
     parts[np.flatnonzero(np.diff(pairs[:, 0], append=NUM_USERS))] = VALID
     interactions = Interactions(pairs[:, 0].copy(), pairs[:, 1].copy(), parts, is_ordered=True)
