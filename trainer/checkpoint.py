@@ -6,6 +6,8 @@ resumed run takes exactly the steps that an uninterrupted one would.
 
 import os
 from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from json import dumps, loads
 from pathlib import Path
@@ -53,15 +55,31 @@ class Progress:
         return len(self.curve) - 1 - self.best_epoch
 
 
-@dataclass(frozen=True)
 class Checkpoint:
-    """Checkpoint file of one run; `run_key` identifies its data, configuration and seed."""
+    """Checkpoint file of one run, synced to disk by a thread.
 
-    path: Path
-    run_key: str
+    Attributes:
+        path: the file.
+        run_key: identifies the data, configuration and seed of the run.
+    """
+
+    def __init__(self, path: Path, run_key: str) -> None:
+        self.path, self.run_key = path, run_key
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether the last save has not reached the disk yet."""
+        return self._pending is not None and not self._pending.done()
 
     def save(self, groups: TensorGroups, progress: Progress) -> None:
-        """Replace the file atomically; raises OSError if it cannot be written."""
+        """Write the state; a thread then syncs it and replaces the file atomically.
+
+        Raises:
+            OSError: this state, or the one saved before, cannot be written.
+        """
+        self.wait()
         folder = self.path.with_suffix(f".{os.getpid()}")  # safetensors adds a temporary file
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / self.path.name
@@ -76,11 +94,22 @@ class Checkpoint:
         except SafetensorError as error:  # raised for a full disk
             rmtree(folder)
             raise OSError(f"{self.path}: cannot be written ({error})") from error
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(self.path)
-        rmtree(folder)
-        sync_folder(self.path.parent)
+        self._pending = self._thread.submit(self._replace, temporary)
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk; raises OSError if it cannot be written."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def _replace(self, temporary: Path) -> None:
+        try:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(self.path)
+            sync_folder(self.path.parent)
+        finally:
+            rmtree(temporary.parent)
 
     def load(self) -> tuple[TensorGroups, Progress] | None:
         """Return the saved state, or None if there is no checkpoint of this run.
@@ -108,6 +137,8 @@ class Checkpoint:
 
     def describe(self) -> str:
         """Describe what a repeated command would resume from."""
+        with suppress(OSError):
+            self.wait()
         try:
             with safe_open(self.path, framework="pt") as file:
                 progress = Progress(**loads(file.metadata()["progress"]))
@@ -120,6 +151,8 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the checkpoint, and temporary files of interrupted saves."""
+        with suppress(OSError):
+            self.wait()
         self.path.unlink(missing_ok=True)
         for folder in self.path.parent.glob(f"{self.path.stem}.*"):
             rmtree(folder)

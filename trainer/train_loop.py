@@ -20,6 +20,8 @@ from trainer.towers import Towers, build_towers
 from trainer.training_data import TrainingBatch, TrainingData
 from trainer.validation import validation_recall
 
+MAX_SAVING_SHARE = 0.05  # of the time, for checkpoints within an epoch
+
 
 @dataclass(frozen=True)
 class TrainedTowers:
@@ -48,6 +50,8 @@ def train(
     progress, limits = loop.progress, config.training
     while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
         loop.run_epoch()
+    if checkpoint is not None:
+        checkpoint.wait()
     loop.towers.load_state_dict(loop.best)
     return TrainedTowers(loop.towers, progress)
 
@@ -69,6 +73,7 @@ class TrainLoop:
         self.optimizers = build_optimizers(self.towers, self.config)
         self.progress = Progress()
         self.best = self._weights()
+        self._save_at = 0.0
 
     def resume(self) -> None:
         """Resume from the checkpoint, if there is one of this run."""
@@ -96,10 +101,21 @@ class TrainLoop:
             groups["sampler"] = self.sampler.state_dict()
         self.checkpoint.save(groups, self.progress)
 
+    def save_if_due(self) -> None:
+        """Save the checkpoint at intervals of which saving takes at most 5 %."""
+        begin = time.monotonic()
+        if self.checkpoint is None or begin < self._save_at or self.checkpoint.is_syncing:
+            return
+        self.save()
+        end = time.monotonic()
+        share = (end - begin) / MAX_SAVING_SHARE
+        self._save_at = end + max(self.config.checkpoint_interval_s, share)
+
     def run_epoch(self) -> None:
         """Train on the remaining batches of the epoch, then validate."""
         progress, loader = self.progress, self.data.loader
-        started_at = saved_at = time.monotonic()
+        started_at = time.monotonic()
+        self._save_at = started_at + self.config.checkpoint_interval_s
         bar = progress_bar(
             total=len(loader.target_positions),
             initial=progress.batch * loader.batch_size,
@@ -114,9 +130,7 @@ class TrainLoop:
                 progress.batch += 1
                 bar.update(len(batch.user_rows))
                 bar.set_postfix(loss=f"{progress.loss_sum / progress.batch:.4f}", refresh=False)
-                if time.monotonic() - saved_at >= self.config.checkpoint_interval_s:
-                    self.save()
-                    saved_at = time.monotonic()
+                self.save_if_due()
         self.finish_epoch(time.monotonic() - started_at)
 
     def swap_map(self) -> None:
