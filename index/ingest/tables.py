@@ -23,6 +23,7 @@ from index.metadata import Column, ItemMetadata, build_attributes, build_filters
 CHUNK = 16_384  # items converted to JSON at once
 MAX_LISTED_NAMES = 20  # per message
 MAX_REASON = 200  # characters of a library's message
+UNREADABLE_FILE = (OSError, ValueError, pa.ArrowException)  # what reading a damaged file raises
 
 
 @dataclass
@@ -39,11 +40,12 @@ class Source:
 
     path: Path
     table: pa.Table
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """File name for messages."""
-        return self.path.name
+        """Label of the file for messages, else its name."""
+        return self.label or self.path.name
 
     @property
     def is_csv(self) -> bool:
@@ -101,26 +103,45 @@ def open_source(
 
     Missing columns are reported as faults, but the table is returned.
     """
+    path = find_table(folder, stem, findings)
+    if path is None:
+        return None
+    try:
+        source = Source(path, read_table(path))
+        faults = header_faults(path.name, source.table.column_names, columns)
+    except CsvError as error:
+        findings.faults.append(f"{path.name}: {error}")
+        return None
+    except (*UNREADABLE_FILE, csv.Error) as error:
+        findings.faults.append(read_fault(path.name, path.suffix, error))
+        return None
+    if source.table.num_rows == 0:
+        faults.append(no_rows_fault(path.name))
+    invalid = _value_faults(source)
+    findings.faults += faults + invalid
+    return None if invalid else source
+
+
+def find_table(folder: Path, stem: str, findings: Findings) -> Path | None:
+    """Return the path of a table; None if it is missing, or there in both formats."""
     paths = [path for path in table_paths(folder, stem) if path.exists()]
     if len(paths) != 1:
         findings.faults.append(_file_count_fault(folder, stem, len(paths)))
         return None
-    path = paths[0]
-    try:
-        source = Source(path, read_table(path))
-        faults = _header_faults(source, columns)
-    except CsvError as error:
-        findings.faults.append(f"{path.name}: {error}")
-        return None
-    except (OSError, ValueError, pa.ArrowException, csv.Error) as error:
-        findings.faults.append(
-            f"{path.name}: cannot be read ({reason_of(error)}); "
-            f"expected a whole {path.suffix[1:]} file; write it again"
-        )
-        return None
-    invalid = _value_faults(source)
-    findings.faults += faults + invalid
-    return None if invalid else source
+    return paths[0]
+
+
+def read_fault(name: str, suffix: str, error: Exception) -> str:
+    """Describe a file that cannot be read."""
+    return (
+        f"{name}: cannot be read ({reason_of(error)}); expected a whole {suffix[1:]} file; "
+        "write it again"
+    )
+
+
+def no_rows_fault(name: str) -> str:
+    """Describe a table without rows."""
+    return f"{name}: found no rows; expected at least one; fill the table"
 
 
 def table_paths(folder: Path, stem: str) -> list[Path]:
@@ -130,14 +151,9 @@ def table_paths(folder: Path, stem: str) -> list[Path]:
 
 def encode_ids(source: Source, column: str, findings: Findings) -> Ids | None:
     """Read ids as text, integers in decimal; None if the column has another type."""
-    values = decode_dictionary(source.table[column])
-    if is_text(values.type) or pa.types.is_string_view(values.type):
-        values = values.cast(pa.large_string())
-    elif not pa.types.is_integer(values.type):
-        findings.faults.append(
-            f"{source.name}, column {column}: found ids of type {values.type}; "
-            "expected text or integers; write them as text"
-        )
+    values = to_plain(source.table[column])
+    if fault := id_type_fault(source.name, column, values.type):
+        findings.faults.append(fault)
         return None
     encoded = values.combine_chunks().dictionary_encode()
     rows = encoded.indices.fill_null(-1).to_numpy().astype(np.int32)
@@ -149,6 +165,16 @@ def encode_ids(source: Source, column: str, findings: Findings) -> Ids | None:
             remedy = "give it one or drop the row"
             findings.faults.append(source.fault(column, invalid_rows, received, "an id", remedy))
     return Ids(rows, texts)
+
+
+def id_type_fault(file: str, column: str, kind: pa.DataType) -> str | None:
+    """Describe a column whose type holds no ids; None if it is text or integers."""
+    if kind == pa.large_string() or pa.types.is_integer(kind):
+        return None
+    return (
+        f"{file}, column {column}: found ids of type {kind}; expected text or integers; "
+        "write them as text"
+    )
 
 
 def quote(text: str) -> str:
@@ -185,6 +211,19 @@ def decode_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
 
 
+def to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decode a dictionary-encoded column, and make its text `large_string`."""
+    values = decode_dictionary(column)
+    return values.cast(plain_type(values.type))
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column after `to_plain`."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.large_string() if is_text(kind) or pa.types.is_string_view(kind) else kind
+
+
 def rows_where(mask: Any) -> NDArray[np.int64]:  # noqa: ANN401  pyarrow publishes no types
     """Return the rows where a boolean column is true; null is false."""
     return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
@@ -213,45 +252,42 @@ def _file_count_fault(folder: Path, stem: str, count: int) -> str:
     )
 
 
-def _header_faults(source: Source, columns: Sequence[str]) -> list[str]:
-    """Describe missing and duplicate columns, and tables without rows."""
-    names = source.table.column_names
+def header_faults(file: str, names: list[str], columns: Sequence[str]) -> list[str]:
+    """Describe missing and duplicate columns."""
     faults = [
-        f"{source.name}, column {column}: missing; expected columns {' and '.join(columns)}; "
+        f"{file}, column {column}: missing; expected columns {' and '.join(columns)}; "
         f"found: {list_names(names)}; add or rename it{suggest(column, names)}"
         for column in columns
         if column not in names
     ]
     counts = Counter(names)
     faults += [
-        f"{source.name}, column {name}: found {count} times; expected once; rename or drop one"
+        f"{file}, column {name}: found {count} times; expected once; rename or drop one"
         for name, count in sorted(counts.items())
         if count > 1
     ]
-    if source.table.num_rows == 0:
-        faults.append(f"{source.name}: found no rows; expected at least one; fill the table")
     return faults
 
 
 def _value_faults(source: Source) -> list[str]:
     """Describe columns with text that is not UTF-8."""
-    faults, remedy = (
-        [],
-        UTF_8 if source.is_csv else "decode it with its encoding and write it again",
-    )
-    for name, column in zip(source.table.column_names, source.table.columns, strict=True):
-        if is_valid(column):
-            continue
-        rows = unreadable_rows(column)
-        if len(rows):
-            received = "found text that is not UTF-8"
-            faults.append(source.fault(name, rows, received, "UTF-8", remedy))
-        else:
-            faults.append(
-                f"{source.name}, column {name}: found malformed values of type {column.type}; "
-                "expected valid ones; write the column again"
-            )
-    return faults
+    columns = zip(source.table.column_names, source.table.columns, strict=True)
+    return [
+        value_fault(source, name, unreadable_rows(column), column.type)
+        for name, column in columns
+        if not is_valid(column)
+    ]
+
+
+def value_fault(source: Source, name: str, rows: NDArray[np.int64], kind: pa.DataType) -> str:
+    """Describe a column with text that is not UTF-8, or otherwise malformed."""
+    if not len(rows):
+        return (
+            f"{source.name}, column {name}: found malformed values of type {kind}; "
+            "expected valid ones; write the column again"
+        )
+    remedy = UTF_8 if source.is_csv else "decode it with its encoding and write it again"
+    return source.fault(name, rows, "found text that is not UTF-8", "UTF-8", remedy)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,14 @@ import pyarrow as pa
 from index.arrays import Features
 from index.errors import DatasetError
 from index.ingest.items import Items, read_items
-from index.ingest.tables import Findings, list_names, open_source
+from index.ingest.tables import Findings, list_names
 from trainer.data.events import Events, order_events, read_events
+from trainer.data.interaction_files import list_files, open_files
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, build_cases
 from trainer.data.split import SplitName, split_events, validate_split
 
 DATA_SUFFIXES = (".parquet", ".csv", ".npy")
+HASHED_TEXTS = 1 << 16  # of the fingerprint, at once
 
 
 @dataclass(frozen=True)
@@ -76,29 +79,29 @@ def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Data
         raise DatasetError(
             str(folder), [f"{folder}: no such folder; expected a dataset folder; check the path"]
         )
-    with detect_changes(folder, findings):
-        items, events = _read_tables(folder, split, findings)
+    items, events = _read_tables(folder, split, findings)
     if findings.faults or items is None or events is None:
         raise DatasetError(str(folder), findings.faults)
-    events = order_events(events, findings)
     applied = split_events(events, split, np.random.default_rng(seed))
     findings.notes += applied.notes
     interactions = Interactions(
         events.user_rows, events.item_rows, applied.parts, is_ordered=events.timestamps is not None
     )
-    _check_cases(interactions, applied.description, len(events.user_ids), findings)
+    user_ids = events.user_ids.to_numpy(zero_copy_only=False).tolist()
+    del events
+    _check_cases(interactions, applied.description, len(user_ids), findings)
     _note_unused(folder, items, interactions, findings)
     if findings.faults:
         raise DatasetError(str(folder), findings.faults)
     return Dataset(
         item_ids=items.ids,
-        user_ids=events.user_ids,
+        user_ids=user_ids,
         interactions=interactions,
         modalities=items.modalities,
         attributes=items.attributes,
         split=applied.description,
         notes=tuple(findings.notes),
-        fingerprint=fingerprint(items.ids, events.user_ids, interactions, items.modalities),
+        fingerprint=fingerprint(items.ids, user_ids, interactions, items.modalities),
     )
 
 
@@ -108,32 +111,48 @@ def detect_changes(folder: Path, findings: Findings) -> Iterator[None]:
     before = _file_states(folder)
     yield
     after = _file_states(folder)
-    changed = sorted({path.name for path, _ in before.items() ^ after.items()})
+    changed = {path.relative_to(folder).as_posix() for path, _ in before.items() ^ after.items()}
     if changed:
         findings.faults.append(
-            f"{list_names(changed)}: changed while the folder was read; expected files that do "
-            "not change; repeat the command when they are complete"
+            f"{list_names(sorted(changed))}: changed while the folder was read; expected files "
+            "that do not change; repeat the command when they are complete"
         )
 
 
 def _file_states(folder: Path) -> dict[Path, tuple[int, int, int]]:
     """Return inode, size and modification time of the data files of a folder."""
     paths = [path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES]
-    states = [(path, path.stat()) for path in paths if path.is_file()]
-    return {path: (state.st_ino, state.st_size, state.st_mtime_ns) for path, state in states}
+    states = {}
+    for path in {*paths, *list_files(folder)}:
+        with suppress(FileNotFoundError):  # removed, or a link to nothing
+            state = path.stat()
+            if S_ISREG(state.st_mode):
+                states[path] = (state.st_ino, state.st_size, state.st_mtime_ns)
+    return states
 
 
 def _read_tables(
     folder: Path, split: SplitName, findings: Findings
 ) -> tuple[Items | None, Events | None]:
-    """Read items and interactions; None where they have faults."""
-    items = read_items(folder, findings)
-    source = open_source(folder, "interactions", ("user_id", "item_id"), findings)
-    if source is None:
-        return items, None
-    events = read_events(source, items.ids if items else None, findings)
-    findings.faults += validate_split(split, source)
+    """Read items and ordered interactions; None where they have faults."""
+    with detect_changes(folder, findings):
+        items = read_items(folder, findings)
+        events = _read_interactions(folder, split, items, findings)
     return items, events
+
+
+def _read_interactions(
+    folder: Path, split: SplitName, items: Items | None, findings: Findings
+) -> Events | None:
+    """Read and order the interactions; None if they have faults."""
+    files = open_files(folder, findings)
+    if files is None:
+        return None
+    events = read_events(files, items.ids if items else None, findings)
+    findings.faults += validate_split(split, files.name, files.schema.names)
+    if events is None or findings.faults:
+        return None
+    return order_events(events, findings)
 
 
 def fingerprint(
@@ -146,17 +165,17 @@ def fingerprint(
     digest = hashlib.sha256()
     for texts in (item_ids, user_ids, list(modalities)):
         digest.update(len(texts).to_bytes(8, "little"))
-        for text in texts:
-            encoded = text.encode()
-            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+        for first in range(0, len(texts), HASHED_TEXTS):
+            encoded = [text.encode() for text in texts[first : first + HASHED_TEXTS]]
+            digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in encoded))
     digest.update(bytes([interactions.is_ordered]))
     digest.update(len(interactions.parts).to_bytes(8, "little"))
-    digest.update(interactions.user_rows.astype("<i4").tobytes())
-    digest.update(interactions.item_rows.astype("<i4").tobytes())
-    digest.update(interactions.parts.astype("i1").tobytes())
+    digest.update(np.ascontiguousarray(interactions.user_rows, "<i4").data)
+    digest.update(np.ascontiguousarray(interactions.item_rows, "<i4").data)
+    digest.update(np.ascontiguousarray(interactions.parts, "i1").data)
     for values in modalities.values():
         digest.update(values.shape[1].to_bytes(8, "little"))
-        digest.update(values.astype("<f4").tobytes())
+        digest.update(np.ascontiguousarray(values, "<f4").data)
     return digest.hexdigest()
 
 
@@ -189,7 +208,9 @@ def _note_unused(
     folder: Path, items: Items, interactions: Interactions, findings: Findings
 ) -> None:
     """Note items without interactions, and data files that are not used."""
-    if unused_count := len(items.ids) - len(np.unique(interactions.item_rows)):
+    is_used = np.zeros(len(items.ids), dtype=np.bool_)
+    is_used[interactions.item_rows] = True
+    if unused_count := int((~is_used).sum()):
         findings.notes.append(f"items without interactions: {unused_count:,}")
     data = {path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES}
     used = {path for path in data if path.stem in ("items", "interactions")}

@@ -1,7 +1,9 @@
 """Interactions, and what derives from them: histories, evaluation cases, training counts."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,9 @@ from numpy.typing import NDArray
 from index.arrays import Rows
 
 Parts = NDArray[np.int8]
+RowNumbers = NDArray[np.uint32]
+
+SORTED_AT_ONCE = 1 << 22  # interactions; bounds the memory of sorting
 
 TRAIN, VALID, TEST = 0, 1, 2
 PART_NAMES = ("train", "valid", "test")
@@ -42,19 +47,65 @@ class Interactions:
             raise ValueError("user_rows and item_rows must be 0 or more")
         if (self.user_rows[1:] < self.user_rows[:-1]).any():
             raise ValueError("interactions must be sorted by user row")
-        if not np.isin(self.parts, (TRAIN, VALID, TEST)).all():
+        if ((self.parts < TRAIN) | (self.parts > TEST)).any():
             raise ValueError("parts must be TRAIN, VALID or TEST")
-        if not mark_first_of_pairs(self.user_rows, self.item_rows).all():
+        if _has_repeats(self.user_rows, self.item_rows):
             raise ValueError("(user, item) pairs must be unique")
 
 
-def mark_first_of_pairs(user_rows: Rows, item_rows: Rows) -> NDArray[np.bool_]:
-    """Mark the first occurrence of each (user, item) pair; [count]."""
+def sort_by_user(
+    user_rows: Rows, keys: NDArray[Any] | None = None, at_once: int = SORTED_AT_ONCE
+) -> RowNumbers:
+    """Return the order by user, then key, then position; by ranges of users, to bound memory."""
+    starts = _offsets(np.bincount(user_rows))
+    order = np.empty(len(user_rows), dtype=np.uint32)
+    for first, last in _user_ranges(starts, at_once):
+        chosen = np.flatnonzero((user_rows >= first) & (user_rows < last))
+        columns = (user_rows[chosen],) if keys is None else (keys[chosen], user_rows[chosen])
+        order[starts[first] : starts[last]] = chosen[np.lexsort(columns)]
+    return order
+
+
+def mark_first_of_pairs(
+    user_rows: Rows, item_rows: Rows, at_once: int = SORTED_AT_ONCE
+) -> NDArray[np.bool_]:
+    """Mark the first occurrence of each (user, item) pair; users must be ascending; [count]."""
     is_first = np.zeros(len(user_rows), dtype=np.bool_)
-    if len(user_rows):
-        pairs = user_rows.astype(np.int64) * (int(item_rows.max()) + 1) + item_rows
-        is_first[np.unique(pairs, return_index=True)[1]] = True
+    for start, pairs in _pairs(user_rows, item_rows, at_once):
+        is_first[start + np.unique(pairs, return_index=True)[1]] = True
     return is_first
+
+
+def _has_repeats(user_rows: Rows, item_rows: Rows) -> bool:
+    """Return whether a (user, item) pair occurs twice; users must be ascending."""
+    for _, pairs in _pairs(user_rows, item_rows, SORTED_AT_ONCE):
+        pairs.sort()
+        if (pairs[1:] == pairs[:-1]).any():
+            return True
+    return False
+
+
+def _pairs(
+    user_rows: Rows, item_rows: Rows, at_once: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield start and numbers of the (user, item) pairs of ranges of users."""
+    if not len(user_rows):
+        return
+    num_items = int(item_rows.max()) + 1
+    starts = _offsets(np.bincount(user_rows))
+    for first, last in _user_ranges(starts, at_once):
+        inside = slice(starts[first], starts[last])
+        yield int(starts[first]), user_rows[inside].astype(np.int64) * num_items + item_rows[inside]
+
+
+def _user_ranges(starts: NDArray[np.int64], at_once: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of users of at most `at_once` interactions, or of one user."""
+    first, num_users = 0, len(starts) - 1
+    while first < num_users:
+        limit = starts[first] + at_once
+        last = max(first + 1, int(np.searchsorted(starts, limit, side="right")) - 1)
+        yield first, last
+        first = last
 
 
 @dataclass(frozen=True)
@@ -108,7 +159,7 @@ def build_histories(
     interactions: Interactions, parts: Collection[int], num_users: int
 ) -> ItemLists:
     """Build each user's history from the given parts; empty for a user without any."""
-    is_in = np.isin(interactions.parts, tuple(parts))
+    is_in = reduce(np.logical_or, (interactions.parts == part for part in parts))
     counts = np.bincount(interactions.user_rows[is_in], minlength=num_users)
     return ItemLists(_offsets(counts), interactions.item_rows[is_in])
 

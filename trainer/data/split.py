@@ -1,5 +1,6 @@
 """Train, validation and test splits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -7,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Rows
-from index.ingest.tables import Source
 from trainer.data.events import Events
-from trainer.data.interactions import TEST, TRAIN, VALID, Parts
+from trainer.data.interactions import TEST, TRAIN, VALID, Parts, RowNumbers, sort_by_user
 
 SplitName = Literal["auto", "column", "leave-last-two", "last-fifth", "random", "cold"]
 
@@ -33,7 +33,7 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-def validate_split(name: SplitName, source: Source) -> list[str]:
+def validate_split(name: SplitName, file: str, columns: Sequence[str]) -> list[str]:
     """Return the faults of an interactions file that lacks the columns of a split.
 
     Raises:
@@ -42,11 +42,10 @@ def validate_split(name: SplitName, source: Source) -> list[str]:
     if name not in get_args(SplitName):
         raise ValueError(f"split must be one of {get_args(SplitName)}, not {name!r}")
     required, remedy = REQUIRED_COLUMNS.get(name, ((), ""))
-    columns = source.table.column_names
     if not required or any(column in columns for column in required):
         return []
     return [
-        f"{source.name}: the split {name} requires a column {' or '.join(required)}; "
+        f"{file}: the split {name} requires a column {' or '.join(required)}; "
         f"found: {', '.join(columns)}; {remedy}"
     ]
 
@@ -79,28 +78,27 @@ def _split_by(events: Events, name: SplitName, rng: np.random.Generator) -> Spli
             _last_fifth(events.timestamps, events.file_rows),
             "last fifth of all interactions, by timestamp",
         )
-    parts = leave_two_out(events.user_rows, np.arange(len(events.user_rows)))
+    parts = leave_two_out(events.user_rows)
     description = f"leave last two out, by {events.order_column}"
     return Split(parts, description, _short_users(events.user_rows))
 
 
-def leave_two_out(user_rows: Rows, keys: NDArray[Any]) -> Parts:
+def leave_two_out(user_rows: Rows, keys: NDArray[Any] | None = None) -> Parts:
     """Hold out two interactions per user: the highest key for test, the next for validation.
 
     Users with fewer than three interactions stay in train.
 
     Args:
-        user_rows: [count].
-        keys: [count], time or random.
+        user_rows: [count], ascending.
+        keys: [count], such as random numbers; None: the position.
 
     Returns:
         [count].
     """
-    from_end = _from_end(user_rows, keys)
-    has_enough = np.bincount(user_rows)[user_rows] >= 3
+    last, before_last = _last_two(user_rows, keys, fewest=3)
     parts = np.full(len(user_rows), TRAIN, dtype=np.int8)
-    parts[has_enough & (from_end == 0)] = TEST
-    parts[has_enough & (from_end == 1)] = VALID
+    parts[last] = TEST
+    parts[before_last] = VALID
     return parts
 
 
@@ -116,13 +114,16 @@ def _random(events: Events, rng: np.random.Generator) -> Split:
     return Split(parts, description, _short_users(events.user_rows))
 
 
-def _last_fifth(timestamps: NDArray[Any], file_rows: NDArray[np.int64]) -> Parts:
+def _last_fifth(timestamps: NDArray[Any], file_rows: RowNumbers) -> Parts:
     """Assign the last tenth of all interactions to test, the tenth before to validation."""
-    order = np.lexsort((file_rows, timestamps))
-    count = len(order) // 10
-    parts = np.full(len(order), TRAIN, dtype=np.int8)
-    parts[order[len(order) - 2 * count :]] = VALID
-    parts[order[len(order) - count :]] = TEST
+    count = len(timestamps) // 10
+    parts = np.full(len(timestamps), TRAIN, dtype=np.int8)
+    if count:
+        oldest = np.partition(timestamps, len(timestamps) - 2 * count)[len(timestamps) - 2 * count]
+        late = np.flatnonzero(timestamps >= oldest)  # ties of the oldest may be too many
+        late = late[np.lexsort((file_rows[late], timestamps[late]))]
+        parts[late[len(late) - 2 * count :]] = VALID
+        parts[late[len(late) - count :]] = TEST
     return parts
 
 
@@ -134,9 +135,8 @@ def _cold(events: Events, rng: np.random.Generator) -> Split:
     warm = np.flatnonzero(parts == TRAIN)
     user_rows = events.user_rows[warm]
     is_ordered = events.timestamps is not None
-    keys = np.arange(len(warm)) if is_ordered else rng.random(len(warm))
-    has_enough = np.bincount(user_rows)[user_rows] >= 2
-    parts[warm[has_enough & (_from_end(user_rows, keys) == 0)]] = VALID
+    last, _ = _last_two(user_rows, None if is_ordered else rng.random(len(warm)), fewest=2)
+    parts[warm[last]] = VALID
     description = (
         f"cold: {len(cold):,} of {len(item_rows):,} items held out, seeded random; "
         f"valid is each user's {'last' if is_ordered else 'seeded random'} other interaction"
@@ -144,13 +144,19 @@ def _cold(events: Events, rng: np.random.Generator) -> Split:
     return Split(parts, description)
 
 
-def _from_end(user_rows: Rows, keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Count the interactions of the same user with a higher key; [count]."""
-    order = np.lexsort((keys, user_rows))
-    ends = np.cumsum(np.bincount(user_rows))  # [users]
-    from_end = np.empty(len(user_rows), dtype=np.int64)
-    from_end[order] = ends[user_rows[order]] - 1 - np.arange(len(user_rows))
-    return from_end
+def _last_two(
+    user_rows: Rows, keys: NDArray[Any] | None, fewest: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return the positions of the highest and the second highest key of each user.
+
+    Users with fewer than `fewest` interactions, at least 2, are left out.
+    """
+    counts = np.bincount(user_rows)
+    last = (np.cumsum(counts) - 1)[counts >= fewest]
+    if keys is None:
+        return last, last - 1
+    order = sort_by_user(user_rows, keys)
+    return order[last], order[last - 1]
 
 
 def _short_users(user_rows: Rows) -> tuple[str, ...]:
