@@ -25,6 +25,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.comparison import PRIMARY_METRIC, compare_bundles, render_comparison
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
+from trainer.data.event_cache import EventCache
 from trainer.esans.publish import publish_run_cluster_map
 from trainer.evaluate import Report, evaluate, render_report
 from trainer.item_features import map_modalities
@@ -87,7 +88,8 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
         require_cluster_map_sampler(config)
     choose_device(config.training)  # before the data is read
     torch.set_num_threads(config.training.threads)
-    data = load_dataset(options.folder, config.data.split, config.seed)
+    cache = EventCache(options.bundles / ".cache")
+    data = load_dataset(options.folder, config.data.split, config.seed, cache)
     if options.skip_same and is_current(config, data, options.bundles):
         return None
     columns = choose_columns(data.attributes, config.bundle)

@@ -14,8 +14,9 @@ from index.arrays import Features
 from index.errors import DatasetError
 from index.ingest.items import Items, read_items
 from index.ingest.tables import Findings, list_names
+from trainer.data.event_cache import CachedEvents, EventCache, load_events, save_events
 from trainer.data.events import Events, order_events, read_events
-from trainer.data.interaction_files import list_files, open_files
+from trainer.data.interaction_files import STEM, list_files, open_files
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, build_cases
 from trainer.data.split import SplitName, split_events, validate_split
 
@@ -62,13 +63,16 @@ class Dataset:
                 raise ValueError(f"modality {name} must be [items, dim], not {values.shape}")
 
 
-def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Dataset:
+def load_dataset(
+    folder: Path, split: SplitName = "auto", seed: int = 0, cache: EventCache | None = None
+) -> Dataset:
     """Load, validate, order and split the dataset in a folder.
 
     Args:
         folder: dataset folder.
         split: how to split the interactions.
         seed: random seed of the split.
+        cache: where large interactions are kept in coded form for the next run.
 
     Raises:
         DatasetError: lists every fault of the dataset.
@@ -79,7 +83,7 @@ def load_dataset(folder: Path, split: SplitName = "auto", seed: int = 0) -> Data
         raise DatasetError(
             str(folder), [f"{folder}: no such folder; expected a dataset folder; check the path"]
         )
-    items, events = _read_tables(folder, split, findings)
+    items, events = _read_tables(folder, split, findings, cache)
     if findings.faults or items is None or events is None:
         raise DatasetError(str(folder), findings.faults)
     applied = split_events(events, split, np.random.default_rng(seed))
@@ -132,19 +136,33 @@ def _file_states(folder: Path) -> dict[Path, tuple[int, int, int]]:
 
 
 def _read_tables(
-    folder: Path, split: SplitName, findings: Findings
+    folder: Path, split: SplitName, findings: Findings, cache: EventCache | None
 ) -> tuple[Items | None, Events | None]:
     """Read items and ordered interactions; None where they have faults."""
     with detect_changes(folder, findings):
         items = read_items(folder, findings)
-        events = _read_interactions(folder, split, items, findings)
-    return items, events
+        entry = cache.find(folder, items.ids) if cache and items else None
+        cached = load_events(entry, findings) if entry else None
+        if cached is None:
+            cached = _read_interactions(folder, split, items, findings)
+        else:
+            name = f"{STEM}{list_files(folder)[0].suffix}"
+            findings.faults += validate_split(split, name, cached.columns)
+            findings.notes += cached.notes
+            entry = None
+    if cached is None or findings.faults:
+        return items, None
+    if entry:
+        save_events(entry, cached, findings)
+        cached = load_events(entry, findings) or cached
+    return items, cached.events
 
 
 def _read_interactions(
     folder: Path, split: SplitName, items: Items | None, findings: Findings
-) -> Events | None:
+) -> CachedEvents | None:
     """Read and order the interactions; None if they have faults."""
+    first_note = len(findings.notes)
     files = open_files(folder, findings)
     if files is None:
         return None
@@ -152,7 +170,8 @@ def _read_interactions(
     findings.faults += validate_split(split, files.name, files.schema.names)
     if events is None or findings.faults:
         return None
-    return order_events(events, findings)
+    events = order_events(events, findings)
+    return CachedEvents(events, files.schema.names, findings.notes[first_note:])
 
 
 def fingerprint(
