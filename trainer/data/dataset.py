@@ -9,6 +9,7 @@ from stat import S_ISREG
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from index.arrays import Features
 from index.errors import DatasetError
@@ -185,8 +186,7 @@ def fingerprint(
     for texts in (item_ids, user_ids, list(modalities)):
         digest.update(len(texts).to_bytes(8, "little"))
         for first in range(0, len(texts), HASHED_TEXTS):
-            encoded = [text.encode() for text in texts[first : first + HASHED_TEXTS]]
-            digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in encoded))
+            digest.update(_prefix_lengths(texts[first : first + HASHED_TEXTS]))
     digest.update(bytes([interactions.is_ordered]))
     digest.update(len(interactions.parts).to_bytes(8, "little"))
     digest.update(np.ascontiguousarray(interactions.user_rows, "<i4").data)
@@ -196,6 +196,16 @@ def fingerprint(
         digest.update(values.shape[1].to_bytes(8, "little"))
         digest.update(np.ascontiguousarray(values, "<f4").data)
     return digest.hexdigest()
+
+
+def _prefix_lengths(texts: list[str]) -> pa.Buffer:
+    """Return the UTF-8 of texts, each after its length in 8 bytes."""
+    column = pa.array(texts, pa.large_string()).cast(pa.large_binary())
+    lengths = pa.py_buffer(np.ascontiguousarray(pc.binary_length(column), "<i8"))
+    prefixes = pa.Array.from_buffers(pa.binary(8), len(column), [None, lengths])
+    separator = pa.scalar(b"", pa.large_binary())
+    joined = pc.binary_join_element_wise(prefixes.cast(separator.type), column, separator)
+    return joined.buffers()[2][: pc.sum(pc.binary_length(joined)).as_py()]
 
 
 def _check_cases(

@@ -1,3 +1,4 @@
+import hashlib
 import re
 
 import numpy as np
@@ -173,6 +174,21 @@ def test_fingerprint_is_equal_for_equal_content(tmp_path):
     }
     assert len(fingerprints) == 1
     assert re.fullmatch("[0-9a-f]{64}", fingerprints.pop())
+
+
+def test_fingerprint_is_of_length_prefixed_texts_and_rows(tmp_path):
+    users = ["zoë"] * 4 + ["b" * 300] * 3
+    data = load_dataset(write_shop(tmp_path, interactions(user_id=users)))
+    content = b""
+    for texts in (["a", "b", "c", "d"], ["zoë", "b" * 300], ["visual"]):
+        encoded = [text.encode() for text in texts]
+        content += len(texts).to_bytes(8, "little")
+        content += b"".join(len(text).to_bytes(8, "little") + text for text in encoded)
+    content += bytes([1]) + (7).to_bytes(8, "little")
+    content += np.array([0, 0, 0, 0, 1, 1, 1], "<i4").tobytes()
+    content += np.array([0, 1, 2, 3, 3, 2, 1], "<i4").tobytes() + bytes([0, 0, 1, 2, 0, 1, 2])
+    content += (2).to_bytes(8, "little") + VISUAL.tobytes()
+    assert data.fingerprint == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(
