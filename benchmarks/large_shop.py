@@ -114,11 +114,11 @@ def generate_log(planted: PlantedItems, interactions: int, seed: int) -> Log:
 
 
 def write_interactions(folder: Path, log: Log, part_rows: int) -> None:
-    """Write interactions.parquet, or a folder of parts if there are more rows than in one."""
+    """Write interactions.parquet: a file, or a folder of parts if there are many rows."""
     count = len(log.users)
-    parts = folder / "interactions"
+    whole = folder / "interactions.parquet"
     if count > part_rows:
-        parts.mkdir()
+        whole.mkdir()
     for part, first in enumerate(range(0, count, part_rows)):
         rows = slice(first, first + part_rows)
         table = pa.table(
@@ -128,7 +128,7 @@ def write_interactions(folder: Path, log: Log, part_rows: int) -> None:
                 "timestamp": log.seconds[rows].astype(np.int64) + OPENING,
             }
         )
-        path = parts / f"part-{part:04d}.parquet" if count > part_rows else f"{parts}.parquet"
+        path = whole / f"part-{part:04d}.parquet" if count > part_rows else whole
         pq.write_table(table, path, row_group_size=PART_ROWS)
 
 
@@ -222,13 +222,9 @@ def main() -> None:
     parser.add_argument("--interactions", type=int, default=5_000_000, help="approximately")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty folder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--single-file", action="store_true", help="write interactions.parquet in place of parts"
-    )
     args = parser.parse_args()
-    part_rows = args.interactions if args.single_file else PART_ROWS
     try:
-        facts = make_shop(args.out, args.items, args.interactions, args.seed, part_rows)
+        facts = make_shop(args.out, args.items, args.interactions, args.seed)
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))
     print(json.dumps(facts, indent=1))

@@ -212,12 +212,12 @@ def _take(
             low, high = choice.wide_low, choice.wide_high
         rows = np.flatnonzero(items < 0)
         is_best = choice.is_bestseller[rows]
-        drawn = np.empty(len(rows), dtype=np.int64)
+        sampled = np.empty(len(rows), dtype=np.int64)
         for table, mask in ((demand.regular, ~is_best), (demand.bestsellers, is_best)):
-            drawn[mask] = _sample(table, low[rows[mask]], high[rows[mask]], rng)
-        weight = novelty(planted.birth[drawn], schedule.times[rows])
-        weight *= np.where(planted.style[drawn] == styles[rows], 1, OTHER_STYLE)
-        items[rows] = np.where(rng.random(len(rows)) < weight, drawn, -1)
+            sampled[mask] = _sample(table, low[rows[mask]], high[rows[mask]], rng)
+        weight = novelty(planted.birth[sampled], schedule.times[rows])
+        weight *= np.where(planted.style[sampled] == styles[rows], 1, OTHER_STYLE)
+        items[rows] = np.where(rng.random(len(rows)) < weight, sampled, -1)
         _drop_repeats(items, schedule.users, len(planted.cell))
     return items
 
