@@ -62,7 +62,7 @@ class TrainingConfig(ConfigSection):
     validation_cases: int = Field(10_000, ge=1)
     """maximum number of users in validation, sampled with the seed"""
     checkpoint_interval_s: float = Field(60, ge=0)
-    """seconds between checkpoints, from which a killed run resumes"""
+    """seconds between checkpoints, from which a killed run resumes; 0: one after each step"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda; auto uses the first CUDA device if available"""
     precision: Precision = "auto"

@@ -48,10 +48,12 @@ def train(
     loop = TrainLoop(data, sampler, config, checkpoint)
     loop.resume()
     progress, limits = loop.progress, config.training
-    while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
-        loop.run_epoch()
-    if checkpoint is not None:
-        checkpoint.wait()
+    try:
+        while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
+            loop.run_epoch()
+    finally:
+        if checkpoint is not None:
+            checkpoint.wait()
     loop.towers.load_state_dict(loop.best)
     return TrainedTowers(loop.towers, progress)
 
@@ -102,14 +104,16 @@ class TrainLoop:
         self.checkpoint.save(groups, self.progress)
 
     def save_if_due(self) -> None:
-        """Save the checkpoint at intervals of which saving takes at most 5 %."""
-        begin = time.monotonic()
-        if self.checkpoint is None or begin < self._save_at or self.checkpoint.is_syncing:
+        """Save the checkpoint at intervals of which saving takes at most 5 %; 0: at each step."""
+        begin, interval_s = time.monotonic(), self.config.checkpoint_interval_s
+        if self.checkpoint is None or begin < self._save_at:
+            return
+        if interval_s and self.checkpoint.is_syncing:
             return
         self.save()
-        end = time.monotonic()
-        share = (end - begin) / MAX_SAVING_SHARE
-        self._save_at = end + max(self.config.checkpoint_interval_s, share)
+        if interval_s:
+            end = time.monotonic()
+            self._save_at = end + max(interval_s, (end - begin) / MAX_SAVING_SHARE)
 
     def run_epoch(self) -> None:
         """Train on the remaining batches of the epoch, then validate."""

@@ -14,7 +14,7 @@ from index.cluster_map import MAX_LEVEL_1_CODES, ClusterMap
 ROOT = Path(__file__).parents[2]
 MAX_MB = 350  # a table of 8,000 x 8,192 float64 alone takes 524 MB
 MEASURE_SWAP = """
-import resource
+from pathlib import Path
 import numpy as np
 from index.cluster_map_watcher import warm_up
 from tests.index.test_many_clusters import numbered_centroids
@@ -22,7 +22,8 @@ maps = [numbered_centroids(8_000, seed) for seed in range(2)]
 for cluster_map in maps:
     warm_up(cluster_map)
     cluster_map.sample_easy(np.arange(100, dtype=np.int32), 5, np.random.default_rng(0))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_000)
+status = Path('/proc/self/status').read_text()  # ru_maxrss would count the parent of the process
+print(int(status.split('VmHWM:')[1].split()[0]) // 1_000)
 """
 
 

@@ -1,6 +1,7 @@
 """Helpers that call `python -m trainer` with a small configuration."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -53,7 +54,11 @@ def run(data, bundles, config, *more):
 
 
 def start_trainer(*options):
-    """Start the command in a separate process."""
+    """Start the command in a separate process that SIGINT ends, as in a terminal.
+
+    A process that ignores SIGINT, as in the background of a shell, would hand that down.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *options],
         cwd=ROOT,

@@ -35,19 +35,17 @@ def test_stopped_training_says_what_was_saved(world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "number"),
-    [("run", signal.SIGTERM), ("clusters", signal.SIGINT), ("report", signal.SIGTERM)],
+    ("command", "number"), [("run", signal.SIGTERM), ("clusters", signal.SIGINT)]
 )
 def test_stopped_reading_says_that_nothing_was_saved(tmp_path, command, number):
     shop, bundles = write_shop(tmp_path), tmp_path / "bundles"
     bundles.mkdir()
     (shop / "interactions.parquet").unlink()
-    pipe = bundles / "current" if command == "report" else shop / "interactions.csv"
+    pipe = shop / "interactions.csv"
     os.mkfifo(pipe)
     options = {
         "run": ["--data", str(shop), "--bundles", str(bundles)],
         "clusters": ["--data", str(shop)],
-        "report": ["--bundles", str(bundles), "--out", str(tmp_path / "report.html")],
     }
     process = start_trainer(command, *options[command])
     with pipe.open("w"):  # opens when the command reads it, which then waits for content
