@@ -98,9 +98,9 @@ def generate_features(planted: PlantedItems, seed: int) -> Iterator[tuple[slice,
         rng = np.random.default_rng([seed, len(planted.cell), 2, block])
         last = min(first + BLOCK_CELLS, cells)
         chosen = slice(planted.cell_starts[first], planted.cell_starts[last])
-        centres = centroids[planted.cluster[first:last]] + _noise(last - first, CELL_NORM, rng)
+        cell_vectors = centroids[planted.cluster[first:last]] + _noise(last - first, CELL_NORM, rng)
         group = planted.group[chosen] - planted.group[chosen.start]
-        latent = centres[planted.cell[chosen] - first] + styles[planted.style[chosen]]
+        latent = cell_vectors[planted.cell[chosen] - first] + styles[planted.style[chosen]]
         latent += _noise(group[-1] + 1, GROUP_NORM, rng)[group]
         for name, view in views.items():
             values = latent @ view + _noise(group[-1] + 1, NOISE[name], rng)[group]
