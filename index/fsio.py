@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from io import BufferedReader
@@ -46,13 +47,15 @@ class FrozenModel(BaseModel):
         return document
 
 
+def list_duplicate_keys(pairs: Sequence[tuple[str, Any]]) -> list[str]:
+    """Return the keys that a JSON object, as pairs, has more than once."""
+    return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+
+
 def _reject_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"found the key {twice[:40]!r} twice, expected it once")
-    return document
+    if duplicates := list_duplicate_keys(pairs):
+        raise ValueError(f"found the key {duplicates[0][:40]!r} twice, expected it once")
+    return dict(pairs)
 
 
 def _parse_integer(text: str) -> int:

@@ -18,6 +18,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from index.fsio import list_duplicate_keys
 from service.errors import (
     MAX_ERRORS_LISTED,
     AdminDisabledError,
@@ -248,8 +249,7 @@ def reject_duplicate_keys(body: bytes, model: BaseModel) -> None:
     duplicates: list[str] = []
 
     def collect(pairs: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in pairs]
-        duplicates.extend(name for name in set(names) if names.count(name) > 1)
+        duplicates.extend(list_duplicate_keys(pairs))
 
     json.loads(body.decode(), object_pairs_hook=collect)
     if duplicates:
