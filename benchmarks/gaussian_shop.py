@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 import torch
 
 from index.ann.tuning import TUNING_QUERIES, build_item_index
-from index.arrays import Floats, Rows
+from index.arrays import Floats, Rows, save_array
 from index.bundle.manifest import DatasetFacts, RunFacts
 from index.bundle.registry import BundleRegistry
 from index.encoders import UserEncoder
 from index.metadata import Column, ItemMetadata, build_attributes, build_filters
-from index.publish.writer import Contents, write_bundle
+from index.publish.writer import VECTORS, Contents, write_bundle
 from trainer.onnx_export import export_user_tower
 from trainer.towers import UserTower
 
@@ -142,6 +142,7 @@ def stage(staged: Path, shop: Shop, seed: int) -> None:
         metadata=describe(shop, seed),
     )
     build = partial(build_item_index, seed=seed)
+    save_array(staged / VECTORS, shop.vectors)
     write_bundle(staged, contents, facts(seed), build)
 
 

@@ -1,7 +1,9 @@
 """Array types, .npy files and ragged (CSR) arrays."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,31 @@ Offsets = NDArray[np.int64]
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Save an array as .npy, without pickle."""
     np.save(path, array, allow_pickle=False)
+
+
+def save_rows(path: Path, shape: tuple[int, int], chunks: Iterable[Floats]) -> Floats:
+    """Save consecutive chunks of rows as .npy; return the whole array, memory-mapped."""
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk, "<f4").data)
+    rows: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
+    return rows
+
+
+def scratch_zeros(shape: tuple[int, int]) -> Floats:
+    """Return zeros in an unnamed temporary file mapped into memory, so that they occupy none.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    size = 4 * shape[0] * shape[1]
+    if not size:
+        return np.zeros(shape, dtype=np.float32)
+    with TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is no bus error later
+        return np.memmap(file, np.float32, shape=shape)
 
 
 def open_array(path: Path, dtype: str, ndim: int = 1) -> Any:  # noqa: ANN401  # whose dtype is an argument

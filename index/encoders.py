@@ -15,7 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-from index.arrays import Floats, Rows
+from index.arrays import Features, Floats, Rows
 
 USER_INPUTS = ("history_vectors", "mask")
 MODALITY_PREFIX = "modality_"
@@ -106,7 +106,7 @@ class ItemEncoder:
         self.modalities = list(self.widths)
         self.embedding_dim = int(self._session.get_outputs()[0].shape[-1])
 
-    def encode(self, features: Mapping[str, Floats], count: int) -> Floats:
+    def encode(self, features: Mapping[str, Features], count: int) -> Floats:
         """Encode new items from their raw features.
 
         Args:

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from index.ann.tuning import TUNING_QUERIES, build_item_index
+from index.arrays import Floats, save_rows
 from index.bundle.manifest import DatasetFacts, Manifest, RunFacts
 from index.bundle.reader import StoredHistories
 from index.cluster_map import ClusterMap
@@ -32,7 +34,7 @@ from index.ingest.tables import (
     quote,
 )
 from index.metadata import SEPARATOR
-from index.publish.writer import Contents, write_bundle
+from index.publish.writer import VECTORS, Contents, write_bundle
 from trainer.config import BundleConfig, RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TEST, TRAIN, VALID, build_histories, training_counts
@@ -70,14 +72,16 @@ def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
     Histories of the validation cases tune the index and become its self-test.
     """
     data, trained, cases = run.data, run.trained, run.training_data.validation
-    vectors = run.training_data.features.encode_all(trained.towers.item)
+    chunks = run.training_data.features.encode_chunks(trained.towers.item)
+    shape = (len(data.item_ids), run.config.towers.embedding_dim)
+    vectors = save_rows(staged / VECTORS, shape, (chunk.cpu().numpy() for chunk in chunks))
     tuning = range(min(TUNING_QUERIES, len(cases.user_rows)))
     self_test = [cases.histories.get(case) for case in tuning[:SELF_TEST_QUERIES]]
     with torch.no_grad():
-        queries = encode_histories(trained.towers.user, vectors.__getitem__, self_test)
+        queries = encode_histories(trained.towers.user, partial(select_rows, vectors), self_test)
     contents = Contents(
         item_ids=data.item_ids,
-        vectors=vectors.cpu().numpy(),
+        vectors=vectors,
         counts=training_counts(data.interactions, len(data.item_ids)),
         histories=build_stored_histories(data) if run.config.bundle.histories else None,
         tuning_histories=[cases.histories.get(case) for case in tuning],
@@ -91,6 +95,11 @@ def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
     pq.write_table(data.attributes, staged / "items.parquet")
     build = partial(build_item_index, seed=run.config.seed)
     return write_bundle(staged, contents, build_run_facts(run, now), build)
+
+
+def select_rows(vectors: Floats, rows: Tensor) -> Tensor:
+    """Return rows of an array as a tensor on their device."""
+    return torch.from_numpy(vectors[rows.cpu().numpy()]).to(rows.device)
 
 
 def build_stored_histories(data: Dataset) -> StoredHistories:

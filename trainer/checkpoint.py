@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from index.errors import TrainingError
 from index.fsio import sync_folder
+from trainer.tensor_file import save_tensors
 
 TensorGroups = dict[str, dict[str, Tensor]]  # group -> name -> tensor
 
@@ -85,15 +85,15 @@ class Checkpoint:
         temporary = folder / self.path.name
         metadata = {"run_key": self.run_key, "progress": dumps(asdict(progress))}
         tensors = {
-            f"{group}/{name}": tensor.contiguous()
+            f"{group}/{name}": tensor
             for group, named in groups.items()
             for name, tensor in named.items()
         }
         try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # raised for a full disk
+            save_tensors(temporary, tensors, metadata)
+        except OSError:
             rmtree(folder)
-            raise OSError(f"{self.path}: cannot be written ({error})") from error
+            raise
         self._pending = self._thread.submit(self._replace, temporary)
 
     def wait(self) -> None:

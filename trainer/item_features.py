@@ -1,6 +1,6 @@
 """Input features of the item tower, gathered per batch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -25,12 +25,15 @@ class ItemFeatures:
         features: modality -> [items, raw dim], float16 or float32, NaN where missing; on the
             device if small, else in main memory, possibly memory-mapped.
         presence: [items, modalities] bool.
-        id_rows: [items] int64; the unknown-item row for cold items.
+        id_rows: [items] int64, row of each warm item in the id table; `num_ids`, the
+            unknown-item row, for cold items.
+        num_ids: warm items.
     """
 
     features: dict[str, Tensor]
     presence: Tensor
     id_rows: Tensor
+    num_ids: int
 
     def __len__(self) -> int:
         return len(self.id_rows)
@@ -58,11 +61,16 @@ class ItemFeatures:
             id_rows = id_rows.masked_fill(hidden, tower.unknown_row)
         return tower(id_rows, self.gather(rows), self.presence[rows])  # type: ignore[no-any-return]
 
-    @torch.no_grad()
     def encode_all(self, tower: ItemTower) -> Tensor:
         """Encode the whole catalogue without id dropout; [items, dim]."""
+        return torch.cat(list(self.encode_chunks(tower)))
+
+    @torch.no_grad()
+    def encode_chunks(self, tower: ItemTower) -> Iterator[Tensor]:
+        """Encode the catalogue in order, chunk by chunk; [n, dim] each."""
         rows = torch.arange(len(self), device=self.id_rows.device)
-        return torch.cat([self.encode(tower, chunk) for chunk in torch.split(rows, CHUNK)])
+        for chunk in torch.split(rows, CHUNK):
+            yield self.encode(tower, chunk)
 
 
 def map_modalities(modalities: Mapping[str, Features], folder: Path) -> dict[str, Features]:
@@ -104,7 +112,8 @@ def build_item_features(
     """
     is_missing = [np.isnan(rows[:, 0]) for rows in modalities.values()]
     presence = ~np.stack(is_missing, axis=1) if is_missing else np.zeros((len(counts), 0), bool)
-    id_rows = np.where(counts > 0, np.arange(len(counts)), len(counts))
+    is_warm = counts > 0
+    num_ids = int(is_warm.sum())
     is_small = sum(rows.nbytes for rows in modalities.values()) <= DEVICE_BYTES
     return ItemFeatures(
         features={
@@ -112,5 +121,6 @@ def build_item_features(
             for name, rows in modalities.items()
         },
         presence=torch.from_numpy(presence).to(device),
-        id_rows=torch.from_numpy(id_rows).to(device),
+        id_rows=torch.from_numpy(np.where(is_warm, is_warm.cumsum() - 1, num_ids)).to(device),
+        num_ids=num_ids,
     )

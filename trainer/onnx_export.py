@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from index.encoders import MODALITY_PREFIX, USER_INPUTS
+from trainer.tensor_file import save_tensors
 from trainer.towers import ItemTower, Towers, UserTower
 
 OPSET = 20
@@ -38,8 +38,7 @@ def export_towers(towers: Towers, folder: Path) -> None:
     export_user_tower(towers.user, folder / "user_encoder.onnx")
     if towers.item.names:
         export_item_tower(towers.item, folder / "item_encoder.onnx")
-    weights = {name: weight.contiguous() for name, weight in towers.state_dict().items()}
-    (folder / "towers.safetensors").write_bytes(save(weights))
+    save_tensors(folder / "towers.safetensors", towers.state_dict())
 
 
 def export_user_tower(tower: UserTower, path: Path) -> None:

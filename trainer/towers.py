@@ -24,19 +24,19 @@ MASKED = -1e4  # attention score of a padded position
 class ItemTower(nn.Module):
     """Encoder of items, from id row and raw content to unit vectors."""
 
-    def __init__(self, num_items: int, means: Mapping[str, Tensor], config: TowersConfig) -> None:
+    def __init__(self, num_ids: int, means: Mapping[str, Tensor], config: TowersConfig) -> None:
         """Initialise for a catalogue.
 
         Args:
-            num_items: size of the catalogue.
+            num_ids: items with an id embedding; cold items have none.
             means: modality -> [raw dim], mean raw feature over the catalogue.
             config: dimensions and initialisation.
         """
         super().__init__()
         dim = config.embedding_dim
-        self.unknown_row = num_items
+        self.unknown_row = num_ids
         self.names = list(means)
-        self.ids = nn.Embedding(num_items + 1, dim, sparse=True)
+        self.ids = nn.Embedding(num_ids + 1, dim, sparse=True)
         nn.init.normal_(self.ids.weight, std=config.id_init_std)
         for number, mean in enumerate(means.values()):  # torch forbids dots in buffer names
             self.register_buffer(f"mean_{number}", mean.clone())
@@ -155,12 +155,12 @@ class Towers(nn.Module):
 
 
 def build_towers(
-    num_items: int, means: Mapping[str, Tensor], config: TowersConfig, is_ordered: bool, seed: int
+    num_ids: int, means: Mapping[str, Tensor], config: TowersConfig, is_ordered: bool, seed: int
 ) -> Towers:
     """Build both towers on the CPU with seeded weights.
 
     Args:
-        num_items: size of the catalogue.
+        num_ids: items with an id embedding.
         means: modality -> [raw dim], mean raw feature over the catalogue.
         config: dimensions and initialisation.
         is_ordered: whether histories are ordered by time.
@@ -168,6 +168,6 @@ def build_towers(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        item = ItemTower(num_items, means, config)
+        item = ItemTower(num_ids, means, config)
         user = UserTower(config.embedding_dim, config.history_length, is_ordered)
     return Towers(item, user)

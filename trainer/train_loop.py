@@ -209,7 +209,7 @@ def build_run_towers(data: TrainingData, config: RunConfig) -> Towers:
     """Build the towers of a run with seeded weights, on its device."""
     means = {name: mean.cpu() for name, mean in data.features.means().items()}
     is_ordered = data.loader.is_ordered
-    towers = build_towers(len(data.features), means, config.towers, is_ordered, config.seed)
+    towers = build_towers(data.features.num_ids, means, config.towers, is_ordered, config.seed)
     return towers.to(data.device)
 
 

@@ -14,6 +14,8 @@ from index.arrays import Floats, Rows
 from index.bitmap import RowSet
 
 CHUNK = 8_192  # vectors per add
+MAX_POINTS = 1 << 20  # training sample of k-means; its time grows with points x lists
+MIN_POINTS = 39  # per list, below which FAISS warns
 BLOCK_BYTES = 1 << 24  # write buffer
 LIST_SHIFT = 32  # entries of FAISS's direct map: list number above, offset in the list below
 FAISS_VERSION: str = faiss.__version__
@@ -229,6 +231,7 @@ class ItemIndex:
         handle.cp.seed = seed
         if isinstance(handle, faiss.IndexIVFScalarQuantizer):
             handle.sq = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit_uniform)
+        handle.cp.max_points_per_centroid = max(MIN_POINTS, MAX_POINTS // handle.nlist)
         handle.train(vectors)
         handle.add(vectors)
         return cls(handle)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.arrays import Floats, Rows
+from index.arrays import Features, Floats, Rows
 from index.ingest.tables import (
     Findings,
     Source,
@@ -29,6 +29,7 @@ from index.ingest.tables import (
 from index.ingest.values import to_microseconds, unreadable_rows
 
 PREFIX = "features_"
+CHUNK = 65_536  # rows checked at once
 INVALID_ARRAY = (  # what numpy.load raises for damaged files and impossible headers
     OSError,
     ValueError,
@@ -52,7 +53,7 @@ class Items:
 
     ids: list[str]
     attributes: pa.Table
-    modalities: dict[str, Floats]
+    modalities: dict[str, Features]
 
 
 def read_items(folder: Path, findings: Findings) -> Items | None:
@@ -132,7 +133,7 @@ class Block:
 
     modality: str
     location: str
-    values: Floats
+    values: Features
 
 
 def is_feature(kind: pa.DataType) -> bool:
@@ -153,7 +154,7 @@ def read_arrays(folder: Path, findings: Findings) -> list[Block]:
         if fault := _shape_fault(values):
             findings.faults.append(f"{path.name}: {fault}")
             continue
-        block = Block(path.stem.removeprefix(PREFIX), path.name, _as_float32(values))
+        block = Block(path.stem.removeprefix(PREFIX), path.name, _as_features(values))
         blocks.append(block)
     return blocks
 
@@ -195,9 +196,9 @@ def read_list_columns(items: Source, findings: Findings) -> list[Block]:
 
 def join_blocks(
     blocks: list[Block], item_ids: list[str] | None, findings: Findings
-) -> dict[str, Floats]:
+) -> dict[str, Features]:
     """Collect the modalities by name and validate them; with item_ids None, only the values."""
-    modalities: dict[str, Floats] = {}
+    modalities: dict[str, Features] = {}
     locations: dict[str, str] = {}
     for block in sorted(blocks, key=lambda block: block.modality):
         name, count = block.modality, len(block.values)
@@ -228,9 +229,12 @@ def _shape_fault(values: NDArray[Any]) -> str | None:
     return None
 
 
-def _as_float32(values: NDArray[np.floating]) -> Floats:
+def _as_features(values: NDArray[np.floating]) -> Features:
+    """Return float16 as it is, and other types as float32."""
+    if values.dtype == np.float16:
+        return values
     with np.errstate(over="ignore"):  # overflow becomes infinite, which is reported
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
 
 
 def _read_list_column(items: Source, column: str, findings: Findings) -> Floats | None:
@@ -254,22 +258,21 @@ def _read_list_column(items: Source, column: str, findings: Findings) -> Floats 
         return None
     values = np.full((len(lists), width), np.nan, dtype=np.float32)
     flat = pc.list_flatten(lists).to_numpy(zero_copy_only=False)  # null becomes NaN
-    values[present] = _as_float32(flat).reshape(-1, width)
+    values[present] = _as_features(flat).reshape(-1, width)
     return values
 
 
-def _mark_missing(block: Block, item_ids: list[str] | None, findings: Findings) -> Floats:
+def _mark_missing(block: Block, item_ids: list[str] | None, findings: Findings) -> Features:
     """Mark all-zero rows as missing; report rows with some NaN or infinite values."""
     width = block.values.shape[1]
-    nan_counts = np.isnan(block.values).sum(axis=1)
+    nan_counts, is_infinite, is_zero = _scan(block.values)
     for received, is_invalid in (
         (f"NaN among its {width} numbers", (nan_counts > 0) & (nan_counts < width)),
-        ("an infinite number, as float32", np.isinf(block.values).any(axis=1)),
+        ("an infinite number, as float32", is_infinite),
     ):
         rows = np.flatnonzero(is_invalid)
         if len(rows):
             findings.faults.append(_row_fault(block, rows, item_ids, received))
-    is_zero = ~block.values.any(axis=1)
     is_missing = is_zero | (nan_counts == width)
     if is_missing.all():
         findings.faults.append(
@@ -281,7 +284,18 @@ def _mark_missing(block: Block, item_ids: list[str] | None, findings: Findings) 
         f"items without {block.modality}": is_missing,
     }
     findings.notes += [f"{note}: {mask.sum():,}" for note, mask in notes.items() if mask.any()]
-    return np.where(is_missing[:, None], np.float32(np.nan), block.values)
+    block.values[is_zero] = np.nan
+    return block.values
+
+
+def _scan(values: Features) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Count NaN in each row, and mark rows with infinite numbers and rows of zeros."""
+    chunks = [values[first : first + CHUNK] for first in range(0, len(values), CHUNK)]
+    return (
+        np.concatenate([np.isnan(chunk).sum(axis=1) for chunk in chunks]),
+        np.concatenate([np.isinf(chunk).any(axis=1) for chunk in chunks]),
+        np.concatenate([~chunk.any(axis=1) for chunk in chunks]),
+    )
 
 
 def _row_fault(

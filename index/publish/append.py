@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.ann.tuning import TUNING_QUERIES, extend_item_index
-from index.arrays import Floats, Rows
+from index.arrays import Features, Floats, Rows, save_rows
 from index.bundle.manifest import AddedFacts, IndexFacts
 from index.bundle.reader import Bundle, open_bundle
 from index.bundle.registry import BundleRegistry
@@ -40,7 +40,7 @@ from index.ingest.tables import (
     read_table,
 )
 from index.metadata import ItemMetadata
-from index.publish.writer import Contents, add_metrics, write_bundle
+from index.publish.writer import VECTORS, Contents, add_metrics, write_bundle
 
 COPIED_FILES = ("user_encoder.onnx", "item_encoder.onnx", "towers.safetensors", *CLUSTER_FILES)
 CHUNK = 4_096  # items per encoder call
@@ -67,7 +67,7 @@ class NewItems:
     """
 
     ids: list[str]
-    features: dict[str, Floats]
+    features: dict[str, Features]
     metadata: ItemMetadata
     table: pa.Table
     notes: list[str]
@@ -159,10 +159,11 @@ def write_extended(
     pq.write_table(table, staged / "items.parquet")
     self_test = open_self_test(base.folder / "self_test.npz")
     manifest, count = base.manifest, len(base.items)
+    total = count + len(new.ids)
     metadata = ItemMetadata(manifest.attributes, base.attributes, manifest.filters, base.filters)
     contents = Contents(
         item_ids=[*base.items.ids_of(np.arange(count, dtype=np.int32)), *new.ids],
-        vectors=np.concatenate([base.vectors, vectors]),
+        vectors=save_rows(staged / VECTORS, (total, vectors.shape[1]), [base.vectors, vectors]),
         counts=np.concatenate([base.counts, np.zeros(len(new.ids), dtype=np.int64)]),
         histories=base.histories,
         tuning_histories=[*self_test.histories, *sample_tuning_histories(base)],

@@ -28,6 +28,7 @@ from index.metadata import NO_METADATA, ItemMetadata
 
 BuildIndex = Callable[[Floats, Floats], tuple[ItemIndex, IndexReport]]
 
+VECTORS = "item_vectors.npy"
 SELF_TEST_COUNT = 50  # candidates per self-test query
 CHUNK = 256  # histories per encoder call
 
@@ -37,7 +38,7 @@ class Contents:
     """Contents of a bundle.
 
     Attributes:
-        vectors: [items, dim], unit norm.
+        vectors: [items, dim], unit norm, as in the file VECTORS of the folder.
         counts: [items] int64, training positives.
         histories: Histories of known users; None to publish none.
         tuning_histories: Non-empty validation histories, to tune the index on.
@@ -58,11 +59,10 @@ class Contents:
 def write_bundle(
     folder: Path, contents: Contents, facts: RunFacts, build: BuildIndex = build_item_index
 ) -> Manifest:
-    """Write the bundle into a staged folder that holds the tower files and `items.parquet`."""
+    """Write the bundle into a staged folder that has tower files, `items.parquet` and vectors."""
     encoder = UserEncoder(folder / "user_encoder.onnx", facts.history_length)
     index, report = build(contents.vectors, tuning_queries(encoder, contents))
     build_id_table(contents.item_ids).save(folder, "item_ids")
-    save_array(folder / "item_vectors.npy", contents.vectors)
     save_array(folder / "item_counts.npy", contents.counts)
     index.save(folder / "items.faiss")
     if contents.histories:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.ann.tuning import build_item_index
+from index.arrays import save_array
 from index.bundle.manifest import MANIFEST, DatasetFacts, RunFacts, measure_files
 from index.bundle.reader import StoredHistories
 from index.bundle.registry import BundleRegistry
@@ -22,7 +23,7 @@ from index.cluster_map import ClusterMap
 from index.cluster_map_io import build_metadata, save_cluster_map
 from index.ids import build_id_table, hash_ids
 from index.metadata import NO_METADATA, Column, ItemMetadata, build_attributes, build_filters
-from index.publish.writer import Contents, write_bundle
+from index.publish.writer import VECTORS, Contents, write_bundle
 from tests.support.synthetic_towers import (
     DIM,
     MODALITIES,
@@ -150,6 +151,7 @@ def write_handmade(
         run={},
         libraries={},
     )
+    save_array(folder / VECTORS, vectors)
     return write_bundle(folder, contents, facts, partial(build_item_index, seed=seed))
 
 

@@ -113,7 +113,7 @@ def test_mapped_items_are_encoded_as_before(tmp_path):
 
 
 def test_cold_item_is_encoded_from_content_only():
-    made, items = towers().item, catalogue([1, 0, 1, 0, 1, 1, 1, 1, 1, 1])
+    made, items = towers(8).item, catalogue([1, 0, 1, 0, 1, 1, 1, 1, 1, 1])
     vectors = items.encode_all(made)
     content = items.encode(made, torch.arange(10), hidden=torch.ones(10, dtype=torch.bool))
     is_content = (vectors == content).all(dim=1)
@@ -180,3 +180,9 @@ def test_encode_indexed_matches_padded_forward_and_gradients(is_ordered):
     for indexed, expected in zip(*gradients, strict=True):
         assert (indexed is None) is (expected is None)
         assert indexed is None or torch.allclose(indexed, expected, atol=1e-6)
+
+
+def test_build_item_features_gives_cold_items_no_id_row():
+    items = catalogue([1, 0, 2, 0, 1, 1, 1, 1, 1, 1])
+    assert items.num_ids == 8
+    assert items.id_rows.tolist() == [0, 8, 1, 8, 2, 3, 4, 5, 6, 7]

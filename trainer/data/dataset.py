@@ -23,6 +23,7 @@ from trainer.data.split import SplitName, split_events, validate_split
 
 DATA_SUFFIXES = (".parquet", ".csv", ".npy")
 HASHED_TEXTS = 1 << 16  # of the fingerprint, at once
+HASHED_ROWS = 65_536  # feature rows hashed at once
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,9 @@ def fingerprint(
     digest.update(np.ascontiguousarray(interactions.parts, "i1").data)
     for values in modalities.values():
         digest.update(values.shape[1].to_bytes(8, "little"))
-        digest.update(np.ascontiguousarray(values, "<f4").data)
+        for first in range(0, len(values), HASHED_ROWS):
+            rows = values[first : first + HASHED_ROWS]
+            digest.update(np.ascontiguousarray(rows, "<f4").data)
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from index.arrays import Features, Floats
+from index.arrays import Features, Floats, scratch_zeros
 from index.ids import hash_ids
 from trainer.config import ClustersConfig
 from trainer.progress import progress_bar
@@ -86,7 +86,7 @@ class Modality:
         Returns:
             [num_items, dim], 0 where missing.
         """
-        encoded = np.zeros((len(self.values), dim), dtype=np.float32)
+        encoded = scratch_zeros((len(self.values), dim))
         rows = np.flatnonzero(self.is_present)
         firsts = rows[np.unique(self.duplicate_groups[rows], return_index=True)[1]]
         for start in range(0, len(firsts), CHUNK):
@@ -94,7 +94,9 @@ class Modality:
             encoded[chunk] = encode(chunk)
         originals = firsts[self.duplicate_groups[rows]]
         is_copy = originals != rows
-        encoded[rows[is_copy]] = encoded[originals[is_copy]]
+        copies, originals = rows[is_copy], originals[is_copy]
+        for start in range(0, len(copies), CHUNK):
+            encoded[copies[start : start + CHUNK]] = encoded[originals[start : start + CHUNK]]
         return encoded
 
 
@@ -253,7 +255,9 @@ def _batches(
 
 def prepare_modality(values: Features) -> Modality:
     """Compute presence, mean and groups of duplicate rows of a modality."""
-    is_present = np.asarray(~np.isnan(values).any(axis=1))
+    chunks = range(0, len(values), CHUNK)
+    parts = [~np.isnan(values[start : start + CHUNK]).any(axis=1) for start in chunks]
+    is_present = np.concatenate([np.zeros(0, dtype=np.bool_), *parts])
     rows = np.flatnonzero(is_present)
     mean = np.zeros(values.shape[1], dtype=np.float64)
     duplicate_groups = np.full(len(values), -1, dtype=np.int64)

@@ -4,10 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from index.arrays import Floats
+from index.arrays import Floats, scratch_zeros
 from trainer.data.interactions import ItemLists
 
 MAX_ITEMS_PER_USER = 200  # newest items of a user that are paired: pairs grow with the square
+ROWS_AT_ONCE = 65_536  # bounds the memory of temporary arrays
 MAX_PAIRS = 100_000_000  # above it users are sampled, which bounds memory and time
 
 
@@ -31,10 +32,15 @@ def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, s
     from sklearn.utils.extmath import randomized_svd  # takes seconds, and most runs build no map
 
     association = positive_pmi(count_cooccurrences(histories, num_items, seed))
-    components = min(dim, num_items)
-    left, singular_values, _ = randomized_svd(association, components, random_state=seed)
-    rows: Floats = (left * np.sqrt(singular_values)).astype(np.float32)
-    rows[np.diff(association.indptr) == 0] = np.nan
+    present = np.flatnonzero(np.diff(association.indptr))
+    rows = scratch_zeros((num_items, min(dim, num_items)))
+    rows[:] = np.nan
+    if len(present):
+        rows[present] = 0
+        compact = association[present][:, present]
+        components = min(rows.shape[1], len(present))
+        left, singular_values, _ = randomized_svd(compact, components, random_state=seed)
+        rows[present, :components] = left * np.sqrt(singular_values)
     return rows
 
 
@@ -66,13 +72,16 @@ def count_cooccurrences(
 
 def positive_pmi(counts: sparse.csr_array) -> sparse.csr_array:
     """Return max(0, log(P(i, j) / (P(i) P(j)))) of co-occurrence counts; [num_items, num_items]."""
-    pairs = counts.tocoo()
     totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1)
-    expected = totals[pairs.row] * totals[pairs.col] / max(totals.sum(), 1)
-    values = np.log(pairs.data / expected).astype(np.float32)
-    is_positive = values > 0
-    positions = (pairs.row[is_positive], pairs.col[is_positive])
-    return sparse.csr_array((values[is_positive], positions), shape=counts.shape)
+    positive = sparse.csr_array(counts)
+    for first in range(0, len(totals), ROWS_AT_ONCE):
+        bounds = counts.indptr[first : first + ROWS_AT_ONCE + 1]
+        pairs, lengths = slice(bounds[0], bounds[-1]), np.diff(bounds)
+        row_totals = np.repeat(totals[first : first + ROWS_AT_ONCE], lengths)
+        expected = row_totals * totals[counts.indices[pairs]] / max(totals.sum(), 1)
+        positive.data[pairs] = np.maximum(0, np.log(counts.data[pairs] / expected))
+    positive.eliminate_zeros()
+    return positive
 
 
 def _sample_users(lengths: NDArray[np.int64], seed: int, max_pairs: int) -> NDArray[np.bool_]:

@@ -42,6 +42,18 @@ def test_positive_pmi_keeps_pairs_above_chance():
     np.testing.assert_allclose(pmi, expected, rtol=1e-6)
 
 
+def test_positive_pmi_of_many_rows_matches_definition():
+    rng = np.random.default_rng(0)
+    counts = sparse.random_array((70_000, 70_000), density=1e-5, rng=rng, format="csr")
+    counts = sparse.csr_array(counts + counts.T, dtype=np.float32)
+    totals = counts.sum(axis=1)
+    pairs = counts.tocoo()
+    expected = np.log(pairs.data * totals.sum() / (totals[pairs.row] * totals[pairs.col]))
+    pmi = positive_pmi(counts).tocoo()
+    assert np.array_equal(pmi.row, pairs.row[expected > 0])
+    np.testing.assert_allclose(pmi.data, expected[expected > 0], rtol=1e-3, atol=1e-5)
+
+
 def test_behavioural_features_group_communities():
     rows = build_behavioural_features(two_communities(), 20, 4, seed=0)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
