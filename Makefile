@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo attack bench bench-quality bench-quality-quick openapi mutants soak lock docs clean
+.PHONY: help check format test test-images test-all demo attack bench bench-training bench-quality bench-quality-quick openapi mutants soak lock docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,13 @@ bench: $(VENV)/demo.stamp  ## benchmark search and serving, 10,000 to 1,000,000 
 	$(PIP_INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.search --work $(WORK)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.serving --work $(WORK)
+
+bench-training: $(VENV)/demo.stamp  ## measure training steps and whole runs, 10,000 to 10,000,000 items; about four hours, 30 GB in WORK=
+	$(PIP_INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.training_steps --items 10000 100000 1000000 10000000
+	mkdir -p $(WORK)
+	$(VENV)/bin/python -m benchmarks.large_run --items 1000000 --interactions 5000000 --kills 5 --work $(WORK)
+	$(VENV)/bin/python -m benchmarks.large_run --items 10000000 --interactions 5000000 --work $(WORK)
 
 bench-quality: $(VENV)/demo.stamp  ## compare all samplers; about 12 hours of CPU, resumable: HOURS=, WORKERS=, TEST_DATA=
 	$(PIP_INSTALL) --editable '.[bench]'

@@ -2,7 +2,7 @@
 
 Times are CPU seconds of one thread, so that other work on the machine hardly matters.
 
-python -m benchmarks.training_steps --items 10000 100000 1000000
+python -m benchmarks.training_steps --items 10000 100000 1000000 10000000
 """
 
 import argparse
@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from tabulate import tabulate
 
+from index.arrays import Features
 from trainer.config import RunConfig, validate_config
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
@@ -95,7 +96,7 @@ def random_dataset(num_items: int) -> Dataset:
     parts = np.full(len(pairs), TRAIN, dtype=np.int8)
     parts[np.flatnonzero(np.diff(pairs[:, 0], append=NUM_USERS))] = VALID
     interactions = Interactions(pairs[:, 0].copy(), pairs[:, 1].copy(), parts, is_ordered=True)
-    features = {
+    modalities: dict[str, Features] = {
         name: rng.standard_normal((num_items, WIDTH), np.float32).astype(np.float16)
         for name in MODALITIES
     }
@@ -103,7 +104,7 @@ def random_dataset(num_items: int) -> Dataset:
         item_ids=[str(row) for row in range(num_items)],
         user_ids=[str(row) for row in range(NUM_USERS)],
         interactions=interactions,
-        modalities={name: rows.astype(np.float32) for name, rows in features.items()},
+        modalities=modalities,
         attributes=pa.table({}),
         split="random",
         notes=(),

@@ -1,5 +1,7 @@
 """Behavioural modality: item features learned from co-occurrence in training histories."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -31,16 +33,19 @@ def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, s
     """
     from sklearn.utils.extmath import randomized_svd  # takes seconds, and most runs build no map
 
-    association = positive_pmi(count_cooccurrences(histories, num_items, seed))
-    present = np.flatnonzero(np.diff(association.indptr))
     rows = scratch_zeros((num_items, min(dim, num_items)))
     rows[:] = np.nan
-    if len(present):
-        rows[present] = 0
-        compact = association[present][:, present]
-        components = min(rows.shape[1], len(present))
-        left, singular_values, _ = randomized_svd(compact, components, random_state=seed)
-        rows[present, :components] = left * np.sqrt(singular_values)
+    present, compact = np.unique(histories.item_rows, return_inverse=True)
+    paired = replace(histories, item_rows=compact.astype(np.int32))
+    counts = count_cooccurrences(paired, len(present), seed)
+    association = replace_by_positive_pmi(counts)
+    if not association.nnz:
+        return rows
+    components = min(rows.shape[1], len(present))
+    left, singular_values, _ = randomized_svd(association, components, random_state=seed)
+    is_paired = np.diff(association.indptr) > 0
+    rows[present[is_paired]] = 0
+    rows[present[is_paired], :components] = (left * np.sqrt(singular_values))[is_paired]
     return rows
 
 
@@ -60,7 +65,7 @@ def count_cooccurrences(
     interactions = sparse.csr_array(
         (
             np.ones(int(is_kept.sum()), dtype=np.float32),
-            (users[is_kept], histories.item_rows[is_kept]),
+            (users[is_kept].astype(np.int32), histories.item_rows[is_kept]),
         ),
         shape=(len(lengths), num_items),
     )
@@ -70,18 +75,17 @@ def count_cooccurrences(
     return counts
 
 
-def positive_pmi(counts: sparse.csr_array) -> sparse.csr_array:
-    """Return max(0, log(P(i, j) / (P(i) P(j)))) of co-occurrence counts; [num_items, num_items]."""
+def replace_by_positive_pmi(counts: sparse.csr_array) -> sparse.csr_array:
+    """Replace counts by max(0, log(P(i, j) / (P(i) P(j)))), in place: they may fill the memory."""
     totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1)
-    positive = sparse.csr_array(counts)
     for first in range(0, len(totals), ROWS_AT_ONCE):
         bounds = counts.indptr[first : first + ROWS_AT_ONCE + 1]
         pairs, lengths = slice(bounds[0], bounds[-1]), np.diff(bounds)
         row_totals = np.repeat(totals[first : first + ROWS_AT_ONCE], lengths)
         expected = row_totals * totals[counts.indices[pairs]] / max(totals.sum(), 1)
-        positive.data[pairs] = np.maximum(0, np.log(counts.data[pairs] / expected))
-    positive.eliminate_zeros()
-    return positive
+        counts.data[pairs] = np.maximum(0, np.log(counts.data[pairs] / expected))
+    counts.eliminate_zeros()
+    return counts
 
 
 def _sample_users(lengths: NDArray[np.int64], seed: int, max_pairs: int) -> NDArray[np.bool_]:

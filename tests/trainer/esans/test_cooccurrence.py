@@ -3,7 +3,11 @@ import pytest
 from scipy import sparse
 
 from trainer.data.interactions import ItemLists
-from trainer.esans.cooccurrence import build_behavioural_features, count_cooccurrences, positive_pmi
+from trainer.esans.cooccurrence import (
+    build_behavioural_features,
+    count_cooccurrences,
+    replace_by_positive_pmi,
+)
 
 
 def histories_of(*lists):
@@ -31,7 +35,7 @@ def test_count_cooccurrences_uses_newest_200_items():
 
 def test_positive_pmi_keeps_pairs_above_chance():
     counts = np.array([[0, 4, 0, 1], [4, 0, 1, 0], [0, 1, 0, 4], [1, 0, 4, 0]], dtype=np.float32)
-    pmi = positive_pmi(sparse.csr_array(counts)).toarray()
+    pmi = replace_by_positive_pmi(sparse.csr_array(counts)).toarray()
     expected_pmi = np.log(4 * 20 / (5 * 5))
     expected = [
         [0, expected_pmi, 0, 0],
@@ -49,7 +53,7 @@ def test_positive_pmi_of_many_rows_matches_definition():
     totals = counts.sum(axis=1)
     pairs = counts.tocoo()
     expected = np.log(pairs.data * totals.sum() / (totals[pairs.row] * totals[pairs.col]))
-    pmi = positive_pmi(counts).tocoo()
+    pmi = replace_by_positive_pmi(counts).tocoo()
     assert np.array_equal(pmi.row, pairs.row[expected > 0])
     np.testing.assert_allclose(pmi.data, expected[expected > 0], rtol=1e-3, atol=1e-5)
 
