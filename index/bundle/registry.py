@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from index.bundle.manifest import MANIFEST, VERSION_PATTERN, version_of
+from index.bundle.manifest import MANIFEST, VERSION_PATTERN, read_manifest, version_of
 from index.errors import (
     BundleError,
     InvalidBundleError,
@@ -31,6 +31,7 @@ from index.storage.local import LocalPointer
 from index.storage.protocols import VersionPointer, newest_versions, next_pointer
 
 STAGING_PREFIX = ".staging-"
+TRAINING_STATES = ".training"
 STALE_S = 24 * 3600
 
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
@@ -116,6 +117,10 @@ class BundleRegistry:
     def report_path(self, version: str) -> Path:
         """Return where the report of a version is written: beside its immutable folder."""
         return self.folder / f"{version}.report.html"
+
+    def state_path(self, digest: str) -> Path:
+        """Return where the training state with a digest is: beside the bundles, not served."""
+        return self.folder / TRAINING_STATES / f"{digest}.safetensors"
 
     def versions(self) -> list[str]:
         """Return the published versions, oldest first."""
@@ -205,8 +210,8 @@ class BundleRegistry:
         """Remove all but the newest `keep_count` bundles; return the removed ones.
 
         The current bundle and the one that a rollback leads to are kept. The report of a bundle
-        goes with it. Staged and partly removed folders that a killed process left more than a day
-        ago are removed too.
+        goes with it, and a training state that no remaining bundle names. Staged and partly removed
+        folders that a killed process left more than a day ago are removed too.
         """
         with self._writing():
             pointer = self.pointer()
@@ -215,13 +220,31 @@ class BundleRegistry:
                 kept |= {pointer.version, *self._earlier_versions(pointer, pointer.version)[-1:]}
             known = [*self.versions(), *self._stale_leftovers()]
             removed = [name for name in known if name not in kept]
+            states = {name: self._state_of(name) for name in self.versions()}
             for name in removed:
                 (self.folder / name / MANIFEST).unlink(
                     missing_ok=True
                 )  # first: a folder without it is not a bundle
                 shutil.rmtree(self.folder / name)
                 self.report_path(name).unlink(missing_ok=True)
+            self._remove_states(states, kept)
         return removed
+
+    def _state_of(self, version: str) -> Path | None:
+        """Return the path of the training state that a bundle names, if any."""
+        try:
+            state = read_manifest(self.folder / version).run.get("training", {}).get("state")
+        except (InvalidBundleError, OSError):
+            return None
+        return self.state_path(state["sha256"]) if state else None
+
+    def _remove_states(self, states: dict[str, Path | None], kept: set[str]) -> None:
+        """Remove the training states of removed bundles, and leftovers of more than a day."""
+        used = {state for version, state in states.items() if version in kept}
+        limit = time.time() - STALE_S
+        for path in (self.folder / TRAINING_STATES).glob("*"):
+            if path not in used and (path in states.values() or path.stat().st_mtime < limit):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _move(self, choose: Callable[[], str]) -> BundlePointer:
         """Move the pointer to the chosen version under the lock; replaces a damaged pointer."""

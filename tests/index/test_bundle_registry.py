@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from index.bundle.manifest import write_manifest
 from index.bundle.registry import BundleRegistry
 from index.errors import InvalidBundleError, NoBundleError, UnknownVersionError
-from tests.support.synthetic_bundle import NOW, publish_handmade
+from tests.support.published_bundles import day
+from tests.support.synthetic_bundle import NOW, publish_handmade, write_handmade
 
 ROOT = Path(__file__).parents[2]
 PUBLISH_FIVE = """
@@ -147,6 +149,24 @@ def test_prune_removes_report_with_its_bundle(tmp_path):
     assert registry.prune(2) == [first]
     assert not registry.report_path(first).exists()
     assert registry.report_path(third).exists()
+
+
+def test_prune_removes_states_that_no_bundle_names(tmp_path):
+    registry = BundleRegistry(tmp_path)
+    digests = ["a" * 64, "b" * 64, "b" * 64]
+    for number, digest in enumerate(digests):
+        with registry.stage() as staged:
+            manifest = write_handmade(staged)
+            training = {"training": {"state": {"sha256": digest, "size_bytes": 4}}}
+            write_manifest(staged, manifest.model_copy(update={"run": training}))
+            registry.make_current(registry.publish(staged, day(number)))
+    paths = [registry.state_path(name) for name in ("a" * 64, "b" * 64, "unpublished", "killed")]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(b"state")
+    os.utime(paths[3], (0, 0))
+    assert len(registry.prune(1)) == 1
+    assert [path.exists() for path in paths] == [False, True, True, False]
 
 
 def test_prune_keeps_staged_folder_in_use(tmp_path):
