@@ -43,8 +43,12 @@ A run whose sampler uses a cluster map also publishes the map to the store. With
 uses the store's current map and swaps to a new one between two steps; the manifest records
 every map and its first step. Store errors are logged and do not stop training.
 
+For a daily training, --warm-from current continues from the published model, and --refit lets
+the published one learn from the newest interactions too, which the evaluation holds out.
+
 examples:
   python -m trainer run --data shop/ --bundles bundles/
+  python -m trainer run --data shop/ --bundles bundles/ --warm-from current --refit
   ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
       --config esans.toml --follow"""
 ABOUT_CLUSTERS = """\
@@ -143,6 +147,18 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="sample negatives with the store's current cluster map, swapped between two steps",
     )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="after the evaluation, train again on all interactions for the best number of epochs "
+        "and publish that model, with the metrics of the evaluated one",
+    )
+    parser.add_argument(
+        "--warm-from",
+        metavar="VERSION",
+        help="start from the weights and optimizer state of this bundle, or of `current`, joined "
+        "by item id; needs the same towers and features",
+    )
     what = f"the cluster maps; without Redis they are in {FOLDER}/ of the bundle folder"
     add_redis_options(parser, parser, what)
 
@@ -210,6 +226,8 @@ def run(parsed: argparse.Namespace) -> None:
         follow=parsed.follow,
         skip_same=parsed.skip == "if-same",
         only_if_better=parsed.only_if_better,
+        refit=parsed.refit,
+        warm_from=parsed.warm_from,
     )
     result = run_pipeline(config, options)
     if result is None:

@@ -39,6 +39,7 @@ from trainer.config import BundleConfig, RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TEST, TRAIN, VALID, build_histories, training_counts
 from trainer.onnx_export import export_towers
+from trainer.refit import Evaluated
 from trainer.train_loop import TrainedTowers
 from trainer.training_data import TrainingData
 from trainer.validation import encode_histories
@@ -56,6 +57,8 @@ class FinishedRun:
     Attributes:
         clusters: last cluster map that negatives were sampled with, or None.
         columns: columns of the items table to publish.
+        evaluated: results of the run before the refit, if it is one.
+        lineage: further facts for `run.training` of the manifest.
     """
 
     config: RunConfig
@@ -64,6 +67,8 @@ class FinishedRun:
     trained: TrainedTowers
     clusters: ClusterMap | None
     columns: PublishedColumns
+    evaluated: Evaluated | None
+    lineage: dict[str, Any]
 
 
 def stage_bundle(staged: Path, run: FinishedRun, now: datetime) -> Manifest:
@@ -111,13 +116,14 @@ def build_stored_histories(data: Dataset) -> StoredHistories:
 
 def build_run_facts(run: FinishedRun, now: datetime) -> RunFacts:
     """Build the run's section of the manifest."""
-    config, data, progress = run.config, run.data, run.trained.progress
+    config, data = run.config, run.data
+    progress = run.evaluated.progress if run.evaluated else run.trained.progress
     training: dict[str, Any] = {
         "curve": progress.curve,
         "best_epoch": progress.best_epoch + 1,
         "validation_recall@50": progress.best_recall,
         "steps": progress.step,
-    }
+    } | run.lineage
     parts = data.interactions.parts
     return RunFacts(
         name=config.bundle.name,

@@ -1,6 +1,7 @@
 """Comparison of a newly published bundle with the current one, from their manifests and ids."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Comparison:
         is_same_data: whether both were measured on the same dataset and split.
         missing_count: items of the current bundle that the new one lacks.
         added_count: items of the new bundle that the current one lacks.
+        notes: bundle -> what its metrics are of, if not of the published model.
     """
 
     current: str
@@ -32,6 +34,7 @@ class Comparison:
     is_same_data: bool
     missing_count: int
     added_count: int
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_better(self) -> bool:
@@ -53,6 +56,11 @@ def compare_bundles(current: Path, new: Path) -> Comparison:
         is_same_data=manifests[0].dataset.fingerprint == manifests[1].dataset.fingerprint,
         missing_count=len(current_ids) - shared_count,
         added_count=len(new_ids) - shared_count,
+        notes={
+            name: describe_refit(refit)
+            for name, manifest in zip(("current", "new"), manifests, strict=True)
+            if (refit := get_refit(manifest))
+        },
     )
 
 
@@ -67,8 +75,10 @@ def render_comparison(comparison: Comparison) -> str:
         missingval="-",
     )
     data = "same data" if comparison.is_same_data else "other data, so the test users differ"
+    notes = "".join(f"{name}: {note}\n" for name, note in comparison.notes.items())
     return (
         f"compared with the current bundle {comparison.current} ({data}):\n\n{table}\n\n"
+        f"{notes}"
         f"{comparison.missing_count:,} items of the current bundle are missing in the new one, "
         f"{comparison.added_count:,} are new"
     )
@@ -77,3 +87,17 @@ def render_comparison(comparison: Comparison) -> str:
 def _model_metrics(manifest: Manifest) -> dict[str, Any]:
     test: dict[str, Any] = manifest.metrics.get("test", {})
     return dict(test.get("model", {}))
+
+
+def describe_refit(refit: Mapping[str, Any]) -> str:
+    """Describe `run.training.refit` of a manifest, to stand beside its metrics."""
+    return (
+        f"the metrics are those of the model before the refit; the published one was trained for "
+        f"{refit['epochs']:,} epochs on all {refit['interactions']:,} interactions, test included"
+    )
+
+
+def get_refit(manifest: Manifest) -> dict[str, Any] | None:
+    """Return `run.training.refit` of a manifest, None if the bundle was not refitted."""
+    refit: dict[str, Any] | None = manifest.run.get("training", {}).get("refit")
+    return refit

@@ -4,35 +4,30 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from index.bundle.manifest import IndexFacts, read_manifest
-from index.bundle.reader import open_bundle
+from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, WorseThanPopularityError
-from index.publish.writer import add_metrics
-from index.search.retriever import Retriever
-from trainer.bundle_export import FinishedRun, choose_columns, describe_columns, stage_bundle
+from trainer.bundle_export import choose_columns, describe_columns
 from trainer.checkpoint import Checkpoint
-from trainer.comparison import PRIMARY_METRIC, compare_bundles, render_comparison
+from trainer.comparison import PRIMARY_METRIC, compare_bundles, get_refit, render_comparison
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.event_cache import EventCache
 from trainer.esans.publish import publish_run_cluster_map
-from trainer.evaluate import Report, evaluate, render_report
+from trainer.evaluate import Report, render_report
 from trainer.item_features import map_modalities
-from trainer.metrics import build_evaluation_set
-from trainer.sampler_factory import get_cluster_map, open_sampler, require_cluster_map_sampler
-from trainer.train_loop import train
-from trainer.training_data import build_training_data, choose_device
+from trainer.refit import evaluated_path, refit_checkpoint
+from trainer.run_stages import RunInputs, evaluate_once, note_saved, publish, train_towers
+from trainer.sampler_factory import require_cluster_map_sampler
+from trainer.training_data import choose_device
+from trainer.warm_start import open_warm_start, require_compatible, save_training_state
 
 CHECKPOINT_KEYS = {"seed", "data", "towers", "clusters", "training"}  # determine the weights
 
@@ -49,6 +44,8 @@ class RunOptions:
         follow: sample negatives with the store's current map, hot-swapped during training.
         skip_same: do nothing if the current bundle has the same data and configuration.
         only_if_better: make the bundle current only if its test recall@50 is higher.
+        refit: after the evaluation, publish new towers trained on all interactions.
+        warm_from: bundle version, or `current`, whose weights training starts from.
     """
 
     folder: Path
@@ -58,6 +55,8 @@ class RunOptions:
     follow: bool = False
     skip_same: bool = False
     only_if_better: bool = False
+    refit: bool = False
+    warm_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,45 +87,54 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
         require_cluster_map_sampler(config)
     choose_device(config.training)  # before the data is read
     torch.set_num_threads(config.training.threads)
+    registry = BundleRegistry(options.bundles)
+    warm_start = open_warm_start(registry, options.warm_from) if options.warm_from else None
     cache = EventCache(options.bundles / ".cache")
     data = load_dataset(options.folder, config.data.split, config.seed, cache)
-    if options.skip_same and is_current(config, data, options.bundles):
+    if options.skip_same and is_current(config, data, options):
         return None
+    if warm_start is not None:
+        require_compatible(warm_start, config, data)
     columns = choose_columns(data.attributes, config.bundle)
     tqdm.write(render_dataset_summary(data))
     tqdm.write(describe_columns(data.attributes, config.bundle, columns))
-    registry = BundleRegistry(options.bundles)
     registry.prepare()
     data = replace(data, modalities=map_modalities(data.modalities, options.bundles))
-    training_data = build_training_data(data, config)
-    checkpoint = build_checkpoint(options.bundles, data, config, follow=options.follow)
-    with note_saved(checkpoint):
-        with open_sampler(data, config, options.store if options.follow else None) as sampler:
-            trained = train(training_data, sampler, config, checkpoint)
-        clusters = get_cluster_map(sampler)
-        finished = FinishedRun(config, data, training_data, trained, clusters, columns)
+    inputs = RunInputs(config, data, columns, options.store if options.follow else None, warm_start)
+    return train_and_publish(inputs, options)
+
+
+def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult:
+    """Train, evaluate and publish a bundle; see `run`."""
+    config, registry = inputs.config, BundleRegistry(options.bundles)
+    base = inputs.warm_start.folder.name if inputs.warm_start else None
+    checkpoint = build_checkpoint(
+        options.bundles, inputs.data, config, follow=options.follow, warm_from=base
+    )
+    kept = evaluated_path(checkpoint, config)
+    refit = refit_checkpoint(checkpoint)
+    if options.refit:
+        inputs = replace(inputs, evaluated=evaluate_once(inputs, registry, checkpoint, kept))
+    with note_saved(refit if options.refit else checkpoint):
+        finished, sampler = train_towers(inputs, refit if options.refit else checkpoint)
+        if config.bundle.training_state:
+            finished.lineage["state"] = save_training_state(checkpoint, registry, inputs.data)
         version, report = publish(registry, finished)
     tqdm.write(render_report(report))
     is_rejected = is_worse_than_popularity(report) and not options.force
     is_now_current = not is_rejected and make_current(registry, version, options)
-    checkpoint.remove()  # last, because writing the pointer can fail on a full disk
+    refit.remove()  # last, because writing the pointer can fail on a full disk
+    kept.unlink(missing_ok=True)
+    checkpoint.remove()
     if is_rejected:
         raise build_worse_error(report, options.bundles, version)
-    if is_now_current and clusters is not None:
+    if is_now_current and finished.clusters is not None:
         tqdm.write(
-            publish_run_cluster_map(clusters, sampler, options.store, options.bundles / version)
+            publish_run_cluster_map(
+                finished.clusters, sampler, options.store, options.bundles / version
+            )
         )
-    return RunResult(version, is_now_current, build_example(data, config))
-
-
-@contextmanager
-def note_saved(checkpoint: Checkpoint) -> Iterator[None]:
-    """Add what a checkpoint holds to an interruption."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        stop.add_note(checkpoint.describe())
-        raise
+    return RunResult(version, is_now_current, build_example(inputs.data, config))
 
 
 def is_worse_than_popularity(report: Report) -> bool:
@@ -173,30 +181,19 @@ def build_example(data: Dataset, config: RunConfig) -> dict[str, object]:
     return {"history": [data.item_ids[data.interactions.item_rows[0]]], "k": 10}
 
 
-def publish(registry: BundleRegistry, finished: FinishedRun) -> tuple[str, Report]:
-    """Stage a bundle, evaluate it through the serving path and publish it.
-
-    Returns:
-        The version, and the evaluation report, which the manifest also contains.
-    """
-    with registry.stage() as staged:
-        now = datetime.now(UTC)
-        manifest = stage_bundle(staged, finished, now)
-        tqdm.write(render_index_summary(manifest.index))
-        evaluation_set = build_evaluation_set(finished.data, finished.config)
-        retriever = Retriever(open_bundle(staged))
-        report = evaluate(retriever, evaluation_set, finished.config.evaluation)
-        add_metrics(staged, {"test": report})
-        return registry.publish(staged, now), report
-
-
 def build_checkpoint(
-    bundles: Path, data: Dataset, config: RunConfig, *, follow: bool = False
+    bundles: Path,
+    data: Dataset,
+    config: RunConfig,
+    *,
+    follow: bool = False,
+    warm_from: str | None = None,
 ) -> Checkpoint:
-    """Return the checkpoint of the run with this dataset, configuration, seed and `follow`."""
+    """Return the checkpoint of the run with this dataset, configuration, seed and options."""
     values = config.model_dump(mode="json", include=CHECKPOINT_KEYS)
     del values["training"]["checkpoint_interval_s"]
     identity = [data.fingerprint, values, *(["follows"] if follow else [])]
+    identity += [{"warm_from": warm_from}] if warm_from else []
     text = json.dumps(identity, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
@@ -213,20 +210,14 @@ def build_worse_error(report: Report, bundles: Path, version: str) -> WorseThanP
     )
 
 
-def render_index_summary(card: IndexFacts) -> str:
-    """Summarise the ANN index: its factory string and its recall against exact search."""
-    probes = f", nprobe {card.nprobe}" if card.nprobe else ""
-    recall = ", ".join(f"@{count} {share:.4f}" for count, share in card.recall.items())
-    return f"index: {card.factory}{probes}; recall against exact search {recall or 'exact'}"
-
-
-def is_current(config: RunConfig, data: Dataset, bundles: Path) -> bool:
-    """Return whether the current bundle has this dataset and configuration."""
+def is_current(config: RunConfig, data: Dataset, options: RunOptions) -> bool:
+    """Return whether the current bundle has this dataset and configuration, refitted or not."""
     try:
-        manifest = read_manifest(BundleRegistry(bundles).current())
+        manifest = read_manifest(BundleRegistry(options.bundles).current())
     except BundleError:
         return False
     same_config = manifest.run.get("config") == config.model_dump(mode="json")
+    same_config &= (get_refit(manifest) is not None) == options.refit
     return same_config and manifest.dataset.fingerprint == data.fingerprint
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +21,8 @@ from trainer.towers import Towers, build_towers
 from trainer.training_data import TrainingBatch, TrainingData
 from trainer.validation import validation_recall
 
+Restore = Callable[[Towers, dict[str, torch.optim.Optimizer]], None]  # into new ones
+
 MAX_SAVING_SHARE = 0.05  # of the time, for checkpoints within an epoch
 
 
@@ -32,21 +35,29 @@ class TrainedTowers:
 
 
 def train(
-    data: TrainingData, sampler: Sampler, config: RunConfig, checkpoint: Checkpoint | None = None
+    data: TrainingData,
+    sampler: Sampler,
+    config: RunConfig,
+    checkpoint: Checkpoint | None = None,
+    warm_start: Restore | None = None,
 ) -> TrainedTowers:
     """Train new towers until validation recall@50 has not improved for `patience` epochs.
+
+    Without validation cases, all epochs are trained and the last one counts as the best.
 
     Args:
         data: training data.
         sampler: negative sampler.
         config: configuration of the run.
         checkpoint: checkpoint to resume from and to write; None disables checkpoints.
+        warm_start: loads the initial weights and optimizer state, unless the run is resumed.
 
     Raises:
         TrainingError: the loss is not finite, or exactly 0.
     """
     loop = TrainLoop(data, sampler, config, checkpoint)
-    loop.resume()
+    if not loop.resume() and warm_start is not None:
+        warm_start(loop.towers, loop.optimizers)
     progress, limits = loop.progress, config.training
     try:
         while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
@@ -77,11 +88,11 @@ class TrainLoop:
         self.best = self._weights()
         self._save_at = 0.0
 
-    def resume(self) -> None:
-        """Resume from the checkpoint, if there is one of this run."""
+    def resume(self) -> bool:
+        """Resume from the checkpoint; return whether there is one of this run."""
         saved = self.checkpoint.load() if self.checkpoint else None
         if saved is None:
-            return
+            return False
         groups, self.progress = saved
         self.towers.load_state_dict(groups["current"])
         self.best = groups["best"]
@@ -91,6 +102,7 @@ class TrainLoop:
             self.sampler.load_state_dict(groups["sampler"])
         progress = self.progress
         tqdm.write(f"resuming from epoch {progress.epoch + 1}, batch {progress.batch}")
+        return True
 
     def save(self) -> None:
         """Save the checkpoint."""
@@ -176,23 +188,35 @@ class TrainLoop:
                 f"epoch {progress.epoch + 1}: the loss is exactly 0, expected a positive number; "
                 "all negatives are masked or batches contain a single item: use a larger batch_size"
             )
+        recall = self.validate()
+        curve = {"loss": loss, "recall@50": recall, "seconds": seconds}
+        progress.curve.append({name: value for name, value in curve.items() if value is not None})
+        if recall is None or recall > progress.best_recall:
+            progress.best_recall, progress.best_epoch = recall or 0.0, progress.epoch
+            self.best = self._weights()
+        tqdm.write(
+            f"epoch {progress.epoch + 1}: loss {loss:.4f}"
+            + ("" if recall is None else f", validation recall@50 {recall:.4f}")
+            + (
+                " (best so far)"
+                if recall is not None and progress.best_epoch == progress.epoch
+                else ""
+            )
+        )
+        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        self.save()
+
+    def validate(self) -> float | None:
+        """Return the validation recall@50; None without validation cases."""
+        if not len(self.data.validation.user_rows):
+            return None
         encode = partial(self.data.features.encode, self.towers.item)
         try:
-            recall = validation_recall(
+            return validation_recall(
                 self.towers.user, encode, len(self.data.features), self.data.validation
             )
         except FloatingPointError as error:
             raise self._diverged(f": {error}, expected finite numbers") from error
-        progress.curve.append({"loss": loss, "recall@50": recall, "seconds": seconds})
-        if recall > progress.best_recall:
-            progress.best_recall, progress.best_epoch = recall, progress.epoch
-            self.best = self._weights()
-        tqdm.write(
-            f"epoch {progress.epoch + 1}: loss {loss:.4f}, validation recall@50 {recall:.4f}"
-            + (" (best so far)" if progress.best_epoch == progress.epoch else "")
-        )
-        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
-        self.save()
 
     def _weights(self) -> dict[str, Tensor]:
         """Copy the current weights."""

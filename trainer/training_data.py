@@ -122,7 +122,7 @@ class TrainingData:
         loader: loader of training batches.
         seen: seen items of each user in training.
         target_share: [items] float32, each item's share of all training targets.
-        validation: validation cases.
+        validation: validation cases; none in a refit.
     """
 
     features: ItemFeatures
@@ -159,16 +159,21 @@ def build_training_data(data: Dataset, config: RunConfig) -> TrainingData:
             f"training part: found {targets.sum()} targets, expected at least 2; add users with "
             "two or more training interactions, or choose another split"
         )
-    rng = np.random.default_rng([config.seed, VALID])
-    validation = build_cases(data.interactions, VALID, num_users)
     counts = training_counts(data.interactions, num_items)
     return TrainingData(
         features=build_item_features(data.modalities, counts, device),
         loader=loader,
         seen=build_seen_items(train_histories, num_items, device),
         target_share=torch.from_numpy((targets / targets.sum()).astype(np.float32)).to(device),
-        validation=sample_cases(validation, config.training.validation_cases, rng),
+        validation=sample_validation_cases(data, config),
     )
+
+
+def sample_validation_cases(data: Dataset, config: RunConfig) -> Cases:
+    """Sample the validation cases of a run; none if all interactions are for training."""
+    cases = build_cases(data.interactions, VALID, len(data.user_ids))
+    rng = np.random.default_rng([config.seed, VALID])
+    return sample_cases(cases, config.training.validation_cases, rng)
 
 
 def choose_device(config: TrainingConfig) -> torch.device:

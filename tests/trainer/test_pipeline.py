@@ -135,8 +135,10 @@ def test_manifest_describes_the_run(retriever, data, bundles):
 
 def test_run_leaves_no_temporary_files(bundles):
     names = {path.name for path in bundles.iterdir()}
-    assert names == {*BundleRegistry(bundles).versions(), "current", ".lock", ".checkpoints"}
+    hidden = {".lock", ".checkpoints", ".training"}
+    assert names == {*BundleRegistry(bundles).versions(), "current", *hidden}
     assert list((bundles / ".checkpoints").iterdir()) == []
+    assert len(list((bundles / ".training").iterdir())) == 1
     assert len(BundleRegistry(bundles).versions()) == 1
 
 

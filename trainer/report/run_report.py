@@ -17,6 +17,7 @@ from index.cluster_map_io import join
 from index.errors import InvalidBundleError
 from index.search.query import Query, SearchResult
 from index.search.retriever import Retriever
+from trainer.comparison import describe_refit, get_refit
 from trainer.esans.stats import category_column, first_labels, singleton_share, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
 from trainer.report.cluster_names import name_clusters
@@ -95,6 +96,7 @@ def render_run_report(bundle: Bundle, previous: tuple[str, Manifest] | None = No
         created_at=f"{manifest.created_at[:19].replace('T', ' ')} UTC",
         modalities=", ".join(f"{name} [{dim}]" for name, dim in manifest.modalities.items()),
         training=training,
+        refit=describe_refit(refit) if (refit := get_refit(manifest)) else None,
         curve=curve_figure(training["curve"], int(training["best_epoch"])) if has_curve else None,
         category=None if category is None else repr(category),
         index_rows=[(f"@{count}", share) for count, share in sorted(manifest.index.recall.items())],
@@ -144,6 +146,7 @@ def comparison_values(manifest: Manifest, previous: tuple[str, Manifest] | None)
     return {
         "previous": version,
         "comparison_rows": rows,
+        "is_previous_refit": get_refit(before) is not None,
         "is_same_data": manifest.dataset.fingerprint == before.dataset.fingerprint,
     }
 

@@ -3,9 +3,11 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.report_bundles import COUNT, MARKUP, METRICS, publish, publish_complete
+from index.bundle.registry import BundleRegistry
+from tests.support.report_bundles import COUNT, MARKUP, METRICS, TRAINING, publish, publish_complete
 from tests.support.synthetic_bundle import NOW
 from trainer.__main__ import main
+from trainer.report.run_report import write_run_report
 
 SECTIONS = (
     "Overview",
@@ -97,6 +99,24 @@ def test_run_report_compares_with_previous_bundle(complete):
     _, body = complete
     assert cells_of(body, "training interactions") == ["6", "6", "0"]
     assert cells_of(body, "recall@50") == ["0.1100", "0.5100", "0.4000"]
+
+
+def test_report_says_that_metrics_are_before_the_refit(tmp_path):
+    refitted = TRAINING | {"refit": {"epochs": 2, "interactions": 1_234}, "warm_from": "a version"}
+    publish(tmp_path, run={"training": refitted}, metrics=METRICS)
+    publish(tmp_path, run={"training": TRAINING}, metrics=METRICS, now=NOW + timedelta(days=1))
+    earlier, later = BundleRegistry(tmp_path).versions()
+    pages = []
+    for version in (earlier, later):
+        out = tmp_path / f"{version}.html"
+        write_run_report(tmp_path, version, out)
+        pages.append(body_of(out))
+    note = "the metrics are those of the model before the refit"
+    assert [note in page for page in pages] == [True, False]
+    assert "for 2 epochs on all 1,234 interactions" in pages[0]
+    assert "Its metrics are those of the model before its refit." in pages[1]
+    assert cells_of(pages[0], "warm start from") == ["a version"]
+    assert cells_of(pages[1], "warm start from") == ["none"]
 
 
 def test_run_report_shows_candidates_with_titles(complete):
