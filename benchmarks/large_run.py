@@ -87,10 +87,10 @@ def compare(shop: Path, work: Path, config: Path, kills: int) -> int:
         killed = train(shop, work / "killed", config, limit_s if number == 1 else usage.wall_s / 6)
         print(f"kill {number}: after {killed.wall_s:.0f} s, status {killed.status}", flush=True)
     print_usage(train(shop, work / "killed", config))
-    expected, found = digests(work / "bundles"), digests(work / "killed")
+    expected, actual = digests(work / "bundles"), digests(work / "killed")
     for name in expected:
-        print(f"{name}: {'equal' if found[name] == expected[name] else 'DIFFERENT'}")
-    return int(found != expected)
+        print(f"{name}: {'equal' if actual[name] == expected[name] else 'DIFFERENT'}")
+    return int(actual != expected)
 
 
 def train(shop: Path, bundles: Path, config: Path, kill_after_s: float | None = None) -> Usage:

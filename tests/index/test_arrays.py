@@ -6,7 +6,7 @@ import pytest
 from index.arrays import open_array, save_rows, scratch_zeros
 
 
-def test_save_rows_writes_chunks_as_one_array(tmp_path):
+def test_save_rows_joins_chunks(tmp_path):
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
     saved = save_rows(tmp_path / "rows.npy", rows.shape, [rows[:4], rows[4:]])
     assert np.array_equal(saved, rows)

@@ -182,7 +182,7 @@ def test_encode_indexed_matches_padded_forward_and_gradients(is_ordered):
         assert indexed is None or torch.allclose(indexed, expected, atol=1e-6)
 
 
-def test_build_item_features_gives_cold_items_no_id_row():
+def test_build_item_features_cold_item_has_no_id_row():
     items = catalogue([1, 0, 2, 0, 1, 1, 1, 1, 1, 1])
     assert items.num_ids == 8
     assert items.id_rows.tolist() == [0, 8, 1, 8, 2, 3, 4, 5, 6, 7]
