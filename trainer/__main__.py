@@ -46,9 +46,13 @@ every map and its first step. Store errors are logged and do not stop training.
 For a daily training, --warm-from current continues from the published model, and --refit lets
 the published one learn from the newest interactions too, which the evaluation holds out.
 
+torchrun trains on several devices or machines: each rank computes its share of every batch,
+and the first one prints, watches the store, evaluates and publishes.
+
 examples:
   python -m trainer run --data shop/ --bundles bundles/
   python -m trainer run --data shop/ --bundles bundles/ --warm-from current --refit
+  torchrun --nproc-per-node 4 -m trainer run --data shop/ --bundles bundles/
   ESANS_REDIS_URL=redis://cache:6379/0 python -m trainer run --data shop/ --bundles bundles/ \\
       --config esans.toml --follow"""
 ABOUT_CLUSTERS = """\
@@ -207,10 +211,28 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Train and publish, unless `--skip` applies."""
-    if parsed.skip == "if-any" and BundleRegistry(parsed.bundles).pointer():
-        print(f"{parsed.bundles}: there is a current bundle already, nothing to do")
+    """Train and publish, alone or as a rank of torchrun, unless `--skip` applies."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if not should_skip(parsed):
+            train_and_publish(parsed)
         return
+    from trainer.distributed import join_ranks, on_main_rank
+
+    with join_ranks():
+        if not on_main_rank(partial(should_skip, parsed)):
+            train_and_publish(parsed)
+
+
+def should_skip(parsed: argparse.Namespace) -> bool:
+    """Return whether `--skip if-any` applies, and say so."""
+    if parsed.skip != "if-any" or not BundleRegistry(parsed.bundles).pointer():
+        return False
+    print(f"{parsed.bundles}: there is a current bundle already, nothing to do")
+    return True
+
+
+def train_and_publish(parsed: argparse.Namespace) -> None:
+    """Train and publish, unless the current bundle has the same data and configuration."""
     config = load_run_config(parsed)
     check_writable("--bundles", parsed.bundles)
     from trainer.pipeline import RunOptions, run as run_pipeline

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from index.errors import TrainingError
 from index.fsio import sync_folder
+from trainer.distributed import broadcast_tensors, on_main_rank
 from trainer.tensor_file import save_tensors
 
 TensorGroups = dict[str, dict[str, Tensor]]  # group -> name -> tensor
@@ -156,6 +157,21 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
         for folder in self.path.parent.glob(f"{self.path.stem}.*"):
             rmtree(folder)
+
+
+def broadcast_saved(
+    saved: tuple[TensorGroups, Progress] | None,
+) -> tuple[TensorGroups, Progress] | None:
+    """Return to all ranks what the main rank loaded."""
+    progress = on_main_rank(lambda: saved[1] if saved else None)
+    if progress is None:
+        return None
+    loaded = saved[0] if saved else {}
+    named = {(group, name): t for group, names in loaded.items() for name, t in names.items()}
+    groups: TensorGroups = defaultdict(dict)
+    for (group, name), tensor in broadcast_tensors(named).items():
+        groups[group][name] = tensor
+    return groups, progress
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Sampled softmax loss with logQ correction."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.config import Precision, RunConfig
+from trainer.distributed import gather_shares, share_of_rank
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 from trainer.towers import Towers
 from trainer.training_data import TrainingBatch, TrainingData
@@ -16,7 +18,8 @@ from trainer.training_data import TrainingBatch, TrainingData
 class BatchLoss:
     """Loss function of a training batch: encodes it, samples negatives, applies the softmax.
 
-    The towers compute in the configured precision, scores and softmax in float32.
+    The towers compute in the configured precision, scores and softmax in float32. Each rank
+    encodes its share of the items and its share of the histories; all sample the same negatives.
     """
 
     def __init__(
@@ -27,7 +30,7 @@ class BatchLoss:
         self.autocast = partial(torch.autocast, data.device.type, torch.bfloat16, is_half)
 
     def __call__(self, batch: TrainingBatch, step: int) -> Tensor:
-        """Return the mean cross-entropy of a batch.
+        """Return this rank's part of the mean cross-entropy of a batch; the sum is the mean.
 
         Args:
             batch: the training batch.
@@ -39,8 +42,10 @@ class BatchLoss:
 
         def encode(rows: Tensor) -> Tensor:
             is_id_hidden = torch.rand(len(rows), generator=rng) < self.config.towers.id_dropout
+            share = share_of_rank(len(rows))
+            inputs = rows[share].to(device), is_id_hidden[share].to(device)
             with self.autocast():
-                return data.features.encode(towers.item, rows.to(device), is_id_hidden.to(device))
+                return gather_shares(data.features.encode(towers.item, *inputs), len(rows))
 
         # Towers: each distinct item of histories and positives is encoded once.
         history_rows = batch.history_rows[batch.mask]
@@ -50,15 +55,18 @@ class BatchLoss:
         history_indices, positive_indices = (
             torch.from_numpy(inverse).to(device).tensor_split([len(history_rows)])
         )
-        mask = torch.from_numpy(batch.mask).to(device)
         positives = vectors[positive_indices]
+        share = share_of_rank(len(users))
+        mask = torch.from_numpy(batch.mask[share]).to(device)
+        first = int(batch.mask[: share.start].sum())
+        history_indices = history_indices[first : first + int(batch.mask[share].sum())]
         with self.autocast():
             queries = towers.user.encode_indexed(vectors, history_indices, mask)
         context = StepContext(
             user_rows=users,
             positive_rows=torch.from_numpy(batch.positive_rows).long().to(device),
             positives=positives,
-            queries=queries,
+            queries=gather_shares(queries, len(users)),
             target_share=data.target_share,
             encode=encode,
             is_seen=lambda rows: data.seen.contains(users, rows),
@@ -66,11 +74,25 @@ class BatchLoss:
             rng=rng,
         )
         # The sampler masks false negatives: seen items and, for ESANS, the positive's cell.
-        negatives = self.sampler(context)
+        negatives = select_rows(self.sampler(context), share)
         # Softmax over the positive and its negatives: scores / temperature - log q.
         training = self.config.training
         temperature, log_q_share = training.temperature, training.log_q_share
-        return sampled_softmax(queries, positives, negatives, temperature, log_q_share)
+        loss = sampled_softmax(queries, positives[share], negatives, temperature, log_q_share)
+        return loss * (len(queries) / len(users))
+
+
+def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:
+    """Select rows of the batch from negatives; shared vectors and log q stay as they are."""
+    log_q, positive_log_q, further = negatives.log_q, negatives.positive_log_q, negatives.next_set
+    return replace(
+        negatives,
+        vectors=negatives.vectors if negatives.vectors.ndim == 2 else negatives.vectors[rows],
+        log_q=log_q if log_q.ndim == 1 else log_q[rows],
+        is_masked=negatives.is_masked[rows],
+        positive_log_q=None if positive_log_q is None else positive_log_q[rows],
+        next_set=None if further is None else select_rows(further, rows),
+    )
 
 
 def should_use_bfloat16(precision: Precision, device: torch.device) -> bool:
@@ -87,7 +109,7 @@ def sampled_softmax(
     temperature: float,
     log_q_share: float,
 ) -> Tensor:
-    """Return the mean cross-entropy of the positives among their negatives.
+    """Return the mean cross-entropy of the positives among their negatives; 0 for no rows.
 
     Args:
         queries: [batch, dim], unit norm.
@@ -109,7 +131,8 @@ def sampled_softmax(
         logits = logits - log_q_share * sampled.log_q
         columns.append(logits.masked_fill(sampled.is_masked, -torch.inf))
     logits = torch.cat(columns, dim=1)  # [batch, 1 + n]
-    return functional.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
+    target = torch.zeros_like(logits[:, 0], dtype=torch.long)
+    return functional.cross_entropy(logits, target, reduction="sum") / max(1, len(logits))
 
 
 def score_vectors(queries: Tensor, vectors: Tensor) -> Tensor:

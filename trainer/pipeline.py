@@ -20,6 +20,7 @@ from trainer.comparison import PRIMARY_METRIC, compare_bundles, get_refit, rende
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.event_cache import EventCache
+from trainer.distributed import is_main_rank, main_rank_first, on_main_rank
 from trainer.esans.publish import publish_run_cluster_map
 from trainer.evaluate import Report, render_report
 from trainer.item_features import map_modalities
@@ -77,6 +78,7 @@ class RunResult:
 def run(config: RunConfig, options: RunOptions) -> RunResult | None:
     """Train on a dataset, evaluate and publish a bundle; None if `skip_same` applies.
 
+    With several ranks, all train and the main rank does the rest; the others return None.
     An unreachable store does not fail the run.
 
     Raises:
@@ -88,10 +90,11 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
     choose_device(config.training)  # before the data is read
     torch.set_num_threads(config.training.threads)
     registry = BundleRegistry(options.bundles)
-    warm_start = open_warm_start(registry, options.warm_from) if options.warm_from else None
-    cache = EventCache(options.bundles / ".cache")
-    data = load_dataset(options.folder, config.data.split, config.seed, cache)
-    if options.skip_same and is_current(config, data, options):
+    warm_start = None
+    if options.warm_from and is_main_rank():
+        warm_start = open_warm_start(registry, options.warm_from)
+    data = read_dataset(config, options)
+    if options.skip_same and on_main_rank(lambda: is_current(config, data, options)):
         return None
     if warm_start is not None:
         require_compatible(warm_start, config, data)
@@ -104,7 +107,14 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
     return train_and_publish(inputs, options)
 
 
-def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult:
+def read_dataset(config: RunConfig, options: RunOptions) -> Dataset:
+    """Read the dataset; the main rank does so first and fills the cache."""
+    cache = EventCache(options.bundles / ".cache")
+    with main_rank_first():
+        return load_dataset(options.folder, config.data.split, config.seed, cache)
+
+
+def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult | None:
     """Train, evaluate and publish a bundle; see `run`."""
     config, registry = inputs.config, BundleRegistry(options.bundles)
     base = inputs.warm_start.folder.name if inputs.warm_start else None
@@ -117,6 +127,8 @@ def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult:
         inputs = replace(inputs, evaluated=evaluate_once(inputs, registry, checkpoint, kept))
     with note_saved(refit if options.refit else checkpoint):
         finished, sampler = train_towers(inputs, refit if options.refit else checkpoint)
+        if not is_main_rank():
+            return None
         if config.bundle.training_state:
             finished.lineage["state"] = save_training_state(checkpoint, registry, inputs.data)
         version, report = publish(registry, finished)

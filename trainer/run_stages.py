@@ -22,6 +22,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.comparison import describe_refit
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.distributed import is_main_rank, on_main_rank
 from trainer.evaluate import Report, evaluate
 from trainer.metrics import build_evaluation_set
 from trainer.refit import (
@@ -66,18 +67,23 @@ def evaluate_once(
     inputs: RunInputs, registry: BundleRegistry, checkpoint: Checkpoint, kept: Path
 ) -> Evaluated:
     """Train and evaluate the run before a refit, or load what an interrupted command kept of it."""
-    evaluated = load_evaluated(kept) if checkpoint.path.exists() else None
+    evaluated = on_main_rank(lambda: load_evaluated(kept) if checkpoint.path.exists() else None)
     if evaluated is None:
         with note_saved(checkpoint):
             finished, _ = train_towers(inputs, checkpoint)
-            with registry.stage() as staged:
-                report = stage_evaluated(staged, finished, datetime.now(UTC))
-        evaluated = Evaluated(report, finished.trained.progress)
-        facts = build_refit_facts(evaluated, inputs.data)
-        report["notes"].append(describe_refit(facts))
-        save_evaluated(kept, evaluated)
+            evaluated = on_main_rank(lambda: evaluate_and_keep(registry, finished, kept))
     interactions = len(inputs.data.interactions.parts)
     tqdm.write(f"refit: {evaluated.epochs} epochs on all {interactions:,} interactions")
+    return evaluated
+
+
+def evaluate_and_keep(registry: BundleRegistry, finished: FinishedRun, kept: Path) -> Evaluated:
+    """Evaluate the towers in a staged bundle that is not published, and keep the results."""
+    with registry.stage() as staged:
+        report = stage_evaluated(staged, finished, datetime.now(UTC))
+    evaluated = Evaluated(report, finished.trained.progress)
+    report["notes"].append(describe_refit(build_refit_facts(evaluated, finished.data)))
+    save_evaluated(kept, evaluated)
     return evaluated
 
 
@@ -101,7 +107,8 @@ def train_towers(inputs: RunInputs, checkpoint: Checkpoint) -> tuple[FinishedRun
         restore = partial(inputs.warm_start.restore, warm_ids)
     training_data = build_training_data(data, config)
     with open_sampler(data, config, inputs.followed) as sampler:
-        trained = train(training_data, sampler, limited, checkpoint, restore)
+        own_checkpoint = checkpoint if is_main_rank() else None
+        trained = train(training_data, sampler, limited, own_checkpoint, restore)
     if inputs.evaluated is not None:  # they tune the index
         cases = sample_validation_cases(inputs.data, config)
         training_data = replace(training_data, validation=cases)

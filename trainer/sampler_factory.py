@@ -12,6 +12,7 @@ from index.errors import ConfigError
 from index.ids import hash_ids
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.distributed import is_main_rank, on_main_rank
 from trainer.esans.build_map import build_cluster_map
 from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler, watch_cluster_maps
 from trainer.esans.sampler import EsansSampler
@@ -71,7 +72,7 @@ def build_required_map(data: Dataset, config: RunConfig, now: datetime) -> Clust
     """Build the cluster map of a dataset if the configured sampler needs one."""
     if not isinstance(config.training.sampler, EsansConfig):
         return None
-    return build_cluster_map(data, config.clusters, config.seed, now)
+    return on_main_rank(lambda: build_cluster_map(data, config.clusters, config.seed, now))
 
 
 @contextmanager
@@ -92,6 +93,9 @@ def open_sampler(
         return
 
     build = partial(build_sampler, config.training.sampler)
+    if not is_main_rank():
+        yield HotSwapSampler(build)  # receives its maps from the main rank
+        return
     known = hash_ids(item_id.encode() for item_id in data.item_ids)
     with watch_cluster_maps(followed, known, build, poll_s) as sampler:
         if sampler.received_map is None:

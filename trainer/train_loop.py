@@ -11,8 +11,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from index.errors import TrainingError
-from trainer.checkpoint import Checkpoint, Progress, optimizer_tensors, restore_optimizer
+from trainer.checkpoint import (
+    Checkpoint,
+    Progress,
+    TensorGroups,
+    broadcast_saved,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from trainer.config import RunConfig, TrainingConfig
+from trainer.distributed import is_main_rank, num_ranks, on_main_rank, sum_gradients, sum_over_ranks
 from trainer.lazy_adam import LazyAdam
 from trainer.loss import BatchLoss
 from trainer.progress import progress_bar
@@ -49,15 +57,17 @@ def train(
         data: training data.
         sampler: negative sampler.
         config: configuration of the run.
-        checkpoint: checkpoint to resume from and to write; None disables checkpoints.
-        warm_start: loads the initial weights and optimizer state, unless the run is resumed.
+        checkpoint: checkpoint to resume from and to write; None disables checkpoints. With
+            several ranks, that of the main rank counts and the others pass None.
+        warm_start: loads the initial weights and optimizer state, unless the run is resumed;
+            needed on the main rank only.
 
     Raises:
         TrainingError: the loss is not finite, or exactly 0.
     """
     loop = TrainLoop(data, sampler, config, checkpoint)
-    if not loop.resume() and warm_start is not None:
-        warm_start(loop.towers, loop.optimizers)
+    if not loop.resume():
+        loop.start_from(warm_start)
     progress, limits = loop.progress, config.training
     try:
         while progress.epoch < limits.epochs and progress.stale_epochs < limits.patience:
@@ -89,31 +99,47 @@ class TrainLoop:
         self._save_at = 0.0
 
     def resume(self) -> bool:
-        """Resume from the checkpoint; return whether there is one of this run."""
-        saved = self.checkpoint.load() if self.checkpoint else None
-        if saved is None:
+        """Resume from the checkpoint of the main rank; return whether there is one of this run."""
+        if not self._load(self.checkpoint.load() if self.checkpoint else None):
             return False
-        groups, self.progress = saved
+        progress = self.progress
+        tqdm.write(f"resuming from epoch {progress.epoch + 1}, batch {progress.batch}")
+        return True
+
+    def start_from(self, warm_start: Restore | None) -> None:
+        """Load initial weights and optimizer state on the main rank, if any, and share them."""
+        if warm_start is not None:
+            warm_start(self.towers, self.optimizers)
+        if num_ranks() > 1:
+            self._load((self._state(), self.progress) if warm_start else None)
+
+    def save(self) -> None:
+        """Save the checkpoint."""
+        if self.checkpoint is not None:
+            self.checkpoint.save(self._state(), self.progress)
+
+    def _state(self) -> TensorGroups:
+        """Return all tensors of a checkpoint."""
+        groups = {"current": self.towers.state_dict(), "best": self.best}
+        for name, optimizer in self.optimizers.items():
+            groups[name] = optimizer_tensors(optimizer)
+        if isinstance(self.sampler, StatefulSampler):
+            groups["sampler"] = self.sampler.state_dict()
+        return groups
+
+    def _load(self, saved: tuple[TensorGroups, Progress] | None) -> bool:
+        """Load what the main rank passes on all ranks; return whether it passes a state."""
+        shared = broadcast_saved(saved)
+        if shared is None:
+            return False
+        groups, self.progress = shared
         self.towers.load_state_dict(groups["current"])
         self.best = groups["best"]
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, groups[name])
         if isinstance(self.sampler, StatefulSampler):
             self.sampler.load_state_dict(groups["sampler"])
-        progress = self.progress
-        tqdm.write(f"resuming from epoch {progress.epoch + 1}, batch {progress.batch}")
         return True
-
-    def save(self) -> None:
-        """Save the checkpoint."""
-        if self.checkpoint is None:
-            return
-        groups = {"current": self.towers.state_dict(), "best": self.best}
-        for name, optimizer in self.optimizers.items():
-            groups[name] = optimizer_tensors(optimizer)
-        if isinstance(self.sampler, StatefulSampler):
-            groups["sampler"] = self.sampler.state_dict()
-        self.checkpoint.save(groups, self.progress)
 
     def save_if_due(self) -> None:
         """Save the checkpoint at intervals of which saving takes at most 5 %; 0: at each step."""
@@ -138,6 +164,7 @@ class TrainLoop:
             desc=f"epoch {progress.epoch + 1}",
             unit=" examples",
             unit_scale=True,
+            disable=not is_main_rank(),
         )
         with bar:
             for batch in loader.epoch(progress.epoch, progress.batch):
@@ -168,12 +195,13 @@ class TrainLoop:
             TrainingError: the loss is not finite; the weights are unchanged.
         """
         loss = self.loss(batch, self.progress.step)
-        value = float(loss.item())
+        value = float(sum_over_ranks(loss).item())
         if not math.isfinite(value):
             number = self.progress.batch + 1
             raise self._diverged(f", batch {number}: the loss is {value}, expected a finite number")
         self.towers.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        sum_gradients(self.towers.parameters())
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.progress.step += 1
@@ -212,8 +240,10 @@ class TrainLoop:
             return None
         encode = partial(self.data.features.encode, self.towers.item)
         try:
-            return validation_recall(
-                self.towers.user, encode, len(self.data.features), self.data.validation
+            return on_main_rank(
+                lambda: validation_recall(
+                    self.towers.user, encode, len(self.data.features), self.data.validation
+                )
             )
         except FloatingPointError as error:
             raise self._diverged(f": {error}, expected finite numbers") from error

@@ -27,6 +27,7 @@ from trainer.data.interactions import (
     sample_cases,
     training_counts,
 )
+from trainer.distributed import cuda_device
 from trainer.item_features import ItemFeatures, build_item_features
 from trainer.seen_items import SeenItems, build_seen_items
 
@@ -177,7 +178,7 @@ def sample_validation_cases(data: Dataset, config: RunConfig) -> Cases:
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
-    """Return the device to train on; raises TrainingError if CUDA is unavailable."""
+    """Return this rank's device to train on; raises TrainingError if CUDA is unavailable."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
             "training.device: found cuda, but torch detects no CUDA device; install a CUDA build "
@@ -185,7 +186,7 @@ def choose_device(config: TrainingConfig) -> torch.device:
         )
     if config.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda")
+    return cuda_device()
 
 
 def shuffle_histories(

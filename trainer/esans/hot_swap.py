@@ -25,6 +25,7 @@ from index.cluster_map_registry import ClusterMapRegistry
 from index.cluster_map_watcher import ActiveMap, Catalogue, ClusterMapWatcher
 from index.errors import EsansError
 from index.storage.watcher import NOT_POLLED
+from trainer.distributed import broadcast_tensors, is_main_rank, num_ranks, on_main_rank
 from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 
 OWN = "made by this run"
@@ -113,7 +114,18 @@ class HotSwapSampler:
         return self.active_map.description["sequence"] is None
 
     def swap(self, step: int) -> dict[str, Any] | None:
-        """Sample from the newest map from this step on; see `SwappableSampler`."""
+        """Sample from the newest map from this step on; see `SwappableSampler`.
+
+        With several ranks, all swap to the newest map of the main rank.
+        """
+        swapped = on_main_rank(lambda: self._swap(step))
+        if swapped is not None and num_ranks() > 1:
+            state = broadcast_tensors(self.state_dict() if is_main_rank() else {})
+            if not is_main_rank():
+                self.load_state_dict(state)
+        return swapped
+
+    def _swap(self, step: int) -> dict[str, Any] | None:
         previous = self._active_map
         newest = self._active_map = self.received_map or previous or self.own_map
         if newest is None or (previous and newest.published_version == previous.published_version):
