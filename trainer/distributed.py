@@ -34,7 +34,9 @@ def join_ranks() -> Iterator[None]:
     The main rank alone prints. The first rank that fails raises its error; all others end with
     exit status 1 and print nothing.
     """
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps the store
+    shared, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    store = dist.PrefixStore(f"attempt {attempt}", shared)  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with ExitStack() as stack:
         if rank != MAIN:
@@ -62,7 +64,7 @@ def reporting_lost_rank() -> Iterator[None]:
     except RuntimeError as error:
         raise TrainingError(
             f"torchrun: a rank lost the connection to another one, which ended or is unreachable "
-            f"({str(error).splitlines()[0]}); see the output of torchrun for its exit status, then "
+            f"({str(error).split('. ')[0]}); see the output of torchrun for its exit status, then "
             "repeat the command to resume from the last checkpoint"
         ) from error
 

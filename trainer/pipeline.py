@@ -13,7 +13,7 @@ from tqdm import tqdm
 from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
-from index.errors import BundleError, WorseThanPopularityError
+from index.errors import BundleError, TrainingError, WorseThanPopularityError
 from trainer.bundle_export import choose_columns, describe_columns
 from trainer.checkpoint import Checkpoint
 from trainer.comparison import PRIMARY_METRIC, compare_bundles, get_refit, render_comparison
@@ -108,10 +108,22 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
 
 
 def read_dataset(config: RunConfig, options: RunOptions) -> Dataset:
-    """Read the dataset; the main rank does so first and fills the cache."""
+    """Read the dataset; the main rank does so first and fills the cache.
+
+    Raises:
+        DatasetError: the folder is invalid.
+        TrainingError: the main rank has another dataset.
+    """
     cache = EventCache(options.bundles / ".cache")
     with main_rank_first():
-        return load_dataset(options.folder, config.data.split, config.seed, cache)
+        data = load_dataset(options.folder, config.data.split, config.seed, cache)
+    expected = on_main_rank(lambda: data.fingerprint)
+    if data.fingerprint != expected:
+        raise TrainingError(
+            f"{options.folder}: found a dataset of fingerprint {data.fingerprint[:16]}, expected "
+            f"{expected[:16]} as on the main rank; copy the same files to every machine"
+        )
+    return data
 
 
 def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult | None:
