@@ -1,13 +1,17 @@
 """Measure training steps over catalogues of several sizes, with equal numbers of interactions.
 
-Times are CPU seconds of one thread, so that other work on the machine hardly matters.
+Times are CPU seconds of one thread, so that other work on the machine hardly matters, and wall
+time. With torchrun they are those of the first rank.
 
 python -m benchmarks.training_steps --items 10000 100000 1000000 10000000
+torchrun --nproc-per-node 2 -m benchmarks.training_steps --items 100000 --batch-size 4096
 """
 
 import argparse
+import os
 import sys
 import time
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
@@ -19,6 +23,7 @@ from index.arrays import Features
 from trainer.config import RunConfig, validate_config
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
+from trainer.distributed import join_ranks
 from trainer.sampler_factory import build_sampler
 from trainer.train_loop import TrainLoop
 from trainer.training_data import build_training_data
@@ -26,6 +31,10 @@ from trainer.training_data import build_training_data
 NUM_USERS, HISTORY = 50_000, 20
 MODALITIES, WIDTH = ("image", "text"), 64
 WARMUP_STEPS = 10
+HEADERS = (
+    *("items", "examples/s", "encoded rows/s"),
+    *("ms/step", "optimizer ms/step", "wall ms/step"),
+)
 
 
 def main() -> int:
@@ -33,15 +42,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--sampler", default="in-batch", help="one that needs no cluster map")
     parsed = parser.parse_args()
-    config = validate_config(
-        {"training": {"device": "cpu", "sampler": {"name": parsed.sampler}}}, "benchmark"
-    )
+    training = {
+        "device": "cpu",
+        "batch_size": parsed.batch_size,
+        "sampler": {"name": parsed.sampler},
+    }
+    config = validate_config({"training": training}, "benchmark")
     torch.set_num_threads(config.training.threads)
-    lines = [measure(items, parsed.steps, config) for items in parsed.items]
-    headers = ["items", "examples/s", "encoded rows/s", "ms/step", "optimizer ms/step"]
-    print(tabulate(lines, headers, floatfmt=",.1f", intfmt=","))
+    with join_ranks() if "WORLD_SIZE" in os.environ else nullcontext():
+        lines = [measure(items, parsed.steps, config) for items in parsed.items]
+        print(tabulate(lines, HEADERS, floatfmt=",.1f", intfmt=","))
     return 0
 
 
@@ -56,13 +69,14 @@ def measure(num_items: int, steps: int, config: RunConfig) -> list[float]:
         loop.take_step(batch)
     optimizer_s.clear()
     encoded.clear()
-    started = time.process_time()
+    started, wall_started = time.process_time(), time.monotonic()
     for batch in islice(batches, steps):
         loop.take_step(batch)
-    seconds = time.process_time() - started
+    seconds, wall_s = time.process_time() - started, time.monotonic() - wall_started
     examples = steps * config.training.batch_size
     rates = [examples / seconds, sum(encoded) / seconds]
-    return [num_items, *rates, 1e3 * seconds / steps, 1e3 * sum(optimizer_s) / steps]
+    times = [1e3 * total / steps for total in (seconds, sum(optimizer_s), wall_s)]
+    return [num_items, *rates, *times]
 
 
 def time_calls(*optimizers: torch.optim.Optimizer) -> list[float]:
