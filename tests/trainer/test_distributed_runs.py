@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import signal
 
 import pytest
 
@@ -13,7 +12,7 @@ from tests.support.training_shops import write_shop
 
 ESANS = {
     "clusters": {"alignment_epochs": 1},
-    "training": {"batch_size": 16, "epochs": 3, "patience": 3, "checkpoint_interval_s": 0},
+    "training": {"batch_size": 16, "epochs": 2, "patience": 2, "checkpoint_interval_s": 0},
     "training.sampler": {"name": "esans", "in_batch": True},
 }
 UNREACHABLE = "redis://127.0.0.1:1"
@@ -49,23 +48,19 @@ def test_killed_ranks_resume_to_weights_of_undisturbed_run(world, tmp_path):
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     command = [*prepare(calm, world, ESANS), "--follow", "--redis", UNREACHABLE]
     status, output = finish(launch_trainer(calm, *command))
-    assert (status, output.count("epoch 3: loss")) == (0, 1), output
+    assert (status, output.count("epoch 2: loss")) == (0, 1), output
     assert output.count("the run begins with its own map") == 1
     assert BundleRegistry(calm / "rank1" / "bundles").versions() == []
 
     prepare(killed, world, ESANS)
     bundles = killed / "rank0" / "bundles"
-    with launch_trainer(killed, *command, restarts=2) as process:
-        for rank, step in ((1, 5), (0, 50)):
+    with launch_trainer(killed, *command, restarts=1) as process:
+        for rank, step in ((1, 5), (0, 60)):
             wait_for_step(process, bundles, step)
             kill_rank(process, rank)
-        wait_for_step(process, bundles, 100)
-        process.send_signal(signal.SIGTERM)
         status, output = finish(process)
     assert status != 0
-    assert output.count("resuming from epoch") == 2, output
-    after_restart = output.split("resuming from epoch")[-1]
-    assert after_restart.count("stopped by SIGTERM: saved up to epoch") == 1, output
+    assert output.count("resuming from epoch") == 1, output
 
     status, output = finish(launch_trainer(killed, *command))
     assert (status, output.count("resuming from epoch")) == (0, 1), output
