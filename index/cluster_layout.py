@@ -110,23 +110,28 @@ def build_layout(codes1: Codes, codes2: Codes, num_codes1: int, num_codes2: int)
 class ClusterProposal:
     """Proposal distribution of easy negatives over clusters, P(k | c), stored cumulatively.
 
-    P(k | c) = softmax over k of (-|C_k - C_c| / T) over the other non-empty clusters. Beyond
-    EAGER_CLUSTERS, the distribution of a cluster is computed on first use: those of 8,000
-    clusters take 0.5 GB.
+    P(k | c) is proportional to weight_k exp(-|C_k - C_c| / T), over the other clusters or over
+    all. Beyond EAGER_CLUSTERS, the distribution of a cluster is computed on first use: those of
+    8,000 clusters take 0.5 GB.
 
     Args:
         centroids: [K1, dim].
-        sizes: [K1], at least two above 0.
+        weights: [K1]; 0 for clusters that are never sampled. Two are above 0 if `has_own` is
+            False.
         temperature_share: T as a fraction of the median distance between two centroids, of at
             most EAGER_CLUSTERS of them; if that is 0, T is 1.
+        has_own: Whether the cluster c itself is sampled.
 
-    Source: ESANS (Xing et al., WWW 2025), MSAC; the form of T and skipping empty clusters are
-    our choice.
+    Source: ESANS (Xing et al., WWW 2025), MSAC; the form of T and the weights are our choice.
     """
 
-    def __init__(self, centroids: Floats, sizes: Positions, temperature_share: float) -> None:
+    def __init__(
+        self, centroids: Floats, weights: Doubles, temperature_share: float, has_own: bool = False
+    ) -> None:
         self._points = centroids.astype(np.float64)
-        self._is_empty = sizes == 0
+        with np.errstate(divide="ignore"):
+            self._log_weights = np.log(weights)
+        self._has_own = has_own
         self._temperature = temperature_share * _median_distance(self._points) or 1.0
         num_clusters = len(centroids)
         # [K1, num_columns], columns a power of two; pages never written take no memory
@@ -139,7 +144,7 @@ class ClusterProposal:
             self._append(np.arange(num_clusters))
 
     def sample(self, clusters: Codes, rng: np.random.Generator) -> Positions:
-        """Sample another cluster for each of `clusters`, by bisection."""
+        """Sample a cluster for each of `clusters`, by bisection."""
         num_columns, flat = self._cumulative.shape[1], self._cumulative.reshape(-1)
         uniform = rng.random(clusters.shape)
         starts = self._slots_of(clusters) * num_columns
@@ -181,8 +186,9 @@ class ClusterProposal:
         """Compute the distributions of clusters and append them to the table."""
         logits = _distances(self._points, clusters)
         logits /= -self._temperature
-        logits[np.arange(len(clusters)), clusters] = -np.inf
-        logits[:, self._is_empty] = -np.inf
+        logits += self._log_weights
+        if not self._has_own:
+            logits[np.arange(len(clusters)), clusters] = -np.inf
         logits -= logits.max(axis=1, keepdims=True)
         end, num_clusters = self._num_slots + len(clusters), len(self._points)
         rows = self._cumulative[self._num_slots : end]

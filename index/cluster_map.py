@@ -93,8 +93,8 @@ class ClusterMap:
     @cached_property
     def proposal(self) -> ClusterProposal:
         """Proposal distribution of easy negatives over clusters."""
-        sizes = self.layout.cluster_sizes
-        return ClusterProposal(self.centroids, sizes, self.temperature_share)
+        is_used = (self.layout.cluster_sizes > 0).astype(np.float64)
+        return ClusterProposal(self.centroids, is_used, self.temperature_share)
 
     @property
     def is_warm(self) -> bool:
