@@ -84,7 +84,8 @@ class BatchLoss:
 
 def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:
     """Select rows of the batch from negatives; shared vectors and log q stay as they are."""
-    log_q, positive_log_q, further = negatives.log_q, negatives.positive_log_q, negatives.next_set
+    log_q, positive_log_q = negatives.log_q, negatives.positive_log_q
+    further, own_term = negatives.next_set, negatives.own_term
     return replace(
         negatives,
         vectors=negatives.vectors if negatives.vectors.ndim == 2 else negatives.vectors[rows],
@@ -92,6 +93,7 @@ def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:
         is_masked=negatives.is_masked[rows],
         positive_log_q=None if positive_log_q is None else positive_log_q[rows],
         next_set=None if further is None else select_rows(further, rows),
+        own_term=None if own_term is None else select_rows(own_term, rows),
     )
 
 
@@ -110,6 +112,8 @@ def sampled_softmax(
     log_q_share: float,
 ) -> Tensor:
     """Return the mean cross-entropy of the positives among their negatives; 0 for no rows.
+
+    Negatives with a term of their own add its weight times their cross-entropy.
 
     Args:
         queries: [batch, dim], unit norm.
@@ -132,7 +136,11 @@ def sampled_softmax(
         columns.append(logits.masked_fill(sampled.is_masked, -torch.inf))
     logits = torch.cat(columns, dim=1)  # [batch, 1 + n]
     target = torch.zeros_like(logits[:, 0], dtype=torch.long)
-    return functional.cross_entropy(logits, target, reduction="sum") / max(1, len(logits))
+    loss = functional.cross_entropy(logits, target, reduction="sum") / max(1, len(logits))
+    if negatives.own_term is None:
+        return loss
+    own = sampled_softmax(queries, positives, negatives.own_term, temperature, log_q_share)
+    return loss + negatives.own_term_weight * own
 
 
 def score_vectors(queries: Tensor, vectors: Tensor) -> Tensor:

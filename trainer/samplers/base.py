@@ -62,6 +62,7 @@ class SampledNegatives:
         next_set: further negatives of the same batch in the other shape, so that shared and
             per-row vectors need not be copied into one tensor. Of a further set only `vectors`,
             `log_q` and `is_masked` are read.
+        own_term: negatives with a loss term of their own, added with `own_term_weight`.
     """
 
     vectors: Tensor
@@ -71,6 +72,8 @@ class SampledNegatives:
     rows: Tensor | None = None
     num_encoded: int = 0
     next_set: "SampledNegatives | None" = None
+    own_term: "SampledNegatives | None" = None
+    own_term_weight: float = 0.0
 
     def sets(self) -> "Iterator[SampledNegatives]":
         """Yield this set, then those chained to it."""
