@@ -77,7 +77,10 @@ def loops_of(data: Dataset) -> tuple[TrainingData, dict[str, TrainLoop]]:
     clusters = build_cluster_map(data, config.clusters, config.seed, datetime.now(UTC))
     loops = {}
     for name, settings in VARIANTS.items():
-        training = {"sampler": {"name": "esans", **settings}, "batch_size": BATCH}
+        training = {
+            "sampler": {"name": "esans", "variant": "paper", **settings},
+            "batch_size": BATCH,
+        }
         chosen = validate_config({"training": training}, name)
         sampler = build_sampler(chosen.training.sampler, clusters)
         loops[name] = TrainLoop(training_data, sampler, chosen)

@@ -104,9 +104,10 @@ class ClustersConfig(ConfigSection):
     """temperature of the contrastive alignment loss (tau_a)"""
     level_1_codes: int = Field(0, ge=0, le=8_192)
     """number of clusters (K1, level 1); 0: sqrt(items), between 8 and 4096"""
-    level_2_codes: int = Field(16, ge=1, le=4_096)
-    """number of cells per cluster (K2, level 2); all clusters share the codebook"""
-    temperature_share: float = Field(0.2, gt=0, le=100)
+    level_2_codes: int = Field(0, ge=0, le=4_096)
+    """number of cells per cluster (K2, level 2); all clusters share the codebook; 0: so many that
+    a cell has 12 items on average, at least 2"""
+    temperature_share: float = Field(1.0, gt=0, le=100)
     """cluster temperature T of the easy proposal, as a fraction of the median distance between
     clusters; higher values sample more distant clusters"""
 

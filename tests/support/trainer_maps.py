@@ -13,7 +13,7 @@ from trainer.train_loop import train
 from trainer.training_data import build_training_data
 
 QUICK = {"clusters": {"alignment_epochs": 1}, "training": {"epochs": 1, "learning_rate": 0.01}}
-SAMPLER = {"name": "esans", "easy": 0, "hard": 20, "virtual": False}
+SAMPLER = {"name": "esans", "variant": "paper", "easy": 0, "hard": 20, "virtual": False}
 
 
 def map_of(data, seed, clusters=4):

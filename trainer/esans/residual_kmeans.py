@@ -17,6 +17,7 @@ from trainer.esans.alignment import AlignedItems
 from trainer.progress import progress_bar
 
 NUM_ITERATIONS = 20  # of k-means
+CELL_ITEMS = 12  # items of a cell, which are masked: few, in a catalogue of any size
 POINTS_PER_CENTROID = 256
 MIN_SAMPLE_SIZE = 262_144  # 16 centroids at 256 points each would see only 4,096 items
 CHUNK = 65_536  # items assigned at once
@@ -66,13 +67,19 @@ def fit_codebooks(aligned: AlignedItems, config: ClustersConfig, seed: int) -> C
     def residuals(rows: NDArray[np.int64]) -> Floats:
         return aligned.residuals(rows, centroids[codes1[rows]])
 
-    codes2[items], _ = _fit_level(items, residuals, config.level_2_codes, seed + 1, "level 2")
+    num_codes = config.level_2_codes or default_num_codes(num_items, num_clusters)
+    codes2[items], _ = _fit_level(items, residuals, num_codes, seed + 1, "level 2")
     return Codebooks(codes1, codes2, centroids)
 
 
 def default_num_clusters(num_items: int) -> int:
     """Return K1 for a catalogue: round(sqrt(num_items)) within 8..4096 (ours)."""
     return int(np.clip(round(np.sqrt(num_items)), 8, 4_096))
+
+
+def default_num_codes(num_items: int, num_clusters: int) -> int:
+    """Return K2 for a catalogue: cells of CELL_ITEMS on average, within 2..4096 (ours)."""
+    return int(np.clip(round(num_items / (CELL_ITEMS * num_clusters)), 2, 4_096))
 
 
 def _fit_level(

@@ -1,128 +1,164 @@
-"""ESANS sampler: easy and hard negatives from a cluster map (MSAC), and virtual ones (EDIS).
+"""ESANS sampler: easy and hard negatives from a cluster map, and virtual ones (EDIS).
 
-A plain reading of the paper: easy negatives come in pairs and are shared by the batch, hard ones
-are sampled per row, and each has a virtual negative. By default no log q is subtracted: all of
-it would cancel the proposal distribution that the map defines. With in-batch negatives
-(`in_batch`), `log_q_share` should be 1 instead: all sources together have one proposal
-distribution, a mixture, and subtracting its log q estimates the full softmax.
+By default, in-batch negatives and easy ones are one mixture proposal of warm items, and
+subtracting its log q estimates the full softmax. The variant `paper` is a plain reading of the
+paper: pairs uniform in other clusters (MSAC), a hard negative per row, a virtual one for each, and
+no log q, which would cancel the proposal distribution that the map defines.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from index.arrays import Rows
-from index.cluster_map import ClusterMap
+from index.cluster_layout import Doubles
+from index.cluster_map import Booleans, ClusterMap
 from trainer.esans.interpolation import (
     interpolate_hard,
     interpolate_simple,
     normalize_virtual,
     sample_alpha,
 )
+from trainer.esans.warm_proposal import WarmProposal
 from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.samplers.config import EsansConfig
 from trainer.samplers.simple import sample_in_batch
 
 
-@dataclass(frozen=True)
+class Proposal(Protocol):
+    """Proposal distribution of easy and hard negatives: a `ClusterMap` or a `WarmProposal`."""
+
+    def sample_easy(self, positives: Rows, count: int, rng: np.random.Generator) -> Rows:
+        """Sample easy negatives; [batch, count]."""
+
+    def sample_easy_pairs(self, positives: Rows, rng: np.random.Generator) -> Rows:
+        """Sample easy pairs of one cluster; [batch, 2]."""
+
+    def sample_hard(self, positives: Rows, count: int, rng: np.random.Generator) -> Rows:
+        """Sample hard negatives; [batch, count]."""
+
+    def mean_easy_probability(self, positives: Rows, rows: Rows) -> Doubles:
+        """Compute the mean probability of rows [n] over the positives; [n]."""
+
+    def hard_probability(self, positives: Rows, rows: Rows) -> Doubles:
+        """Compute the probability of rows [n] or [batch, n]; [batch, n]."""
+
+    def is_same_cell(self, positives: Rows, rows: Rows) -> Booleans:
+        """Mark rows [n] or [batch, n] that are masked as probable false negatives; [batch, n]."""
+
+
+@dataclass
 class EsansSampler:
     """Samples from a cluster map whose rows are those of the catalogue.
 
-    For a positive i, with level-1 centroids C and cluster temperature T:
-      - easy: a cluster k != c1(i) with P(k | c1(i)) = softmax over k of (-|C_k - C_c1(i)| / T),
-        then an item uniformly in it;
-      - hard: uniform over {j : c1(j) = c1(i), c2(j) != c2(i)}, or easy where that is empty.
+    The batch shares its easy negatives, so that their proposal distribution is the mean over
+    its positives (ours). Seen items and items of the positive's cell are masked, whatever their
+    source. For the distributions see `WarmProposal` and, in the variant paper, `ClusterMap`.
 
-    Source: ESANS (Xing et al., WWW 2025): MSAC selects the items, EDIS interpolates. Ours: the
-    batch shares its easy negatives, so that their proposal distribution is the mean over its
-    positives; seen items and items of the positive's cell are masked, whatever their source.
+    log q is the log of the expected count over all sources. A shared proposal has the same
+    distribution at the positive, whose log q is subtracted, too. Hard negatives depend on the
+    positive: with them, the estimate is importance sampling, in which the positive appears
+    exactly once and its log q is 0.
+
+    Source: ESANS (Xing et al., WWW 2025): MSAC selects the items, EDIS interpolates.
     """
 
     clusters: ClusterMap
     config: EsansConfig
+    _proposal: WarmProposal | None = field(default=None, init=False, compare=False)
+    _target_share: Tensor | None = field(default=None, init=False, compare=False, repr=False)
 
     def __call__(self, context: StepContext) -> SampledNegatives:
         """Sample easy and hard negatives, and interpolate."""
-        rng = _numpy_rng(context)
-        sets = []
-        if self.config.in_batch:
+        rng, config = _numpy_rng(context), self.config
+        sets, virtual = [], []
+        if config.in_batch:
             sets.append(self.sample_from_batch(context))
-        if self.config.easy:
-            sets += self.sample_easy(context, rng)
-        if self.config.hard:
-            sets += self.sample_hard(context, rng)
-        return _chain(sets)
+        if config.easy:
+            sets.append(self.sample_easy(context, rng))
+            if config.virtual:
+                virtual.append(self._interpolate_simple(context, sets[-1]))
+        if config.hard:
+            sets.append(self.sample_hard(context, rng))
+            if config.virtual:
+                virtual.append(self._interpolate_hard(context, sets[-1]))
+        positive_log_q = self._positive_log_q(context)
+        if not virtual or config.variant == "paper":
+            return _chain(sets + virtual, positive_log_q)
+        return replace(
+            _chain(sets, positive_log_q),
+            own_term=_chain(virtual, positive_log_q),
+            own_term_weight=config.virtual_weight,
+        )
+
+    def proposal_of(self, context: StepContext) -> Proposal:
+        """Return the proposal distribution; its tables are built once per map and run."""
+        if self.config.variant == "paper":
+            return self.clusters
+        if self._proposal is None or self._target_share is not context.target_share:
+            self._target_share = context.target_share  # constant within a run
+            share = self._target_share.cpu().numpy().astype(np.float64)
+            self._proposal = WarmProposal(self.clusters, share, self.config)
+        return self._proposal
 
     def sample_from_batch(self, context: StepContext) -> SampledNegatives:
         """Use in-batch negatives with same-cell masking."""
         negatives, positives = sample_in_batch(context), _to_numpy(context.positive_rows)
-        log_q = self._log_q(context, positives, positives)
         return replace(
             negatives,
-            log_q=log_q,
+            log_q=self._log_q(context, positives),
             is_masked=negatives.is_masked | self._is_same_cell(context, positives),
-            positive_log_q=log_q if log_q.ndim == 1 else log_q.diagonal(),
         )
 
-    def sample_easy(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
-        """Sample easy pairs, each in one cluster, shared by the batch.
-
-        Returns:
-            The pairs [easy] and, if configured, as many virtual negatives.
-        """
-        positives = _to_numpy(context.positive_rows)
-        anchors = rng.choice(positives, self.config.easy // 2)
-        pairs = self.clusters.sample_easy_pairs(anchors, rng).reshape(-1)  # [easy], pair after pair
-        rows = torch.from_numpy(pairs).long().to(context.positive_rows.device)
-        negatives = SampledNegatives(
+    def sample_easy(self, context: StepContext, rng: np.random.Generator) -> SampledNegatives:
+        """Sample easy negatives [easy], shared by the batch; in pairs if virtual ones follow."""
+        proposal, count = self.proposal_of(context), self.config.easy
+        positives = rng.permutation(_to_numpy(context.positive_rows))
+        if self.config.virtual:
+            sampled = proposal.sample_easy_pairs(np.resize(positives, count // 2), rng)
+        else:
+            sampled = proposal.sample_easy(np.resize(positives, count), 1, rng)
+        flat = sampled.reshape(-1)  # pair after pair
+        rows = torch.from_numpy(flat).long().to(context.positive_rows.device)
+        return SampledNegatives(
             vectors=context.encode(rows),
-            log_q=self._log_q(context, positives, pairs),
-            is_masked=context.is_seen(rows) | self._is_same_cell(context, pairs),
+            log_q=self._log_q(context, flat),
+            is_masked=context.is_seen(rows) | self._is_same_cell(context, flat),
             rows=rows,
             num_encoded=len(rows),
         )
-        if not self.config.virtual:
-            return [negatives]
-        return [negatives, self._interpolate_simple(context, negatives)]
 
-    def sample_hard(self, context: StepContext, rng: np.random.Generator) -> list[SampledNegatives]:
-        """Sample for each row from the cluster of its positive, outside its cell.
-
-        Returns:
-            The negatives [batch, hard] and, if configured, as many virtual ones.
-        """
+    def sample_hard(self, context: StepContext, rng: np.random.Generator) -> SampledNegatives:
+        """Sample for each row from the cluster of its positive, outside its cell; [batch, hard]."""
         positives = _to_numpy(context.positive_rows)
-        sampled = self.clusters.sample_hard(positives, self.config.hard, rng)  # [batch, hard]
+        sampled = self.proposal_of(context).sample_hard(positives, self.config.hard, rng)
         distinct, inverse = np.unique(sampled, return_inverse=True)
         device = context.positive_rows.device
         encoded = context.encode(torch.from_numpy(distinct).long().to(device))
         vectors = encoded[torch.from_numpy(inverse.reshape(sampled.shape)).to(device)]
         rows = torch.from_numpy(sampled).long().to(device)
-        negatives = SampledNegatives(
+        return SampledNegatives(
             vectors=vectors,
-            log_q=self._log_q(context, positives, sampled) - self._hard_log_weight(context.step),
+            log_q=self._log_q(context, sampled) - self._hard_log_weight(context.step),
             is_masked=context.is_seen(rows) | self._is_same_cell(context, sampled),
             rows=rows,
             num_encoded=len(distinct),
         )
-        if not self.config.virtual:
-            return [negatives]
-        return [negatives, self._interpolate_hard(context, negatives)]
 
     def _interpolate_simple(
         self, context: StepContext, pairs: SampledNegatives
     ) -> SampledNegatives:
         """Interpolate twice within each pair, with independent weights; [easy, dim]."""
-        first, second = pairs.vectors[0::2], pairs.vectors[1::2]
-        count, device = len(pairs.vectors), pairs.vectors.device
+        ends = pairs.vectors.detach() if self.config.detach_virtual else pairs.vectors
+        count, device = len(ends), ends.device
         alpha = sample_alpha((count,), 0, 1, context.rng, device)
         is_masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
         log_q = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # mean of both ends: ours
-        vectors = interpolate_simple(first.repeat(2, 1), second.repeat(2, 1), alpha)
+        vectors = interpolate_simple(ends[0::2].repeat(2, 1), ends[1::2].repeat(2, 1), alpha)
         return self._virtual(vectors, torch.cat([log_q, log_q], dim=-1), is_masked.repeat(1, 2))
 
     def _interpolate_hard(
@@ -132,10 +168,10 @@ class EsansSampler:
         low, high = self.config.alpha_min, self.config.alpha_max
         shape = tuple(negatives.is_masked.shape)
         alpha = sample_alpha(shape, low, high, context.rng, negatives.vectors.device)
-        positives = context.positives
-        if self.config.detach_positive:
-            positives = positives.detach()
-        vectors = interpolate_hard(positives, negatives.vectors, alpha)
+        positives, ends = context.positives, negatives.vectors
+        if self.config.detach_virtual:
+            positives, ends = positives.detach(), ends.detach()
+        vectors = interpolate_hard(positives, ends, alpha)
         return self._virtual(vectors, negatives.log_q, negatives.is_masked)
 
     def _virtual(self, vectors: Tensor, log_q: Tensor, is_masked: Tensor) -> SampledNegatives:
@@ -151,37 +187,50 @@ class EsansSampler:
         progress = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
         return self.config.hard_log_weight + math.log(progress)
 
-    def _log_q(self, context: StepContext, positives: Rows, rows: Rows) -> Tensor:
+    def _positive_log_q(self, context: StepContext) -> Tensor | None:
+        """Return log q of the positives if the proposal is shared and covers them, else None."""
+        config = self.config
+        covers_positives = config.in_batch or (config.variant == "warm" and config.own_cluster)
+        if config.hard or not covers_positives:
+            return None
+        return self._log_q(context, _to_numpy(context.positive_rows))
+
+    def _log_q(self, context: StepContext, rows: Rows) -> Tensor:
         """Return log_q_share times the log of the expected count of each item row.
 
         The expected counts of all configured sources are added: batch * target_share(j) in the
-        batch, easy * mean over positives of P(c1(j) | c1(i_b)) / size(c1(j)), and hard * q_hard
-        of the row. Nothing is computed if `log_q_share` is 0.
+        batch, easy times the mean probability over the batch's positives, and hard times the
+        hard probability of the row. Nothing is computed if `log_q_share` is 0.
 
         Args:
             context: of the step.
-            positives: [batch], item rows.
             rows: [n] or [batch, n], item rows of the negatives.
 
         Returns:
             The shape of `rows`; [batch, n] with hard negatives, whose distribution is per row.
         """
-        if not self.config.log_q_share:
+        config, proposal = self.config, self.proposal_of(context)
+        if not config.log_q_share:
             return context.queries.new_zeros(rows.shape)
-        flat = rows.reshape(-1)
-        expected: NDArray[np.float64] = np.zeros(len(flat))
-        if self.config.easy:
-            expected += self.config.easy * self.clusters.mean_easy_probability(positives, flat)
-        if self.config.in_batch:
-            expected += len(positives) * context.target_share.cpu().numpy()[flat]
+        positives, flat = _to_numpy(context.positive_rows), rows.reshape(-1)
+        expected: Doubles = np.zeros(len(flat))
+        # virtual negatives in the softmax of their anchors count that part of the catalogue twice
+        copies = 2 if config.virtual and config.variant == "paper" else 1
+        if config.easy:
+            expected += copies * config.easy * proposal.mean_easy_probability(positives, flat)
+        if config.in_batch:
+            share = context.target_share[torch.from_numpy(flat).to(context.target_share.device)]
+            expected += len(positives) * share.cpu().numpy()
         expected = expected.reshape(rows.shape)
-        if self.config.hard:
-            expected = expected + self.config.hard * self.clusters.hard_probability(positives, rows)
+        if config.hard:
+            hard = proposal.hard_probability(positives, rows)
+            expected = expected + copies * config.hard * hard
         log_q = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
-        return self.config.log_q_share * log_q.to(context.queries.device)
+        return config.log_q_share * log_q.to(context.queries.device)
 
     def _is_same_cell(self, context: StepContext, rows: Rows) -> Tensor:
-        is_same = self.clusters.is_same_cell(_to_numpy(context.positive_rows), rows)
+        positives = _to_numpy(context.positive_rows)
+        is_same = self.proposal_of(context).is_same_cell(positives, rows)
         return torch.from_numpy(is_same).to(context.queries.device)
 
 
@@ -197,10 +246,11 @@ def _numpy_rng(context: StepContext) -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(2**62, (1,), generator=context.rng)))
 
 
-def _chain(sets: list[SampledNegatives]) -> SampledNegatives:
+def _chain(sets: list[SampledNegatives], positive_log_q: Tensor | None) -> SampledNegatives:
     """Chain sets of negatives; the first holds log q of the positives and the total cost."""
     chained = None
     for negatives in reversed(sets):
         chained = replace(negatives, next_set=chained)
     assert chained is not None  # the configuration rejects a sampler without negatives
-    return replace(chained, num_encoded=sum(negatives.num_encoded for negatives in sets))
+    num_encoded = sum(negatives.num_encoded for negatives in sets)
+    return replace(chained, num_encoded=num_encoded, positive_log_q=positive_log_q)

@@ -1,6 +1,6 @@
 """Sampler configuration: one table of the run configuration, discriminated by `name`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -110,34 +110,67 @@ class PositiveMixingConfig(ConfigSection):
     """negatives per row"""
 
 
+PAPER: dict[str, Any] = {  # defaults of a plain reading of the paper, with our counts
+    "hard": 1,
+    "virtual": True,
+    "alpha_min": -0.5,
+    "alpha_max": 0.5,
+    "detach_virtual": False,
+    "in_batch": False,
+    "log_q_share": 0.0,
+    "max_cell_share": 1.0,
+}
+
+
 class EsansConfig(ConfigSection):
-    """Easy and hard negatives from a cluster map, and virtual ones (ESANS)."""
+    """In-batch negatives and warm items by cluster and popularity (ESANS)."""
 
     name: Literal["esans"]
+    variant: Literal["warm", "paper"] = "warm"
+    """warm: warm items by cluster and popularity; paper: a plain reading of the paper, uniform in
+    other clusters, with other defaults (see ESANS explained)"""
     easy: int = Field(512, ge=0, le=COUNT_LIMIT, multiple_of=2)
-    """easy negatives encoded per step, in pairs of one cluster, shared"""
-    hard: int = Field(1, ge=0, le=1_000)
+    """easy negatives encoded per step, shared; in pairs of one cluster if virtual"""
+    exponent: float = Field(0.75, ge=0, le=2)
+    """of an item's share of the targets, in its cluster (beta): lower values prefer rare items"""
+    cluster_exponent: float = Field(1.0, ge=0, le=2)
+    """of the weight of a cluster (gamma): 0 samples large and small clusters alike"""
+    own_cluster: bool = True
+    """easy negatives may be of the positive's cluster"""
+    hard: int = Field(0, ge=0, le=1_000)
     """hard negatives encoded per row, of the positive's cluster"""
-    virtual: bool = True
-    """add a virtual negative for each of them (EDIS)"""
-    alpha_min: float = Field(-0.5, ge=-2, lt=1)
+    in_batch: bool = True
+    """add in-batch negatives, with same-cell masking"""
+    max_cell_share: float = Field(0.02, ge=0, le=1)
+    """cells with a larger share of the targets are not masked"""
+    log_q_share: float = Field(1.0, ge=0, le=1)
+    """share of log q of the whole proposal distribution that is subtracted"""
+    virtual: bool = False
+    """add a virtual negative for each easy and hard one (EDIS)"""
+    virtual_weight: float = Field(0.1, ge=0, le=100)
+    """weight of the loss term of virtual negatives; the variant paper has no such term"""
+    alpha_min: float = Field(0.1, ge=-2, lt=1)
     """hard virtual negatives: lowest weight of the positive"""
-    alpha_max: float = Field(0.5, gt=-2, lt=1)
+    alpha_max: float = Field(0.4, gt=-2, lt=1)
     """hard virtual negatives: highest weight of the positive"""
-    detach_positive: bool = False
-    """stop the gradient from hard virtual negatives to their positive"""
+    detach_virtual: bool = True
+    """stop the gradient from virtual negatives to the items that they interpolate"""
     normalize_virtual: bool = True
     """normalise virtual negatives; otherwise they are shorter and easier"""
-    in_batch: bool = False
-    """add in-batch negatives, with same-cell masking"""
-    log_q_share: float = Field(0.0, ge=0, le=1)
-    """share of log q of the whole proposal distribution that is subtracted"""
     hard_log_weight: float = Field(0.0, ge=-20, le=20)
     """added to the logit of hard negatives"""
     virtual_log_weight: float = Field(0.0, ge=-20, le=20)
     """added to the logit of virtual negatives"""
     hard_warmup_steps: int = Field(0, ge=0)
     """steps over which hard negatives reach their full weight"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def apply_variant(cls, values: object) -> object:
+        """Fill in the defaults of the variant paper."""
+        if isinstance(values, dict) and values.get("variant") == "paper":
+            return PAPER | values
+        return values
 
     @model_validator(mode="after")
     def validate_shares_and_counts(self) -> Self:

@@ -11,7 +11,7 @@ from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler
 from trainer.esans.sampler import EsansSampler
 from trainer.samplers.base import StatefulSampler, SwappableSampler
 
-SAMPLER = {"name": "esans", "easy": 0, "hard": 40, "virtual": False}
+SAMPLER = {"name": "esans", "variant": "paper", "easy": 0, "hard": 40, "virtual": False}
 CONFIG = config_of(SAMPLER)
 HASHES = np.arange(12, dtype=np.uint64) + np.uint64(2**63)
 SHARE = [1 / 12] * 12

@@ -3,7 +3,12 @@ import pytest
 
 from tests.support.planted_map import QUICK, grouped_rows, groups_of, is_divided
 from trainer.esans.alignment import AlignedItems
-from trainer.esans.residual_kmeans import default_num_clusters, fit_codebooks, train_centroids
+from trainer.esans.residual_kmeans import (
+    default_num_clusters,
+    default_num_codes,
+    fit_codebooks,
+    train_centroids,
+)
 
 
 def config_of(level_1, level_2=2):
@@ -103,3 +108,12 @@ def test_train_centroids_prints_nothing(capfd):
     points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     train_centroids(points, 20, seed=0)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("items", "codes"), [(50, 2), (10_000, 8), (1_000_000, 83), (10_000_000, 264)]
+)
+def test_default_num_codes_keeps_the_size_of_cells(items, codes):
+    num_clusters = default_num_clusters(items)
+    assert default_num_codes(items, num_clusters) == codes
+    assert items < 1_000 or 11 < items / (num_clusters * codes) < 13

@@ -20,7 +20,7 @@ SHARE = [1 / 12] * 12
 
 
 def esans_config(**settings):
-    table = {"training": {"sampler": {"name": "esans", **settings}}}
+    table = {"training": {"sampler": {"name": "esans", "variant": "paper", **settings}}}
     return validate_config(table, "a test").training.sampler
 
 
@@ -48,7 +48,7 @@ def test_hard_negatives_share_cluster_but_not_cell():
 
 def test_esans_masks_same_cell_and_seen_items_of_all_sources():
     _, sampled = sample(easy=200, hard=2, in_batch=True)
-    batch, easy, virtual_easy, hard, virtual_hard = sampled.sets()
+    batch, easy, hard, virtual_easy, virtual_hard = sampled.sets()
     for negatives in (batch, easy):
         cells = list(zip(CODES1[negatives.rows], CODES2[negatives.rows], strict=True))
         for user, (positive, seen) in enumerate(((0, {0, 1}), (4, {4, 9}))):
@@ -65,7 +65,7 @@ def test_esans_masks_same_cell_and_seen_items_of_all_sources():
 
 def test_esans_adds_virtual_negative_per_encoded_item():
     _, sampled = sample(easy=10, hard=3)
-    easy, virtual_easy, hard, virtual_hard = sampled.sets()
+    easy, hard, virtual_easy, virtual_hard = sampled.sets()
     assert virtual_easy.vectors.shape == easy.vectors.shape
     assert virtual_hard.vectors.shape == hard.vectors.shape == (2, 3, 8)
     assert virtual_easy.rows is None
@@ -97,7 +97,7 @@ def test_easy_frequency_matches_mean_proposal_of_batch():
 
 def test_esans_log_q_is_share_of_log_expected_count():
     positives, rows = np.array([0, 4], np.int32), np.arange(12, dtype=np.int32)
-    _, sampled = sample(easy=40, hard=2, log_q_share=0.5)
+    _, sampled = sample(easy=40, hard=2, virtual=False, log_q_share=0.5)
     easy = next(sampled.sets())
     count = 40 * CLUSTERS.mean_easy_probability(positives, rows)[None]
     count = count + 2 * CLUSTERS.hard_probability(positives, rows)
@@ -113,7 +113,7 @@ def test_esans_log_q_is_zero_by_default():
 
 def test_esans_hard_log_weight_raises_hard_logits():
     _, sampled = sample(easy=4, hard=2, hard_log_weight=1.5)
-    easy, virtual_easy, hard, virtual_hard = sampled.sets()
+    easy, hard, virtual_easy, virtual_hard = sampled.sets()
     assert not easy.log_q.any()
     assert not virtual_easy.log_q.any()
     assert hard.log_q.unique().tolist() == virtual_hard.log_q.unique().tolist() == [-1.5]
@@ -121,7 +121,7 @@ def test_esans_hard_log_weight_raises_hard_logits():
 
 def test_esans_hard_warmup_grows_hard_weight():
     weights = [
-        -list(sample(step, easy=4, hard=1, hard_warmup_steps=100)[1].sets())[2]
+        -list(sample(step, easy=4, hard=1, hard_warmup_steps=100)[1].sets())[1]
         .log_q.unique()
         .item()
         for step in (0, 49, 99, 500)
@@ -131,7 +131,7 @@ def test_esans_hard_warmup_grows_hard_weight():
 
 def test_esans_virtual_log_weight_lowers_virtual_logits():
     _, sampled = sample(easy=4, hard=2, virtual_log_weight=-2)
-    easy, virtual_easy, hard, virtual_hard = (
+    easy, hard, virtual_easy, virtual_hard = (
         negatives.log_q.unique().tolist() for negatives in sampled.sets()
     )
     assert (easy, virtual_easy, hard, virtual_hard) == ([0], [2], [0], [2])
@@ -146,14 +146,24 @@ def test_esans_unnormalized_virtual_vectors_are_shorter():
 
 
 @pytest.mark.parametrize("is_detached", [True, False])
-def test_esans_detach_positive_stops_gradient(is_detached):
+def test_esans_detach_virtual_stops_gradient(is_detached):
     context, _ = sample()
     positives = context.positives.clone().requires_grad_()
-    settings = esans_config(easy=0, hard=2, detach_positive=is_detached)
+    settings = esans_config(easy=4, hard=2, detach_virtual=is_detached)
     sampled = EsansSampler(CLUSTERS, settings)(replace(context, positives=positives))
-    _, virtual_hard = sampled.sets()
-    (gradient,) = torch.autograd.grad(virtual_hard.vectors.sum(), positives, allow_unused=True)
-    assert (gradient is None) is is_detached
+    _, _, virtual_easy, virtual_hard = sampled.sets()
+    assert virtual_easy.vectors.requires_grad is not is_detached
+    assert virtual_hard.vectors.requires_grad is not is_detached
+
+
+def test_esans_virtual_in_the_softmax_splits_the_weight():
+    (_, alone), (_, doubled) = (
+        sample(easy=8, hard=0, virtual=virtual, log_q_share=1.0) for virtual in (False, True)
+    )
+    everything = np.arange(12, dtype=np.int32)
+    count = 8 * CLUSTERS.mean_easy_probability(np.array([0, 4], np.int32), everything)
+    assert alone.log_q.exp().numpy() == pytest.approx(count[alone.rows], rel=1e-5)
+    assert doubled.log_q.exp().numpy() == pytest.approx(2 * count[doubled.rows], rel=1e-5)
 
 
 def test_esans_in_batch_log_q_is_that_of_the_mixture():
@@ -191,11 +201,9 @@ def test_esans_in_batch_frequency_matches_log_q():
     assert chisquare(counts / 2, expected * counts.sum() / expected.sum() / 2).pvalue > 0.001
 
 
-def test_esans_positive_log_q_excludes_hard_negatives():
-    positives = np.array([0, 4], np.int32)
+def test_esans_with_hard_leaves_positive_uncorrected():
     _, sampled = sample(easy=40, hard=2, in_batch=True, log_q_share=1.0)
-    log_expected = np.log(2 / 12 + 40 * CLUSTERS.mean_easy_probability(positives, positives))
-    assert sampled.positive_log_q.numpy() == pytest.approx(log_expected, abs=1e-5)
+    assert sampled.positive_log_q is None
 
 
 def test_esans_all_seen_row_has_finite_loss():

@@ -1,0 +1,133 @@
+"""The default variant of ESANS: estimates of the full softmax from warm items."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from index.cluster_map import ClusterMap
+from tests.support.sampler_contexts import context_for, loss_of, unit
+from trainer.config import validate_config
+from trainer.esans.sampler import EsansSampler
+from trainer.loss import sampled_softmax
+
+ITEMS, COLD = 24, [5, 23]
+CODES1 = np.repeat(np.arange(4), 6).astype(np.int32)
+CODES2 = np.tile([0, 0, 1, 1, 2, 2], 4).astype(np.int32)
+CENTROIDS = np.array([[0, 0], [1, 0], [0, 3], [2, 2]], np.float32)
+CLUSTERS = ClusterMap(CODES1, CODES2, CENTROIDS, np.arange(ITEMS, dtype=np.uint64), 1.0)
+COUNTS = np.random.default_rng(0).integers(1, 30, ITEMS)
+COUNTS[COLD] = 0
+SHARE = (COUNTS / COUNTS.sum()).astype(np.float32)
+TABLE, QUERIES = unit(ITEMS).detach(), unit(3, seed=1).detach()
+POSITIVES, HISTORIES = [0, 7, 8], [(0, 1, 9), (7,), (8, 14)]
+
+
+def esans(**settings):
+    # cells of so few items hold more than the share that is masked in a large catalogue
+    table = {"name": "esans", "easy": 6, "max_cell_share": 1.0, **settings}
+    config = validate_config({"training": {"sampler": table}}, "a test").training.sampler
+    return EsansSampler(CLUSTERS, config)
+
+
+def context_of(step, positives=POSITIVES):
+    return context_for(
+        HISTORIES, [0, 1, 2], list(positives), SHARE, table=TABLE, queries=QUERIES, step=step
+    )
+
+
+def allowed_items():
+    """Warm items that are neither seen nor in the positive's cell; [users, items]."""
+    is_allowed = np.tile(COUNTS > 0, (3, 1))
+    for user, positive in enumerate(POSITIVES):
+        is_allowed[user, list(HISTORIES[user])] = False
+        is_same = (CODES1[positive] == CODES1) & (CODES2[positive] == CODES2)
+        is_allowed[user, is_same] = False
+    return is_allowed
+
+
+def estimate(negatives, context):
+    """The estimate of the softmax's sum over the negatives, for each user."""
+    total = torch.zeros(len(context.queries))
+    for sampled in negatives.sets():
+        vectors = sampled.vectors
+        scores = (vectors * context.queries[:, None]).sum(-1)  # [users, n] for both shapes
+        terms = torch.exp(scores - sampled.log_q)
+        total += terms.masked_fill(sampled.is_masked, 0).sum(dim=1)
+    return total.numpy()
+
+
+@pytest.mark.parametrize("hard", [0, 20])
+@pytest.mark.parametrize("virtual", [False, True])
+def test_esans_estimates_the_sum_over_unmasked_items(hard, virtual):
+    sampler = esans(easy=60, hard=hard, in_batch=False, virtual=virtual)
+    contexts = (context_of(step) for step in range(300))
+    estimates = np.array([estimate(sampler(context), context) for context in contexts])
+    exact = (np.exp((QUERIES @ TABLE.T).numpy()) * allowed_items()).sum(axis=1)
+    errors = estimates.std(axis=0) / len(estimates) ** 0.5
+    assert (errors < 0.02 * exact).all()
+    assert (np.abs(estimates.mean(axis=0) - exact) < 4 * errors).all()
+
+
+def test_esans_shared_proposal_is_the_same_at_the_positive():
+    context = context_of(1)
+    sampled = esans()(context)
+    sampler = esans()
+    positives = np.array(POSITIVES, np.int32)
+    proposal = sampler.proposal_of(context)
+    expected = 3 * SHARE[positives] + 6 * proposal.mean_easy_probability(positives, positives)
+    assert sampled.positive_log_q.exp().numpy() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(sampled.log_q, sampled.positive_log_q)  # the batch comes first
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_esans_hard_draws_leave_positive_uncorrected(in_batch):
+    assert esans(hard=1, in_batch=in_batch)(context_of(0)).positive_log_q is None
+
+
+def test_esans_never_samples_cold_items():
+    sampler = esans(hard=2, in_batch=False, exponent=0)
+    rows = [
+        negatives.rows.flatten()
+        for step in range(100)
+        for negatives in sampler(context_of(step)).sets()
+    ]
+    assert set(torch.cat(rows).tolist()) == set(range(ITEMS)) - set(COLD)
+
+
+def test_esans_virtual_negatives_have_their_own_loss_term():
+    context = context_of(0)
+    with_virtual = esans(hard=1, virtual=True, virtual_weight=0.3)(context)
+    easy_virtual, hard_virtual = with_virtual.own_term.sets()
+    assert (easy_virtual.vectors.shape[0], hard_virtual.vectors.shape[:2]) == (6, (3, 1))
+    real = replace(with_virtual, own_term=None)
+    expected = loss_of(context, real) + 0.3 * loss_of(context, with_virtual.own_term)
+    assert loss_of(context, with_virtual).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_esans_virtual_negatives_do_not_push_positives():
+    """Their loss term moves users, and draws positives towards their users only."""
+    positives = unit(3, seed=2).detach().requires_grad_()
+    queries = QUERIES.clone().requires_grad_()
+    context = replace(context_of(0), positives=positives, queries=queries)
+    own = esans(hard=2, virtual=True)(context).own_term
+    assert not any(negatives.vectors.requires_grad for negatives in own.sets())
+    loss = sampled_softmax(queries, positives, own, 0.1, 1.0)
+    pull, push = torch.autograd.grad(loss, [positives, queries])
+    assert (push != 0).any()
+    assert ((pull * queries).sum(dim=1) < 0).all()  # descent increases the positive's score
+
+
+def test_esans_tables_follow_map_and_target_share():
+    sampler, context = esans(), context_of(0)
+    built = sampler.proposal_of(context)
+    again = replace(context_of(1), target_share=context.target_share)
+    assert sampler.proposal_of(again) is built
+    assert sampler.proposal_of(replace(context, target_share=torch.ones(ITEMS))) is not built
+
+
+def test_esans_paper_variant_sets_its_defaults():
+    paper = esans(variant="paper", hard=3).config
+    assert (paper.hard, paper.in_batch, paper.log_q_share, paper.virtual) == (3, False, 0, True)
+    assert paper.model_validate(paper.model_dump()) == paper
