@@ -20,10 +20,12 @@ import torch
 from tabulate import tabulate
 
 from index.arrays import Features
+from index.cluster_map import ClusterMap
 from trainer.config import RunConfig, validate_config
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import TRAIN, VALID, Interactions
 from trainer.distributed import join_ranks
+from trainer.esans.residual_kmeans import default_num_clusters, default_num_codes
 from trainer.sampler_factory import build_sampler
 from trainer.train_loop import TrainLoop
 from trainer.training_data import build_training_data
@@ -43,7 +45,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--sampler", default="in-batch", help="one that needs no cluster map")
+    parser.add_argument("--sampler", default="in-batch", help="esans: with a random cluster map")
     parsed = parser.parse_args()
     training = {
         "device": "cpu",
@@ -61,7 +63,8 @@ def main() -> int:
 def measure(num_items: int, steps: int, config: RunConfig) -> list[float]:
     """Take steps over a random dataset; return a line of the table."""
     data = build_training_data(random_dataset(num_items), config)
-    loop = TrainLoop(data, build_sampler(config.training.sampler), config)
+    sampler = build_sampler(config.training.sampler, random_map(num_items))
+    loop = TrainLoop(data, sampler, config)
     optimizer_s = time_calls(*loop.optimizers.values())
     encoded = count_rows(loop)
     batches = data.loader.epoch(0)
@@ -99,6 +102,19 @@ def count_rows(loop: TrainLoop) -> list[int]:
     counts: list[int] = []
     loop.towers.item.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
     return counts
+
+
+def random_map(num_items: int) -> ClusterMap:
+    """Build a map with clusters and cells of the default sizes."""
+    rng = np.random.default_rng(1)
+    num_clusters = default_num_clusters(num_items)
+    num_codes = default_num_codes(num_items, num_clusters)
+    return ClusterMap(
+        rng.integers(0, num_clusters, num_items).astype(np.int32),
+        rng.integers(0, num_codes, num_items).astype(np.int32),
+        rng.standard_normal((num_clusters, WIDTH), np.float32),
+        np.arange(num_items, dtype=np.uint64),
+    )
 
 
 def random_dataset(num_items: int) -> Dataset:
