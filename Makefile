@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo attack bench bench-training bench-quality bench-quality-quick openapi mutants soak lock docs clean
+.PHONY: help check format test test-images test-all demo attack bench bench-training bench-quality bench-quality-quick bench-esans openapi mutants soak lock docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,12 @@ bench-quality: $(VENV)/demo.stamp  ## compare all samplers; about 12 hours of CP
 bench-quality-quick: $(VENV)/demo.stamp  ## compare a few samplers with one seed; about 20 minutes
 	$(PIP_INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+
+STUDY ?= scale
+
+bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; about 5 hours of CPU, resumable: HOURS=, WORKERS=, SHOPS=, STUDY=million
+	$(PIP_INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(STUDY).toml --data $(or $(SHOPS),build/shops) --out benchmarks/results/$(STUDY) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 docs: $(VENV)/dev.stamp  ## build the documentation site into build/docs; warnings are errors
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs

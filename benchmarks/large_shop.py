@@ -163,7 +163,7 @@ def write_truth(
     """Write truth.npz: what was planted, by row of the catalogue, and the users' tastes."""
     masks = popularity_buckets(train_counts)
     bucket = np.select([masks[name] for name in BUCKETS], range(len(BUCKETS))).astype(np.int8)
-    by_item = {
+    by_item: dict[str, NDArray[Any]] = {
         "cluster": planted.cluster[planted.cell],
         "cell": planted.cell,
         "group": planted.group,
@@ -172,7 +172,7 @@ def write_truth(
         "birth": planted.birth,
         "weight": planted.weight,
     }
-    arrays = {name: _by_row(planted, values) for name, values in by_item.items()}
+    arrays: dict[str, Any] = {name: _by_row(planted, values) for name, values in by_item.items()}
     np.savez(folder / "truth.npz", **arrays, bucket=bucket, user_tastes=log.tastes)
 
 

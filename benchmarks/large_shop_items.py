@@ -114,7 +114,9 @@ def duplicate_sizes(planted: PlantedItems) -> Rows:
     return np.bincount(planted.group).astype(np.int32)[planted.group]
 
 
-def _partition(total: int, least: int, shares: Floats, rng: np.random.Generator) -> Offsets:
+def _partition(
+    total: int, least: int, shares: NDArray[np.floating], rng: np.random.Generator
+) -> Offsets:
     """Distribute `total` over the shares, at least `least` each; return the offsets."""
     extra = rng.multinomial(total - least * len(shares), shares / shares.sum())
     return np.concatenate([[0], np.cumsum(least + extra)])

@@ -177,12 +177,13 @@ def _attend(
     begins = rng.random(len(users)) < SESSION
     begins |= np.diff(users, prepend=-1) > 0
     first_visit = np.maximum.accumulate(np.where(begins, np.arange(len(users)), 0))
-    return tastes[users, chosen[first_visit]]
+    attended: Ints = tastes[users, chosen[first_visit]]
+    return attended
 
 
 def _walk(planted: PlantedItems, homes: Ints, users: Ints, rng: np.random.Generator) -> Choice:
     """Move on through the clusters of the tastes; sometimes stray, or take a bestseller."""
-    moves = np.cumsum(rng.random(len(users)) < STEP)
+    moves: Ints = np.cumsum(rng.random(len(users)) < STEP, dtype=np.int64)
     moves -= moves[np.searchsorted(users, users)]  # since the user's first visit
     cluster = planted.cluster[homes]
     first, end = planted.cluster_starts[cluster], planted.cluster_starts[cluster + 1]

@@ -20,6 +20,8 @@ class Schedule:
     def tuning_trials(self) -> Iterator[Trial]:
         """Yield the trials of temperature tuning; none for grids of one temperature."""
         for dataset in self.datasets:
+            if self.study.datasets[dataset].tuned_on:
+                continue
             for name in self.study.methods:
                 if len(self.study.grid_of(name)) > 1:
                     yield from self._grid_trials(dataset, name)
@@ -35,11 +37,17 @@ class Schedule:
                     yield from self.trials_of(dataset, name, budget)[seed : seed + 1]
 
     def lines(self) -> Iterator[tuple[str, str, int | None]]:
-        """Yield every dataset, method and budget: a line of the tables."""
-        for dataset in self.datasets:
+        """Yield every reported dataset, method and budget: a line of the tables."""
+        for dataset in self.reported:
             for name in self.study.methods:
                 for budget in self.study.budgets_of(name):
                     yield dataset, name, budget
+
+    @property
+    def reported(self) -> dict[str, StudyDataset]:
+        """Return the datasets of the tables."""
+        sources = self.study.datasets
+        return {name: data for name, data in self.datasets.items() if sources[name].is_reported}
 
     def trials_of(self, dataset: str, name: str, budget: int | None) -> list[Trial]:
         """Return one trial per seed at the chosen temperature; empty before it is chosen."""
@@ -54,8 +62,10 @@ class Schedule:
     def temperature_of(self, dataset: str, name: str) -> float | None:
         """Return the temperature with the best validation recall@50; None while trials are missing.
 
-        It is chosen at the study's budget and used for all budgets.
+        It is chosen at the study's budget and used for all budgets, on the dataset itself or on
+        the one that it is tuned on.
         """
+        dataset = self.study.datasets[dataset].tuned_on or dataset
         name = self.study.methods[name].temperature_of or name
         grid = self.study.grid_of(name)
         if len(grid) == 1:

@@ -15,6 +15,14 @@ Kind = Literal["fixed list", "baseline", "esans", "ablation"]
 Table = dict[str, Any]
 
 
+class GeneratedShop(ConfigSection):
+    """A shop of benchmarks.large_shop, generated into the dataset folder if that is missing."""
+
+    items: int = Field(ge=1_000)
+    interactions: int = Field(ge=20)
+    seed: int = Field(1, ge=0)
+
+
 class DatasetSource(ConfigSection):
     """A dataset folder, and how many of its interactions are used."""
 
@@ -22,6 +30,9 @@ class DatasetSource(ConfigSection):
     limit_interactions: int | None = Field(
         None, ge=1, description="whole users are sampled up to this number of interactions"
     )
+    shop: GeneratedShop | None = Field(None, description="generates the folder if it is missing")
+    tuned_on: str = Field("", description="dataset whose chosen temperatures are reused")
+    is_reported: bool = Field(True, description="false: only tunes temperatures for others")
 
 
 class SharedConfig(ConfigSection):
@@ -86,7 +97,14 @@ class Study(ConfigSection):
 
     @model_validator(mode="after")
     def validate_references(self) -> Self:
-        """Reject an unknown temperature_of, and budgets without the comparison budget."""
+        """Reject an unknown temperature_of or tuned_on, and budgets without the common one."""
+        for name, dataset in self.datasets.items():
+            tuning = self.datasets.get(dataset.tuned_on)
+            if dataset.tuned_on and (tuning is None or tuning.tuned_on):
+                raise ValueError(
+                    f"datasets.{name}.tuned_on: {dataset.tuned_on!r} is not a dataset that is "
+                    "tuned itself"
+                )
         for name, method in self.methods.items():
             source = self.methods.get(method.temperature_of)
             if method.temperature_of and (source is None or source.temperature_of):

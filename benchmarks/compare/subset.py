@@ -1,12 +1,14 @@
 """Datasets of a study: located, loaded and reduced to a sample of whole users."""
 
+import shutil
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.compare.study import Study
+from benchmarks.compare.study import DatasetSource, Study
+from benchmarks.large_shop import make_shop
 from index.errors import ConfigError, DatasetError
 from trainer.config import DataConfig
 from trainer.data.dataset import Dataset, fingerprint, load_dataset
@@ -40,16 +42,19 @@ class StudyDataset:
 
 
 def find_datasets(study: Study, bases: list[Path]) -> dict[str, StudyDataset]:
-    """Locate and load every dataset of the study.
+    """Locate and load every dataset of the study; generate the shops that are missing.
 
     Args:
         study: The study.
-        bases: Folders to search, in this order; the current folder if empty.
+        bases: Folders to search, in this order; the current folder if empty. Shops are generated
+            in the first.
 
     Raises:
         ConfigError: Some folders do not exist; lists all of them.
         DatasetError: A dataset is invalid.
     """
+    for source in study.datasets.values():
+        generate_missing(source, bases or [Path()])
     folders = {
         name: [folder for base in bases or [Path()] if (folder := base / source.folder).is_dir()]
         for name, source in study.datasets.items()
@@ -73,6 +78,17 @@ def find_datasets(study: Study, bases: list[Path]) -> dict[str, StudyDataset]:
         )
         datasets[name] = StudyDataset(subset, data.fingerprint, summary)
     return datasets
+
+
+def generate_missing(source: DatasetSource, bases: list[Path]) -> None:
+    """Generate the shop of a dataset that is in none of the folders."""
+    if source.shop is None or any((base / source.folder).is_dir() for base in bases):
+        return
+    folder = bases[0] / source.folder
+    partial = folder.with_name(folder.name + ".partial")  # an interrupted shop is never used
+    shutil.rmtree(partial, ignore_errors=True)
+    make_shop(partial, source.shop.items, source.shop.interactions, source.shop.seed)
+    partial.rename(folder)
 
 
 @lru_cache(maxsize=2)

@@ -56,7 +56,7 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
             "baselines": baselines_of(dataset, folder),
             **dataset_tables(lines[lines.dataset == name], budget),
         }
-        for name, dataset in schedule.datasets.items()
+        for name, dataset in schedule.reported.items()
     ]
     template = Template(
         TEMPLATE.read_text(encoding="utf-8"),
@@ -238,6 +238,7 @@ def costs(lines: pd.DataFrame) -> dict[str, pd.Series]:
     return {
         "ms a step": formatted(1_000 * column(lines, "seconds_per_step"), "{:.1f}"),
         "CPU ms": formatted(1_000 * column(lines, "cpu_seconds_per_step"), "{:.1f}"),
+        "CPU min a trial": formatted(column(lines, "cpu_seconds") / 60, "{:.1f}"),
         "encoded a step": formatted(column(lines, "encoded_per_step"), "{:,.0f}"),
     }
 

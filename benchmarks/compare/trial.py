@@ -24,7 +24,14 @@ from benchmarks.compare.subset import Subset, load_subset
 from trainer.checkpoint import Progress
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.interactions import TEST, VALID, build_cases, build_histories, training_counts
+from trainer.data.interactions import (
+    TEST,
+    VALID,
+    build_cases,
+    build_histories,
+    sample_cases,
+    training_counts,
+)
 from trainer.metrics import (
     DEPTH,
     TargetRanks,
@@ -43,6 +50,7 @@ from trainer.validation import rank_unseen, validation_recall
 METRICS_VERSION = 1  # increase it when metrics change their meaning: all trials then run again
 RECALL_COUNTS = (50, 200)
 RESAMPLES = 1_000
+MAX_CASES = 50_000  # sampled in larger datasets
 IGNORED_SETTINGS = {"checkpoint_interval_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
@@ -115,12 +123,16 @@ def monitored(sampler: Sampler, training_data: TrainingData, data: Dataset) -> S
 def measure_towers(
     training_data: TrainingData, data: Dataset, trained: TrainedTowers
 ) -> tuple[Figures, TargetRanks]:
-    """Evaluate on all validation and test cases."""
+    """Evaluate on validation and test cases, the same ones in all trials."""
     tower, item_tower = trained.towers.user, trained.towers.item
     vectors = training_data.features.encode_all(item_tower)
     num_users, num_items = len(data.user_ids), len(data.item_ids)
-    valid = build_cases(data.interactions, VALID, num_users)
-    test = build_cases(data.interactions, TEST, num_users)
+    valid, test = (
+        sample_cases(
+            build_cases(data.interactions, part, num_users), MAX_CASES, np.random.default_rng(part)
+        )
+        for part in (VALID, TEST)
+    )
     encode = vectors.__getitem__
     ranked = rank_unseen(tower, encode, num_items, test.histories, DEPTH)
     ranks = rank_targets(ranked, test)

@@ -287,3 +287,19 @@ def test_row_holds_its_trials_configuration(finished):
             *("dataset", "method", "budget", "created_at", "fingerprint", "config", "figures")
         }
         assert row["config"]["training"]["temperature"] == 0.1
+
+
+def test_run_generates_shops_and_reuses_temperatures(tmp_path):
+    shop = "shop = { items = 1_000, interactions = 6_000, seed = %d }\n"
+    first = '[datasets.first]\nfolder = "one"\nis_reported = false\n' + shop % 1
+    second = '[datasets.second]\nfolder = "two"\ntuned_on = "first"\n' + shop % 2
+    head = HEAD.replace("seeds = 2", "seeds = 1").replace("[0.1]", "[0.1, 0.2]")
+    write_study(tmp_path, head + first + second + IN_BATCH)
+    assert compare(tmp_path) == 0
+    assert (tmp_path / "two" / "truth.npz").exists()
+    rows = table_of(tmp_path, "rows")
+    tuning = [row for row in rows if row["dataset"] == "first"]
+    best = max(tuning, key=lambda row: row["validation_recall@50"])
+    (line,) = table_of(tmp_path)
+    assert (line["dataset"], line["temperature"]) == ("second", best["temperature"])
+    assert (len(tuning), len(rows)) == (2, 3)

@@ -94,3 +94,9 @@ def test_shipped_studies_are_valid(path):
     study = read_study(path)
     fixed = [name for name, method in study.methods.items() if method.kind == "fixed list"]
     assert len(fixed) == 6
+
+
+def test_read_study_rejects_a_tuned_on_that_is_not_tuned(tmp_path):
+    other = '[datasets.other]\nfolder = "other"\ntuned_on = "absent"\n'
+    with pytest.raises(ConfigError, match=r"datasets\.other\.tuned_on: 'absent'"):
+        read_study(write_study(tmp_path, TINY + other))

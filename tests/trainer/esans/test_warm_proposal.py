@@ -98,7 +98,7 @@ def test_warm_proposal_masks_no_cell_above_the_limit():
     assert not is_masked[1].any()
 
 
-def test_warm_proposal_of_many_items_samples_warm_ones():
+def test_warm_proposal_of_many_items_matches_samples():
     """Bisection over a long table of skewed counts neither skips nor adds an item."""
     rng = np.random.default_rng(3)
     codes = rng.integers(0, 40, 4_000).astype(np.int32)
