@@ -44,6 +44,7 @@ def weights_in(folder):
     return (bundle / "towers.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_ranks_resume_to_weights_of_undisturbed_run(world, tmp_path):
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     command = [*prepare(calm, world, ESANS), "--follow", "--redis", UNREACHABLE]
@@ -67,6 +68,7 @@ def test_killed_ranks_resume_to_weights_of_undisturbed_run(world, tmp_path):
     assert weights_in(killed) == weights_in(calm)
 
 
+@pytest.mark.slow
 def test_error_of_a_rank_ends_all_with_single_message(world, tmp_path):
     command = prepare(tmp_path, world, {})
     (tmp_path / "rank0" / "shop" / "items.parquet").unlink()
@@ -76,6 +78,7 @@ def test_error_of_a_rank_ends_all_with_single_message(world, tmp_path):
     assert "lost the connection" not in output
 
 
+@pytest.mark.slow
 def test_ranks_with_different_data_are_rejected(world, shop, tmp_path):
     command = prepare(tmp_path, world, {})
     shutil.rmtree(tmp_path / "rank1" / "shop")
