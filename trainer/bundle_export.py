@@ -120,6 +120,7 @@ def build_run_facts(run: FinishedRun, now: datetime) -> RunFacts:
     progress = run.evaluated.progress if run.evaluated else run.trained.progress
     training: dict[str, Any] = {
         "curve": progress.curve,
+        "hardness": progress.hardness,
         "best_epoch": progress.best_epoch + 1,
         "validation_recall@50": progress.best_recall,
         "steps": progress.step,

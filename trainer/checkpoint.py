@@ -38,6 +38,7 @@ class Progress:
         best_recall: best validation recall@50 so far.
         best_epoch: epoch of `best_recall`.
         curve: loss, validation recall@50 and seconds of each finished epoch.
+        hardness: step, and mean scores of positives and negatives by source, at intervals.
         cluster_maps: maps that the sampler swapped to, in order; see `SwappableSampler`.
     """
 
@@ -48,6 +49,7 @@ class Progress:
     best_recall: float = -1.0
     best_epoch: int = -1
     curve: list[dict[str, float]] = field(default_factory=list)
+    hardness: list[dict[str, float]] = field(default_factory=list)
     cluster_maps: list[dict[str, Any]] = field(default_factory=list)
 
     @property

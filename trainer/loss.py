@@ -14,17 +14,25 @@ from trainer.samplers.base import SampledNegatives, Sampler, StepContext
 from trainer.towers import Towers
 from trainer.training_data import TrainingBatch, TrainingData
 
+MEASURED_PER_EPOCH = 20  # points of the figure in the report
+
 
 class BatchLoss:
     """Loss function of a training batch: encodes it, samples negatives, applies the softmax.
 
     The towers compute in the configured precision, scores and softmax in float32. Each rank
     encodes its share of the items and its share of the histories; all sample the same negatives.
+
+    Attributes:
+        hardness: see `measure_hardness`, of the last batch whose step is a multiple of
+            `measured_every`; None after any other.
     """
 
     def __init__(
         self, towers: Towers, data: TrainingData, sampler: Sampler, config: RunConfig
     ) -> None:
+        self.measured_every = max(1, data.loader.batches_per_epoch() // MEASURED_PER_EPOCH)
+        self.hardness: dict[str, float] | None = None
         self.towers, self.data, self.sampler, self.config = towers, data, sampler, config
         is_half = should_use_bfloat16(config.training.precision, data.device)
         self.autocast = partial(torch.autocast, data.device.type, torch.bfloat16, is_half)
@@ -78,8 +86,24 @@ class BatchLoss:
         # Softmax over the positive and its negatives: scores / temperature - log q.
         training = self.config.training
         temperature, log_q_share = training.temperature, training.log_q_share
-        loss = sampled_softmax(queries, positives[share], negatives, temperature, log_q_share)
+        is_measured = step % self.measured_every == 0
+        positives = positives[share]
+        self.hardness = measure_hardness(queries, positives, negatives) if is_measured else None
+        loss = sampled_softmax(queries, positives, negatives, temperature, log_q_share)
         return loss * (len(queries) / len(users))
+
+
+@torch.no_grad()
+def measure_hardness(
+    queries: Tensor, positives: Tensor, negatives: SampledNegatives
+) -> dict[str, float]:
+    """Return the mean score, -1 to 1, of the positives and of the unmasked negatives by source."""
+    scores = {"positives": (queries * positives).sum(dim=-1)}
+    terms = [negatives] if negatives.own_term is None else [negatives, negatives.own_term]
+    for sampled in (each for term in terms for each in term.sets()):
+        all_scores = score_vectors(queries, sampled.vectors)
+        scores[sampled.source] = all_scores[~sampled.is_masked]
+    return {source: float(values.mean()) for source, values in scores.items() if len(values)}
 
 
 def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:

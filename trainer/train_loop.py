@@ -204,6 +204,8 @@ class TrainLoop:
         sum_gradients(self.towers.parameters())
         for optimizer in self.optimizers.values():
             optimizer.step()
+        if self.loss.hardness is not None:
+            self.progress.hardness.append({"step": self.progress.step, **self.loss.hardness})
         self.progress.step += 1
         return value
 

@@ -19,7 +19,14 @@ CURVE = [
     {"loss": 2.0, "recall@50": 0.5, "seconds": 2.0},
 ]
 CONFIG = {"seed": 7, "training": {"sampler": {"name": "esans"}}}
-TRAINING = {"curve": CURVE, "best_epoch": 2, "steps": 30, "validation_recall@50": 0.75}
+HARDNESS = [{"step": 0, "positives": 0.5, "easy": 0.1}, {"step": 10, "positives": 0.6}]
+TRAINING = {
+    "curve": CURVE,
+    "hardness": HARDNESS,
+    "best_epoch": 2,
+    "steps": 30,
+    "validation_recall@50": 0.75,
+}
 
 
 def metrics_from(start):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support.training_data import unit
-from trainer.loss import sampled_softmax, score_vectors
+from trainer.loss import measure_hardness, sampled_softmax, score_vectors
 from trainer.samplers.base import SampledNegatives
 
 QUERY = torch.tensor([[1.0, 0.0]])
@@ -113,3 +113,12 @@ def test_negative_sets_are_combined_in_a_single_softmax():
     per_row = negatives(sampled[None, 3:], 0.3, (1,))
     split = replace(negatives(sampled[:3], 0.3), next_set=per_row)
     assert sampled_softmax(QUERY, POSITIVE, split, 0.5, 1).item() == pytest.approx(whole.item())
+
+
+def test_measure_hardness_means_unmasked_scores_by_source():
+    virtual = replace(negatives(POSITIVE), source="virtual")
+    masked = replace(negatives(NEGATIVE, masked=[0]), source="hard")
+    pair = torch.cat([NEGATIVE, -NEGATIVE, POSITIVE])
+    sampled = replace(negatives(pair, masked=[2]), source="easy", next_set=masked, own_term=virtual)
+    hardness = measure_hardness(QUERY, POSITIVE, sampled)
+    assert hardness == pytest.approx({"positives": 0.6, "easy": 0.0, "virtual": 0.6})

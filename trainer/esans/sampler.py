@@ -112,6 +112,7 @@ class EsansSampler:
             negatives,
             log_q=self._log_q(context, positives),
             is_masked=negatives.is_masked | self._is_same_cell(context, positives),
+            source="in batch",
         )
 
     def sample_easy(self, context: StepContext, rng: np.random.Generator) -> SampledNegatives:
@@ -130,6 +131,7 @@ class EsansSampler:
             is_masked=context.is_seen(rows) | self._is_same_cell(context, flat),
             rows=rows,
             num_encoded=len(rows),
+            source="easy",
         )
 
     def sample_hard(self, context: StepContext, rng: np.random.Generator) -> SampledNegatives:
@@ -147,6 +149,7 @@ class EsansSampler:
             is_masked=context.is_seen(rows) | self._is_same_cell(context, sampled),
             rows=rows,
             num_encoded=len(distinct),
+            source="hard",
         )
 
     def _interpolate_simple(
@@ -159,7 +162,9 @@ class EsansSampler:
         is_masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
         log_q = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # mean of both ends: ours
         vectors = interpolate_simple(ends[0::2].repeat(2, 1), ends[1::2].repeat(2, 1), alpha)
-        return self._virtual(vectors, torch.cat([log_q, log_q], dim=-1), is_masked.repeat(1, 2))
+        return self._virtual(
+            vectors, torch.cat([log_q, log_q], dim=-1), is_masked.repeat(1, 2), "easy"
+        )
 
     def _interpolate_hard(
         self, context: StepContext, negatives: SampledNegatives
@@ -172,14 +177,17 @@ class EsansSampler:
         if self.config.detach_virtual:
             positives, ends = positives.detach(), ends.detach()
         vectors = interpolate_hard(positives, ends, alpha)
-        return self._virtual(vectors, negatives.log_q, negatives.is_masked)
+        return self._virtual(vectors, negatives.log_q, negatives.is_masked, "hard")
 
-    def _virtual(self, vectors: Tensor, log_q: Tensor, is_masked: Tensor) -> SampledNegatives:
+    def _virtual(
+        self, vectors: Tensor, log_q: Tensor, is_masked: Tensor, kind: str
+    ) -> SampledNegatives:
         """Build virtual negatives, normalised and weighted as configured."""
         return SampledNegatives(
             vectors=normalize_virtual(vectors) if self.config.normalize_virtual else vectors,
             log_q=log_q - self.config.virtual_log_weight,
             is_masked=is_masked,
+            source=f"virtual, {kind}",
         )
 
     def _hard_log_weight(self, step: int) -> float:

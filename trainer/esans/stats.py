@@ -68,7 +68,7 @@ def describe_cluster_map(
         f"items alone in their cell: {singleton_share(clusters.layout.cells):.1%}",
         _agreement_table(codes, data, column),
         _code_sharing_table(codes, data, rng),
-        *_examples(clusters, data, rng),
+        *sample_clusters(clusters, data, rng),
     ]
     return "\n\n".join(lines)
 
@@ -111,7 +111,7 @@ def _code_sharing_table(
     return tabulate(rows, headers="keys", disable_numparse=True)
 
 
-def _examples(clusters: ClusterMap, data: Dataset, rng: np.random.Generator) -> list[str]:
+def sample_clusters(clusters: ClusterMap, data: Dataset, rng: np.random.Generator) -> list[str]:
     """List sampled items of a few clusters of at least median size."""
     name = title_column(data.attributes)
     sizes = clusters.layout.cluster_sizes

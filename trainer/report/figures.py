@@ -69,6 +69,22 @@ def curve_figure(curve: Sequence[Metrics], best_epoch: int) -> go.Figure:
     return apply_layout(figure, 360)
 
 
+def hardness_figure(points: Sequence[Metrics]) -> go.Figure:
+    """Plot the mean score of positives and negatives by source over the steps of a run."""
+    figure = go.Figure()
+    sources = dict.fromkeys(name for point in points for name in point if name != "step")
+    for number, source in enumerate(sources):
+        known = [point for point in points if source in point]
+        figure.add_scatter(
+            x=[point["step"] for point in known], y=[point[source] for point in known],
+            name=source, mode="lines", line={"color": PALETTE[number % len(PALETTE)]},
+            hovertemplate=f"step %{{x}}: %{{y:.3f}}<extra>{source}</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title="mean score")
+    return apply_layout(figure, 360)
+
+
 def methods_figure(metrics_by_method: Mapping[str, Metrics]) -> go.Figure:
     """Plot recall and NDCG at 20, 50 and 200 of the model and its baselines."""
     figure = make_subplots(1, 2, horizontal_spacing=0.1)

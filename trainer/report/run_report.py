@@ -25,6 +25,7 @@ from trainer.report.figures import (
     METHOD_NAMES,
     buckets_figure,
     curve_figure,
+    hardness_figure,
     methods_figure,
     sizes_figure,
 )
@@ -98,6 +99,7 @@ def render_run_report(bundle: Bundle, previous: tuple[str, Manifest] | None = No
         training=training,
         refit=describe_refit(refit) if (refit := get_refit(manifest)) else None,
         curve=curve_figure(training["curve"], int(training["best_epoch"])) if has_curve else None,
+        hardness=hardness_figure(training["hardness"]) if training.get("hardness") else None,
         category=None if category is None else repr(category),
         index_rows=[(f"@{count}", share) for count, share in sorted(manifest.index.recall.items())],
         settings=flatten_settings(manifest.run.get("config", {})),

@@ -63,6 +63,7 @@ class SampledNegatives:
             per-row vectors need not be copied into one tensor. Of a further set only `vectors`,
             `log_q` and `is_masked` are read.
         own_term: negatives with a loss term of their own, added with `own_term_weight`.
+        source: display name of the set.
     """
 
     vectors: Tensor
@@ -74,6 +75,7 @@ class SampledNegatives:
     next_set: "SampledNegatives | None" = None
     own_term: "SampledNegatives | None" = None
     own_term_weight: float = 0.0
+    source: str = "negatives"
 
     def sets(self) -> "Iterator[SampledNegatives]":
         """Yield this set, then those chained to it."""

@@ -1,7 +1,13 @@
 import numpy as np
 
 from tests.support.report_bundles import COUNT, CURVE, MARKUP, METRICS, cluster_map
-from trainer.report.figures import buckets_figure, curve_figure, methods_figure, sizes_figure
+from trainer.report.figures import (
+    buckets_figure,
+    curve_figure,
+    hardness_figure,
+    methods_figure,
+    sizes_figure,
+)
 from trainer.report.item_map import MAX_LABELS, map_figure, project_items
 
 BUCKETS = ("head", "torso", "tail", "cold")
@@ -85,3 +91,14 @@ def test_project_items_sample_is_deterministic():
     assert len(first.rows) == 40
     assert (first.rows == repeated.rows).all()
     assert (np.diff(first.rows) > 0).all()
+
+
+def test_hardness_figure_draws_each_source_where_it_is_known():
+    points = [{"step": 0, "positives": 0.5}, {"step": 9, "positives": 0.6, "easy": 0.1}]
+    positives, easy = hardness_figure(points).data
+    assert (positives.name, list(positives.x), list(positives.y)) == (
+        "positives",
+        [0, 9],
+        [0.5, 0.6],
+    )
+    assert (easy.name, list(easy.x), list(easy.y)) == ("easy", [9], [0.1])

@@ -29,8 +29,8 @@ def test_browser_renders_every_figure_of_run_report(tmp_path):
     out = tmp_path / "report.html"
     assert main(["report", "--bundles", str(tmp_path / "bundles"), "--out", str(out)]) == 0
     dom = rendered_body(out, tmp_path / "profile")
-    assert dom.count('class="plot-container') == 5
+    assert dom.count('class="plot-container') == 6
     assert dom.count('class="point') > 2 * 60  # every item in both panels
-    assert dom.count("<script") == 5  # those of plotly, and none from a title
+    assert dom.count("<script") == 6  # those of plotly, and none from a title
     assert MARKUP not in dom
     assert set(re.findall(r'data-title="([^"]*)"', dom)) == BUTTONS

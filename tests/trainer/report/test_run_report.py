@@ -64,7 +64,7 @@ def test_run_report_has_intervals_if_the_bundle_has(complete, bare):
 def test_run_report_figures_name_their_source(complete):
     _, body = complete
     names = re.findall(r'<div id="figure-([a-z]+)"', body)
-    assert names == ["curve", "methods", "buckets", "map", "sizes"]
+    assert names == ["curve", "hardness", "methods", "buckets", "map", "sizes"]
     captions = re.findall(r'<p class="caption">([^<]*)</p>', body)
     assert all(re.search(r"From [\w.]+\.(json|npy)", message) for message in captions)
 
