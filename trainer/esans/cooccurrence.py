@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.linalg import eigsh
 
 from index.arrays import Floats, scratch_zeros
 from trainer.data.interactions import ItemLists
 
 MAX_ITEMS_PER_USER = 200  # newest items of a user that are paired: pairs grow with the square
+TOLERANCE = 0.01  # relative, of eigenvalues; 0.001 gains nothing
+DENSE_SIZE = 512  # below it all eigenvectors are computed
 ROWS_AT_ONCE = 65_536  # bounds the memory of temporary arrays
 MAX_PAIRS = 100_000_000  # above it users are sampled, which bounds memory and time
 
@@ -17,13 +20,14 @@ MAX_PAIRS = 100_000_000  # above it users are sampled, which bounds memory and t
 def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, seed: int) -> Floats:
     """Build a feature row for each item from the training histories.
 
-    The rows are U sqrt(S) of the truncated SVD of the positive PMI of item co-occurrence.
+    The rows are U sqrt(S) of the truncated SVD of the positive PMI of item co-occurrence, which is
+    symmetric: U and S follow from its eigenvectors, four times as fast as a randomized SVD.
 
     Args:
         histories: of training interactions only.
         num_items: size of the catalogue.
         dim: number of singular vectors.
-        seed: of the SVD and of the sample of users.
+        seed: of the first Lanczos vector and of the sample of users.
 
     Returns:
         [num_items, min(dim, num_items)], all NaN for an item that co-occurs with no other.
@@ -31,8 +35,6 @@ def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, s
     Source: ESANS (Xing et al., WWW 2025), MSAC, uses behaviour as a modality; this
     construction is ours.
     """
-    from sklearn.utils.extmath import randomized_svd  # takes seconds, and most runs build no map
-
     rows = scratch_zeros((num_items, min(dim, num_items)))
     rows[:] = np.nan
     present, compact = np.unique(histories.item_rows, return_inverse=True)
@@ -41,12 +43,23 @@ def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, s
     association = replace_by_positive_pmi(counts)
     if not association.nnz:
         return rows
-    components = min(rows.shape[1], len(present))
-    left, singular_values, _ = randomized_svd(association, components, random_state=seed)
+    vectors, values = _largest_eigenvectors(association, rows.shape[1], seed)
     is_paired = np.diff(association.indptr) > 0
     rows[present[is_paired]] = 0
-    rows[present[is_paired], :components] = (left * np.sqrt(singular_values))[is_paired]
+    rows[present[is_paired], : len(values)] = (vectors * np.sqrt(np.abs(values)))[is_paired]
     return rows
+
+
+def _largest_eigenvectors(matrix: sparse.csr_array, count: int, seed: int) -> tuple[Floats, Floats]:
+    """Return eigenvectors [n, at most count] and eigenvalues, of the largest absolute values."""
+    size = matrix.shape[0]
+    if size <= DENSE_SIZE:
+        values, vectors = np.linalg.eigh(matrix.toarray())
+    else:
+        start = np.random.default_rng([seed, 4]).standard_normal(size, dtype=np.float32)
+        values, vectors = eigsh(matrix, min(count, size - 1), v0=start, tol=TOLERANCE)
+    order = np.argsort(-np.abs(values), kind="stable")[:count]
+    return vectors[:, order], values[order]
 
 
 def count_cooccurrences(
