@@ -72,6 +72,11 @@ class Checkpoint:
         self._pending: Future[None] | None = None
 
     @property
+    def map_folder(self) -> Path:
+        """Folder of the cluster map that the run built."""
+        return self.path.with_suffix(".map")
+
+    @property
     def is_syncing(self) -> bool:
         """Whether the last save has not reached the disk yet."""
         return self._pending is not None and not self._pending.done()
@@ -153,7 +158,7 @@ class Checkpoint:
         )
 
     def remove(self) -> None:
-        """Delete the checkpoint, and temporary files of interrupted saves."""
+        """Delete the checkpoint, the cluster map, and temporary files of interrupted saves."""
         with suppress(OSError):
             self.wait()
         self.path.unlink(missing_ok=True)

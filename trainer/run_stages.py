@@ -106,7 +106,7 @@ def train_towers(inputs: RunInputs, checkpoint: Checkpoint) -> tuple[FinishedRun
         warm_ids = [data.item_ids[row] for row in list_warm_rows(data)]
         restore = partial(inputs.warm_start.restore, warm_ids)
     training_data = build_training_data(data, config)
-    with open_sampler(data, config, inputs.followed) as sampler:
+    with open_sampler(data, config, inputs.followed, kept=checkpoint.map_folder) as sampler:
         own_checkpoint = checkpoint if is_main_rank() else None
         trained = train(training_data, sampler, limited, own_checkpoint, restore)
     if inputs.evaluated is not None:  # they tune the index

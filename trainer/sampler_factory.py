@@ -1,14 +1,16 @@
 """Factory of negative samplers, with the cluster map of those that need one."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from index.cluster_map import ClusterMap
+from index.cluster_map_io import open_cluster_map, save_cluster_map
 from index.cluster_map_registry import ClusterMapRegistry
-from index.errors import ConfigError
+from index.errors import ConfigError, InvalidClusterMapError
 from index.ids import hash_ids
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
@@ -68,16 +70,35 @@ def build_sampler(config: SamplerConfig, clusters: ClusterMap | None = None) -> 
     return SAMPLERS[config.name](config)
 
 
-def build_required_map(data: Dataset, config: RunConfig, now: datetime) -> ClusterMap | None:
+def build_required_map(
+    data: Dataset, config: RunConfig, now: datetime, kept: Path | None = None
+) -> ClusterMap | None:
     """Build the cluster map of a dataset if the configured sampler needs one."""
     if not isinstance(config.training.sampler, EsansConfig):
         return None
-    return on_main_rank(lambda: build_cluster_map(data, config.clusters, config.seed, now))
+    return on_main_rank(lambda: build_or_open_map(data, config, now, kept))
+
+
+def build_or_open_map(
+    data: Dataset, config: RunConfig, now: datetime, kept: Path | None
+) -> ClusterMap:
+    """Open the map that an interrupted run kept in a folder, or build and keep it."""
+    if kept is not None:
+        with suppress(InvalidClusterMapError, FileNotFoundError):
+            return open_cluster_map(kept)
+    clusters = build_cluster_map(data, config.clusters, config.seed, now)
+    if kept is not None:
+        save_cluster_map(clusters, kept)
+    return clusters
 
 
 @contextmanager
 def open_sampler(
-    data: Dataset, config: RunConfig, followed: ClusterMapRegistry | None, poll_s: float = 2.0
+    data: Dataset,
+    config: RunConfig,
+    followed: ClusterMapRegistry | None,
+    poll_s: float = 2.0,
+    kept: Path | None = None,
 ) -> Iterator[Sampler]:
     """Open the sampler of a run with its cluster map; leaving the block stops the watcher.
 
@@ -86,10 +107,12 @@ def open_sampler(
         config: configuration of the run.
         followed: store whose current compatible map is used; None builds the run's own map.
         poll_s: seconds between polls of a store without notifications.
+        kept: folder where the run's own map is kept for a resumed run; None keeps none.
     """
     now = datetime.now(UTC)
     if followed is None:
-        yield build_sampler(config.training.sampler, build_required_map(data, config, now))
+        own_map = build_required_map(data, config, now, kept)
+        yield build_sampler(config.training.sampler, own_map)
         return
 
     build = partial(build_sampler, config.training.sampler)
@@ -99,7 +122,7 @@ def open_sampler(
     known = hash_ids(item_id.encode() for item_id in data.item_ids)
     with watch_cluster_maps(followed, known, build, poll_s) as sampler:
         if sampler.received_map is None:
-            own = build_cluster_map(data, config.clusters, config.seed, now)
+            own = build_or_open_map(data, config, now, kept)
             sampler.own_map = build_map_sampler(own, build)
         yield sampler
 
