@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo attack bench bench-training bench-quality bench-quality-quick bench-esans openapi mutants soak lock docs clean
+.PHONY: help check format test test-images test-all demo demo-swap attack bench bench-training bench-quality bench-quality-quick bench-esans openapi mutants soak lock docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ test-all: $(VENV)/dev.stamp  ## run every test, including slow ones
 demo: $(VENV)/demo.stamp  ## generate a shop, train, publish and serve; DATA=folder for your own data, PORT=, ONCE=1 to stop after one result
 	$(VENV)/bin/python -m examples.demo $(if $(DATA),--data $(DATA)) $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
 
+demo-swap: $(VENV)/demo.stamp  ## replace the cluster map while a training run samples from it
+	$(VENV)/bin/python -m examples.demo_swap
+
 # Where the datasets of the studies are, and how many processes train in parallel.
 TEST_DATA ?= ../shared/data
 WORKERS ?= $(shell nproc)
@@ -66,19 +69,17 @@ bench-training: $(VENV)/demo.stamp  ## measure training steps and whole runs, 10
 	$(VENV)/bin/python -m benchmarks.large_run --items 1000000 --interactions 5000000 --kills 5 --work $(WORK)
 	$(VENV)/bin/python -m benchmarks.large_run --items 10000000 --interactions 5000000 --work $(WORK)
 
-bench-quality: $(VENV)/demo.stamp  ## compare all samplers; about 12 hours of CPU, resumable: HOURS=, WORKERS=, TEST_DATA=
+bench-quality: $(VENV)/demo.stamp  ## compare all samplers; about 12 hours of CPU, resumable: HOURS=, WORKERS=, TEST_DATA=, STUDY=default
 	$(PIP_INSTALL) --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/full.toml --data $(TEST_DATA) --out benchmarks/results/full --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(or $(STUDY),full).toml --data $(TEST_DATA) --out benchmarks/results/$(or $(STUDY),full) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 bench-quality-quick: $(VENV)/demo.stamp  ## compare a few samplers with one seed; about 20 minutes
 	$(PIP_INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
-STUDY ?= scale
-
-bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; about 5 hours of CPU, resumable: HOURS=, WORKERS=, SHOPS=, STUDY=million
+bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; about 10 hours of CPU, resumable: HOURS=, WORKERS=, SHOPS=, STUDY=million
 	$(PIP_INSTALL) --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(STUDY).toml --data $(or $(SHOPS),build/shops) --out benchmarks/results/$(STUDY) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(or $(STUDY),scale).toml --data $(or $(SHOPS),build/shops) --out benchmarks/results/$(or $(STUDY),scale) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 docs: $(VENV)/dev.stamp  ## build the documentation site into build/docs; warnings are errors
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
