@@ -28,6 +28,7 @@ from index.bundle.registry import BundleRegistry
 
 SEED = 1
 SAMPLING_S = 0.5
+MAX_SAMPLING_SHARE = 0.02  # of the time: the kernel walks all pages, and page faults wait for it
 DEFAULT_CONFIG = '[data]\nsplit = "last-fifth"\n[training]\nepochs = 1\n'
 COMPARED = ("towers.safetensors", "item_vectors.npy", "items.faiss")  # and the cluster map
 BODIES = 2_000
@@ -124,6 +125,7 @@ def watch_memory(process_id: int, usage: Usage) -> None:
     """Keep the peaks of a process's memory until it ends."""
     path = Path(f"/proc/{process_id}/smaps_rollup")
     while True:
+        started = time.monotonic()
         try:
             lines = path.read_text().splitlines()
         except OSError:
@@ -131,7 +133,8 @@ def watch_memory(process_id: int, usage: Usage) -> None:
         sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
         for name, key in ROLLUP.items():
             setattr(usage, name, max(getattr(usage, name), sizes.get(key, 0)))
-        time.sleep(SAMPLING_S)
+        took_s = time.monotonic() - started
+        time.sleep(max(SAMPLING_S, took_s / MAX_SAMPLING_SHARE))
 
 
 def print_usage(usage: Usage) -> None:
