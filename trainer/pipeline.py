@@ -24,6 +24,7 @@ from trainer.distributed import is_main_rank, main_rank_first, on_main_rank
 from trainer.esans.publish import publish_run_cluster_map
 from trainer.evaluate import Report, render_report
 from trainer.item_features import map_modalities
+from trainer.memory import release_freed_memory
 from trainer.refit import evaluated_path, refit_checkpoint
 from trainer.run_stages import RunInputs, evaluate_once, note_saved, publish, train_towers
 from trainer.sampler_factory import require_cluster_map_sampler
@@ -103,6 +104,7 @@ def run(config: RunConfig, options: RunOptions) -> RunResult | None:
     tqdm.write(describe_columns(data.attributes, config.bundle, columns))
     registry.prepare()
     data = replace(data, modalities=map_modalities(data.modalities, options.bundles))
+    release_freed_memory()
     inputs = RunInputs(config, data, columns, options.store if options.follow else None, warm_start)
     return train_and_publish(inputs, options)
 

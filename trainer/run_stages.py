@@ -24,6 +24,7 @@ from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed import is_main_rank, on_main_rank
 from trainer.evaluate import Report, evaluate
+from trainer.memory import release_freed_memory
 from trainer.metrics import build_evaluation_set
 from trainer.refit import (
     Evaluated,
@@ -107,6 +108,7 @@ def train_towers(inputs: RunInputs, checkpoint: Checkpoint) -> tuple[FinishedRun
         restore = partial(inputs.warm_start.restore, warm_ids)
     training_data = build_training_data(data, config)
     with open_sampler(data, config, inputs.followed, kept=checkpoint.map_folder) as sampler:
+        release_freed_memory()
         own_checkpoint = checkpoint if is_main_rank() else None
         trained = train(training_data, sampler, limited, own_checkpoint, restore)
     if inputs.evaluated is not None:  # they tune the index
@@ -152,6 +154,7 @@ def stage_evaluated(staged: Path, finished: FinishedRun, now: datetime) -> Repor
 
     A refit has the report of the run before it.
     """
+    release_freed_memory()
     manifest = stage_bundle(staged, finished, now)
     tqdm.write(render_index_summary(manifest.index))
     retriever = Retriever(open_bundle(staged))

@@ -16,6 +16,7 @@ from trainer.data.interactions import TRAIN, build_histories
 from trainer.esans.alignment import align_modalities
 from trainer.esans.cooccurrence import build_behavioural_features
 from trainer.esans.residual_kmeans import fit_codebooks
+from trainer.memory import release_freed_memory
 
 BEHAVIOURAL = "behavioural"
 
@@ -31,6 +32,7 @@ def build_cluster_map(
     Source: ESANS (Xing et al., WWW 2025), MSAC.
     """
     modalities = load_modalities(data, config, seed)
+    release_freed_memory()
     aligned = align_modalities(modalities, config, seed)
     codebooks = fit_codebooks(aligned, config, seed)
     return ClusterMap(
