@@ -121,7 +121,7 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
     batch = rng.choice(items, BATCH, p=share).astype(np.int32)
     in_batch = BATCH * share
     power = np.where(share > 0, share**0.75, 0)
-    warm = WarmProposal(shop.clusters, share, EsansConfig(name="esans", max_cell_share=1))
+    warm = WarmProposal(shop.clusters, share, EsansConfig(max_cell_share=1))
     uniform = in_batch + ENCODED * shop.clusters.mean_easy_probability(batch, everything)
     easy = in_batch + ENCODED * warm.mean_easy_probability(batch, everything)
     shared = {

@@ -19,6 +19,7 @@ from typing import NoReturn
 import httpx
 
 from examples.catalogue import ShopSize, make_catalogue
+from examples.demo_clusters import show_clusters
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.interactions import TEST, TRAIN, VALID, build_histories
 
@@ -38,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     if train(folder, bundles):
         return 1
     with serving(bundles, choose_port() if parsed.port is None else parsed.port) as url:
-        show_result(url, folder, generated=parsed.data is None)
+        data = load_dataset(folder)
+        show_result(url, data, generated=parsed.data is None)
+        show_clusters(url, folder, bundles, data, positive=data.item_ids[0])
         if not parsed.once:
             print(f"\nserving on {url} (docs: {url}/docs); Ctrl-C stops it", flush=True)
             wait_for_signal()
@@ -161,9 +164,8 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def show_result(url: str, folder: Path, *, generated: bool) -> None:
+def show_result(url: str, data: Dataset, *, generated: bool) -> None:
     """Query one user; print the equivalent curl command and the candidates with titles."""
-    data = load_dataset(folder)
     all_histories = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
     title_of = dict(zip(data.item_ids, titles_of(data), strict=True))
     user_id, history = data.user_ids[-1], all_histories.get(len(data.user_ids) - 1)

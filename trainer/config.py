@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from index.errors import ConfigError
 from index.ingest.tables import reason_of, suggest
 from trainer.data.split import SplitName
-from trainer.samplers.config import ConfigSection, InBatchConfig, SamplerConfig
+from trainer.samplers.config import ConfigSection, EsansConfig, SamplerConfig
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -43,7 +43,7 @@ class TowersConfig(ConfigSection):
 class TrainingConfig(ConfigSection):
     """Training loop, loss and early stopping."""
 
-    sampler: SamplerConfig = InBatchConfig()
+    sampler: SamplerConfig = EsansConfig()
     """negative sampler, selected by its name"""
     log_q_share: float = Field(1.0, ge=0, le=1)
     """fraction of the logQ correction to apply; 1 estimates the full softmax"""

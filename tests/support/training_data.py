@@ -27,6 +27,7 @@ def tiny_config(sections=None, **training):
             "temperature": 0.1,
             "learning_rate": 0.003,
             "dense_weight_decay": 0.0,
+            "sampler": {"name": "in-batch"},  # needs no cluster map
             "patience": 2,
         }
         | training,

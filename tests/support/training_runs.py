@@ -23,6 +23,7 @@ TINY = {
         "learning_rate": 0.005,
         "dense_weight_decay": 0.0,
     },
+    "training.sampler": {"name": "in-batch"},  # needs no cluster map
 }
 
 

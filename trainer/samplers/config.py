@@ -18,7 +18,7 @@ class ConfigSection(BaseModel):
 class InBatchConfig(ConfigSection):
     """In-batch negatives with logQ correction; encodes no further item."""
 
-    name: Literal["in-batch"] = "in-batch"
+    name: Literal["in-batch"]
 
 
 class InBatchUncorrectedConfig(ConfigSection):
@@ -125,7 +125,7 @@ PAPER: dict[str, Any] = {  # defaults of a plain reading of the paper, with our 
 class EsansConfig(ConfigSection):
     """In-batch negatives and warm items by cluster and popularity (ESANS)."""
 
-    name: Literal["esans"]
+    name: Literal["esans"] = "esans"
     variant: Literal["warm", "paper"] = "warm"
     """warm: warm items by cluster and popularity; paper: a plain reading of the paper, uniform in
     other clusters, with other defaults (see ESANS explained)"""

@@ -91,4 +91,5 @@ def test_uniform_same_step_samples_the_same():
 def test_build_sampler_selects_by_name():
     values = {"training": {"sampler": {"name": "uniform", "count": 9}}}
     assert build_sampler(validate_config(values, "a test").training.sampler) == UniformSampler(9)
-    assert build_sampler(validate_config({}, "a test").training.sampler) is sample_in_batch
+    values = {"training": {"sampler": {"name": "in-batch"}}}
+    assert build_sampler(validate_config(values, "a test").training.sampler) is sample_in_batch
