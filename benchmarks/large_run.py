@@ -84,8 +84,9 @@ def compare(shop: Path, work: Path, config: Path, kills: int) -> int:
     if not kills:
         return 0
     for number in range(1, kills + 1):
-        limit_s = usage.wall_s * number / (kills + 1)
-        killed = train(shop, work / "killed", config, limit_s if number == 1 else usage.wall_s / 6)
+        # the first is killed after its cluster map, the others within the epoch and after it
+        limit_s = usage.wall_s / (4 if number == 1 else 8)
+        killed = train(shop, work / "killed", config, limit_s)
         print(f"kill {number}: after {killed.wall_s:.0f} s, status {killed.status}", flush=True)
     print_usage(train(shop, work / "killed", config))
     expected, actual = digests(work / "bundles"), digests(work / "killed")
