@@ -87,6 +87,8 @@ class EsansSampler:
             if config.virtual:
                 virtual.append(self._interpolate_hard(context, sets[-1]))
         positive_log_q = self._positive_log_q(context)
+        if config.in_batch and not config.hard:
+            positive_log_q = sets[0].log_q  # the batch's items are the positives
         if not virtual or config.variant == "paper":
             return _chain(sets + virtual, positive_log_q)
         return replace(
@@ -196,10 +198,9 @@ class EsansSampler:
         return self.config.hard_log_weight + math.log(progress)
 
     def _positive_log_q(self, context: StepContext) -> Tensor | None:
-        """Return log q of the positives if the proposal is shared and covers them, else None."""
+        """Return log q of the positives if easy negatives alone cover them, else None."""
         config = self.config
-        covers_positives = config.in_batch or (config.variant == "warm" and config.own_cluster)
-        if config.hard or not covers_positives:
+        if config.hard or config.in_batch or config.variant == "paper" or not config.own_cluster:
             return None
         return self._log_q(context, _to_numpy(context.positive_rows))
 
