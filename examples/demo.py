@@ -22,6 +22,7 @@ from examples.catalogue import ShopSize, make_catalogue
 from examples.demo_clusters import show_clusters
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.interactions import TEST, TRAIN, VALID, build_histories
+from trainer.esans.stats import title_column
 
 HOME = Path(".demo")
 PORT = 8000
@@ -40,8 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     with serving(bundles, choose_port() if parsed.port is None else parsed.port) as url:
         data = load_dataset(folder)
-        show_result(url, data, generated=parsed.data is None)
-        show_clusters(url, folder, bundles, data, positive=data.item_ids[0])
+        titles = item_titles(data)
+        show_result(url, data, titles, generated=parsed.data is None)
+        show_clusters(url, folder, bundles, data, titles)
         if not parsed.once:
             print(f"\nserving on {url} (docs: {url}/docs); Ctrl-C stops it", flush=True)
             wait_for_signal()
@@ -164,10 +166,9 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def show_result(url: str, data: Dataset, *, generated: bool) -> None:
+def show_result(url: str, data: Dataset, titles: dict[str, str], *, generated: bool) -> None:
     """Query one user; print the equivalent curl command and the candidates with titles."""
     all_histories = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
-    title_of = dict(zip(data.item_ids, titles_of(data), strict=True))
     user_id, history = data.user_ids[-1], all_histories.get(len(data.user_ids) - 1)
     query = {"user_id": user_id, "k": SHOWN}
     result = httpx.post(f"{url}/retrieve", json=query, timeout=10).raise_for_status().json()
@@ -176,18 +177,16 @@ def show_result(url: str, data: Dataset, *, generated: bool) -> None:
     print(json.dumps(result)[:400] + " ...")
     print(f"\nlast items of user {user_id}{' (a generated user)' if generated else ''}:")
     for row in history[-5:]:
-        print(f"    {title_of[data.item_ids[row]]}")
+        print(f"    {titles[data.item_ids[row]]}")
     print("candidates:")
     for candidate in result["candidates"]:
-        print(f"    {candidate['score']:.3f}  {title_of[candidate['item_id']]}")
+        print(f"    {candidate['score']:.3f}  {titles[candidate['item_id']]}")
 
 
-def titles_of(data: Dataset) -> list[str]:
-    """Return the title of each item, or its id where the catalogue has no title."""
-    if "title" not in data.attributes.column_names:
-        return data.item_ids
-    titles = data.attributes["title"].to_pylist()
-    return [str(title or item_id) for title, item_id in zip(titles, data.item_ids, strict=True)]
+def item_titles(data: Dataset) -> dict[str, str]:
+    """Return the title of each item by its id; the id where the catalogue has no title."""
+    titles = data.attributes[title_column(data.attributes)].to_pylist()
+    return {i: str(title or i) for i, title in zip(data.item_ids, titles, strict=True)}
 
 
 if __name__ == "__main__":

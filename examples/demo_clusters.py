@@ -10,13 +10,15 @@ import numpy as np
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_io import open_cluster_map
 from trainer.data.dataset import Dataset
-from trainer.esans.stats import sample_clusters, title_column
+from trainer.esans.stats import sample_clusters
 
 NEGATIVES = 3
 SHOWN_CHARACTERS = 400
 
 
-def show_clusters(url: str, folder: Path, bundles: Path, data: Dataset, positive: str) -> None:
+def show_clusters(
+    url: str, folder: Path, bundles: Path, data: Dataset, titles: dict[str, str]
+) -> None:
     """Print sample clusters, and the calls that return the map and negatives of an item.
 
     Args:
@@ -24,7 +26,7 @@ def show_clusters(url: str, folder: Path, bundles: Path, data: Dataset, positive
         folder: of the dataset.
         bundles: folder of bundles; the current one has a cluster map.
         data: the dataset.
-        positive: id of the item to sample negatives for.
+        titles: title of each item by its id; negatives of the first are sampled.
     """
     clusters = open_cluster_map(BundleRegistry(bundles).current())
     print("\ncluster map, which negatives are sampled from in training; three of its clusters:")
@@ -32,17 +34,16 @@ def show_clusters(url: str, folder: Path, bundles: Path, data: Dataset, positive
         print(textwrap.indent(example, "    "))
     print(f"\ncurl -s {url}/clusters")
     print(shorten(httpx.get(f"{url}/clusters", timeout=10)))
+    positive = next(iter(titles))
     query = {"positives": [positive], "easy": NEGATIVES, "hard": NEGATIVES, "seed": 1}
     body = json.dumps(query)
     print(f"\ncurl -s {url}/negatives -H 'content-type: application/json' -d '{body}'")
     response = httpx.post(f"{url}/negatives", json=query, timeout=10)
     print(shorten(response))
-    titles = data.attributes[title_column(data.attributes)].to_pylist()
-    title_of = dict(zip(data.item_ids, titles, strict=True))
-    print(f"\nnegatives of {title_of[positive]}:")
+    print(f"\nnegatives of {titles[positive]}:")
     for kind in ("easy", "hard"):
         for item_id in response.json()[kind][0]:
-            print(f"    {kind}  {title_of[item_id]}")
+            print(f"    {kind}  {titles[item_id]}")
     print(
         "\nReplace the map while the service runs (it follows within seconds, see /clusters):\n"
         f"    .venv/bin/python -m trainer clusters --data {folder} --seed 1 --publish "

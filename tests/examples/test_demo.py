@@ -6,9 +6,12 @@ import sys
 import httpx
 import pytest
 
+from examples.demo import item_titles
 from tests.support.http_caller import until
 from tests.support.service_process import ROOT
 from tests.support.synthetic_bundle import publish_handmade
+from tests.support.training_shops import items, write_shop
+from trainer.data.dataset import load_dataset
 
 SERVE = """
 import sys
@@ -38,6 +41,11 @@ def test_demo_ends_its_service_on_signal(tmp_path, number):
         assert demo.wait(timeout=60) in (0, 128 + number)  # the latter: before it waited
     until(lambda: is_refused(url))
     assert "Traceback" not in (tmp_path / ".demo" / "service.log").read_text()
+
+
+def test_demo_titles_fall_back_to_ids(tmp_path):
+    shop = write_shop(tmp_path, sold=items(title=["A", None, "", "D"]))
+    assert item_titles(load_dataset(shop)) == {"a": "A", "b": "b", "c": "c", "d": "D"}
 
 
 def is_refused(url):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from examples.catalogue import ShopSize, make_catalogue
+from examples.demo import item_titles
 from examples.demo_clusters import show_clusters
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
@@ -80,7 +81,7 @@ def candidates(client, **query):
 
 def test_demo_shows_clusters_and_negatives_of_the_default_run(shop, bundles, client, capsys):
     data = load_dataset(shop)
-    show_clusters(str(client.base_url), shop, bundles, data, positive=data.item_ids[0])
+    show_clusters(str(client.base_url), shop, bundles, data, item_titles(data))
     output = capsys.readouterr().out
     assert output.count("items (code, title)") == 3
     assert output.count("    easy  ") == output.count("    hard  ") == 3

@@ -125,7 +125,7 @@ def sample_clusters(clusters: ClusterMap, data: Dataset, rng: np.random.Generato
         titles = data.attributes[name].take(rows).to_pylist()
         head = f"cluster {cluster}, {len(members):,} items (code, {name}):"
         lines = [
-            f"  {clusters.codes2[row]:>3}  {str(title)[:80]}"
+            f"  {clusters.codes2[row]:>3}  {str(title or data.item_ids[row])[:80]}"
             for row, title in zip(rows, titles, strict=True)
         ]
         examples.append("\n".join([head, *lines]))

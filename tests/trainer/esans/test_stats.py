@@ -150,6 +150,13 @@ def test_describe_without_titles_lists_ids(tmp_path):
     assert "(code, item_id)" in describe(tmp_path, title=None)
 
 
+def test_describe_lists_id_of_item_without_title(tmp_path):
+    text = describe(tmp_path, title=["A", None, "", "D"])
+    assert "1  b\n" in text
+    assert "0  c\n" in text
+    assert "None" not in text
+
+
 def test_describe_reports_agreement_or_missing_category(tmp_path):
     assert "no category column found" in describe(tmp_path / "a")
     text = describe(tmp_path / "b", category=["x", "x", "y", "y"])
