@@ -43,12 +43,14 @@ class Usage:
         lines: seconds since the start, and line of its standard output.
         anonymous: peak of anonymous memory, bytes.
         resident: peak of resident memory, mapped files included, bytes.
+        current: anonymous memory at the latest sample, bytes.
     """
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     anonymous: int = 0
     resident: int = 0
+    current: int = 0
     status: int = 0
     lines: list[tuple[float, str]] = field(default_factory=list)
 
@@ -113,7 +115,8 @@ def train(shop: Path, bundles: Path, config: Path, kill_after_s: float | None = 
         killer.start()
         for line in child.stdout:
             usage.lines.append((time.monotonic() - started, line.rstrip()))
-            print(f"{usage.lines[-1][0]:7.1f} s  {line}", end="", flush=True)
+            now = f"{usage.lines[-1][0]:7.1f} s {usage.current / 1e9:5.2f} GB"
+            print(f"{now}  {line}", end="", flush=True)
         _, status, used = os.wait4(child.pid, 0)
         killer.cancel()
         watcher.join()
@@ -134,6 +137,7 @@ def watch_memory(process_id: int, usage: Usage) -> None:
         sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
         for name, key in ROLLUP.items():
             setattr(usage, name, max(getattr(usage, name), sizes.get(key, 0)))
+        usage.current = sizes.get(ROLLUP["anonymous"], 0)
         took_s = time.monotonic() - started
         time.sleep(max(SAMPLING_S, took_s / MAX_SAMPLING_SHARE))
 
