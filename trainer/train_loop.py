@@ -221,18 +221,14 @@ class TrainLoop:
         recall = self.validate()
         curve = {"loss": loss, "recall@50": recall, "seconds": seconds}
         progress.curve.append({name: value for name, value in curve.items() if value is not None})
-        if recall is None or recall > progress.best_recall:
+        is_best = recall is None or recall > progress.best_recall
+        if is_best:
             progress.best_recall, progress.best_epoch = recall or 0.0, progress.epoch
             self.best = self._weights()
-        tqdm.write(
-            f"epoch {progress.epoch + 1}: loss {loss:.4f}"
-            + ("" if recall is None else f", validation recall@50 {recall:.4f}")
-            + (
-                " (best so far)"
-                if recall is not None and progress.best_epoch == progress.epoch
-                else ""
-            )
-        )
+        line = f"epoch {progress.epoch + 1}: loss {loss:.4f}"
+        if recall is not None:
+            line += f", validation recall@50 {recall:.4f}{' (best so far)' if is_best else ''}"
+        tqdm.write(line)
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         self.save()
 
