@@ -60,7 +60,7 @@ class TrainingConfig(ConfigSection):
     patience: int = Field(2, ge=1, le=1000)
     """early stopping: epochs without improvement of validation recall@50"""
     validation_cases: int = Field(10_000, ge=1)
-    """maximum number of users in validation, sampled with the seed"""
+    """maximum number of users in validation, sampled with the seed; fewer above 4 million items"""
     checkpoint_interval_s: float = Field(60, ge=0)
     """seconds between checkpoints, from which a killed run resumes; 0: one after each step"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

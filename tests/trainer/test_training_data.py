@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.training_data import as_histories
+from tests.support.training_data import as_histories, tiny_config
+from trainer import training_data
 from trainer.data.interactions import ItemLists
-from trainer.training_data import BatchLoader, shuffle_histories
+from trainer.training_data import BatchLoader, sample_validation_cases, shuffle_histories
 
 # user 1 has one item, user 2 none; the tens digit of an item's row is its user
 TAKEN = [[0, 1, 2, 3, 4], [10], [], [20, 21], [30, 31, 32]]
@@ -138,3 +139,11 @@ def test_target_counts_exclude_first_and_single_items():
         31,
         32,
     ]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(100_000, 120), (8_000, 50), (160, 20)])
+def test_large_catalogue_limits_validation_cases(world_data, monkeypatch, limit, expected):
+    monkeypatch.setattr(training_data, "MAX_VALIDATION_SCORES", limit)
+    monkeypatch.setattr(training_data, "MIN_VALIDATION_CASES", 20)
+    assert len(world_data.item_ids) == 160
+    assert len(sample_validation_cases(world_data, tiny_config()).user_rows) == expected
