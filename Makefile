@@ -33,7 +33,7 @@ format: $(VENV)/dev.stamp  ## format the code and apply automatic fixes
 TEST_WORKERS ?= 2
 
 test: $(VENV)/dev.stamp  ## run the default tests: a few minutes on two cores
-	$(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images and not attack'
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images and not attack and not docs'
 
 test-images: $(VENV)/dev.stamp  ## run the Dockerfile's steps in clean environments
 	$(VENV)/bin/pytest -m images
@@ -41,7 +41,7 @@ test-images: $(VENV)/dev.stamp  ## run the Dockerfile's steps in clean environme
 attack: $(VENV)/dev.stamp  ## attack a running service and print what it costs; about five minutes
 	$(VENV)/bin/pytest -m attack -s tests/attack
 
-test-all: $(VENV)/dev.stamp  ## run every test, including slow ones
+test-all: docs  ## run every test, including slow ones
 	$(VENV)/bin/pytest
 
 demo: $(VENV)/demo.stamp  ## generate a shop, train, publish and serve; DATA=folder for your own data, PORT=, ONCE=1 to stop after one result
@@ -81,8 +81,9 @@ bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; 
 	$(PIP_INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(or $(STUDY),scale).toml --data $(or $(SHOPS),build/shops) --out benchmarks/results/$(or $(STUDY),scale) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
-docs: $(VENV)/dev.stamp  ## build the documentation site into build/docs; warnings are errors
+docs: $(VENV)/dev.stamp  ## build the documentation site into build/docs and test it; warnings are errors
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(VENV)/bin/pytest -q -m docs tests/docs
 
 openapi: $(VENV)/dev.stamp  ## write docs/openapi.json
 	$(VENV)/bin/python -m service.describe > docs/openapi.json

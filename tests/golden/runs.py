@@ -3,8 +3,6 @@
 import hashlib
 import json
 import platform
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from tests.conftest import ROOT
+from tests.support.preforked import run
 from tests.support.service_process import environment
 from tests.support.tiny_dataset import write_tiny_world
 
@@ -48,7 +46,6 @@ MAP_ARRAYS = ("codes1", "codes2", "centroids")
 LIBRARIES = ("torch", "numpy", "faiss-cpu", "scikit-learn", "onnxruntime")
 MIN_WEIGHTS = 8  # smaller arrays may be constants of the graph
 SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-TIMEOUT_S = 300
 
 
 def train(sampler, folder):
@@ -57,13 +54,10 @@ def train(sampler, folder):
     if not data.exists():
         write_tiny_world(data, users=120, items=160)
     config.write_text(CONFIG + SAMPLERS[sampler])
-    command = ["-m", "trainer", "run", "--data", data, "--bundles", bundles, "--config", config]
-    done = subprocess.run(
-        [sys.executable, *map(str, command), "--force"],
-        cwd=ROOT, env=environment(**SINGLE_THREAD), capture_output=True, text=True,
-        timeout=TIMEOUT_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["run", "--data", data, "--bundles", bundles, "--config", config, "--force"]
+    settings = environment(**SINGLE_THREAD)
+    status, errors, output = run("trainer", *map(str, options), environment=settings)
+    assert status == 0, output + errors
     (manifest,) = bundles.glob("*/manifest.json")
     return manifest.parent
 

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.http_caller import until
+from tests.support.preforked import run, start
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,12 +24,7 @@ def environment(**variables):
 
 def run_to_exit(*arguments, **variables):
     """Run the service until it exits; return exit status, stderr and stdout."""
-    command = [sys.executable, "-m", "service", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stderr, done.stdout
+    return run("service", *arguments, environment=environment(**variables), timeout=60)
 
 
 def read_lines(pipe, lines):
@@ -61,11 +55,9 @@ def receive_all(connection):
 @contextmanager
 def start_service(bundles, **variables):
     """Start the service on a free port, yield a client and its log lines, then send SIGTERM."""
-    command = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(**{"ESANS_POLL_INTERVAL_S": "0.05", **variables}),
-        stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    settings = environment(**{"ESANS_POLL_INTERVAL_S": "0.05", **variables})
+    options = ("--bundles", str(bundles), "--port", "0")
+    with start("service", *options, environment=settings) as process:
         lines = []
         reader = threading.Thread(target=read_lines, args=(process.stdout, lines), daemon=True)
         reader.start()  # a full pipe would block the service

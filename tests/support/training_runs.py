@@ -1,15 +1,13 @@
 """Helpers that call `python -m trainer` with a small configuration."""
 
 import json
-import signal
 import subprocess
-import sys
 import time
 
 import pytest
 from safetensors import safe_open
 
-from tests.conftest import ROOT
+from tests.support.preforked import start
 from trainer.__main__ import main
 
 DEADLINE_S = 120
@@ -55,18 +53,8 @@ def run(data, bundles, config, *more):
 
 
 def start_trainer(*options):
-    """Start the command in a separate process that SIGINT ends, as in a terminal.
-
-    A process that ignores SIGINT, as in the background of a shell, would hand that down.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainer", *options],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """Start the command in a separate process."""
+    return start("trainer", *options, stderr=subprocess.STDOUT)
 
 
 def progress_in(bundles):

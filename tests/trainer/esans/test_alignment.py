@@ -6,6 +6,7 @@ from tests.support.planted_map import QUICK, grouped_rows, groups_of
 from trainer.esans.alignment import align_modalities, contrastive_loss, prepare_modality
 
 GROUPS = groups_of(200, 8)
+BRIEF = QUICK.model_copy(update={"alignment_epochs": 1})
 
 
 def two_modalities(**options):
@@ -35,20 +36,20 @@ def test_align_moves_image_near_text_of_its_group():
 
 
 def test_align_returns_unit_rows_of_embedding_dim():
-    aligned = align_modalities(two_modalities(), QUICK, seed=0)
+    aligned = align_modalities(two_modalities(), BRIEF, seed=0)
     for block in aligned.embeddings.values():
         assert (block.dtype, block.shape) == (np.float32, (200, 16))
         np.testing.assert_allclose(np.linalg.norm(block, axis=1), 1, atol=1e-5)
 
 
 def test_align_ignores_a_common_shift():
-    plain, shifted = (align_modalities(two_modalities(shift=far), QUICK, seed=0) for far in (0, 50))
+    plain, shifted = (align_modalities(two_modalities(shift=far), BRIEF, seed=0) for far in (0, 50))
     for name, block in plain.embeddings.items():
         np.testing.assert_allclose(block, shifted.embeddings[name], atol=0.05)
 
 
 def test_align_same_seed_is_deterministic():
-    first, repeated, other = (align_modalities(two_modalities(), QUICK, seed) for seed in (3, 3, 4))
+    first, repeated, other = (align_modalities(two_modalities(), BRIEF, seed) for seed in (3, 3, 4))
     assert (first.embeddings["visual"] == repeated.embeddings["visual"]).all()
     assert (first.embeddings["visual"] != other.embeddings["visual"]).any()
 
@@ -57,7 +58,7 @@ def test_align_keeps_global_rng_state():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    align_modalities(two_modalities(), QUICK, seed=0)
+    align_modalities(two_modalities(), BRIEF, seed=0)
     assert torch.rand(1) == expected
 
 
@@ -65,7 +66,7 @@ def test_align_missing_row_is_zero_in_mean_and_residual():
     modalities = two_modalities()
     modalities["visual"][7] = np.nan
     modalities["visual"][8] = modalities["textual"][8] = np.nan
-    aligned = align_modalities(modalities, QUICK, seed=0)
+    aligned = align_modalities(modalities, BRIEF, seed=0)
     assert aligned.presence[6:9].tolist() == [[True, True], [True, False], [False, False]]
     assert not aligned.embeddings["visual"][7].any()
     assert (aligned.means(np.array([7])) == aligned.embeddings["textual"][[7]]).all()
@@ -77,7 +78,7 @@ def test_align_missing_row_is_zero_in_mean_and_residual():
 
 def test_align_single_modality_is_centred_and_scaled():
     aligned = align_modalities(
-        {"visual": np.array([[3, 0], [1, 0], [2, 9]], np.float32)}, QUICK, seed=0
+        {"visual": np.array([[3, 0], [1, 0], [2, 9]], np.float32)}, BRIEF, seed=0
     )
     expected = np.array([[1, -3], [-1, -3], [0, 6]]) / np.sqrt([[10], [10], [36]])
     np.testing.assert_allclose(aligned.embeddings["visual"], expected, atol=1e-6)
@@ -86,31 +87,31 @@ def test_align_single_modality_is_centred_and_scaled():
 
 def test_align_skips_modality_without_items():
     modalities = two_modalities() | {"behavioural": np.full((200, 5), np.nan, np.float32)}
-    assert list(align_modalities(modalities, QUICK, seed=0).embeddings) == ["textual", "visual"]
+    assert list(align_modalities(modalities, BRIEF, seed=0).embeddings) == ["textual", "visual"]
 
 
 def test_align_disjoint_modalities_has_no_loss():
     modalities = two_modalities()
     modalities["visual"][::2] = np.nan
     modalities["textual"][1::2] = np.nan
-    assert align_modalities(modalities, QUICK, seed=0).loss is None
+    assert align_modalities(modalities, BRIEF, seed=0).loss is None
 
 
 def test_align_without_modalities_raises():
     with pytest.raises(ValueError, match="no modality"):
-        align_modalities({}, QUICK, seed=0)
+        align_modalities({}, BRIEF, seed=0)
 
 
 def test_align_keeps_equal_rows_bitwise_equal():
     modalities = {name: rows[GROUPS] for name, rows in two_modalities().items()}
-    aligned = align_modalities(modalities, QUICK, seed=0)
+    aligned = align_modalities(modalities, BRIEF, seed=0)
     for block in aligned.embeddings.values():
         assert len(np.unique(block, axis=0)) == 8
 
 
 def test_align_accepts_all_rows_equal():
     same = {name: np.ones((50, 6), dtype=np.float32) for name in ("textual", "visual")}
-    for block in align_modalities(same, QUICK, seed=0).embeddings.values():
+    for block in align_modalities(same, BRIEF, seed=0).embeddings.values():
         assert np.isfinite(block).all()
         assert len(np.unique(block, axis=0)) == 1
 
