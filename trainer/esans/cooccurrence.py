@@ -43,23 +43,26 @@ def build_behavioural_features(histories: ItemLists, num_items: int, dim: int, s
     association = replace_by_positive_pmi(counts)
     if not association.nnz:
         return rows
-    vectors, values = _largest_eigenvectors(association, rows.shape[1], seed)
-    is_paired = np.diff(association.indptr) > 0
-    rows[present[is_paired]] = 0
-    rows[present[is_paired], : len(values)] = (vectors * np.sqrt(np.abs(values)))[is_paired]
+    paired_items = np.flatnonzero(np.diff(association.indptr))
+    vectors, values = _eigenvectors(association, rows.shape[1], seed)
+    order = np.argsort(-np.abs(values), kind="stable")[: rows.shape[1]]
+    scales = np.sqrt(np.abs(values[order]))
+    for first in range(0, len(paired_items), ROWS_AT_ONCE):
+        chunk = paired_items[first : first + ROWS_AT_ONCE]
+        rows[present[chunk]] = 0
+        rows[present[chunk], : len(order)] = vectors[chunk][:, order] * scales
     return rows
 
 
-def _largest_eigenvectors(matrix: sparse.csr_array, count: int, seed: int) -> tuple[Floats, Floats]:
-    """Return eigenvectors [n, at most count] and eigenvalues, of the largest absolute values."""
+def _eigenvectors(matrix: sparse.csr_array, count: int, seed: int) -> tuple[Floats, Floats]:
+    """Return eigenvectors [n, k] and eigenvalues; at least those of the largest absolute values."""
     size = matrix.shape[0]
     if size <= DENSE_SIZE:
         values, vectors = np.linalg.eigh(matrix.toarray())
     else:
         start = np.random.default_rng([seed, 4]).standard_normal(size, dtype=np.float32)
         values, vectors = eigsh(matrix, min(count, size - 1), v0=start, tol=TOLERANCE)
-    order = np.argsort(-np.abs(values), kind="stable")[:count]
-    return vectors[:, order], values[order]
+    return vectors, values
 
 
 def count_cooccurrences(
