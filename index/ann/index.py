@@ -1,6 +1,8 @@
 """ANN index by inner product. Only this module searches with FAISS."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -18,8 +20,25 @@ MAX_POINTS = 1 << 20  # training sample of k-means; its time grows with points x
 MIN_POINTS = 39  # per list, below which FAISS warns
 BLOCK_BYTES = 1 << 24  # write buffer
 LIST_SHIFT = 32  # entries of FAISS's direct map: list number above, offset in the list below
+NUM_THREADS = int(
+    os.environ.get("OMP_NUM_THREADS", "").split(",")[0] or len(os.sched_getaffinity(0))
+)
 FAISS_VERSION: str = faiss.__version__
 UNTYPED: Any = faiss  # for calls that FAISS's type stubs lack
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let FAISS use all cores, or `OMP_NUM_THREADS`; results do not depend on their number.
+
+    PyTorch shares its OpenMP runtime, so that its number of threads, often 1, is that of FAISS.
+    """
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(NUM_THREADS)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 class Neighbours(NamedTuple):
@@ -221,6 +240,7 @@ class ItemIndex:
         return cls(flat)
 
     @classmethod
+    @all_cores()
     def train(cls, vectors: Floats, factory: str, seed: int) -> Self:
         """Train and build an index from a FAISS factory string such as `IVF4096,SQ8`.
 
@@ -248,6 +268,7 @@ class ItemIndex:
         return cls(handle)
 
 
+@all_cores()
 def exact_neighbours(vectors: Floats, queries: Floats, count: int) -> NDArray[np.int64]:
     """Search exhaustively; return the rows of the best items, [queries, count]."""
     _, rows = faiss.knn(queries, vectors, count, metric=faiss.METRIC_INNER_PRODUCT)

@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import faiss
 import numpy as np
 import pytest
 
-from index.ann.index import ItemIndex, exact_neighbours
+from index.ann import index as index_module
+from index.ann.index import ItemIndex, all_cores, exact_neighbours
 from index.ann.probing import CoarseCentroids, ProbingPolicy, SearchEffort, effort_for, slack
 from index.ann.rescore import rank_rows, top_by_score
 from index.ann.tuning import FLAT_LIMIT, Benchmark, build_item_index, fit_policy, num_lists
@@ -320,3 +322,16 @@ def test_search_returns_only_eligible_rows(clustered, approximate):
         assert eligible.contains(results).all()
         assert len(results) == len(set(results.tolist()))
     assert sorted(results.tolist()) == eligible.rows().tolist()
+
+
+def test_build_uses_given_threads_with_equal_results(clustered, monkeypatch):
+    before = faiss.omp_get_max_threads()
+    built = []
+    for threads in (1, 2):
+        monkeypatch.setattr(index_module, "NUM_THREADS", threads)
+        with all_cores():
+            assert faiss.omp_get_max_threads() == threads
+        index = ItemIndex.train(clustered[0], "IVF256,SQ8", seed=1)
+        built.append(faiss.serialize_index(index.handle).tobytes())
+    assert faiss.omp_get_max_threads() == before
+    assert built[0] == built[1]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from index.ann.index import all_cores
 from index.arrays import Floats
 from index.cluster_layout import Codes
 from index.ids import hash_ids
@@ -105,6 +106,7 @@ def _fit_level(
     return codes.astype(np.int32), centroids[used]
 
 
+@all_cores()
 def train_centroids(points: Floats, num_centroids: int, seed: int) -> Floats:
     """Run k-means with at most as many centroids as distinct points; [centroids, dim]."""
     num_distinct = len(np.unique(hash_ids(point.tobytes() for point in points)))
@@ -121,6 +123,7 @@ def train_centroids(points: Floats, num_centroids: int, seed: int) -> Floats:
     return np.asarray(kmeans.centroids, dtype=np.float32)
 
 
+@all_cores()
 def _nearest(points: Floats, centroids: Floats) -> NDArray[np.int64]:
     """Return the nearest centroid of each point; [n]."""
     _, codes = faiss.knn(points, centroids, 1)

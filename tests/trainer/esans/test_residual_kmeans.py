@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from index.ann import index as index_module
 from tests.support.planted_map import QUICK, grouped_rows, groups_of, is_divided
 from trainer.esans.alignment import AlignedItems
 from trainer.esans.residual_kmeans import (
@@ -117,3 +118,12 @@ def test_default_num_codes_keeps_the_size_of_cells(items, codes):
     num_clusters = default_num_clusters(items)
     assert default_num_codes(items, num_clusters) == codes
     assert items < 1_000 or 11 < items / (num_clusters * codes) < 13
+
+
+def test_train_centroids_does_not_depend_on_threads(monkeypatch):
+    points = np.random.default_rng(0).standard_normal((20_000, 16), dtype=np.float32)
+    centroids = []
+    for threads in (1, 2):
+        monkeypatch.setattr(index_module, "NUM_THREADS", threads)
+        centroids.append(train_centroids(points, 100, seed=0))
+    np.testing.assert_array_equal(*centroids)
