@@ -324,7 +324,7 @@ def test_search_returns_only_eligible_rows(clustered, approximate):
     assert sorted(results.tolist()) == eligible.rows().tolist()
 
 
-def test_build_uses_given_threads_with_equal_results(clustered, monkeypatch):
+def test_build_on_more_threads_has_equal_results(clustered, monkeypatch):
     before = faiss.omp_get_max_threads()
     built = []
     for threads in (1, 2):
