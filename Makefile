@@ -82,7 +82,7 @@ bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; 
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(or $(STUDY),scale).toml --data $(or $(SHOPS),build/shops) --out benchmarks/results/$(or $(STUDY),scale) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
 docs: $(VENV)/dev.stamp  ## build the documentation site into build/docs and test it; warnings are errors
-	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(VENV)/bin/sphinx-build -E -W --keep-going -q -b html docs build/docs
 	$(VENV)/bin/pytest -q -m docs tests/docs
 
 openapi: $(VENV)/dev.stamp  ## write docs/openapi.json
