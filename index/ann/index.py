@@ -1,6 +1,5 @@
 """ANN index by inner product. Only this module searches with FAISS."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,9 +19,7 @@ MAX_POINTS = 1 << 20  # training sample of k-means; its time grows with points x
 MIN_POINTS = 39  # per list, below which FAISS warns
 BLOCK_BYTES = 1 << 24  # write buffer
 LIST_SHIFT = 32  # entries of FAISS's direct map: list number above, offset in the list below
-NUM_THREADS = int(
-    os.environ.get("OMP_NUM_THREADS", "").split(",")[0] or len(os.sched_getaffinity(0))
-)
+NUM_THREADS: int = faiss.omp_get_max_threads()  # at import, before PyTorch limits them
 FAISS_VERSION: str = faiss.__version__
 UNTYPED: Any = faiss  # for calls that FAISS's type stubs lack
 
