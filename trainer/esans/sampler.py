@@ -86,9 +86,7 @@ class EsansSampler:
             sets.append(self.sample_hard(context, rng))
             if config.virtual:
                 virtual.append(self._interpolate_hard(context, sets[-1]))
-        positive_log_q = self._positive_log_q(context)
-        if config.in_batch and not config.hard:
-            positive_log_q = sets[0].log_q  # the batch's items are the positives
+        positive_log_q = self._positive_log_q(context, sets[0])
         if not virtual or config.variant == "paper":
             return _chain(sets + virtual, positive_log_q)
         return replace(
@@ -197,10 +195,19 @@ class EsansSampler:
         progress = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
         return self.config.hard_log_weight + math.log(progress)
 
-    def _positive_log_q(self, context: StepContext) -> Tensor | None:
-        """Return log q of the positives if easy negatives alone cover them, else None."""
+    def _positive_log_q(self, context: StepContext, first: SampledNegatives) -> Tensor | None:
+        """Return log q of the positives if a shared proposal covers them, else None.
+
+        Args:
+            context: of the step.
+            first: first set of negatives; with in-batch negatives, its items are the positives.
+        """
         config = self.config
-        if config.hard or config.in_batch or config.variant == "paper" or not config.own_cluster:
+        if config.hard:
+            return None
+        if config.in_batch:
+            return first.log_q
+        if config.variant == "paper" or not config.own_cluster:
             return None
         return self._log_q(context, _to_numpy(context.positive_rows))
 
