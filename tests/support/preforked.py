@@ -40,6 +40,7 @@ class Forked:
     def __init__(self, package, arguments, environment, stdout, stderr):
         read, write = os.pipe()
         self._status = os.fdopen(read, "rb", buffering=0)
+        environment = dict(os.environ) if environment is None else environment
         request = json.dumps([package, arguments, environment]).encode()
         socket.send_fds(connect(package), [request], [stdout, stderr, write])
         os.close(write)
@@ -91,13 +92,8 @@ class Forked:
 def start(package, *arguments, environment=None, stderr=None):
     """Start a command whose standard output, and errors if that is `STDOUT`, are a text pipe."""
     read, write = os.pipe()
-    process = Forked(
-        package,
-        arguments,
-        dict(os.environ) if environment is None else environment,
-        write,
-        write if stderr == subprocess.STDOUT else sys.__stderr__.fileno(),
-    )
+    errors = write if stderr == subprocess.STDOUT else sys.__stderr__.fileno()
+    process = Forked(package, arguments, environment, write, errors)
     os.close(write)
     process.stdout = os.fdopen(read, encoding="utf-8")
     return process
@@ -106,9 +102,12 @@ def start(package, *arguments, environment=None, stderr=None):
 def run(package, *arguments, environment=None, timeout=DEADLINE_S):
     """Run a command until it exits; return exit status, standard error and standard output."""
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
-        environment = dict(os.environ) if environment is None else environment
-        process = Forked(package, arguments, environment, stdout.fileno(), stderr.fileno())
-        status = process.wait(timeout)
+        streams = stdout.fileno(), stderr.fileno()
+        with Forked(package, arguments, environment, *streams) as process:
+            try:
+                status = process.wait(timeout)
+            finally:
+                process.kill()  # at the timeout
         texts = [stream.seek(0) or stream.read() for stream in (stderr, stdout)]
     return status, *texts
 
@@ -179,7 +178,7 @@ def become(request, stdout, stderr, status):
 if __name__ == "__main__":
     for module in sys.argv[2:]:
         importlib.import_module(module)
-    assert threading.active_count() == 1
+    assert threading.active_count() == 1  # which could hold a lock at a fork
     gc.collect()
     gc.freeze()  # forks share the memory of all that is imported
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background

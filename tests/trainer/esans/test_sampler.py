@@ -190,7 +190,7 @@ def test_esans_in_batch_frequency_matches_log_q():
     settings = esans_config(easy=8, hard=0, in_batch=True, log_q_share=1.0, virtual=False)
     counts, expected = np.zeros(12), np.zeros(12)
     everything = np.arange(12, dtype=np.int32)
-    for step in range(700):
+    for step in range(2_000):
         positives = rng.choice(12, 4, p=share).astype(np.int64)
         context = context_for([(0,)] * 4, range(4), positives.tolist(), share, step=step)
         for negatives in EsansSampler(CLUSTERS, settings)(context).sets():
