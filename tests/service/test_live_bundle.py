@@ -213,7 +213,8 @@ def test_swaps_fail_no_request_and_mix_no_bundles(tmp_path):
 
 
 async def retrieve_during_swaps(bundles: Path, versions, count):
-    app = create_app(Settings(bundles=bundles, poll_interval_s=0.02), Lifetime())
+    settings = Settings(bundles=bundles, poll_interval_s=0.02, queue_timeout_ms=60_000)
+    app = create_app(settings, Lifetime())
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://esans")
     results, swapped = [], anyio.Event()
 
@@ -225,7 +226,7 @@ async def retrieve_during_swaps(bundles: Path, versions, count):
     async def retrieve():
         while not swapped.is_set() or len(results) < 200:
             response = await client.post("/retrieve", json={"user_id": "user-0", "k": 20})
-            response.raise_for_status()
+            assert response.status_code == 200, response.text
             results.append(response.json())
             await anyio.sleep(0.002)
 

@@ -108,9 +108,12 @@ class Caller:
 
 @contextmanager
 def running(bundles, **settings):
-    """Run an app in another thread; yield its caller."""
-    values = {"bundles": bundles, "poll_interval_s": POLL_S, **settings}
-    app = create_app(Settings(**values), Lifetime())
+    """Run an app in another thread; yield its caller.
+
+    No query is dropped for waiting long, because a busy machine may stop the tests for seconds.
+    """
+    defaults = {"bundles": bundles, "poll_interval_s": POLL_S, "queue_timeout_ms": 60_000}
+    app = create_app(Settings(**{**defaults, **settings}), Lifetime())
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),

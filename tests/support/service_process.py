@@ -55,7 +55,11 @@ def receive_all(connection):
 @contextmanager
 def start_service(bundles, **variables):
     """Start the service on a free port, yield a client and its log lines, then send SIGTERM."""
-    settings = environment(**{"ESANS_POLL_INTERVAL_S": "0.05", **variables})
+    defaults = {
+        "ESANS_POLL_INTERVAL_S": "0.05",
+        "ESANS_QUEUE_TIMEOUT_MS": "60000",  # a busy machine may stop the tests for seconds
+    }
+    settings = environment(**{**defaults, **variables})
     options = ("--bundles", str(bundles), "--port", "0")
     with start("service", *options, environment=settings) as process:
         lines = []
