@@ -30,7 +30,7 @@ from service.routes.clusters import cluster_routes
 from service.routes.embed import embed_routes
 from service.routes.retrieval import retrieval_routes, similar_routes
 from service.routes.state import state_routes
-from service.routing import admin_router, disabled_admin_router, install_openapi
+from service.routing import add_routes, admin_router, disabled_admin_router, install_openapi
 from service.schemas.shared import Source
 from service.schemas.state import Readiness
 from service.server import Lifetime, build_lifespan
@@ -91,11 +91,11 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.large_bodies = large_bodies
-    app.include_router(retrieval_routes(live_bundle, service, metrics))
-    app.include_router(similar_routes(live_bundle, service, metrics))
-    app.include_router(embed_routes(live_bundle, queue))
-    app.include_router(cluster_routes(live_bundle, live_clusters, many_negatives))
-    app.include_router(state_routes(live_bundle, live_clusters, readiness, metrics))
+    add_routes(app, retrieval_routes(live_bundle, service, metrics))
+    add_routes(app, similar_routes(live_bundle, service, metrics))
+    add_routes(app, embed_routes(live_bundle, queue))
+    add_routes(app, cluster_routes(live_bundle, live_clusters, many_negatives))
+    add_routes(app, state_routes(live_bundle, live_clusters, readiness, metrics))
     add_admin_routes(app, settings, live_bundle, denylist, admin_executor)
     install_error_handlers(
         app,
@@ -162,11 +162,11 @@ def add_admin_routes(
     """
     token = settings.secret("admin_token")
     if not token:
-        app.include_router(disabled_admin_router())
+        add_routes(app, disabled_admin_router())
         return
     maps, denylist_store = open_stores(settings)
     router = admin_router(token)
     add_bundle_routes(router, live_bundle, BundleRegistry(settings.bundles), executor)
     add_cluster_routes(router, maps, executor)
     add_denylist_routes(router, live_bundle, denylist, denylist_store, executor)
-    app.include_router(router)
+    add_routes(app, router)

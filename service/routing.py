@@ -145,6 +145,14 @@ class _StrictQueryParams(QueryParams):
         return values if len(values) > 1 else super().get(key, default)
 
 
+def add_routes(app: FastAPI, router: APIRouter) -> None:
+    """Add the routes of a router as they are.
+
+    `FastAPI.include_router` would build them all once more, in the first request.
+    """
+    app.router.routes.extend(router.routes)
+
+
 def admin_router(token: str) -> APIRouter:
     """Return the router of the admin endpoints, which require the bearer token."""
 

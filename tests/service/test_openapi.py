@@ -32,6 +32,11 @@ def schema(caller):
     return caller.get("/openapi.json").json()
 
 
+def test_routes_are_built_before_the_first_request(caller):
+    built = {getattr(route, "path_format", None) for route in caller.app.routes}
+    assert {path for _, path, _ in ENDPOINTS} <= built
+
+
 @pytest.fixture(scope="module")
 def admin_schema(bundles_folder):
     with running(bundles_folder, admin_token="secret") as caller:
