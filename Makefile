@@ -1,5 +1,7 @@
 # Every command of this project. The first call of a target installs what it needs; later calls start in seconds.
 PYTHON ?= python3.11
+# Compiled modules and rewritten assertions are kept, also where the environment forbids it.
+export PYTHONDONTWRITEBYTECODE :=
 # Which build of torch: empty takes what plain pip finds, see docs/quickstart.md.
 TORCH_INDEX ?=
 VENV := .venv

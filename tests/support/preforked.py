@@ -1,4 +1,4 @@
-"""Starts `python -m PACKAGE` as a fork of a process that has imported what the package needs.
+"""Starts `python -m MODULE` as a fork of a process that has imported what the module needs.
 
 Imports are most of a start: 1 s of CPU for the service, 4 s for the trainer. A fork has its own
 process id, environment, output and exit status. A test of the start itself uses `subprocess`.
@@ -37,12 +37,13 @@ DEADLINE_S = 300
 class Forked:
     """A running command, with the part of the interface of `subprocess.Popen` that tests use."""
 
-    def __init__(self, package, arguments, environment, stdout, stderr):
+    def __init__(self, module, arguments, environment, stdout, stderr):
         read, write = os.pipe()
         self._status = os.fdopen(read, "rb", buffering=0)
         environment = dict(os.environ) if environment is None else environment
-        request = json.dumps([package, arguments, environment]).encode()
-        socket.send_fds(connect(package), [request], [stdout, stderr, write])
+        request = json.dumps([module, arguments, environment]).encode()
+        template = "service" if module == "service" else "trainer"
+        socket.send_fds(connect(template), [request], [stdout, stderr, write])
         os.close(write)
         (self.pid,) = NUMBER.unpack(self._status.read(NUMBER.size))
         self.returncode, self.stdout = None, None
@@ -89,21 +90,21 @@ class Forked:
         return output, None
 
 
-def start(package, *arguments, environment=None, stderr=None):
+def start(module, *arguments, environment=None, stderr=None):
     """Start a command whose standard output, and errors if that is `STDOUT`, are a text pipe."""
     read, write = os.pipe()
     errors = write if stderr == subprocess.STDOUT else sys.__stderr__.fileno()
-    process = Forked(package, arguments, environment, write, errors)
+    process = Forked(module, arguments, environment, write, errors)
     os.close(write)
     process.stdout = os.fdopen(read, encoding="utf-8")
     return process
 
 
-def run(package, *arguments, environment=None, timeout=DEADLINE_S):
+def run(module, *arguments, environment=None, timeout=DEADLINE_S):
     """Run a command until it exits; return exit status, standard error and standard output."""
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
         streams = stdout.fileno(), stderr.fileno()
-        with Forked(package, arguments, environment, *streams) as process:
+        with Forked(module, arguments, environment, *streams) as process:
             try:
                 status = process.wait(timeout)
             finally:
@@ -113,12 +114,12 @@ def run(package, *arguments, environment=None, timeout=DEADLINE_S):
 
 
 @cache
-def connect(package):
+def connect(module):
     """Start the process that is forked; it ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.support.preforked", str(theirs.fileno())]
     process = subprocess.Popen(
-        [*command, *IMPORTS[package]],
+        [*command, *IMPORTS[module]],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         pass_fds=[theirs.fileno()],
@@ -164,15 +165,15 @@ def report(pid, stdout, stderr, status):
 
 
 def become(request, stdout, stderr, status):
-    """Take over output and environment of a request; return its package and arguments."""
-    package, arguments, environment = request
+    """Take over output and environment of a request; return its module and arguments."""
+    module, arguments, environment = request
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     for descriptor in (stdout, stderr, status):
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
-    return package, arguments
+    return module, arguments
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Steps that two ranks and a single process take alike, and their launch with torchrun.
 
-python -m torch.distributed.run --nproc-per-node 2 -m tests.support.ranks DATA OUT DEVICE
+RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python -m tests.support.ranks DATA OUT DEVICE
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ import torch.distributed as dist
 from index.cluster_map_registry import open_cluster_maps
 from index.errors import TrainingError
 from tests.conftest import ROOT
-from tests.support.redis_server import wait_until
+from tests.support.preforked import start
+from tests.support.redis_server import free_port, wait_until
 from tests.support.trainer_maps import (
     RecordingSampler,
     esans_config,
@@ -40,7 +41,7 @@ from trainer.training_data import TrainingBatch, build_training_data
 
 ESANS = {"name": "esans", "easy": 8, "hard": 4, "in_batch": True, "log_q_share": 1.0}
 SAMPLERS = {  # name -> configuration, steps
-    "in-batch": ({}, 200),
+    "in-batch": ({}, 20),
     "esans": (ESANS, 200),
     "in-batch-uncorrected": ({}, 5),
     "full": ({}, 5),
@@ -122,6 +123,21 @@ def diverges(data, device):
     with pytest.raises(TrainingError, match="the loss is nan"):
         loop.take_step(next(loop.data.loader.epoch(0)))
     return True
+
+
+def start_ranks(*arguments):
+    """Start this module on two ranks, without torchrun; returns their processes."""
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | group
+    return [
+        start(
+            "tests.support.ranks",
+            *arguments,
+            environment=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.STDOUT,
+        )
+        for rank in (0, 1)
+    ]
 
 
 def launch(*command, ranks=2, **options):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.support.ranks import SAMPLERS, launch, step_losses, unordered_losses
+from tests.support.ranks import SAMPLERS, start_ranks, step_losses, unordered_losses
 from tests.support.training_runs import DEADLINE_S
 
 CUDA = pytest.param(
@@ -28,9 +28,9 @@ def device(request):
 def ranks(world, tmp_path_factory, device):
     """What each of two ranks computed."""
     folder = tmp_path_factory.mktemp("ranks")
-    process = launch("-m", "tests.support.ranks", str(world), str(folder), device)
-    output, _ = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, output
+    for process in start_ranks(str(world), str(folder), device):
+        output, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, output
     return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
 
 
