@@ -7,7 +7,7 @@ validation, so that optional keys may be absent, and described by the same types
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema
@@ -108,22 +108,19 @@ class FieldError(TypedDict):
     expected: Annotated[str, Field(description="What is valid, or how to correct the value.")]
 
 
-class Problem(TypedDict):
+class Problem(BaseModel):
     """Problem details (RFC 9457)."""
 
-    type: Annotated[
-        str, Field(description="Problem type; `about:blank` if the status describes it.")
-    ]
+    # A model, not a typed dict: its schema is built once, not for every status of every route.
+    type: str = Field(description="Problem type; `about:blank` if the status describes it.")
     title: str
     status: int
     detail: str
-    instance: Annotated[str, Field(description="Path of the request.")]
-    request_id: Annotated[
-        str, Field(description="Request id, as in `X-Request-ID` and in the logs.")
-    ]
-    errors: NotRequired[
-        Annotated[list[FieldError], Field(description="Field errors, with status 422.")]
-    ]
-    reasons: NotRequired[
-        Annotated[list[str], Field(description="Why the bundle was rejected, with status 409.")]
-    ]
+    instance: str = Field(description="Path of the request.")
+    request_id: str = Field(description="Request id, as in `X-Request-ID` and in the logs.")
+    errors: list[FieldError] = Field(
+        default_factory=list, description="Field errors, with status 422."
+    )
+    reasons: list[str] = Field(
+        default_factory=list, description="Why the bundle was rejected, with status 409."
+    )
