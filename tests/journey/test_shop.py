@@ -1,11 +1,7 @@
 """The whole path: generate a shop, train, serve, query."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 
-import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +13,9 @@ from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.search.query import Query
 from index.search.retriever import Retriever
-from tests.conftest import ROOT
 from tests.support.http_caller import until
+from tests.support.preforked import run
+from tests.support.service_process import start_service
 from trainer.config import RunConfig
 from trainer.data.dataset import load_dataset
 from trainer.data.interactions import sample_cases
@@ -38,31 +35,16 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundles(shop, tmp_path_factory):
     bundles = tmp_path_factory.mktemp("bundles")
-    run = [sys.executable, "-m", "trainer", "run", "--data", str(shop), "--bundles", str(bundles)]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    status, errors, _ = run("trainer", "run", "--data", str(shop), "--bundles", str(bundles))
+    assert status == 0, errors
     return bundles
 
 
 @pytest.fixture(scope="module")
 def client(bundles):
-    """Client of the service; a client per request would read all certificates each time."""
-    log = bundles / "log"
-    serve = [sys.executable, "-m", "service", "--bundles", str(bundles), "--port", "0"]
-    with log.open("w") as stream:
-        process = subprocess.Popen(serve, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        with httpx.Client(base_url=listening_url(log)) as client:
-            until(lambda: client.get("/readyz").status_code == 200, limit_s=60)
-            yield client
-    finally:
-        process.terminate()
-        assert process.wait(timeout=60) == 0
-
-
-def listening_url(log):
-    lines = until(lambda: [x for x in log.read_text().splitlines() if '"listening"' in x], 60)
-    return json.loads(lines[0])["url"]
+    with start_service(bundles) as (client, _):
+        until(lambda: client.get("/readyz").status_code == 200, limit_s=60)
+        yield client
 
 
 @pytest.fixture(scope="module")

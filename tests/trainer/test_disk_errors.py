@@ -3,7 +3,6 @@
 import os
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import faiss
@@ -13,9 +12,8 @@ import torch
 
 from index.ann.index import ItemIndex
 from index.bundle.registry import BundleRegistry
-from tests.conftest import ROOT
 from tests.support.synthetic_bundle import publish_handmade
-from tests.support.training_runs import arguments, run, write_config
+from tests.support.training_runs import arguments, run, start_trainer, write_config
 from trainer.checkpoint import Checkpoint, Progress
 
 LARGEST_FILE_BYTES = 20_000
@@ -49,26 +47,18 @@ def test_run_reports_uncreatable_bundle_folder(world, tmp_path, capsys):
     assert "choose another folder" in output
 
 
-def limit_files():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES))
-
-
 def test_file_size_limit_stops_run_without_publishing(world, tmp_path):
     config = write_config(tmp_path / "run.toml", {"training": {"epochs": 1}})
     bundles = tmp_path / "bundles"
     version = publish_handmade(bundles)
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", *arguments(world, bundles, config)],
-        cwd=ROOT,
-        preexec_fn=limit_files,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "cannot be written" in done.stderr
-    assert "the current bundle is unchanged" in done.stderr
-    assert "Traceback" not in done.stderr
+    with start_trainer(*arguments(world, bundles, config)) as process:
+        limits = (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+        output, _ = process.communicate()
+    assert process.returncode == 1, output
+    assert "cannot be written" in output
+    assert "the current bundle is unchanged" in output
+    assert "Traceback" not in output
     assert BundleRegistry(bundles).versions() == [version]
     assert list(bundles.glob(".checkpoints/*")) == []
 

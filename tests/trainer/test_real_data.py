@@ -8,6 +8,7 @@ from tests.support.training_runs import run
 
 SMALL = """
 towers = {embedding_dim = 32, history_length = 20}
+clusters = {alignment_epochs = 1}
 training = {epochs = 1, device = "cpu"}
 evaluation = {ease_items_limit = 0}
 """
