@@ -61,7 +61,8 @@ def test_follow_survives_redis_failure_and_swaps_later(
     trained, recorder = follow(world_data, store, tmp_path, actions)
     assert swapped_versions(trained) == [(0, good.version), (REPAIRED_AT + 1, better.version)]
     assert len(recorder.versions) == 27
-    assert caplog.text.count(message) == 1
+    warnings = [line for line in caplog.text.splitlines() if message in line]
+    assert len(warnings) == len(set(warnings)) > 0  # the cause may change: reset, then refused
 
 
 @pytest.mark.parametrize("failure", ["killed, restarted empty", "frozen"])
