@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PIP_INSTALL := PYTHONWARNINGS=ignore $(VENV)/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help check format test test-images test-all demo demo-swap attack bench bench-training bench-quality bench-quality-quick bench-esans openapi mutants soak lock docs clean
+.PHONY: help check format test test-e2e test-images test-all demo demo-swap attack bench bench-training bench-quality bench-quality-quick bench-esans openapi mutants soak lock docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,7 +35,10 @@ format: $(VENV)/dev.stamp  ## format the code and apply automatic fixes
 TEST_WORKERS ?= 2
 
 test: $(VENV)/dev.stamp  ## run the default tests: a few minutes on two cores
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images and not attack and not docs'
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images and not attack and not docs and not e2e'
+
+test-e2e: $(VENV)/dev.stamp  ## run end-to-end tests: a whole shop, real data, browsers, several ranks; two minutes
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'e2e and not slow and not gpu'
 
 test-images: $(VENV)/dev.stamp  ## run the Dockerfile's steps in clean environments
 	$(VENV)/bin/pytest -m images

@@ -25,9 +25,8 @@ with serving(Path(sys.argv[1]), 0) as url:
 """
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
-)
+@pytest.mark.e2e
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_demo_ends_its_service_on_signal(tmp_path, number):
     publish_handmade(tmp_path / "bundles")
     command = [sys.executable, "-c", SERVE, str(tmp_path / "bundles")]

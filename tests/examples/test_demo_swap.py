@@ -11,6 +11,8 @@ from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.slow
 def test_demo_swap_shows_both_maps_of_the_manifest(tmp_path):

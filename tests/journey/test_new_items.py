@@ -11,6 +11,8 @@ from index.bundle.registry import BundleRegistry
 from tests.support.http_caller import running
 from tests.support.training_runs import run
 
+pytestmark = pytest.mark.e2e
+
 HELD_OUT = 60
 SMALL = """
 towers = {embedding_dim = 32, history_length = 20}

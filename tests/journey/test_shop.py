@@ -22,6 +22,8 @@ from trainer.data.interactions import sample_cases
 from trainer.evaluate import rank_by_retriever
 from trainer.metrics import DEPTH, build_evaluation_set
 
+pytestmark = pytest.mark.e2e
+
 NUM_QUERIES, CANDIDATES = 60, 10
 
 

@@ -24,6 +24,7 @@ def test_docs_page_loads_only_local_resources(client):
         client.get(path).raise_for_status()
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
 def test_docs_page_in_browser_lists_endpoints(client, tmp_path):
     options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"

@@ -11,6 +11,8 @@ from tests.support.http_caller import until
 from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import NOW, handmade_map, publish_handmade
 
+pytestmark = pytest.mark.e2e
+
 HERE = Path(__file__).parent
 TOKEN = "schemathesis"
 

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from tests.support.ranks import SAMPLERS, start_ranks, step_losses, unordered_losses
 from tests.support.training_runs import DEADLINE_S
 
+pytestmark = pytest.mark.e2e
+
 CUDA = pytest.param(
     "cuda",
     marks=[

@@ -10,6 +10,8 @@ from tests.support.ranks import kill_rank, launch_trainer, wait_for_step
 from tests.support.training_runs import DEADLINE_S, arguments, write_config
 from tests.support.training_shops import write_shop
 
+pytestmark = pytest.mark.e2e
+
 ESANS = {
     "clusters": {"alignment_epochs": 1},
     "training": {"batch_size": 16, "epochs": 2, "patience": 2, "checkpoint_interval_s": 0},

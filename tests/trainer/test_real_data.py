@@ -6,6 +6,8 @@ from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from tests.support.training_runs import run
 
+pytestmark = pytest.mark.e2e
+
 SMALL = """
 towers = {embedding_dim = 32, history_length = 20}
 clusters = {alignment_epochs = 1}

@@ -7,7 +7,10 @@ from benchmarks.compare.__main__ import main
 from tests.support.study_tables import line, write_table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
 
 
 def rendered_body(path, profile):

@@ -183,7 +183,7 @@ def test_run_without_time_lists_missing_trials(tmp_path, capsys):
     assert "The fixed list is not complete yet: no mean." in text
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_run_with_two_workers_equals_serial_run(finished, tmp_path):
     write_world(tmp_path)
     write_study(tmp_path, HEAD.replace("seeds = 2", "seeds = 1") + DATASET + IN_BATCH + UNIFORM)
@@ -195,7 +195,7 @@ def test_run_with_two_workers_equals_serial_run(finished, tmp_path):
         assert row["recall@50"] == pytest.approx(serial[row["method"], 0], abs=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_workers_exit_when_the_command_is_killed(tmp_path):
     write_world(tmp_path)
     study = write_study(tmp_path, TINY.replace("epochs = 1", "epochs = 1000\npatience = 1000"))

@@ -9,7 +9,10 @@ from trainer.__main__ import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BUTTONS = {"Zoom", "Pan", "Reset axes", "Download plot as a PNG"}  # none uploads
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
 
 
 def rendered_body(path, profile):
