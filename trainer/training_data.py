@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.arrays import Rows
+from index.cluster_layout import Doubles
 from index.errors import TrainingError
 from trainer.config import RunConfig, TrainingConfig
 from trainer.data.dataset import Dataset
@@ -78,6 +79,24 @@ class BatchLoader:
         targets = self.histories.item_rows[self.target_positions]
         return np.bincount(targets, minlength=num_items).astype(np.int64)
 
+    def appearances(self, num_items: int) -> NDArray[np.int64]:
+        """Count the examples of one epoch with each item as target or in the history; [items]."""
+        offsets = self.histories.offsets
+        counts = np.zeros(num_items, np.int64)
+        for first in range(0, len(offsets) - 1, SHUFFLED_USERS):
+            ends = offsets[first : first + SHUFFLED_USERS + 1]
+            lengths = np.diff(ends)
+            rows = self.histories.item_rows[ends[0] : ends[-1]]
+            others = np.repeat(lengths - 1, lengths)
+            later = others  # examples of the user that can have the item in their histories
+            is_target = others > 0
+            if self.is_ordered:
+                position = np.arange(len(rows)) - np.repeat(ends[:-1] - ends[0], lengths)
+                later, is_target = others - position, position > 0
+            times = np.minimum(later, self.history_length) + is_target
+            counts += np.bincount(rows, weights=times, minlength=num_items).astype(np.int64)
+        return counts
+
     def batches_per_epoch(self) -> int:
         """Return the number of batches per epoch, without a last batch of a single target."""
         count = len(self.target_positions)
@@ -138,6 +157,18 @@ class TrainingData:
     def device(self) -> torch.device:
         """Device of the tensors."""
         return self.features.id_rows.device
+
+    @cached_property
+    def appearance_share(self) -> NDArray[np.float32]:
+        """Share of the training examples with each item as target or in the history; [items]."""
+        counts = self.loader.appearances(len(self.target_share))
+        return (counts / len(self.loader.target_positions)).astype(np.float32)
+
+    def in_batch_probability(self, batch: int, rows: Rows) -> Doubles:
+        """Return the probability that a batch of this size has an item in an example; [rows]."""
+        share = self.appearance_share[rows].astype(np.float64)
+        probability: Doubles = -np.expm1(batch * np.log1p(-np.minimum(share, 1 - 1e-9)))
+        return probability
 
 
 def build_training_data(data: Dataset, config: RunConfig) -> TrainingData:

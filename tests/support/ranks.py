@@ -43,6 +43,7 @@ ESANS = {"name": "esans", "easy": 8, "hard": 4, "in_batch": True, "log_q_share":
 SAMPLERS = {  # name -> configuration, steps
     "in-batch": ({}, 20),
     "esans": (ESANS, 200),
+    "esans, histories": (ESANS | {"in_batch_histories": 60}, 5),
     "in-batch-uncorrected": ({}, 5),
     "full": ({}, 5),
     "uniform": ({"count": 64}, 5),

@@ -6,7 +6,12 @@ import pytest
 from tests.support.training_data import as_histories, tiny_config
 from trainer import training_data
 from trainer.data.interactions import ItemLists
-from trainer.training_data import BatchLoader, sample_validation_cases, shuffle_histories
+from trainer.training_data import (
+    BatchLoader,
+    build_training_data,
+    sample_validation_cases,
+    shuffle_histories,
+)
 
 # user 1 has one item, user 2 none; the tens digit of an item's row is its user
 TAKEN = [[0, 1, 2, 3, 4], [10], [], [20, 21], [30, 31, 32]]
@@ -126,6 +131,35 @@ def test_epoch_order_depends_on_seed():
     first, again, other = (batches(True, taken=[range(30)], seed=seed) for seed in (0, 0, 1))
     assert examples(first) == examples(again)
     assert examples(first) != examples(other)
+
+
+@pytest.mark.parametrize("users_at_once", [2, 100])
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_appearances_count_examples_with_each_item(monkeypatch, is_ordered, users_at_once):
+    monkeypatch.setattr(training_data, "SHUFFLED_USERS", users_at_once)
+    made = batches(is_ordered)
+    rows = [row for _, target, history in examples(made) for row in (target, *history)]
+    assert made.appearances(33).tolist() == np.bincount(rows, minlength=33).tolist()
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_in_batch_probability_is_the_share_of_batches(world_data, is_ordered):
+    interactions = replace(world_data.interactions, is_ordered=is_ordered)
+    config = tiny_config(batch_size=16)
+    data = build_training_data(replace(world_data, interactions=interactions), config)
+    num_items, counts, batch_count = len(world_data.item_ids), 0, 0
+    for epoch in range(20):
+        for batch in data.loader.epoch(epoch):
+            if len(batch.user_rows) == 16:
+                rows = np.concatenate([batch.positive_rows, batch.history_rows[batch.mask]])
+                counts += np.bincount(np.unique(rows), minlength=num_items)
+                batch_count += 1
+    probability = data.in_batch_probability(16, np.arange(num_items, dtype=np.int32))
+    errors = np.sqrt(probability * (1 - probability) / batch_count)
+    assert batch_count > 500
+    assert 0.01 < probability.min() < probability.max() < 0.99
+    assert np.abs(counts / batch_count - probability).max() < (5 * errors).max()
+    assert (counts / batch_count).mean() == pytest.approx(probability.mean(), rel=0.02)
 
 
 def test_target_counts_exclude_first_and_single_items():

@@ -106,12 +106,31 @@ class EsansSampler:
         return self._proposal
 
     def sample_from_batch(self, context: StepContext) -> SampledNegatives:
-        """Use in-batch negatives with same-cell masking."""
+        """Use in-batch negatives with same-cell masking; of the targets, or of all examples."""
+        if self.config.in_batch_histories:
+            return self._sample_from_examples(context)
         negatives, positives = sample_in_batch(context), _to_numpy(context.positive_rows)
         return replace(
             negatives,
             log_q=self._log_q(context, positives),
             is_masked=negatives.is_masked | self._is_same_cell(context, positives),
+            source="in batch",
+        )
+
+    def _sample_from_examples(self, context: StepContext) -> SampledNegatives:
+        """Use items of the batch's targets and histories; without cold ones, encodes nothing."""
+        warm = _warm_positions(context)
+        limit = self.config.in_batch_histories
+        if len(warm) > limit:
+            order = torch.randperm(len(warm), generator=context.rng)[:limit]
+            warm = warm[order.to(warm.device)]
+        rows = context.batch_rows[warm]
+        flat = _to_numpy(rows)
+        return SampledNegatives(
+            vectors=context.batch_vectors[warm],
+            log_q=self._log_q(context, flat),
+            is_masked=context.is_seen(rows) | self._is_same_cell(context, flat),
+            rows=rows,
             source="in batch",
         )
 
@@ -205,18 +224,18 @@ class EsansSampler:
         config = self.config
         if config.hard:
             return None
-        if config.in_batch:
+        if config.in_batch and not config.in_batch_histories:
             return first.log_q
-        if config.variant == "paper" or not config.own_cluster:
+        if not config.in_batch and (config.variant == "paper" or not config.own_cluster):
             return None
         return self._log_q(context, _to_numpy(context.positive_rows))
 
     def _log_q(self, context: StepContext, rows: Rows) -> Tensor:
         """Return log_q_share times the log of the expected count of each item row.
 
-        The expected counts of all configured sources are added: batch * target_share(j) in the
-        batch, easy times the mean probability over the batch's positives, and hard times the
-        hard probability of the row. Nothing is computed if `log_q_share` is 0.
+        The expected counts of all configured sources are added: those in the batch, easy times the
+        mean probability over the batch's positives, and hard times the hard probability of the
+        row. Nothing is computed if `log_q_share` is 0.
 
         Args:
             context: of the step.
@@ -235,14 +254,22 @@ class EsansSampler:
         if config.easy:
             expected += copies * config.easy * proposal.mean_easy_probability(positives, flat)
         if config.in_batch:
-            share = context.target_share[torch.from_numpy(flat).to(context.target_share.device)]
-            expected += len(positives) * share.cpu().numpy()
+            expected += self._expected_in_batch(context, flat)
         expected = expected.reshape(rows.shape)
         if config.hard:
             hard = proposal.hard_probability(positives, rows)
             expected = expected + copies * config.hard * hard
         log_q = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
         return config.log_q_share * log_q.to(context.queries.device)
+
+    def _expected_in_batch(self, context: StepContext, rows: Rows) -> Doubles:
+        """Return the expected count of item rows [n] among the in-batch negatives; [n]."""
+        limit = self.config.in_batch_histories
+        if limit:
+            kept = min(1.0, limit / max(1, len(_warm_positions(context))))
+            return kept * context.in_batch_probability(rows)
+        share = context.target_share[torch.from_numpy(rows).to(context.target_share.device)]
+        return len(context.positive_rows) * share.cpu().numpy()
 
     def _is_same_cell(self, context: StepContext, rows: Rows) -> Tensor:
         positives = _to_numpy(context.positive_rows)
@@ -251,6 +278,11 @@ class EsansSampler:
 
 
 TINY = 1e-12  # only masked items have an expected count of 0
+
+
+def _warm_positions(context: StepContext) -> Tensor:
+    """Return the positions of warm items in `batch_rows`."""
+    return (context.target_share[context.batch_rows] > 0).nonzero().flatten()
 
 
 def _to_numpy(rows: Tensor) -> Rows:

@@ -11,6 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from index.arrays import Rows
+from index.cluster_layout import Doubles
+
 
 @dataclass(frozen=True)
 class StepContext:
@@ -21,6 +24,9 @@ class StepContext:
         positive_rows: [batch] int64, the targets.
         positives: [batch, dim], embeddings of the targets, with gradient.
         queries: [batch, dim], embeddings of the users, with gradient.
+        batch_rows: [n] int64, distinct items of the batch's targets and histories, all encoded.
+        batch_vectors: [n, dim], their embeddings, with gradient.
+        in_batch_probability: item rows [n] to the probability [n] that they are in `batch_rows`.
         target_share: [num_items] float32, share of each item of all training targets, sum 1.
         encode: item rows [n] to embeddings [n, dim], with gradient.
         is_seen: item rows [n] or [batch, n] to bool [batch, n], True for training positives of
@@ -33,6 +39,9 @@ class StepContext:
     positive_rows: Tensor
     positives: Tensor
     queries: Tensor
+    batch_rows: Tensor
+    batch_vectors: Tensor
+    in_batch_probability: Callable[[Rows], Doubles]
     target_share: Tensor
     encode: Callable[[Tensor], Tensor]
     is_seen: Callable[[Tensor], Tensor]

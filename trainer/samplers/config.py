@@ -141,6 +141,9 @@ class EsansConfig(ConfigSection):
     """hard negatives encoded per row, of the positive's cluster"""
     in_batch: bool = True
     """add in-batch negatives, with same-cell masking"""
+    in_batch_histories: int = Field(0, ge=0, le=COUNT_LIMIT)
+    """also take in-batch negatives from the histories, whose items are encoded anyway: at most
+    this many distinct items, targets included; 0: targets only"""
     max_cell_share: float = Field(0.02, ge=0, le=1)
     """cells with a larger share of the targets are not masked"""
     log_q_share: float = Field(1.0, ge=0, le=1)
@@ -178,6 +181,11 @@ class EsansConfig(ConfigSection):
         if self.alpha_min > self.alpha_max:
             raise ValueError(
                 f"alpha_min ({self.alpha_min}) must be at most alpha_max ({self.alpha_max})"
+            )
+        if self.in_batch_histories and not self.in_batch:
+            raise ValueError(
+                f"in_batch_histories is {self.in_batch_histories} and in_batch is false; set "
+                "in_batch to true, or in_batch_histories to 0"
             )
         if not (self.easy or self.hard or self.in_batch):
             raise ValueError(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from index.cluster_map import ClusterMap
+from index.errors import ConfigError
 from tests.support.sampler_contexts import context_for, loss_of, unit
 from trainer.config import validate_config
 from trainer.esans.sampler import EsansSampler
@@ -68,6 +69,46 @@ def test_esans_estimates_the_sum_over_unmasked_items(hard, virtual):
     errors = estimates.std(axis=0) / len(estimates) ** 0.5
     assert (errors < 0.02 * exact).all()
     assert (np.abs(estimates.mean(axis=0) - exact) < 4 * errors).all()
+
+
+@pytest.mark.parametrize("settings", [{"easy": 0}, {}, {"hard": 2}])
+@pytest.mark.parametrize("limit", [10, 1000])
+def test_esans_histories_estimate_the_sum_over_unmasked_items(limit, settings):
+    """Whether an item is in the examples of a batch is independent of the other items here."""
+    probability = np.random.default_rng(3).uniform(0.2, 0.9, ITEMS)
+    draws = np.random.default_rng(4).random((600, ITEMS)) < probability
+    sampler, estimates = esans(in_batch_histories=limit, **settings), []
+    for step, is_sampled in enumerate(draws):
+        rows = torch.from_numpy(is_sampled.nonzero()[0])
+        context = replace(
+            context_of(step),
+            batch_rows=rows,
+            batch_vectors=TABLE[rows],
+            in_batch_probability=lambda rows: probability[rows],
+        )
+        estimates.append(estimate(sampler(context), context))
+    exact = (np.exp((QUERIES @ TABLE.T).numpy()) * allowed_items()).sum(axis=1)
+    errors = np.std(estimates, axis=0) / len(estimates) ** 0.5
+    assert (errors < 0.02 * exact).all()
+    assert (np.abs(np.mean(estimates, axis=0) - exact) < 4 * errors).all()
+
+
+def test_esans_histories_are_warm_masked_and_not_encoded_again():
+    rows = torch.arange(ITEMS)
+    vectors = TABLE.clone().requires_grad_()
+    context = replace(context_of(0), batch_rows=rows, batch_vectors=vectors)
+    sampled = esans(in_batch_histories=ITEMS, easy=0)(context)
+    assert sampled.num_encoded == 0
+    assert set(sampled.rows.tolist()) == set(range(ITEMS)) - set(COLD)
+    assert torch.equal(~sampled.is_masked, torch.from_numpy(allowed_items())[:, sampled.rows])
+    loss_of(context, sampled).backward()
+    is_pushed = (vectors.grad[sampled.rows] != 0).any(dim=1)
+    assert torch.equal(is_pushed, (~sampled.is_masked).any(dim=0))
+
+
+def test_esans_histories_without_in_batch_are_rejected():
+    with pytest.raises(ConfigError, match="in_batch_histories"):
+        esans(in_batch_histories=8, in_batch=False)
 
 
 def test_esans_shared_proposal_is_the_same_at_the_positive():
