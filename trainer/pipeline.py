@@ -5,8 +5,11 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
@@ -239,12 +242,22 @@ def build_worse_error(report: Report, bundles: Path, version: str) -> WorseThanP
 def is_current(config: RunConfig, data: Dataset, options: RunOptions) -> bool:
     """Return whether the current bundle has this dataset and configuration, refitted or not."""
     try:
-        manifest = read_manifest(BundleRegistry(options.bundles).current())
+        bundle = BundleRegistry(options.bundles).current()
+        manifest = read_manifest(bundle)
     except BundleError:
         return False
     same_config = manifest.run.get("config") == config.model_dump(mode="json")
     same_config &= (get_refit(manifest) is not None) == options.refit
-    return same_config and manifest.dataset.fingerprint == data.fingerprint
+    if not same_config or manifest.dataset.fingerprint != data.fingerprint:
+        return False
+    try:
+        published = pq.read_table(bundle / "items.parquet")
+    except (OSError, pa.ArrowException):
+        return False
+    written = BytesIO()  # Parquet does not keep every type
+    pq.write_table(data.attributes, written)
+    attributes = pq.read_table(written)
+    return bool(published.slice(0, len(attributes)).equals(attributes))  # added items come last
 
 
 def render_dataset_summary(data: Dataset) -> str:

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -61,6 +63,19 @@ def test_run_skip_if_same_trains_on_different_data(config, tmp_path, capsys):
     assert run(write_shop(tmp_path), bundles, config, "--skip", "if-same") == 1
     output = capsys.readouterr().err  # training starts, but the shop is too small
     assert "training part: found 1 targets, expected at least 2" in output
+
+
+def test_run_skip_if_same_trains_on_changed_attributes(published, world, tmp_path):
+    config, bundles = published
+    shutil.copytree(bundles, tmp_path / "bundles")
+    shutil.copytree(world, tmp_path / "shop")
+    items = pq.read_table(world / "items.parquet")
+    days = pa.array(range(len(items)), pa.timestamp("s"))  # a type that Parquet does not keep
+    pq.write_table(items.append_column("since", days), tmp_path / "shop" / "items.parquet")
+    options = (tmp_path / "bundles", config, "--seed", "7", "--skip", "if-same")
+    for data, versions in ((tmp_path / "shop", 2), (tmp_path / "shop", 2), (world, 3)):
+        assert run(data, *options) == 0
+        assert len(BundleRegistry(tmp_path / "bundles").versions()) == versions
 
 
 def test_run_skip_if_any_skips_with_a_current_bundle(config, tmp_path, capsys):
