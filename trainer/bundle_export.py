@@ -23,16 +23,14 @@ from index.cluster_map import ClusterMap
 from index.cluster_map_io import build_metadata, save_cluster_map
 from index.errors import ConfigError
 from index.ids import build_id_table
-from index.ingest.tables import (
+from index.ingest.published_columns import (
     PublishedColumns,
     build_column,
-    decode_dictionary,
     is_filterable,
     is_json_serializable,
-    is_list,
     item_metadata,
-    quote,
 )
+from index.ingest.tables import decode_dictionary, is_list, quote
 from index.metadata import SEPARATOR
 from index.publish.writer import VECTORS, Contents, write_bundle
 from trainer.config import BundleConfig, RunConfig

@@ -14,7 +14,7 @@ from index.bundle.manifest import IndexFacts
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
-from index.ingest.tables import PublishedColumns
+from index.ingest.published_columns import PublishedColumns
 from index.publish.writer import add_metrics
 from index.search.retriever import Retriever
 from trainer.bundle_export import FinishedRun, stage_bundle

@@ -28,17 +28,13 @@ from index.cluster_map import CLUSTER_FILES
 from index.encoders import ItemEncoder
 from index.errors import BundleError, DatasetError, InvalidBundleError
 from index.ingest.items import Items, read_items
-from index.ingest.tables import (
-    Findings,
+from index.ingest.published_columns import (
     PublishedColumns,
-    decode_dictionary,
     is_filterable,
     is_json_serializable,
-    is_text,
     item_metadata,
-    quote,
-    read_table,
 )
+from index.ingest.tables import Findings, decode_dictionary, is_text, quote, read_table
 from index.metadata import ItemMetadata
 from index.publish.writer import VECTORS, Contents, add_metrics, write_bundle
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from index.errors import ConfigError
-from index.ingest.tables import item_metadata
+from index.ingest.published_columns import item_metadata
 from trainer.bundle_export import DISTINCT_LIMIT, choose_columns
 from trainer.config import BundleConfig
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from index.errors import DatasetError
-from index.ingest.tables import item_metadata
+from index.ingest.published_columns import item_metadata
 from tests.support.training_shops import (
     ITEMS,
     TIMES,
