@@ -33,12 +33,13 @@ format: $(VENV)/dev.stamp  ## format the code and apply automatic fixes
 
 # Test processes; each takes about a core.
 TEST_WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile
 
 test: $(VENV)/dev.stamp  ## run the default tests: a few minutes on two cores
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow and not gpu and not images and not attack and not docs and not e2e'
+	$(PYTEST) -m 'not slow and not gpu and not images and not attack and not docs and not e2e'
 
 test-e2e: $(VENV)/dev.stamp  ## run end-to-end tests: a whole shop, real data, browsers, several ranks; two minutes
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest -n $(TEST_WORKERS) --dist loadfile -m 'e2e and not slow and not gpu'
+	$(PYTEST) -m 'e2e and not slow and not gpu'
 
 test-images: $(VENV)/dev.stamp  ## run the Dockerfile's steps in clean environments
 	$(VENV)/bin/pytest -m images

@@ -59,7 +59,8 @@ class BatchLoss:
         history_rows = batch.history_rows[batch.mask]
         rows = np.concatenate([history_rows, batch.positive_rows])
         distinct, inverse = np.unique(rows, return_inverse=True)
-        vectors = encode(torch.from_numpy(distinct).long())
+        batch_rows = torch.from_numpy(distinct).long()
+        vectors = encode(batch_rows)
         history_indices, positive_indices = (
             torch.from_numpy(inverse).to(device).tensor_split([len(history_rows)])
         )
@@ -75,7 +76,7 @@ class BatchLoss:
             positive_rows=torch.from_numpy(batch.positive_rows).long().to(device),
             positives=positives,
             queries=gather_shares(queries, len(users)),
-            batch_rows=torch.from_numpy(distinct).long().to(device),
+            batch_rows=batch_rows.to(device),
             batch_vectors=vectors,
             in_batch_probability=partial(data.in_batch_probability, len(users)),
             target_share=data.target_share,

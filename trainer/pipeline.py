@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, TrainingError, WorseThanPopularityError
+from index.ingest.tables import UNREADABLE_FILE, read_table
 from trainer.bundle_export import choose_columns, describe_columns
 from trainer.checkpoint import Checkpoint
 from trainer.comparison import PRIMARY_METRIC, compare_bundles, get_refit, render_comparison
@@ -251,8 +251,8 @@ def is_current(config: RunConfig, data: Dataset, options: RunOptions) -> bool:
     if not same_config or manifest.dataset.fingerprint != data.fingerprint:
         return False
     try:
-        published = pq.read_table(bundle / "items.parquet")
-    except (OSError, pa.ArrowException):
+        published = read_table(bundle / "items.parquet")
+    except UNREADABLE_FILE:
         return False
     written = BytesIO()  # Parquet does not keep every type
     pq.write_table(data.attributes, written)

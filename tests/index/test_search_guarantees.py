@@ -138,7 +138,7 @@ def test_exact_search_returns_best_eligible_items(retrievers, query, denied):
         np.testing.assert_allclose(result.scores, best, atol=CLOSE)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(QUERIES, min_size=1, max_size=5), DENIED)
 def test_search_alone_batched_and_bounded_has_same_result(retrievers, queries, denied):
     for retriever in retrievers.values():

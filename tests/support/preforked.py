@@ -114,12 +114,12 @@ def run(module, *arguments, environment=None, timeout=DEADLINE_S):
 
 
 @cache
-def connect(module):
+def connect(template):
     """Start the process that is forked; it ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.support.preforked", str(theirs.fileno())]
     process = subprocess.Popen(
-        [*command, *IMPORTS[module]],
+        [*command, *IMPORTS[template]],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         pass_fds=[theirs.fileno()],

@@ -41,7 +41,7 @@ from trainer.training_data import TrainingBatch, build_training_data
 
 ESANS = {"name": "esans", "easy": 8, "hard": 4, "in_batch": True, "log_q_share": 1.0}
 SAMPLERS = {  # name -> configuration, steps
-    "in-batch": ({}, 20),
+    "in-batch": ({}, 200),
     "esans": (ESANS, 200),
     "esans, histories": (ESANS | {"in_batch_histories": 60}, 5),
     "in-batch-uncorrected": ({}, 5),

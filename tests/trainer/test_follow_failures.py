@@ -62,7 +62,9 @@ def test_follow_survives_redis_failure_and_swaps_later(
     assert swapped_versions(trained) == [(0, good.version), (REPAIRED_AT + 1, better.version)]
     assert len(recorder.versions) == 27
     warnings = [line for line in caplog.text.splitlines() if message in line]
-    assert len(warnings) == len(set(warnings)) > 0  # the cause may change: reset, then refused
+    is_killed = failure.startswith("killed")  # a poll may be reset, and the next ones refused
+    assert 1 <= len(warnings) <= (2 if is_killed else 1)
+    assert len(warnings) == len(set(warnings))
 
 
 @pytest.mark.parametrize("failure", ["killed, restarted empty", "frozen"])

@@ -219,7 +219,8 @@ class EsansSampler:
 
         Args:
             context: of the step.
-            first: first set of negatives; with in-batch negatives, its items are the positives.
+            first: first set of negatives; its items are the positives if they are the in-batch
+                negatives, and those are targets only.
         """
         config = self.config
         if config.hard:
