@@ -18,11 +18,11 @@ from trainer.distributed import is_main_rank, on_main_rank
 from trainer.esans.build_map import build_cluster_map
 from trainer.esans.hot_swap import HotSwapSampler, build_map_sampler, watch_cluster_maps
 from trainer.esans.sampler import EsansSampler
+from trainer.samplers.banks import CrossBatchSampler, PopularityBankSampler
 from trainer.samplers.base import Sampler
 from trainer.samplers.config import EsansConfig, SamplerConfig
 from trainer.samplers.literature import (
     BatchMixSampler,
-    CrossBatchSampler,
     DnsSampler,
     MixedSampler,
     PositiveMixingSampler,
@@ -43,6 +43,9 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "popularity": lambda config: PopularitySampler(config.count, config.exponent),
     "mixed": lambda config: MixedSampler(config.count),
     "cross-batch": lambda config: CrossBatchSampler(config.size, config.warmup_steps),
+    "popularity-bank": lambda config: PopularityBankSampler(
+        config.count, config.exponent, config.size, config.warmup_steps
+    ),
     "dns": lambda config: DnsSampler(config.count, config.kept),
     "batch-mix": lambda config: BatchMixSampler(
         config.count, config.in_batch_weight, config.mixing_temperature

@@ -50,6 +50,7 @@ SAMPLERS = {  # name -> configuration, steps
     "popularity": ({"count": 64}, 5),
     "mixed": ({"count": 64}, 5),
     "cross-batch": ({"size": 100, "warmup_steps": 2}, 10),
+    "popularity-bank": ({"count": 64, "size": 100, "warmup_steps": 2}, 10),
     "dns": ({"count": 64, "kept": 8}, 5),
     "batch-mix": ({"count": 16}, 5),
     "positive-mixing": ({"count": 64, "candidates": 4, "kept": 3}, 5),

@@ -69,6 +69,20 @@ class CrossBatchConfig(ConfigSection):
     """steps before the bank is used: early vectors go stale at once"""
 
 
+class PopularityBankConfig(ConfigSection):
+    """Negatives by popularity, and a memory bank of those of earlier steps."""
+
+    name: Literal["popularity-bank"]
+    count: int = Field(512, ge=1, le=COUNT_LIMIT)
+    """items encoded per step, shared"""
+    exponent: float = Field(0.75, ge=0, le=2)
+    """of the share: 0 is uniform over the targets, 1 their share"""
+    size: int = Field(2048, ge=1, le=COUNT_LIMIT)
+    """past item vectors in the bank, first in, first out"""
+    warmup_steps: int = Field(500, ge=0)
+    """steps before the bank is used: early vectors go stale at once"""
+
+
 class DNSConfig(ConfigSection):
     """The highest-scored items of a uniform pool for each row (DNS)."""
 
@@ -202,6 +216,7 @@ SamplerConfig = Annotated[
     | PopularityConfig
     | MixedConfig
     | CrossBatchConfig
+    | PopularityBankConfig
     | DNSConfig
     | BatchMixConfig
     | PositiveMixingConfig

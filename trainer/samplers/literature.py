@@ -39,63 +39,6 @@ class MixedSampler:
         )
 
 
-class CrossBatchSampler:
-    """Cross-batch negative sampling (CBNS): in-batch negatives and a memory bank of past ones.
-
-    The bank is a FIFO queue of the last `size` positives, with the embeddings that their step
-    computed (id dropout included) and without gradient. It fills from the first step and is
-    used after `warmup_steps` steps, because early embeddings go stale at once. Batch and bank
-    have one proposal distribution: log q = log((batch + bank) * target_share), for negatives
-    and positives, where `bank` is the current number of entries. Seen items are masked in both.
-
-    Source: CBNS (Wang, Zhu, He, SIGIR 2021); the sizes are ours. Deviation: the bank takes no
-    gradient, so an item gets all of its pull as a positive but only the in-batch part of its
-    push as a negative; on a real dataset all items collapsed into one point (mean vector of
-    length 1 within an epoch). The items of the batch are samples of the same distribution, so
-    their gradient as negatives is multiplied by (batch + bank) / batch to include the bank's.
-    """
-
-    def __init__(self, size: int, warmup_steps: int) -> None:
-        self.size, self.warmup_steps = size, warmup_steps
-        self._bank: tuple[Tensor, Tensor] | None = None  # rows [bank], vectors [bank, dim]
-
-    def __call__(self, context: StepContext) -> SampledNegatives:
-        """Sample from batch and bank, then append the batch to the bank."""
-        rows, vectors = context.positive_rows, context.positives
-        bank_rows, bank_vectors = self._load_bank(context)
-        if context.step >= self.warmup_steps:
-            rows = torch.cat([rows, bank_rows])  # [batch + bank]
-            vectors = scale_gradient(vectors, len(rows) / len(vectors))
-            vectors = torch.cat([vectors, bank_vectors])
-        self._bank = (
-            torch.cat([bank_rows, context.positive_rows])[-self.size :],
-            torch.cat([bank_vectors, context.positives.detach()])[-self.size :],
-        )
-        log_q = torch.log(len(rows) * context.target_share[rows])
-        return SampledNegatives(
-            vectors=vectors,
-            log_q=log_q,
-            is_masked=context.is_seen(rows),
-            positive_log_q=log_q[: len(context.positive_rows)],
-            rows=rows,
-        )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the bank, oldest entry first."""
-        return dict(zip(("rows", "vectors"), self._bank, strict=True)) if self._bank else {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the bank."""
-        self._bank = (state["rows"], state["vectors"]) if state else None
-
-    def _load_bank(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Return the bank on the context's device; empty before the first step."""
-        if self._bank is None:
-            return context.positive_rows[:0], context.positives[:0].detach()
-        rows, vectors = self._bank
-        return rows.to(context.positive_rows.device), vectors.to(context.positives.device)
-
-
 @dataclass(frozen=True)
 class DnsSampler:
     """Dynamic negative sampling (DNS): each row keeps the `kept` best-scored of a uniform pool.
@@ -212,12 +155,6 @@ class PositiveMixingSampler:
             is_masked=torch.gather(is_seen, 1, selected),
             num_encoded=self.count,
         )
-
-
-def scale_gradient(vectors: Tensor, factor: float) -> Tensor:
-    """Return vectors of the same values whose gradient is multiplied by `factor`."""
-    fixed = vectors.detach()
-    return fixed + factor * (vectors - fixed)
 
 
 def sample_mixing_weights(share: Tensor, count: int, temperature: float, rng: Generator) -> Tensor:

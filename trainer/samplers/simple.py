@@ -95,11 +95,8 @@ class PopularitySampler:
 
     def __call__(self, context: StepContext) -> SampledNegatives:
         """Sample and encode items, and mask seen ones."""
-        if self._table is None or self._share is not context.target_share:
-            self._share = context.target_share  # constant within a run: the table is built once
-            self._table = build_proposal_table(self._share, self.exponent)
-        rows = self._table.sample(self.count, context.rng)
-        probability = self._table.probability
+        table = self.table_of(context)
+        rows, probability = table.sample(self.count, context.rng), table.probability
         return SampledNegatives(
             vectors=context.encode(rows),
             log_q=torch.log(self.count * probability[rows]),
@@ -108,6 +105,13 @@ class PopularitySampler:
             rows=rows,
             num_encoded=self.count,
         )
+
+    def table_of(self, context: StepContext) -> "ProposalTable":
+        """Return the proposal distribution; it is constant within a run and built once."""
+        if self._table is None or self._share is not context.target_share:
+            self._share = context.target_share
+            self._table = build_proposal_table(self._share, self.exponent)
+        return self._table
 
 
 @dataclass(frozen=True)

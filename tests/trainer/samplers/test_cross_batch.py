@@ -9,7 +9,7 @@ from tests.support.sampler_contexts import (
     train_tiny,
     unit,
 )
-from trainer.samplers.literature import CrossBatchSampler
+from trainer.samplers.banks import CrossBatchSampler
 
 SHARE = [0.4, 0.3, 0.2, 0.1, 0.0]
 HISTORIES = [[0, 2], [1], [3]]

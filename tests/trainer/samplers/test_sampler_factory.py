@@ -18,9 +18,8 @@ NAMES = [get_args(config_class.model_fields["name"].annotation)[0] for config_cl
 
 @pytest.mark.parametrize("name", NAMES)
 def test_build_sampler_every_name_trains(name, tmp_path):
-    settings = (
-        {"size": 64, "warmup_steps": 0} if name == "cross-batch" else {}
-    )  # bank is full from step 1
+    has_bank = name in ("cross-batch", "popularity-bank")
+    settings = {"size": 64, "warmup_steps": 0} if has_bank else {}  # it is full from step 1
     config = config_of({"name": name, **settings}, epochs=3)
     sampler = build_sampler(config.training.sampler, by_parity(40))
     trained = train_tiny(tmp_path, sampler, config)
