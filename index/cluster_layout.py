@@ -103,7 +103,9 @@ def build_layout(codes1: Codes, codes2: Codes, num_codes1: int, num_codes2: int)
     cells = codes1.astype(np.int64) * num_codes2 + codes2
     sizes = np.bincount(cells, minlength=num_codes1 * num_codes2)
     cell_starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    order = np.argsort(cells, kind="stable").astype(np.int32)
+    keys = (cells << 32) | np.arange(len(cells))  # a stable argsort takes six times as long
+    keys.sort()
+    order = keys.astype(np.int32)
     return Layout(order, cells, cell_starts[::num_codes2].copy(), cell_starts)
 
 

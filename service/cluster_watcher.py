@@ -182,7 +182,7 @@ def own_cluster_map(bundle: Bundle) -> ClusterMap | None:
     own = bundle.clusters
     if own is None:
         return None
-    if not np.isin(own.id_hashes, bundle.items.hashes).all():
+    if not bundle.items.has_all(own.id_hashes):
         log.warning(
             "bundle's own cluster map ignored: it lists items that the bundle lacks",
             extra=fields(version=own.version),

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from index.cluster_layout import build_layout
+from index.cluster_map import ClusterMap
 from index.cluster_map_io import join, open_cluster_map, save_cluster_map
 from index.errors import InvalidClusterMapError
 from tests.support.line_map import (
@@ -263,6 +265,25 @@ def test_join_matches_codes_by_id():
     assert (clusters.centroids == build_line_map().centroids).all()
     assert clusters.easy_probability(rows(0), all_rows(clusters)).tolist() == [[0, 1, 0]]
     assert clusters.made == {"joined_from": build_line_map().version, "unknown_items": 0}
+
+
+def test_join_of_many_items_agrees_with_a_dictionary():
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(0, 2**64, 3_000, dtype=np.uint64)
+    codes = rng.integers(0, 40, 2_000).astype(np.int32)
+    clusters = ClusterMap(codes, codes, np.eye(40, dtype=np.float32), hashes[:2_000])
+    catalogue = rng.permutation(hashes)
+    codes_of = dict(zip(hashes[:2_000].tolist(), codes.tolist(), strict=True))
+    expected = [codes_of.get(item, 40) for item in catalogue.tolist()]
+    assert join(clusters, catalogue).codes1.tolist() == expected
+
+
+def test_layout_orders_rows_by_cell_then_row():
+    rng = np.random.default_rng(4)
+    codes1, codes2 = (rng.integers(0, 50, 20_000).astype(np.int32) for _ in range(2))
+    layout = build_layout(codes1, codes2, 50, 50)
+    assert (layout.order == np.lexsort((codes2, codes1))).all()
+    assert layout.order.dtype == np.int32
 
 
 def test_join_puts_unknown_items_in_cluster_at_origin():

@@ -33,6 +33,16 @@ def test_hashes_by_row_are_in_row_order():
     ).all()
 
 
+def test_has_all_takes_hashes_in_any_order():
+    table = build_id_table(IDS)
+    hashes = table.hashes_by_row()
+    assert table.has_all(hashes)
+    assert table.has_all(hashes[[7, 2, 2]])
+    assert table.has_all(hashes[:0])
+    for stranger in (0, int(hashes[3]) ^ 1, 2**64 - 1):
+        assert not table.has_all(np.append(hashes, np.uint64(stranger)))
+
+
 def test_rows_of_many_ids():
     ids = [f"item-{row}" for row in range(5_000)]
     table = build_id_table(ids)
