@@ -7,8 +7,8 @@ from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.samplers.simple import PopularitySampler
 
 
-class VectorBank:
-    """FIFO queue of the last `size` item vectors, as their step computed them.
+class BankSampler:
+    """Base of samplers with a bank: the last `size` item vectors, as their step computed them.
 
     Early vectors go stale at once, so the bank fills from the first step and is used after
     `warmup_steps` steps.
@@ -24,7 +24,7 @@ class VectorBank:
         self.size, self.warmup_steps = size, warmup_steps
         self._entries: tuple[Tensor, Tensor] | None = None  # rows [bank], vectors [bank, dim]
 
-    def extend(self, rows: Tensor, vectors: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def _extend(self, rows: Tensor, vectors: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the rows and vectors of a step, followed by those of the bank; then keep them."""
         bank_rows, bank_vectors = rows[:0], vectors[:0].detach()
         if self._entries is not None:
@@ -49,7 +49,7 @@ class VectorBank:
         self._entries = (state["rows"], state["vectors"]) if state else None
 
 
-class CrossBatchSampler:
+class CrossBatchSampler(BankSampler):
     """Cross-batch negative sampling (CBNS): in-batch negatives and a bank of past ones.
 
     The bank holds the last `size` positives. Batch and bank have one proposal distribution:
@@ -57,15 +57,12 @@ class CrossBatchSampler:
     current number of entries. Seen items are masked in both.
 
     Source: CBNS (Wang, Zhu, He, SIGIR 2021); the sizes are ours. Deviation: the gradient of the
-    in-batch negatives is scaled, see `VectorBank`.
+    in-batch negatives is scaled, see `BankSampler`.
     """
-
-    def __init__(self, size: int, warmup_steps: int) -> None:
-        self._bank = VectorBank(size, warmup_steps)
 
     def __call__(self, context: StepContext) -> SampledNegatives:
         """Sample from batch and bank."""
-        rows, vectors = self._bank.extend(context.positive_rows, context.positives, context.step)
+        rows, vectors = self._extend(context.positive_rows, context.positives, context.step)
         log_q = torch.log(len(rows) * context.target_share[rows])
         return SampledNegatives(
             vectors=vectors,
@@ -75,16 +72,8 @@ class CrossBatchSampler:
             rows=rows,
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the bank."""
-        return self._bank.state_dict()
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the bank."""
-        self._bank.load_state_dict(state)
-
-
-class PopularityBankSampler:
+class PopularityBankSampler(BankSampler):
     """Popularity sampling with a bank: `count` new items a step, and the last `size` earlier ones.
 
     New items and bank have one proposal distribution, that of `PopularitySampler`:
@@ -93,14 +82,14 @@ class PopularityBankSampler:
     """
 
     def __init__(self, count: int, exponent: float, size: int, warmup_steps: int) -> None:
+        super().__init__(size, warmup_steps)
         self._popularity = PopularitySampler(count, exponent)
-        self._bank = VectorBank(size, warmup_steps)
 
     def __call__(self, context: StepContext) -> SampledNegatives:
         """Sample and encode items, and add the bank."""
         table, count = self._popularity.table_of(context), self._popularity.count
         sampled = table.sample(count, context.rng)
-        rows, vectors = self._bank.extend(sampled, context.encode(sampled), context.step)
+        rows, vectors = self._extend(sampled, context.encode(sampled), context.step)
         return SampledNegatives(
             vectors=vectors,
             log_q=torch.log(len(rows) * table.probability[rows]),
@@ -109,14 +98,6 @@ class PopularityBankSampler:
             rows=rows,
             num_encoded=count,
         )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the bank."""
-        return self._bank.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the bank."""
-        self._bank.load_state_dict(state)
 
 
 def scale_gradient(vectors: Tensor, factor: float) -> Tensor:
