@@ -32,6 +32,7 @@ MAX_SAMPLING_SHARE = 0.02  # of the time: the kernel walks all pages, and page f
 DEFAULT_CONFIG = '[data]\nsplit = "last-fifth"\n[training]\nepochs = 1\n'
 COMPARED = ("towers.safetensors", "item_vectors.npy", "items.faiss")  # and the cluster map
 BODIES = 2_000
+SETTLING_S = 15  # a service on one core prepares the cluster map of 10 million items meanwhile
 ROLLUP = {"anonymous": "Anonymous:", "resident": "Rss:"}
 
 
@@ -150,14 +151,15 @@ def print_usage(usage: Usage) -> None:
 
 
 def print_latencies(bundles: Path, shop: Path) -> None:
-    """Serve the bundle and print latencies of known users, ten candidates each."""
+    """Serve the bundle; print latencies of known users, 100 candidates each, at once and later."""
     part = next(iter(sorted(shop.rglob("*.parquet"))))
     users = pq.read_table(part, columns=["user_id"])["user_id"].unique()[:BODIES].to_pylist()
     with tempfile.NamedTemporaryFile("w") as bodies, serving("service", bundles, 0) as server:
         bodies.write("\n".join(json.dumps({"user_id": str(user), "k": 100}) for user in users))
         bodies.flush()
         rows = []
-        for connections in (1, 16):
+        for wait_s, connections in ((0, 1), (SETTLING_S, 1), (0, 16)):
+            time.sleep(wait_s)
             send_load(server.url, "/retrieve", Path(bodies.name), connections, 2, 1)  # warm up
             load = send_load(server.url, "/retrieve", Path(bodies.name), connections, 10, 1)
             rows.append([connections, load.rps, load.p50_ms, load.p99_ms, load.failed])
