@@ -29,7 +29,7 @@ from index.bundle.registry import BundleRegistry
 SEED = 1
 SAMPLING_S = 0.5
 MAX_SAMPLING_SHARE = 0.02  # of the time: the kernel walks all pages, and page faults wait for it
-DEFAULT_CONFIG = '[data]\nsplit = "last-fifth"\n[training]\nepochs = 1\n'
+DEFAULT_CONFIG = '[data]\nsplit = "last-fifth"\n[training]\nepochs = 1\nthreads = 2\n'
 COMPARED = ("towers.safetensors", "item_vectors.npy", "items.faiss")  # and the cluster map
 BODIES = 2_000
 SETTLING_S = 15  # a service on one core prepares the cluster map of 10 million items meanwhile
@@ -64,7 +64,9 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--interactions", type=int, default=5_000_000)
     parser.add_argument("--work", type=Path, required=True, help="folder of shops and bundles")
-    parser.add_argument("--config", type=Path, help="TOML; default: one epoch, split last-fifth")
+    parser.add_argument(
+        "--config", type=Path, help="TOML; default: one epoch, two threads, split last-fifth"
+    )
     parser.add_argument("--kills", type=int, default=0)
     parsed = parser.parse_args()
     shop = parsed.work / f"shop-{parsed.items}-{parsed.interactions}"
