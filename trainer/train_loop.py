@@ -95,7 +95,7 @@ class TrainLoop:
         self.loss = BatchLoss(self.towers, data, sampler, config)
         self.optimizers = build_optimizers(self.towers, self.config)
         self.progress = Progress()
-        self.best = self._weights()
+        self.best: dict[str, Tensor] = {}  # after the first epoch
         self._save_at = 0.0
 
     def resume(self) -> bool:
@@ -224,7 +224,8 @@ class TrainLoop:
         is_best = recall is None or recall > progress.best_recall
         if is_best:
             progress.best_recall, progress.best_epoch = recall or 0.0, progress.epoch
-            self.best = self._weights()
+            self.best = {}  # freed before the copy
+            self.best = {name: weight.clone() for name, weight in self.towers.state_dict().items()}
         line = f"epoch {progress.epoch + 1}: loss {loss:.4f}"
         if recall is not None:
             line += f", validation recall@50 {recall:.4f}{' (best so far)' if is_best else ''}"
@@ -245,10 +246,6 @@ class TrainLoop:
             )
         except FloatingPointError as error:
             raise self._diverged(f": {error}, expected finite numbers") from error
-
-    def _weights(self) -> dict[str, Tensor]:
-        """Copy the current weights."""
-        return {name: weight.clone() for name, weight in self.towers.state_dict().items()}
 
     def _diverged(self, problem: str) -> TrainingError:
         return TrainingError(

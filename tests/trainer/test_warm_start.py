@@ -92,7 +92,8 @@ def test_warm_start_joins_rows_by_item_id(published, changed, world_data):
     warm_start, state = state_in(published[1])
     data, config = load_dataset(changed), load_config(published[0])
     loop = open_loop(data, config)
-    initial, table = loop._weights()[TABLE], loop.towers.item.ids.weight
+    table = loop.towers.item.ids.weight
+    initial = table.detach().clone()
     warm_ids = warm_ids_of(data)
     assert len(warm_ids) == len(table) - 1
     warm_start.restore(warm_ids, loop.towers, loop.optimizers)
@@ -166,7 +167,7 @@ def test_warm_start_after_added_items_uses_trained_rows(published, bundles, worl
     warm_start, _ = state_in(bundles)
     config = load_config(published[0])
     loop = open_loop(world_data, config)
-    initial = loop._weights()[TABLE]
+    initial = loop.towers.item.ids.weight.detach().clone()
     warm_start.restore(["new-0", *warm_ids_of(world_data)[1:]], loop.towers, loop.optimizers)
     assert torch.equal(loop.towers.item.ids.weight[0], initial[0])
     assert not torch.equal(loop.towers.item.ids.weight[1], initial[1])
