@@ -23,6 +23,7 @@ from trainer.config import RunConfig, TrainingConfig
 from trainer.distributed import is_main_rank, num_ranks, on_main_rank, sum_gradients, sum_over_ranks
 from trainer.lazy_adam import LazyAdam
 from trainer.loss import BatchLoss
+from trainer.memory import release_freed_memory
 from trainer.progress import progress_bar
 from trainer.samplers.base import Sampler, StatefulSampler, SwappableSampler
 from trainer.towers import Towers, build_towers
@@ -218,6 +219,7 @@ class TrainLoop:
                 f"epoch {progress.epoch + 1}: the loss is exactly 0, expected a positive number; "
                 "all negatives are masked or batches contain a single item: use a larger batch_size"
             )
+        release_freed_memory()  # the best weights are copied below
         recall = self.validate()
         curve = {"loss": loss, "recall@50": recall, "seconds": seconds}
         progress.curve.append({name: value for name, value in curve.items() if value is not None})
