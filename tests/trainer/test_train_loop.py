@@ -8,6 +8,7 @@ import torch
 
 from index.errors import TrainingError
 from tests.support.training_data import tiny_config
+from trainer import loss
 from trainer.checkpoint import Checkpoint
 from trainer.sampler_factory import build_sampler
 from trainer.samplers.base import SampledNegatives
@@ -51,6 +52,20 @@ def recall_of(done, data):
     encode = partial(training_data.features.encode, done.towers.item)
     cases = training_data.validation
     return validation_recall(done.towers.user, encode, len(training_data.features), cases)
+
+
+def test_padding_of_encoded_rows_changes_no_loss(world_data, monkeypatch):
+    data, config = build_training_data(world_data, tiny_config()), tiny_config()
+    losses, encoded = {}, {}
+    for multiple in (1, loss.PADDED_TO):
+        monkeypatch.setattr(loss, "PADDED_TO", multiple)
+        loop, sizes = TrainLoop(data, UniformSampler(64), config), []
+        loop.towers.item.register_forward_hook(lambda *call, into=sizes: into.append(len(call[2])))
+        losses[multiple] = [loop.take_step(batch) for batch in data.loader.epoch(0)]
+        encoded[multiple] = set(sizes)
+    assert losses[1] == pytest.approx(losses[loss.PADDED_TO], rel=1e-4)
+    assert len(encoded[1]) > 2
+    assert encoded[loss.PADDED_TO] == {loss.PADDED_TO}
 
 
 @pytest.mark.parametrize("sampler", [sample_in_batch, UniformSampler(64)])
