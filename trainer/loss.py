@@ -58,7 +58,8 @@ class BatchLoss:
         history_indices, positive_indices = (
             torch.from_numpy(inverse).to(device).tensor_split([len(history_rows)])
         )
-        positives = vectors[positive_indices]
+        # Indexing would add the gradients of a repeated positive in random order.
+        positives = functional.embedding(positive_indices, vectors)
         share = share_of_rank(len(users))
         mask = torch.from_numpy(batch.mask[share]).to(device)
         first = int(batch.mask[: share.start].sum())

@@ -96,6 +96,28 @@ def test_train_is_deterministic_for_a_seed(world_data, tmp_path):
     assert all(torch.equal(first, second) for first, second in pairs)
 
 
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("name", ["in-batch", "mixed", "batch-mix", "positive-mixing"])
+def test_training_with_two_threads_is_deterministic(world_data, name):
+    """Items recur in the batch; torch adds their gradients in random order in some operations."""
+    towers = {"embedding_dim": 64}  # 1024 x 64 numbers are enough to be split among threads
+    config = tiny_config({"towers": towers}, batch_size=1024, sampler={"name": name})
+    data = build_training_data(world_data, config)
+    losses = []
+    for _ in range(3):
+        loop = TrainLoop(data, build_sampler(config.training.sampler, None), config)
+        epochs = (loop.take_step(batch) for epoch in range(4) for batch in data.loader.epoch(epoch))
+        losses.append(list(epochs))
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_train_non_finite_loss_raises_training_error(world_data, tmp_path):
     message = r"epoch 1, batch 1: the loss is nan, expected a finite number; lower learning_rate"
     with pytest.raises(TrainingError, match=message):

@@ -148,7 +148,8 @@ class PositiveMixingSampler:
             scores = (context.queries @ vectors.T).masked_fill(is_seen, -torch.inf)
             selected = select_candidates(groups, scores)  # [batch, kept]
         alpha = torch.rand(batch, self.kept, 1, generator=rng).to(device)
-        mixed = alpha * context.positives[:, None] + (1 - alpha) * vectors[selected]
+        chosen = functional.embedding(selected, vectors)  # its gradient is deterministic
+        mixed = alpha * context.positives[:, None] + (1 - alpha) * chosen
         return SampledNegatives(
             vectors=functional.normalize(mixed, dim=-1),
             log_q=mixed.new_zeros(batch, self.kept),
