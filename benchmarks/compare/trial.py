@@ -45,12 +45,12 @@ from trainer.samplers.base import Sampler
 from trainer.seen_items import build_seen_items
 from trainer.train_loop import TrainedTowers, train
 from trainer.training_data import TrainingData, build_training_data
-from trainer.validation import rank_unseen
+from trainer.validation import rank_unseen, validation_recall
 
 METRICS_VERSION = 1  # increase it when metrics change their meaning: all trials then run again
 RECALL_COUNTS = (50, 200)
 RESAMPLES = 1_000
-MAX_CASES = 50_000  # tested users, sampled in larger datasets
+MAX_CASES = 50_000  # sampled in larger datasets
 IGNORED_SETTINGS = {"checkpoint_interval_s", "device", "threads"}
 
 Figures = dict[str, float | str | None]
@@ -123,17 +123,22 @@ def monitored(sampler: Sampler, training_data: TrainingData, data: Dataset) -> S
 def measure_towers(
     training_data: TrainingData, data: Dataset, trained: TrainedTowers
 ) -> tuple[Figures, TargetRanks]:
-    """Evaluate on test cases, the same ones in all trials; validation is that of training."""
+    """Evaluate on validation and test cases, the same ones in all trials."""
     tower, item_tower = trained.towers.user, trained.towers.item
     vectors = training_data.features.encode_all(item_tower)
     num_users, num_items = len(data.user_ids), len(data.item_ids)
-    cases = build_cases(data.interactions, TEST, num_users)
-    test = sample_cases(cases, MAX_CASES, np.random.default_rng(TEST))
-    ranked = rank_unseen(tower, vectors.__getitem__, num_items, test.histories, DEPTH)
+    valid, test = (
+        sample_cases(
+            build_cases(data.interactions, part, num_users), MAX_CASES, np.random.default_rng(part)
+        )
+        for part in (VALID, TEST)
+    )
+    encode = vectors.__getitem__
+    ranked = rank_unseen(tower, encode, num_items, test.histories, DEPTH)
     ranks = rank_targets(ranked, test)
     figures: Figures = {
         "cases": len(test.user_rows),
-        "validation_recall@50": trained.progress.best_recall,
+        "validation_recall@50": validation_recall(tower, encode, num_items, valid),
         **compute_metrics(ranked, ranks, num_items),
     }
     buckets = compute_bucket_metrics(ranks, training_counts(data.interactions, num_items))
