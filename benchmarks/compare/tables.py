@@ -175,11 +175,12 @@ def negatives_table(lines: pd.DataFrame) -> str:
 
 
 def bucket_table(lines: pd.DataFrame) -> str:
-    """Render recall@50 by popularity bucket, with the number of test items."""
+    """Render recall@50 by popularity bucket, with counts of targets, and of warm items alone."""
     columns = {"method": lines.method}
     for name in BUCKETS:
         count = column(lines, f"{name}_targets").fillna(0).head(1).sum()
         columns[f"{name} ({count:,.0f})"] = formatted(column(lines, f"{name}_recall@50"))
+    columns["warm items alone"] = formatted(column(lines, "warm_recall@50"))
     return markdown(columns)
 
 

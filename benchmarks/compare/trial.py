@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from benchmarks.compare.monitor import EVERY, SamplerMonitor
 from benchmarks.compare.subset import Subset, load_subset
+from index.arrays import Rows
 from trainer.checkpoint import Progress
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import (
     TEST,
     VALID,
+    Cases,
     build_cases,
     build_histories,
     sample_cases,
@@ -34,6 +36,7 @@ from trainer.data.interactions import (
 )
 from trainer.metrics import (
     DEPTH,
+    MIN_CASES,
     TargetRanks,
     case_recalls,
     compute_bucket_metrics,
@@ -141,10 +144,27 @@ def measure_towers(
         "validation_recall@50": validation_recall(tower, encode, num_items, valid),
         **compute_metrics(ranked, ranks, num_items),
     }
-    buckets = compute_bucket_metrics(ranks, training_counts(data.interactions, num_items))
+    counts = training_counts(data.interactions, num_items)
+    figures["warm_recall@50"] = warm_recall(ranked, test, counts)
+    buckets = compute_bucket_metrics(ranks, counts)
     for name, metrics in buckets.items():
         figures |= {f"{name}_{metric}": value for metric, value in metrics.items()}
     return figures, ranks
+
+
+def warm_recall(ranked: Rows, cases: Cases, counts: NDArray[np.int64]) -> float | None:
+    """Compute the recall@50 of warm targets if cold items are left out of the ranking.
+
+    Unlike recall@50, it does not depend on how high cold items are scored among warm ones. A case
+    with fewer than 50 warm items in its ranking counts as if there were no more. None for fewer
+    than 200 targets.
+    """
+    is_warm = (counts > 0)[ranked] & (ranked >= 0)
+    order = np.argsort(~is_warm, axis=1, kind="stable")
+    warm = np.take_along_axis(np.where(is_warm, ranked, -1), order, axis=1)
+    ranks = rank_targets(warm, cases)
+    chosen = ranks.ranks[counts[ranks.targets] > 0]
+    return float((chosen < 50).mean()) if len(chosen) >= MIN_CASES else None
 
 
 def training_figures(progress: Progress, monitor: SamplerMonitor) -> Figures:

@@ -8,11 +8,11 @@ import pytest
 from benchmarks.compare.runner import _pop_finished, build_deadline
 from benchmarks.compare.store import TrialStore
 from benchmarks.compare.subset import Subset
-from benchmarks.compare.trial import Trial, recalls_of
+from benchmarks.compare.trial import Trial, recalls_of, warm_recall
 from index.errors import TrainingError
 from tests.support.training_data import as_histories, tiny_config
 from trainer.data.interactions import Cases
-from trainer.metrics import DEPTH, rank_targets
+from trainer.metrics import DEPTH, case_recalls, rank_targets
 
 
 def trial_of(folder, config=None, **changes):
@@ -31,6 +31,23 @@ def test_recalls_are_averaged_per_case():
     assert recalls[50][0] == 0.25  # half of the first case's, none of the second's
     assert set(recalls[50][1:]) == {0, 0.25, 0.5}  # both second, one each, both first
     assert set(recalls[200]) == {1}
+
+
+def test_warm_recall_leaves_cold_items_out():
+    copies = 100
+    targets = as_histories([[101, 102], [103]] * copies)
+    cases = Cases(np.arange(2 * copies, dtype=np.int32), as_histories([[0]] * 2 * copies), targets)
+    counts = np.zeros(110, dtype=np.int64)  # items below 100 are cold
+    counts[100:] = 1
+    rankings = np.full((2 * copies, DEPTH), -1, dtype=np.int32)
+    rankings[::2, :60], rankings[::2, 60] = np.arange(60), 101  # 60 cold ones before a warm target
+    rankings[1::2, 0] = 5
+    assert case_recalls(rank_targets(rankings, cases), 50).max() == 0
+    assert warm_recall(rankings, cases, counts) == 1 / 3
+    counts[103] = 0
+    assert warm_recall(rankings, cases, counts) == 1 / 2
+    counts[102] = 0  # 100 warm targets are too few
+    assert warm_recall(rankings, cases, counts) is None
 
 
 def test_store_saves_and_loads_recalls(tmp_path):
