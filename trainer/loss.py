@@ -171,10 +171,11 @@ def sampled_softmax(
     if negatives.positive_log_q is not None:
         positive_logits = positive_logits - log_q_share * negatives.positive_log_q
     columns = [positive_logits[:, None]]
+    scaled = queries / temperature
     for sampled in negatives.sets():
-        logits = score_vectors(queries, sampled.vectors) / temperature  # [batch, n]
-        logits = logits - log_q_share * sampled.log_q
-        columns.append(logits.masked_fill(sampled.is_masked, -torch.inf))
+        offsets = (-log_q_share * sampled.log_q).expand(sampled.is_masked.shape)
+        offsets = offsets.masked_fill(sampled.is_masked, -torch.inf)
+        columns.append(score_vectors(scaled, sampled.vectors, offsets))
     logits = torch.cat(columns, dim=1)  # [batch, 1 + n]
     target = torch.zeros_like(logits[:, 0], dtype=torch.long)
     loss = functional.cross_entropy(logits, target, reduction="sum") / max(1, len(logits))
@@ -184,8 +185,16 @@ def sampled_softmax(
     return loss + negatives.own_term_weight * own
 
 
-def score_vectors(queries: Tensor, vectors: Tensor) -> Tensor:
-    """Score shared vectors [n, dim] or per-query vectors [batch, n, dim]; [batch, n]."""
+def score_vectors(queries: Tensor, vectors: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """Score shared vectors [n, dim] or per-query vectors [batch, n, dim]; [batch, n].
+
+    Args:
+        queries: [batch, dim].
+        vectors: shared or per query.
+        offsets: [batch, n], added to the scores in the same pass over them.
+    """
     if vectors.ndim == 2:
-        return queries @ vectors.T
-    return (vectors @ queries[:, :, None]).squeeze(-1)
+        return queries @ vectors.T if offsets is None else offsets.addmm(queries, vectors.T)
+    columns = queries[:, :, None]
+    scores = vectors @ columns if offsets is None else offsets[:, :, None].baddbmm(vectors, columns)
+    return scores.squeeze(-1)

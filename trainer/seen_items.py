@@ -62,7 +62,11 @@ def _contains_shared(owners: Tensor, items: Tensor, rows: Tensor, batch: int) ->
     positions = _positions_in(distinct, items)
     is_requested = distinct[positions] == items
     is_seen = torch.zeros(batch, len(distinct), dtype=torch.bool, device=rows.device)
-    is_seen[owners[is_requested], positions[is_requested]] = True
+    owners, positions = owners[is_requested], positions[is_requested]
+    if len(distinct) == len(rows):  # no columns to copy, which takes most of the time
+        is_seen[owners, torch.argsort(columns)[positions]] = True
+        return is_seen
+    is_seen[owners, positions] = True
     return is_seen.index_select(1, columns)
 
 
