@@ -30,6 +30,7 @@ A study file:
     temperatures = [0.05, 0.07, 0.1]     # chosen per method on validation, with seed 0
     budget = 512                         # items encoded per step, at which methods are compared
     budgets = [8, 32, 128, 512]          # for methods with varies_by_budget
+    references = ["in-batch"]            # optional: compared with all, on average over the datasets
 
     [run.training]                       # shared: tables data, towers, clusters, training
     epochs = 30

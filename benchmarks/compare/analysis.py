@@ -1,7 +1,8 @@
 """Analysis of a study: means over seeds, and paired differences from the references.
 
 A line is a dataset, a method and a budget. Its references are the mean of the fixed list, and
-the best baseline that encodes no more items per step.
+the best baseline that encodes no more items per step. A study may name further references, with
+which the methods are compared on average over the datasets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -157,11 +158,42 @@ def _compare(line: pd.Series, lines: pd.DataFrame, budget: int) -> dict[str, Any
         references[BEST] = best.recalls
     if is_unbudgeted or line.budget == budget:
         references[FIXED_LIST] = mean_recalls(list(fixed_list_of(lines, budget).recalls))
-    for reference, recalls in references.items():
+    return columns | _differences(line.recalls, references)
+
+
+def pool(lines: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
+    """Average methods over the datasets, and compare each with the reference methods.
+
+    Different datasets have different users, so the mean of their resamples is a resample of the
+    mean. Methods that are not finished on every dataset are left out.
+
+    Args:
+        lines: From `summarize`, at one budget.
+        references: Methods.
+    """
+    count, averaged = lines.dataset.nunique(), {}
+    for name, group in lines.groupby("method", sort=False):
+        recalls = mean_recalls(list(group.recalls))
+        if len(group) == count and (group.seeds == group.seeds_planned).all() and recalls:
+            means = dict(group.select_dtypes("number").mean(skipna=False))
+            averaged[name] = {"method": name, "recalls": recalls} | means
+    known = {name: averaged[name]["recalls"] for name in references if name in averaged}
+    return pd.DataFrame(
+        line | _differences(line["recalls"], {key: known[key] for key in known if key != name})
+        for name, line in averaged.items()
+    )
+
+
+def _differences(
+    recalls: Mapping[int, Any], references: Mapping[str, Mapping[int, Any]]
+) -> dict[str, float]:
+    """Compare recalls with those of each reference; missing where one of them is."""
+    columns: dict[str, float] = {}
+    for reference, others in references.items():
         for count in RECALL_COUNTS:
-            if count in line.recalls and count in recalls and recalls[count][0]:
+            if count in recalls and count in others and others[count][0]:
                 name = f"recall@{count}_over_{reference}"
-                difference = paired_difference(line.recalls[count], recalls[count])
+                difference = paired_difference(recalls[count], others[count])
                 columns |= {f"{name}{key}": value for key, value in difference.items()}
     return columns
 

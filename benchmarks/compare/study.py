@@ -88,6 +88,9 @@ class Study(ConfigSection):
         512, ge=1, description="items encoded per step, at which methods are compared"
     )
     budgets: tuple[int, ...] = Field((), description="for methods with varies_by_budget")
+    references: tuple[str, ...] = Field(
+        (), description="methods that all others are compared with, averaged over the datasets"
+    )
     split_seed: int = Field(
         0, ge=0, description="seed of split and subset, shared by all methods and seeds"
     )
@@ -96,8 +99,11 @@ class Study(ConfigSection):
     methods: dict[str, Method] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def validate_references(self) -> Self:
-        """Reject an unknown temperature_of or tuned_on, and budgets without the common one."""
+    def validate_names_and_budgets(self) -> Self:
+        """Reject unknown names of methods and datasets, and budgets without the common one."""
+        for name in self.references:
+            if name not in self.methods:
+                raise ValueError(f"references: {name!r} is not a method of the study")
         for name, dataset in self.datasets.items():
             tuning = self.datasets.get(dataset.tuned_on)
             if dataset.tuned_on and (tuning is None or tuning.tuned_on):

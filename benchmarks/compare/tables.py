@@ -1,7 +1,7 @@
 """Result tables of a study, as Parquet and Markdown."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from benchmarks.compare.analysis import (
     finished_trials,
     fixed_list_of,
     name_of,
+    pool,
     summarize,
 )
 from benchmarks.compare.runner import Failures
 from benchmarks.compare.schedule import Schedule
 from benchmarks.compare.subset import StudyDataset, load_subset
+from benchmarks.compare.trial import RECALL_COUNTS
 from index.fsio import write_json
 from trainer.baselines import choose_ease_lambda, rank_baselines
 from trainer.config import EvaluationConfig, RunConfig
@@ -70,6 +72,7 @@ def write_tables(schedule: Schedule, failures: Failures, now: datetime) -> tuple
         min_cases=MIN_CASES,
         budget=budget,
         datasets=datasets,
+        pooled=pooled_table(at_budget(summary, budget), schedule.study.references),
         missing=list(missing_lines(lines, failures)),
         metrics_text=metrics_text,
     )
@@ -127,6 +130,30 @@ def dataset_tables(lines: pd.DataFrame, budget: int) -> dict[str, Any]:
         "negatives": negatives_table(finished),
         "buckets": bucket_table(compared),
     }
+
+
+def pooled_table(lines: pd.DataFrame, references: Sequence[str]) -> str:
+    """Render the methods on average over the datasets; empty without references."""
+    pooled = pool(lines, references) if references else pd.DataFrame()
+    if pooled.empty:
+        return ""
+    compared = {
+        f"@{count} over {name}": differences(pooled, f"recall@{count}_over_{name}")
+        for name in references
+        for count in RECALL_COUNTS
+    }
+    columns = {
+        "method": pooled.method,
+        **{name: formatted(column(pooled, name)) for name in SHOWN[:2]},
+        **compared,
+        "tail": formatted(column(pooled, "tail_recall@50")),
+        "cold": formatted(column(pooled, "cold_recall@50")),
+        "warm items alone": formatted(column(pooled, "warm_recall@50")),
+        "held-out positives, %": formatted(100 * column(pooled, "false_negative_share")),
+        "CPU ms": formatted(1_000 * column(pooled, "cpu_seconds_per_step"), "{:.1f}"),
+        "encoded a step": formatted(column(pooled, "encoded_per_step"), "{:,.0f}"),
+    }
+    return markdown(columns)
 
 
 def methods_table(lines: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.compare.analysis import average, best_baseline, compare, fixed_list_of
+from benchmarks.compare.analysis import average, best_baseline, compare, fixed_list_of, pool
 from benchmarks.compare.trial import resampled_means
 
 CASES = 400
@@ -97,6 +97,18 @@ def test_compare_without_resamples_has_no_differences():
     bare = line("ours", None, kind="esans") | {"seeds": 1, "recall@50": 0.5, "recalls": {}}
     columns = columns_of(line("in-batch", 0.2), bare)
     assert columns[1] == {"best_baseline": "in-batch"}
+
+
+def test_pool_averages_datasets_and_compares_with_references():
+    lines = [line("in-batch", 0.2, num_hits=100), line("ours", 0.9, num_hits=120)]
+    lines += [line("in-batch", 0.2, num_hits=200, dataset="b")]
+    lines += [line("ours", 0.9, num_hits=210, dataset="b"), line("partial", 0.5)]
+    lines += [line("unfinished", 0.5, dataset=name) | {"seeds": 1} for name in "ab"]
+    reference, ours = pool(frame(*lines), ["in-batch", "absent"]).to_dict("records")
+    assert ours["recall@50"] == pytest.approx(165 / CASES)
+    assert ours["recall@50_over_in-batch"] == pytest.approx(330 / 300 - 1)
+    assert 0 < ours["recall@50_over_in-batch_low"] < ours["recall@50_over_in-batch_high"]
+    assert np.isnan(reference["recall@50_over_in-batch"])
 
 
 def test_average_spread_needs_two_trials():

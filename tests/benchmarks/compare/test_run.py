@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,16 @@ def test_table_has_means_spreads_and_differences(finished):
         other["recall@50"] - best["recall@50"]
     )
     assert other["recall@50_over_best_baseline_p_holm"] <= 1
+
+
+def test_references_add_a_table_over_all_datasets(resumable):
+    write_study(resumable, 'references = ["in-batch"]\n' + TINY)
+    assert compare(resumable) == 0
+    text = (resumable / "out/table.md").read_text()
+    table = text[text.index("## All datasets") : text.index("## planted")]
+    (difference,) = re.findall(r"\| uniform .*? \| ([-+][\d.]+ %) \[", table)
+    in_batch, uniform = (line["recall@50"] for line in table_of(resumable))
+    assert difference == f"{100 * (uniform / in_batch - 1):+.1f} %"
 
 
 def test_markdown_table_names_datasets_and_baselines(finished):

@@ -37,6 +37,7 @@ def changed(old, new):
             TINY + 'temperature_of = "absent"',
             r"methods\.uniform\.temperature_of: 'absent' is not a",
         ),
+        (changed("seeds = 2", 'references = ["absent"]'), r"references: 'absent' is not a method"),
         (
             TINY.replace("budgets = [8, 32]", "budgets = [8]") + "varies_by_budget = true",
             r"budgets \(8,\) must contain budget \(32\)",
