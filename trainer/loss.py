@@ -15,7 +15,7 @@ from trainer.towers import Towers
 from trainer.training_data import TrainingBatch, TrainingData
 
 MEASURED_PER_EPOCH = 20  # points of the figure in the report
-PADDED_TO = 512  # encoded item rows
+PADDED_TO = 512  # encoded item rows; fewer than that are padded to a multiple of 128
 
 
 class BatchLoss:
@@ -102,12 +102,13 @@ class BatchLoss:
 
 
 def pad(values: Tensor) -> Tensor:
-    """Repeat the first value up to a multiple of PADDED_TO.
+    """Repeat the first value up to a multiple of PADDED_TO, or of 128 if there are few.
 
     The arrays of most steps then have the same sizes, and the allocator reuses their memory:
     without padding, the holes between them grow to a gigabyte at a million items.
     """
-    return torch.cat([values, values[:1].expand(-len(values) % PADDED_TO)])
+    multiple = PADDED_TO if len(values) > PADDED_TO else min(PADDED_TO, 128)
+    return torch.cat([values, values[:1].expand(-len(values) % multiple)])
 
 
 @torch.no_grad()
