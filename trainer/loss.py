@@ -82,6 +82,8 @@ class BatchLoss:
         )
         # The sampler masks false negatives: seen items and, for ESANS, the positive's cell.
         negatives = select_rows(self.sampler(context), share)
+        if not self.config.training.positive_log_q:
+            negatives = without_positive_log_q(negatives)
         # Softmax over the positive and its negatives: scores / temperature - log q.
         training = self.config.training
         temperature, log_q_share = training.temperature, training.log_q_share
@@ -136,6 +138,20 @@ def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:
         positive_log_q=None if positive_log_q is None else positive_log_q[rows],
         next_set=None if further is None else select_rows(further, rows),
         own_term=None if own_term is None else select_rows(own_term, rows),
+    )
+
+
+def without_positive_log_q(negatives: SampledNegatives) -> SampledNegatives:
+    """Leave the positive's score as it is, so that only the negatives are weighted.
+
+    The positive is no sample of the proposal distribution: see Khrylchenko et al. (RecSys 2025,
+    arXiv 2507.09331), who weight the loss in addition.
+    """
+    own_term = negatives.own_term
+    return replace(
+        negatives,
+        positive_log_q=None,
+        own_term=None if own_term is None else replace(own_term, positive_log_q=None),
     )
 
 

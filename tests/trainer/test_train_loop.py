@@ -69,6 +69,23 @@ def test_padding_of_encoded_rows_changes_no_loss(world_data, monkeypatch):
     assert {len(loss.pad(torch.ones(count))) for count in (1, 128, 129, 513)} == {128, 256, 1024}
 
 
+def test_positives_are_uncorrected_without_positive_log_q(world_data):
+    def uncorrected(context):
+        return dataclasses.replace(sample_in_batch(context), positive_log_q=None)
+
+    data = build_training_data(world_data, tiny_config())
+    losses = {
+        (sampler, is_corrected): TrainLoop(
+            data, sampler, tiny_config(positive_log_q=is_corrected)
+        ).take_step(next(data.loader.epoch(0)))
+        for sampler in (sample_in_batch, uncorrected)
+        for is_corrected in (True, False)
+    }
+    assert losses[sample_in_batch, False] == losses[uncorrected, True]
+    assert losses[sample_in_batch, False] == losses[uncorrected, False]
+    assert losses[sample_in_batch, True] != losses[uncorrected, True]
+
+
 @pytest.mark.parametrize("sampler", [sample_in_batch, UniformSampler(64)])
 def test_train_learns_planted_parity(world_data, tmp_path, sampler):
     done = trained(world_data, tmp_path, sampler)
