@@ -29,7 +29,8 @@ def serving(name, folder):
 
         def is_settled():
             ready = client.get("/readyz")
-            return ready.status_code == status and "not asked yet" not in ready.text
+            is_asking = any(text in ready.text for text in ("not asked yet", "loading"))
+            return ready.status_code == status and not is_asking
 
         until(is_settled, TIMEOUT_S)
         yield partial(send, (client.base_url.host, client.base_url.port))
