@@ -125,7 +125,7 @@ class PositiveMixingConfig(ConfigSection):
 
 
 PAPER: dict[str, Any] = {  # defaults of a plain reading of the paper, with our counts
-    "hard": 1,
+    "easy": 512,
     "virtual": True,
     "alpha_min": -0.5,
     "alpha_max": 0.5,
@@ -143,7 +143,7 @@ class EsansConfig(ConfigSection):
     variant: Literal["warm", "paper"] = "warm"
     """warm: warm items by cluster and popularity; paper: a plain reading of the paper, uniform in
     other clusters, with other defaults (see ESANS explained)"""
-    easy: int = Field(512, ge=0, le=COUNT_LIMIT, multiple_of=2)
+    easy: int = Field(256, ge=0, le=COUNT_LIMIT, multiple_of=2)
     """easy negatives encoded per step, shared; in pairs of one cluster if virtual"""
     exponent: float = Field(0.75, ge=0, le=2)
     """of an item's share of the targets, in its cluster (beta): lower values prefer rare items"""
@@ -151,7 +151,7 @@ class EsansConfig(ConfigSection):
     """of the weight of a cluster (gamma): 0 samples large and small clusters alike"""
     own_cluster: bool = True
     """easy negatives may be of the positive's cluster"""
-    hard: int = Field(0, ge=0, le=1_000)
+    hard: int = Field(1, ge=0, le=1_000)
     """hard negatives encoded per row, of the positive's cluster"""
     in_batch: bool = True
     """add in-batch negatives, with same-cell masking"""
@@ -200,6 +200,11 @@ class EsansConfig(ConfigSection):
             raise ValueError(
                 f"in_batch_histories is {self.in_batch_histories} and in_batch is false; set "
                 "in_batch to true, or in_batch_histories to 0"
+            )
+        if self.variant == "warm" and self.virtual and not (self.easy or self.hard):
+            raise ValueError(
+                "virtual is true, but easy and hard are 0, so there is nothing to interpolate; set "
+                "one of them, or virtual to false"
             )
         if not (self.easy or self.hard or self.in_batch):
             raise ValueError(

@@ -27,7 +27,8 @@ POSITIVES, HISTORIES = [0, 7, 8], [(0, 1, 9), (7,), (8, 14)]
 
 def esans(**settings):
     # cells of so few items hold more than the share that is masked in a large catalogue
-    table = {"name": "esans", "easy": 6, "max_cell_share": 1.0, **settings}
+    defaults = {"easy": 6, "hard": 0, "max_cell_share": 1.0}
+    table = {"name": "esans", **defaults, **settings}
     config = validate_config({"training": {"sampler": table}}, "a test").training.sampler
     return EsansSampler(CLUSTERS, config)
 
@@ -108,6 +109,11 @@ def test_esans_histories_are_warm_masked_and_not_encoded_again():
 def test_esans_histories_without_in_batch_are_rejected():
     with pytest.raises(ConfigError, match="in_batch_histories"):
         esans(in_batch_histories=8, in_batch=False)
+
+
+def test_virtual_negatives_without_anchors_are_rejected():
+    with pytest.raises(ConfigError, match=r"easy and hard are 0.*set one of them"):
+        esans(easy=0, virtual=True)
 
 
 def test_esans_shared_proposal_is_the_same_at_the_positive():
