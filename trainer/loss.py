@@ -82,10 +82,10 @@ class BatchLoss:
         )
         # The sampler masks false negatives: seen items and, for ESANS, the positive's cell.
         negatives = select_rows(self.sampler(context), share)
-        if not self.config.training.positive_log_q:
+        training = self.config.training
+        if not training.positive_log_q:
             negatives = without_positive_log_q(negatives)
         # Softmax over the positive and its negatives: scores / temperature - log q.
-        training = self.config.training
         temperature, log_q_share = training.temperature, training.log_q_share
         is_measured = step % self.measured_every == 0
         positives = positives[share]

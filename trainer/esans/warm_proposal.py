@@ -117,10 +117,8 @@ class WarmProposal:
 
     def is_same_cell(self, positives: Rows, rows: Rows) -> Booleans:
         """Mark rows ([n] or [batch, n]) in the own cell, unless it is too large; [batch, n]."""
-        own = self._layout.cells[positives]
-        own = np.where(self._is_masked_cell[own], own, -1)
-        cells = self._layout.cells[rows].astype(np.int32)  # compared in half the time
-        is_same: Booleans = cells == own.astype(np.int32)[:, None]
+        is_masked_cell = self._is_masked_cell[self._layout.cells[positives]]
+        is_same: Booleans = self.clusters.is_same_cell(positives, rows) & is_masked_cell[:, None]
         return is_same
 
     def _has_hard(self, positives: Rows) -> Booleans:

@@ -126,6 +126,7 @@ class PositiveMixingConfig(ConfigSection):
 
 PAPER: dict[str, Any] = {  # defaults of a plain reading of the paper, with our counts
     "easy": 512,
+    "hard": 1,
     "virtual": True,
     "alpha_min": -0.5,
     "alpha_max": 0.5,
