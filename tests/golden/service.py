@@ -29,8 +29,8 @@ def serving(name, folder):
 
         def is_settled():
             ready = client.get("/readyz")
-            is_asking = any(text in ready.text for text in ("not asked yet", "loading"))
-            return ready.status_code == status and not is_asking
+            is_starting = any(text in ready.text for text in ("not asked yet", "loading"))
+            return ready.status_code == status and not is_starting
 
         until(is_settled, TIMEOUT_S)
         yield partial(send, (client.base_url.host, client.base_url.port))
