@@ -144,8 +144,8 @@ def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:
 def without_positive_log_q(negatives: SampledNegatives) -> SampledNegatives:
     """Leave the positive's score as it is, so that only the negatives are weighted.
 
-    The positive is no sample of the proposal distribution: see Khrylchenko et al. (RecSys 2025,
-    arXiv 2507.09331), who weight the loss in addition.
+    The positive is no sample of the proposal distribution, it is always present. The gradient is
+    that of the weighted loss of Khrylchenko et al. (RecSys 2025, arXiv 2507.09331).
     """
     own_term = negatives.own_term
     return replace(

@@ -64,6 +64,27 @@ def test_softmax_leaves_positive_without_log_q_unchanged():
     assert loss.item() == pytest.approx(math.log(1 + math.exp(0.4) / 2))
 
 
+def test_uncorrected_positive_has_the_gradient_of_the_weighted_loss():
+    """Of Khrylchenko et al. (RecSys 2025): -sg(1 - p) (s_positive - log sum of the negatives)."""
+    log_q, gradients = torch.linspace(-1, 1, 6), []
+    for is_weighted in (False, True):
+        leaves = [unit(count, seed=count).requires_grad_() for count in (3, 4, 6)]
+        queries, positives, vectors = leaves[0], leaves[1][:3], leaves[2]
+        if is_weighted:
+            score = (queries * positives).sum(dim=1) / 0.1
+            others = torch.logsumexp(queries @ vectors.T / 0.1 - log_q, dim=1)
+            weight = 1 - torch.sigmoid(score - others)
+            (-(weight.detach() * (score - others)).mean()).backward()
+        else:
+            sampled_softmax(
+                queries, positives, negatives(vectors, log_q, batch=3), 0.1, 1
+            ).backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+        assert ours.norm() > 0.1
+
+
 def test_softmax_ignores_masked_copy_of_the_positive():
     twice = torch.cat([POSITIVE, NEGATIVE])
     alone = sampled_softmax(QUERY, POSITIVE, negatives(NEGATIVE), 0.5, 1)
