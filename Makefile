@@ -83,7 +83,7 @@ bench-quality-quick: $(VENV)/demo.stamp  ## compare a few samplers with one seed
 	$(PIP_INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/quick.toml --data $(TEST_DATA) --out benchmarks/results/quick --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
-bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; about 4 hours of CPU, resumable: HOURS=, WORKERS=, SHOPS=, STUDY=million
+bench-esans: $(VENV)/demo.stamp  ## compare samplers on shops of 100,000 items; about 4 hours of CPU, resumable: HOURS=, WORKERS=, SHOPS=, STUDY=batch-size|million
 	$(PIP_INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.compare run --study benchmarks/studies/$(or $(STUDY),scale).toml --data $(or $(SHOPS),build/shops) --out benchmarks/results/$(or $(STUDY),scale) --workers $(WORKERS) $(if $(HOURS),--hours $(HOURS))
 
