@@ -269,8 +269,9 @@ def _codes_of(context: StepContext, count: int, code_count: int) -> NDArray[np.i
 
 
 def measure(trial: IdeaTrial, subset: Subset, seed: int) -> list[float | str | None]:
-    """Train with an idea, all other settings at their defaults; return the metrics."""
-    values = {"seed": seed, "clusters": trial.clusters, "training": {"device": "cpu"}}
+    """Train with an idea and the usual logQ correction, else by default; return the metrics."""
+    training = {"device": "cpu", "positive_log_q": True}
+    values = {"seed": seed, "clusters": trial.clusters, "training": training}
     config, data = validate_config(values, "the trial"), load_subset(subset)
     training_data = build_training_data(data, config)
     clusters = build_cluster_map(data, config.clusters, seed, datetime.now(UTC))

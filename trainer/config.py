@@ -47,9 +47,9 @@ class TrainingConfig(ConfigSection):
     """negative sampler, selected by its name"""
     log_q_share: float = Field(1.0, ge=0, le=1)
     """fraction of the logQ correction to apply; 1 estimates the full softmax"""
-    positive_log_q: bool = True
-    """subtract log q from the positive's score, too; false: importance sampling, in which the
-    positive appears exactly once (always so with hard negatives of ESANS)"""
+    positive_log_q: bool = False
+    """subtract log q from the positive's score, too, as the usual logQ correction does; without it,
+    the positive counts exactly once, and only the negatives are weighted"""
     batch_size: int = Field(512, ge=2, le=65_536)
     """training targets per step"""
     learning_rate: float = Field(1e-3, gt=0, le=1)

@@ -59,10 +59,9 @@ class EsansSampler:
     its positives (ours). Seen items and items of the positive's cell are masked, whatever their
     source. For the distributions see `WarmProposal` and, in the variant paper, `ClusterMap`.
 
-    log q is the log of the expected count over all sources. A shared proposal has the same
-    distribution at the positive, whose log q is subtracted, too. Hard negatives depend on the
-    positive: with them, the estimate is importance sampling, in which the positive appears
-    exactly once and its log q is 0.
+    log q is the log of the expected count over all sources. A shared proposal has a log q of the
+    positive, too, which `training.positive_log_q` subtracts. Hard negatives depend on the
+    positive, so that with them it has none.
 
     Source: ESANS (Xing et al., WWW 2025): MSAC selects the items, EDIS interpolates.
     """
