@@ -83,14 +83,14 @@ class BatchLoss:
         # The sampler masks false negatives: seen items and, for ESANS, the positive's cell.
         negatives = select_rows(self.sampler(context), share)
         training = self.config.training
-        if not training.positive_log_q:
-            negatives = without_positive_log_q(negatives)
         # Softmax over the positive and its negatives: scores / temperature - log q.
         temperature, log_q_share = training.temperature, training.log_q_share
         is_measured = step % self.measured_every == 0
         positives = positives[share]
         self.hardness = measure_hardness(queries, positives, negatives) if is_measured else None
-        loss = sampled_softmax(queries, positives, negatives, temperature, log_q_share)
+        loss = sampled_softmax(
+            queries, positives, negatives, temperature, log_q_share, training.positive_log_q
+        )
         return loss * (len(queries) / len(users))
 
     def encode_items(self, rows: Tensor, rng: torch.Generator) -> Tensor:
@@ -141,20 +141,6 @@ def select_rows(negatives: SampledNegatives, rows: slice) -> SampledNegatives:
     )
 
 
-def without_positive_log_q(negatives: SampledNegatives) -> SampledNegatives:
-    """Leave the positive's score as it is, so that only the negatives are weighted.
-
-    The positive is no sample of the proposal distribution, it is always present. The gradient is
-    that of the weighted loss of Khrylchenko et al. (RecSys 2025, arXiv 2507.09331).
-    """
-    own_term = negatives.own_term
-    return replace(
-        negatives,
-        positive_log_q=None,
-        own_term=None if own_term is None else replace(own_term, positive_log_q=None),
-    )
-
-
 def should_use_bfloat16(precision: Precision, device: torch.device) -> bool:
     """Return whether the towers compute in bfloat16; auto does on a GPU that has it."""
     if precision != "auto":
@@ -168,6 +154,7 @@ def sampled_softmax(
     negatives: SampledNegatives,
     temperature: float,
     log_q_share: float,
+    positive_log_q: bool = True,
 ) -> Tensor:
     """Return the mean cross-entropy of the positives among their negatives; 0 for no rows.
 
@@ -180,12 +167,15 @@ def sampled_softmax(
         temperature: softmax temperature; scores are divided by it before log q is subtracted.
         log_q_share: fraction of log q to subtract: 1 estimates the full softmax, 0 keeps the
             proposal distribution of the sampler.
+        positive_log_q: whether to subtract log q from the positive's score, too.
 
     Source: sampled softmax with logQ correction (Yi et al., RecSys 2019). Popular items are
-    sampled often, have a high log q and so weigh less as negatives. Serving applies none.
+    sampled often, have a high log q and so weigh less as negatives. Serving applies none. The
+    positive is always present, not sampled: without its log q, the gradient is that of the
+    weighted loss of Khrylchenko et al. (RecSys 2025, arXiv 2507.09331).
     """
     positive_logits = (queries * positives).sum(dim=-1) / temperature  # [batch]
-    if negatives.positive_log_q is not None:
+    if positive_log_q and negatives.positive_log_q is not None:
         positive_logits = positive_logits - log_q_share * negatives.positive_log_q
     columns = [positive_logits[:, None]]
     scaled = queries / temperature
@@ -198,7 +188,9 @@ def sampled_softmax(
     loss = functional.cross_entropy(logits, target, reduction="sum") / max(1, len(logits))
     if negatives.own_term is None:
         return loss
-    own = sampled_softmax(queries, positives, negatives.own_term, temperature, log_q_share)
+    own = sampled_softmax(
+        queries, positives, negatives.own_term, temperature, log_q_share, positive_log_q
+    )
     return loss + negatives.own_term_weight * own
 
 

@@ -85,6 +85,19 @@ def test_uncorrected_positive_has_the_gradient_of_the_weighted_loss():
         assert ours.norm() > 0.1
 
 
+def test_positive_log_q_can_be_left_out_in_both_terms():
+    corrected = negatives(NEGATIVE, math.log(2), positive_log_q=torch.tensor([math.log(0.5)]))
+    uncorrected = replace(corrected, positive_log_q=None)
+    for own in (None, 0.1):
+        expected, sampled = (
+            replace(each, own_term=own and each, own_term_weight=own or 0.0)
+            for each in (uncorrected, corrected)
+        )
+        loss = sampled_softmax(QUERY, POSITIVE, sampled, 0.5, 1, positive_log_q=False)
+        assert loss.item() == sampled_softmax(QUERY, POSITIVE, expected, 0.5, 1).item()
+        assert loss.item() != sampled_softmax(QUERY, POSITIVE, sampled, 0.5, 1).item()
+
+
 def test_softmax_ignores_masked_copy_of_the_positive():
     twice = torch.cat([POSITIVE, NEGATIVE])
     alone = sampled_softmax(QUERY, POSITIVE, negatives(NEGATIVE), 0.5, 1)
