@@ -49,8 +49,8 @@ A study file:
     budget_shares = { count = 1.0 }      # sampler setting -> share of the budget
     varies_by_budget = true              # otherwise it runs at `budget` only
 
-A method may also have `clusters` (changes to that table), `seeds`, `temperatures`, and
-`temperature_of = "METHOD"`, which reuses the temperature chosen for another method.
+A method may also have `clusters` (changes to that table), `datasets` (only these), `seeds`,
+`temperatures`, and `temperature_of = "METHOD"`, which reuses the temperature chosen for another.
 
 example: python -m benchmarks.compare run --study study.toml --data data/ --out results/"""
 ABOUT_REPORT = """\
@@ -118,7 +118,7 @@ def run_study(parsed: argparse.Namespace) -> str:
     schedule = Schedule(study, datasets, store)
     for name, dataset in datasets.items():
         tqdm.write(f"{name}: {dataset.summary}")
-    tqdm.write(describe_size(study, len(datasets)))
+    tqdm.write(describe_size(study))
     is_time_left = build_deadline(parsed.hours)
     failures: dict[str, str] = {}
     try:
@@ -136,13 +136,19 @@ def run_study(parsed: argparse.Namespace) -> str:
     return f"tables: {path}\nreport: {report}\n{outcome}"
 
 
-def describe_size(study: Study, num_datasets: int) -> str:
+def describe_size(study: Study) -> str:
     """Describe the number of trials of a study."""
-    runs = sum(len(study.seeds_of(name)) * len(study.budgets_of(name)) for name in study.methods)
-    grids = sum(max(0, len(study.grid_of(name)) - 1) for name in study.methods)
+    reported = [name for name, dataset in study.datasets.items() if dataset.is_reported]
+    tuned = [name for name, dataset in study.datasets.items() if not dataset.tuned_on]
+    trials = sum(
+        len(study.seeds_of(name)) * len(study.budgets_of(name))
+        for dataset in reported
+        for name in study.methods_on(dataset)
+    )
+    grids = [len(study.grid_of(name)) for dataset in tuned for name in study.methods_on(dataset)]
     return (
-        f"{len(study.methods)} methods: {runs} trials and {grids} more to tune temperatures, "
-        f"on each of {num_datasets} datasets"
+        f"{len(study.methods)} methods on {len(reported)} datasets: {trials} trials, and "
+        f"{sum(size for size in grids if size > 1)} to tune temperatures"
     )
 
 

@@ -22,7 +22,7 @@ class Schedule:
         for dataset in self.datasets:
             if self.study.datasets[dataset].tuned_on:
                 continue
-            for name in self.study.methods:
+            for name in self.study.methods_on(dataset):
                 if len(self.study.grid_of(name)) > 1:
                     yield from self._grid_trials(dataset, name)
 
@@ -39,7 +39,7 @@ class Schedule:
     def lines(self) -> Iterator[tuple[str, str, int | None]]:
         """Yield every reported dataset, method and budget: a line of the tables."""
         for dataset in self.reported:
-            for name in self.study.methods:
+            for name in self.study.methods_on(dataset):
                 for budget in self.study.budgets_of(name):
                     yield dataset, name, budget
 

@@ -59,6 +59,7 @@ class Method(ConfigSection):
         default_factory=dict, description="sampler setting -> share of the budget: { count = 1.0 }"
     )
     varies_by_budget: bool = Field(False, description="run at every budget of the study")
+    datasets: tuple[str, ...] = Field((), description="only these datasets; empty: all")
     seeds: int | None = Field(None, ge=1, le=1000, description="instead of the study's")
     temperatures: tuple[float, ...] = Field((), description="instead of the study's grid")
     temperature_of: str = Field(
@@ -122,6 +123,28 @@ class Study(ConfigSection):
         if varies and self.budget not in self.budgets:
             raise ValueError(f"budgets {self.budgets} must contain budget ({self.budget})")
         return self
+
+    @model_validator(mode="after")
+    def validate_datasets_of_methods(self) -> Self:
+        """Reject unknown datasets, and those without the dataset that they are tuned on."""
+        for name, method in self.methods.items():
+            for dataset in method.datasets:
+                if dataset not in self.datasets:
+                    raise ValueError(f"methods.{name}.datasets: {dataset!r} is not a dataset")
+                tuning = self.datasets[dataset].tuned_on
+                if tuning and tuning not in method.datasets:
+                    raise ValueError(
+                        f"methods.{name}.datasets: {dataset!r} is tuned on {tuning!r}: add it, too"
+                    )
+        return self
+
+    def methods_on(self, dataset: str) -> list[str]:
+        """Return the methods that run on a dataset."""
+        return [
+            name
+            for name, method in self.methods.items()
+            if not method.datasets or dataset in method.datasets
+        ]
 
     def grid_of(self, name: str) -> tuple[float, ...]:
         """Return a method's temperature grid; empty if it reuses another's temperature."""

@@ -24,6 +24,7 @@ from tests.support.studies import (
     write_study,
     write_world,
 )
+from tests.support.tiny_dataset import write_tiny_world
 from trainer.metrics import COUNTS
 
 
@@ -273,6 +274,24 @@ def test_run_continues_after_a_failed_trial(tmp_path, capsys):
     assert "- planted: wild 32: 0 of 1 seeds" in text
     assert "failed: planted: wild 32, 1e-300, 0: epoch 1, batch 1: the loss is nan" in text
     assert [row["method"] for row in table_of(tmp_path, "rows")] == ["in-batch"]
+
+
+def test_method_on_one_dataset_is_left_out_of_averages(tmp_path, capsys):
+    write_world(tmp_path)
+    write_tiny_world(tmp_path / "other", users=210, items=170)
+    head = HEAD.replace("seeds = 2", 'seeds = 1\nreferences = ["in-batch"]')
+    other = '[datasets.other]\nfolder = "other"\n'
+    uniform = UNIFORM + 'datasets = ["other"]\n'
+    write_study(tmp_path, head + DATASET + other + IN_BATCH + uniform)
+    assert compare(tmp_path) == 0
+    assert "2 methods on 2 datasets: 3 trials, and 0 to tune" in capsys.readouterr().out
+    lines = [(line["dataset"], line["method"]) for line in table_of(tmp_path)]
+    assert lines == [("planted", "in-batch"), ("other", "in-batch"), ("other", "uniform")]
+    text = (tmp_path / "out/table.md").read_text()
+    averages = text.split("## All datasets")[1].split("## planted")[0]
+    assert "in-batch" in averages
+    assert "uniform" not in averages
+    assert text.endswith("## Missing\n\nNothing.\n")
 
 
 def test_run_names_a_missing_dataset(tmp_path, capsys):

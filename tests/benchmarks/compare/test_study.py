@@ -37,6 +37,7 @@ def changed(old, new):
             TINY + 'temperature_of = "absent"',
             r"methods\.uniform\.temperature_of: 'absent' is not a",
         ),
+        (TINY + 'datasets = ["absent"]', r"methods\.uniform\.datasets: 'absent' is not a"),
         (changed("seeds = 2", 'references = ["absent"]'), r"references: 'absent' is not a method"),
         (
             TINY.replace("budgets = [8, 32]", "budgets = [8]") + "varies_by_budget = true",
@@ -101,3 +102,16 @@ def test_read_study_rejects_a_tuned_on_that_is_not_tuned(tmp_path):
     other = '[datasets.other]\nfolder = "other"\ntuned_on = "absent"\n'
     with pytest.raises(ConfigError, match=r"datasets\.other\.tuned_on: 'absent'"):
         read_study(write_study(tmp_path, TINY + other))
+
+
+def test_method_runs_on_its_datasets_only(tmp_path):
+    other = '[datasets.other]\nfolder = "other"\n'
+    study = read_study(write_study(tmp_path, TINY + 'datasets = ["other"]\n' + other))
+    assert study.methods_on("planted") == ["in-batch"]
+    assert study.methods_on("other") == ["in-batch", "uniform"]
+
+
+def test_datasets_of_a_method_include_the_tuning_dataset(tmp_path):
+    other = '[datasets.other]\nfolder = "other"\ntuned_on = "planted"\n'
+    with pytest.raises(ConfigError, match=r"'other' is tuned on 'planted': add it, too"):
+        read_study(write_study(tmp_path, TINY + 'datasets = ["other"]\n' + other))
