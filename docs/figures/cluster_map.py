@@ -92,7 +92,7 @@ def choose_positive(clusters: ClusterMap) -> int:
 def kinds(
     clusters: ClusterMap, positive: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.int32]]:
-    """Return the rows of each kind of negative; easy and hard ones are drawn as in training."""
+    """Return the rows of each kind of negative; easy and hard as in variant paper."""
     rows = np.arange(len(clusters), dtype=np.int32)
     positives = np.array([positive], dtype=np.int32)
     own_cell = clusters.is_same_cell(positives, rows)[0]

@@ -276,7 +276,7 @@ def test_run_continues_after_a_failed_trial(tmp_path, capsys):
     assert [row["method"] for row in table_of(tmp_path, "rows")] == ["in-batch"]
 
 
-def test_method_on_one_dataset_is_left_out_of_averages(tmp_path, capsys):
+def test_averages_leave_out_methods_of_some_datasets(tmp_path, capsys):
     write_world(tmp_path)
     write_tiny_world(tmp_path / "other", users=210, items=170)
     head = HEAD.replace("seeds = 2", 'seeds = 1\nreferences = ["in-batch"]')
