@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
@@ -256,8 +258,34 @@ def is_current(config: RunConfig, data: Dataset, options: RunOptions) -> bool:
         return False
     written = BytesIO()  # Parquet does not keep every type
     pq.write_table(data.attributes, written)
-    attributes = pq.read_table(written)
-    return bool(published.slice(0, len(attributes)).equals(attributes))  # added items come last
+    return has_columns(published, pq.read_table(written))
+
+
+def has_columns(published: pa.Table, attributes: pa.Table) -> bool:
+    """Return whether a published table begins with these rows and columns.
+
+    Items that were added later come last, and may have brought columns that the others lack.
+    """
+    first = published.slice(0, len(attributes))
+    added = set(first.column_names) - set(attributes.column_names)
+    if any(first[name].null_count < len(first) for name in added):
+        return False
+    return all(
+        name in first.column_names and is_equal(first[name], attributes[name])
+        for name in attributes.column_names
+    )
+
+
+def is_equal(published: pa.ChunkedArray, values: pa.ChunkedArray) -> bool:
+    """Compare two columns; NaN equals NaN, unlike in `equals`."""
+    if pa.types.is_null(values.type):  # added items may have given it a type
+        return bool(len(published) == len(values) == published.null_count)
+    if pa.types.is_floating(values.type) and published.type == values.type:
+        is_same_null = bool(published.is_null().equals(values.is_null()))
+        return is_same_null and np.array_equal(
+            published.to_numpy(), values.to_numpy(), equal_nan=True
+        )
+    return bool(published.equals(values))
 
 
 def render_dataset_summary(data: Dataset) -> str:

@@ -1,6 +1,7 @@
 """Options and error messages of `python -m trainer run`."""
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -18,6 +19,7 @@ from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 from tests.support.training_runs import run, write_config
 from tests.support.training_shops import interactions, write_shop
 from trainer.__main__ import main
+from trainer.pipeline import has_columns
 
 
 @pytest.fixture
@@ -76,6 +78,30 @@ def test_run_skip_if_same_trains_on_changed_attributes(published, world, tmp_pat
     for data, versions in ((tmp_path / "shop", 2), (tmp_path / "shop", 2), (world, 3)):
         assert run(data, *options) == 0
         assert len(BundleRegistry(tmp_path / "bundles").versions()) == versions
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"price": [1.5, math.nan, None]}, True),
+        ({"price": [1.5, None, math.nan]}, False),
+        ({"price": [2.5, math.nan, None]}, False),
+        ({"price": pa.array([1.5, math.nan, None], pa.float32())}, False),
+        ({"brand": pa.nulls(3, pa.string())}, True),  # a column of items that were added later
+        ({"brand": [None, "b", None]}, False),
+        ({"empty": pa.array([None, None, None], pa.int64())}, True),  # typed by added items
+        ({"empty": [None, 1, None]}, False),
+        ({"title": ["x", "y", "other"]}, False),
+        ({"title": None}, False),
+    ],
+)
+def test_has_columns_compares_values_and_types(changes, expected):
+    table = {"title": ["x", "y", "z"], "price": [1.5, math.nan, None], "empty": pa.nulls(3)}
+    columns = {name: values for name, values in (table | changes).items() if values is not None}
+    published = pa.concat_tables(2 * [pa.table(columns)])
+    assert has_columns(published, pa.table(table)) == expected
+    assert not has_columns(published.slice(0, 2), pa.table(table))
 
 
 def test_run_skip_if_any_skips_with_a_current_bundle(config, tmp_path, capsys):
