@@ -207,7 +207,9 @@ def _begins(values: Positions, size: int) -> range:
 
 
 def _median_distance(points: Doubles) -> float:
-    """Compute the median distance between two of at most EAGER_CLUSTERS points."""
+    """Compute the median distance between two of at most EAGER_CLUSTERS points; 0 of one."""
+    if len(points) < 2:
+        return 0.0
     if len(points) > EAGER_CLUSTERS:
         points = points[np.linspace(0, len(points) - 1, EAGER_CLUSTERS).astype(np.int64)]
     distances = _distances(points, np.arange(len(points)))

@@ -226,6 +226,8 @@ def _shape_fault(values: NDArray[Any]) -> str | None:
         return f"found {values.dtype}; expected float16, float32 or float64; convert it"
     if values.ndim != 2 or values.shape[1] == 0:
         return f"found shape {values.shape}; expected (items, width), width > 0; reshape it"
+    if values.shape[0] == 0:
+        return "found no rows; expected one per item; write it again, or remove it"
     return None
 
 

@@ -27,6 +27,7 @@ from index.bundle.self_test import open_self_test
 from index.cluster_map import CLUSTER_FILES
 from index.encoders import ItemEncoder
 from index.errors import BundleError, DatasetError, InvalidBundleError
+from index.ingest.changes import detect_changes
 from index.ingest.items import Items, read_items
 from index.ingest.published_columns import (
     PublishedColumns,
@@ -192,7 +193,8 @@ def read_new_items(folder: Path, bundle: Bundle, skip: Skip) -> NewItems:
     findings = Findings()
     if not folder.is_dir():
         raise DatasetError(str(folder), [f"{folder}: no such folder; pass the folder of the items"])
-    items = read_items(folder, findings)
+    with detect_changes(folder, findings):
+        items = read_items(folder, findings)
     if items is None or findings.faults:
         raise DatasetError(str(folder), findings.faults)
     _compare_modalities(items, bundle, findings)
@@ -290,6 +292,8 @@ def _cast_to_published(table: pa.Table, bundle: Bundle, findings: Findings) -> p
 
 
 def _cast(table: pa.Table, field: pa.Field, findings: Findings) -> pa.Table:
+    if pa.types.is_null(field.type):
+        return table  # the bundle has no value of it, so any type is right
     column_index = table.column_names.index(field.name)
     column = decode_dictionary(table[field.name])
     if is_text(column.type) and not is_text(field.type):

@@ -1,11 +1,9 @@
 """Dataset loading: reads and validates a dataset folder, reporting all faults together."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +11,15 @@ import pyarrow.compute as pc
 
 from index.arrays import Features
 from index.errors import DatasetError
+from index.ingest.changes import DATA_SUFFIXES, detect_changes
 from index.ingest.items import Items, read_items
-from index.ingest.tables import Findings, list_names
+from index.ingest.tables import Findings
 from trainer.data.event_cache import CachedEvents, EventCache, load_events, save_events
 from trainer.data.events import Events, order_events, read_events
 from trainer.data.interaction_files import STEM, list_files, open_files
 from trainer.data.interactions import PART_NAMES, TEST, TRAIN, VALID, Interactions, build_cases
 from trainer.data.split import SplitName, split_events, validate_split
 
-DATA_SUFFIXES = (".parquet", ".csv", ".npy")
 HASHED_TEXTS = 1 << 16  # of the fingerprint, at once
 HASHED_ROWS = 65_536  # feature rows hashed at once
 
@@ -111,37 +109,11 @@ def load_dataset(
     )
 
 
-@contextmanager
-def detect_changes(folder: Path, findings: Findings) -> Iterator[None]:
-    """Report files of a folder that change within the context: their parts may not match."""
-    before = _file_states(folder)
-    yield
-    after = _file_states(folder)
-    changed = {path.relative_to(folder).as_posix() for path, _ in before.items() ^ after.items()}
-    if changed:
-        findings.faults.append(
-            f"{list_names(sorted(changed))}: changed while the folder was read; expected files "
-            "that do not change; repeat the command when they are complete"
-        )
-
-
-def _file_states(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    """Return inode, size and modification time of the data files of a folder."""
-    paths = [path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES]
-    states = {}
-    for path in {*paths, *list_files(folder)}:
-        with suppress(FileNotFoundError):  # removed, or a link to nothing
-            state = path.stat()
-            if S_ISREG(state.st_mode):
-                states[path] = (state.st_ino, state.st_size, state.st_mtime_ns)
-    return states
-
-
 def _read_tables(
     folder: Path, split: SplitName, findings: Findings, cache: EventCache | None
 ) -> tuple[Items | None, Events | None]:
     """Read items and ordered interactions; None where they have faults."""
-    with detect_changes(folder, findings):
+    with detect_changes(folder, findings, list_files):
         items = read_items(folder, findings)
         entry = cache.find(folder, items.ids) if cache and items else None
         cached = load_events(entry, findings) if entry else None

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from index.errors import DatasetError
+from index.ingest.changes import detect_changes
 from index.ingest.tables import Findings
 from tests.support.training_shops import VISUAL, write_shop
-from trainer.data.dataset import detect_changes, load_dataset
+from trainer.data.dataset import load_dataset
 
 
 def changes_in(folder, change):

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from index.errors import DatasetError
+from index.ingest.changes import detect_changes
 from index.ingest.tables import Findings
 from tests.support.training_shops import ITEMS, TIMES, USERS, write_shop
-from trainer.data.dataset import detect_changes, load_dataset
+from trainer.data.dataset import load_dataset
 from trainer.data.events import read_events
-from trainer.data.interaction_files import open_files
+from trainer.data.interaction_files import list_files, open_files
 from trainer.data.interactions import mark_first_of_pairs, sort_by_user
 
 
@@ -142,7 +143,7 @@ def test_part_that_vanishes_is_reported(tmp_path):
 def test_part_that_changes_while_read_is_reported(tmp_path, change):
     write_parts(tmp_path, rows(0, 4), rows(4, 7))
     findings = Findings()
-    with detect_changes(tmp_path, findings):
+    with detect_changes(tmp_path, findings, list_files):
         change(tmp_path / "interactions.parquet" / "part-1.parquet")
     (fault,) = findings.faults
     assert fault.startswith("interactions.parquet/part-1.parquet: changed while the folder was")

@@ -62,6 +62,15 @@ def test_easy_samples_match_probability_and_are_warm():
     assert_samples_match(pairs[:, 1], probability)
 
 
+def test_proposal_of_a_single_cluster_is_popularity():
+    clusters = ClusterMap(0 * CODES1, CODES2, CENTROIDS[:1], np.arange(11, dtype=np.uint64), 1.0)
+    proposal = build(clusters=clusters, exponent=1)
+    probability = proposal.easy_probability(rows(4), all_rows(clusters))[0]
+    np.testing.assert_allclose(probability, COUNTS / COUNTS.sum(), rtol=1e-6)
+    sampled = proposal.sample_easy(np.full(500, 4, np.int32), 20, np.random.default_rng(1))
+    assert_samples_match(sampled, probability)
+
+
 @pytest.mark.parametrize("positive", [0, 3, 4, 6, 7, 9])
 def test_hard_samples_match_probability(positive):
     proposal, rng = build(), np.random.default_rng(positive)
