@@ -1,6 +1,7 @@
 """The command `clusters`: builds, describes, saves and publishes a cluster map."""
 
 import argparse
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import build_metadata, open_cluster_map, save_cluster_map
 from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
-from index.errors import ConfigError
+from index.errors import ConfigError, InvalidClusterMapError
 from index.fsio import parse_path
 from index.store_commands import add_store_options, resolve_store
 from trainer.command_options import add_config, check_writable, load_run_config
@@ -56,7 +57,8 @@ def clusters(parsed: argparse.Namespace) -> None:
         check_writable("--out", parsed.out)
     store = open_publish_target(parsed)
     if store is not None:
-        store.pointer()  # report an unreachable store before the work
+        with suppress(InvalidClusterMapError):  # publishing repairs a damaged pointer
+            store.pointer()  # report an unreachable store before the work
     cluster_map, summary = (
         open_saved_map(parsed.saved) if parsed.saved else build_and_describe_cluster_map(parsed)
     )

@@ -92,6 +92,15 @@ def test_clusters_publish_from_folder_publishes_saved_map(world_data, tmp_path, 
     assert store.load(saved.version).made == saved.made
 
 
+def test_clusters_publish_repairs_a_damaged_pointer(world_data, tmp_path, bundles, store):
+    saved = map_of(world_data, 1)
+    save_cluster_map(saved, tmp_path / "map")
+    (bundles / "clusters").mkdir(parents=True)
+    (bundles / "clusters" / "current").write_text("damaged")
+    assert publish("--from", tmp_path / "map", "--bundles", bundles) == 0
+    assert store.pointer().version == saved.version
+
+
 def test_clusters_publish_without_store_names_options(tmp_path, capsys):
     assert publish("--data", tmp_path / "not even there") == 1
     output = capsys.readouterr().err

@@ -7,6 +7,7 @@ of all that it was computed from: the bytes of the files and the item ids.
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ FORMAT = "1"  # of the entries; part of their names
 KEPT = 2  # newest entries in the folder
 MIN_CACHED_BYTES = 1 << 24  # of the files; smaller ones are read in a second or two
 DIGEST_BYTES = 32
+ABANDONED_S = 86_400  # age of a temporary file that no run is writing any more
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,20 @@ def save_events(path: Path, cached: CachedEvents, findings: Findings) -> None:
         temporary.replace(path)
         _remove_old(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         findings.notes.append(
             f"the interactions could not be cached in {path.parent} ({reason_of(error)}); the next "
             "run reads the files again unless there is space and permission to write"
         )
+    finally:
+        with suppress(OSError):  # usually it was renamed
+            temporary.unlink()
 
 
 def _remove_old(folder: Path) -> None:
+    """Remove all but the newest entries, and what killed runs were writing."""
+    for path in folder.glob(".*.arrow.*"):
+        if time.time() - path.stat().st_mtime > ABANDONED_S:
+            path.unlink(missing_ok=True)
     entries = [(path.stat().st_mtime_ns, path) for path in folder.glob("*.arrow")]
     for _, path in sorted(entries, reverse=True)[KEPT:]:
         path.unlink(missing_ok=True)  # a run that has it open keeps it

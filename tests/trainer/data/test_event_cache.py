@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +18,9 @@ from index.errors import DatasetError
 from tests.conftest import ROOT
 from tests.support.training_runs import run, write_config
 from tests.support.training_shops import interactions, items, write_shop
+from trainer.data import event_cache
 from trainer.data.dataset import load_dataset
-from trainer.data.event_cache import KEPT, MIN_CACHED_BYTES, EventCache
+from trainer.data.event_cache import ABANDONED_S, KEPT, MIN_CACHED_BYTES, EventCache
 
 
 @pytest.fixture
@@ -99,6 +102,27 @@ def test_old_entries_are_removed(shop, cache):
         users = [f"user-{count}"] * 4 + ["bob"] * 3
         load_dataset(write_shop(shop, interactions(user_id=users)), cache=cache)
     assert len(entries(cache)) == KEPT
+
+
+def test_interrupted_write_leaves_no_file(shop, cache, monkeypatch):
+    def interrupt(path):
+        return signal.raise_signal(signal.SIGINT) if path.parent == cache.folder else "digest"
+
+    monkeypatch.setattr(event_cache, "sha256_of", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset(shop, cache=cache)
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_files_of_killed_writes_are_removed_after_a_day(shop, cache):
+    cache.folder.mkdir()
+    old, new = (cache.folder / f".{name}.arrow.1" for name in ("old", "new"))
+    for path, age_s in ((old, ABANDONED_S + 60), (new, 60)):
+        path.write_text("half")
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    load_dataset(shop, cache=cache)
+    assert not old.exists()
+    assert len(entries(cache)) == 2  # the new file and the entry
 
 
 def test_small_data_are_not_cached(shop, tmp_path):
