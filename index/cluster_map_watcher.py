@@ -129,16 +129,17 @@ class ClusterMapWatcher(Watcher[ActiveMap]):
 
     def _apply_next_catalogue(self) -> None:
         """Join with the next catalogue, if any; without a matching map, use its fallback."""
-        if self._next_catalogue is self._catalogue:
+        catalogue, active = self._next_catalogue, None
+        if catalogue is self._catalogue:
             return
-        self._catalogue, self._rejected = self._next_catalogue, None
-        active = None
         if self._published:
             with suppress(
                 InvalidClusterMapError, IncompatibleClusterMapError
             ):  # this poll reports it
-                active = self._catalogue.activate(*self._published)
-        self.set_value(active or self._catalogue.activate_fallback())
+                active = catalogue.activate(*self._published)
+        active = active or catalogue.activate_fallback()
+        self._catalogue, self._rejected = catalogue, None  # last: a failed join is repeated
+        self.set_value(active)
 
     def _repopulate(self, source: ClusterMap, pointer: ClusterPointer) -> ClusterPointer | None:
         """Restore the map if the store lost it; return the pointer of the store."""

@@ -82,7 +82,8 @@ class BundleWatcher(Watcher[ServedBundle]):
         """Prepare the thread.
 
         Args:
-            on_live: called in the thread with each bundle that went live.
+            on_live: called in the thread with each bundle that went live; if it fails, again
+                after the next poll.
             denylist_watcher: started and stopped with this watcher; None: nothing is denied.
         """
         super().__init__("live-bundle", poll_s, log)
@@ -95,6 +96,7 @@ class BundleWatcher(Watcher[ServedBundle]):
         self._denylist: Denylist | None = None
         self._swap_lock = threading.Lock()  # bundles and denylists change in two threads
         self._rejected: Attempt | None = None
+        self._has_callback_failed = False  # the last time
         self._should_retry = False  # open even a rejected bundle again
 
     def start(self) -> None:
@@ -185,6 +187,21 @@ class BundleWatcher(Watcher[ServedBundle]):
             return Outcome(self.state.status, self.state.reasons)
         return self._open(attempt)
 
+    def deliver(self, value: ServedBundle | None) -> None:
+        """Call `on_live`."""
+        if value:
+            self._on_live(value.bundle)
+
+    def deliver_pending(self) -> None:
+        """Call `on_live` unless it has succeeded; its failure is logged once and undoes no swap."""
+        try:
+            super().deliver_pending()
+            self._has_callback_failed = False
+        except Exception:
+            if not self._has_callback_failed:
+                log.exception("callback after the bundle swap failed; it is repeated")
+            self._has_callback_failed = True
+
     def _unready_status(self) -> Literal["loading", "no bundle", "rejected"]:
         """Return the readiness status while no bundle is live."""
         if self.state.status == "empty":
@@ -221,7 +238,7 @@ class BundleWatcher(Watcher[ServedBundle]):
         return Outcome("following")
 
     def _swap(self, live: ServedBundle) -> None:
-        """Make a bundle live, then call `on_live`, whose failure does not undo the swap."""
+        """Make a bundle live; it is delivered after this poll."""
         if self._denylist_watcher and self.value is None:
             self._denylist_watcher.wait_for_first_poll(DENYLIST_TIMEOUT_S)
         self._rejected = None
@@ -229,10 +246,6 @@ class BundleWatcher(Watcher[ServedBundle]):
             live = apply_denylist(live, self._denylist)
             self.set_outcome(Outcome("following"))
             self.set_value(live)
-        try:
-            self._on_live(live.bundle)
-        except Exception:
-            log.exception("callback after the bundle swap failed")
 
     def _reject(self, version: str, error: Exception) -> Outcome:
         reasons = reasons_of(error)

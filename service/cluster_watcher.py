@@ -95,11 +95,13 @@ class ClusterWatcher:
             known = own.id_hashes  # the watcher then skips the join
         catalogue = BundleCatalogue(known, own, bundle.version, bundle.items)
         if self._watcher:
-            return self._watcher.set_catalogue(catalogue)
-        self._watcher = ClusterMapWatcher(
+            self._watcher.set_catalogue(catalogue)
+            return
+        watcher = ClusterMapWatcher(
             self._registry, catalogue, poll_s=self._poll_s, on_change=self._log
         )
-        return self._watcher.start()
+        watcher.start()
+        self._watcher = watcher  # only now: a thread that did not start is started again
 
     def stop(self) -> None:
         """Stop the watcher's thread if it was started."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from index import cluster_map_watcher
 from index.cluster_map_io import join_matching
 from index.cluster_map_watcher import Catalogue
 from index.errors import IncompatibleClusterMapError
@@ -176,6 +177,18 @@ def test_set_catalogue_without_overlap_uses_fallback_map(store, following):
     assert watcher.value.pointer is None
     watcher.set_catalogue(Catalogue(KNOWN, None))
     wait_for(watcher, A.version)
+
+
+def test_failed_join_with_another_catalogue_is_repeated(store, following, monkeypatch):
+    def join_later(*arguments):
+        monkeypatch.setattr(cluster_map_watcher, "join", join)
+        raise MemoryError("no room for a moment")
+
+    own, join = numbered_map(0), cluster_map_watcher.join
+    watcher = following(store, own.id_hashes, own)
+    monkeypatch.setattr(cluster_map_watcher, "join", join_later)
+    watcher.set_catalogue(Catalogue(own.id_hashes[::-1].copy(), own))
+    wait_until(lambda: watcher.value.catalogue.id_hashes[0] == own.id_hashes[-1])
 
 
 def test_watcher_repopulates_emptied_store(store, following):

@@ -261,6 +261,27 @@ def test_failing_on_live_callback_keeps_bundle_live(tmp_path):
         live.stop()
 
 
+def test_failed_on_live_callback_is_repeated(tmp_path, caplog):
+    calls = []
+
+    def fail_twice(bundle):
+        calls.append(bundle.version)
+        if len(calls) < 3:
+            raise MemoryError("no room for its map")
+
+    version = publish_handmade(tmp_path)
+    live = BundleWatcher(BundleRegistry(tmp_path), 0.02, Metrics(), on_live=fail_twice)
+    live.start()
+    try:
+        until(lambda: len(calls) == 3)
+        assert live.poll_now(5)
+        assert calls == [version] * 3  # not again after it succeeded
+        assert live.readiness() == {"status": "ready", "bundle": version}
+    finally:
+        live.stop()
+    assert caplog.text.count("callback after the bundle swap failed") == 1
+
+
 def test_replica_without_file_descriptors_recovers(tmp_path):
     with start_service(tmp_path) as (client, lines):
         process = client.process.pid
