@@ -180,7 +180,8 @@ def sampled_softmax(
     columns = [positive_logits[:, None]]
     scaled = queries / temperature
     for sampled in negatives.sets():
-        offsets = (-log_q_share * sampled.log_q).expand(sampled.is_masked.shape)
+        offsets = sampled.log_weight - log_q_share * sampled.log_q
+        offsets = offsets.expand(sampled.is_masked.shape)
         offsets = offsets.masked_fill(sampled.is_masked, -torch.inf)
         columns.append(score_vectors(scaled, sampled.vectors, offsets))
     logits = torch.cat(columns, dim=1)  # [batch, 1 + n]

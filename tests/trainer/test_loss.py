@@ -58,6 +58,14 @@ def test_log_q_share_scales_log_q():
     assert loss.item() == pytest.approx(sampled_softmax(QUERY, POSITIVE, half, 1, 1.0).item())
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_log_weight_is_added_whatever_the_share_of_log_q(share):
+    sampled = replace(negatives(NEGATIVE, math.log(2)), log_weight=-3.0)
+    loss = sampled_softmax(QUERY, POSITIVE, sampled, temperature=0.5, log_q_share=share)
+    expected = math.exp(0.4 - 3 - share * math.log(2))
+    assert loss.item() == pytest.approx(math.log(1 + expected))
+
+
 def test_softmax_leaves_positive_without_log_q_unchanged():
     sampled = negatives(NEGATIVE, math.log(2), positive_log_q=None)
     loss = sampled_softmax(QUERY, POSITIVE, sampled, temperature=0.5, log_q_share=1)

@@ -163,7 +163,8 @@ class EsansSampler:
         rows = torch.from_numpy(sampled).long().to(device)
         return SampledNegatives(
             vectors=vectors,
-            log_q=self._log_q(context, sampled) - self._hard_log_weight(context.step),
+            log_q=self._log_q(context, sampled),
+            log_weight=self._hard_log_weight(context.step),
             is_masked=context.is_seen(rows) | self._is_same_cell(context, sampled),
             rows=rows,
             num_encoded=len(distinct),
@@ -180,9 +181,8 @@ class EsansSampler:
         is_masked = pairs.is_masked[:, 0::2] | pairs.is_masked[:, 1::2]
         log_q = (pairs.log_q[..., 0::2] + pairs.log_q[..., 1::2]) / 2  # mean of both ends: ours
         vectors = interpolate_simple(ends[0::2].repeat(2, 1), ends[1::2].repeat(2, 1), alpha)
-        return self._virtual(
-            vectors, torch.cat([log_q, log_q], dim=-1), is_masked.repeat(1, 2), "easy"
-        )
+        log_q = torch.cat([log_q, log_q], dim=-1)
+        return self._virtual(pairs, vectors, log_q, is_masked.repeat(1, 2))
 
     def _interpolate_hard(
         self, context: StepContext, negatives: SampledNegatives
@@ -195,21 +195,22 @@ class EsansSampler:
         if self.config.detach_virtual:
             positives, ends = positives.detach(), ends.detach()
         vectors = interpolate_hard(positives, ends, alpha)
-        return self._virtual(vectors, negatives.log_q, negatives.is_masked, "hard")
+        return self._virtual(negatives, vectors, negatives.log_q, negatives.is_masked)
 
     def _virtual(
-        self, vectors: Tensor, log_q: Tensor, is_masked: Tensor, kind: str
+        self, anchors: SampledNegatives, vectors: Tensor, log_q: Tensor, is_masked: Tensor
     ) -> SampledNegatives:
-        """Build virtual negatives, normalised and weighted as configured."""
+        """Build virtual negatives, normalised and weighted as configured, beyond their anchors."""
         return SampledNegatives(
             vectors=normalize_virtual(vectors) if self.config.normalize_virtual else vectors,
-            log_q=log_q - self.config.virtual_log_weight,
+            log_q=log_q,
+            log_weight=anchors.log_weight + self.config.virtual_log_weight,
             is_masked=is_masked,
-            source=f"virtual, {kind}",
+            source=f"virtual, {anchors.source}",
         )
 
     def _hard_log_weight(self, step: int) -> float:
-        """Return the log weight of hard negatives, part of their log q; grows in the warm-up."""
+        """Return the log weight of hard negatives, which grows in the warm-up."""
         progress = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
         return self.config.hard_log_weight + math.log(progress)
 

@@ -68,9 +68,10 @@ class SampledNegatives:
             never samples the positive.
         rows: [n] or [batch, n], item rows; None if any vector is virtual.
         num_encoded: item rows encoded for the sample, rejected candidates included.
+        log_weight: added to the logits, unlike log q whatever share of it is subtracted.
         next_set: further negatives of the same batch in the other shape, so that shared and
             per-row vectors need not be copied into one tensor. Of a further set only `vectors`,
-            `log_q` and `is_masked` are read.
+            `log_q`, `log_weight` and `is_masked` are read.
         own_term: negatives with a loss term of their own, added with `own_term_weight`.
         source: display name of the set.
     """
@@ -81,6 +82,7 @@ class SampledNegatives:
     positive_log_q: Tensor | None = None
     rows: Tensor | None = None
     num_encoded: int = 0
+    log_weight: float = 0.0
     next_set: "SampledNegatives | None" = None
     own_term: "SampledNegatives | None" = None
     own_term_weight: float = 0.0
