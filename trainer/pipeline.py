@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_registry import ClusterMapRegistry
 from index.errors import BundleError, TrainingError, WorseThanPopularityError
+from index.fsio import sha256_of
 from index.ingest.tables import UNREADABLE_FILE, read_table
 from trainer.bundle_export import choose_columns, describe_columns
 from trainer.checkpoint import Checkpoint
@@ -36,6 +38,7 @@ from trainer.sampler_factory import require_cluster_map_sampler
 from trainer.training_data import choose_device
 from trainer.warm_start import open_warm_start, require_compatible, save_training_state
 
+BEHAVIOUR = "behaviour_file_sha256"  # in the manifest, if the configuration names one
 CHECKPOINT_KEYS = {"seed", "data", "towers", "clusters", "training"}  # determine the weights
 
 
@@ -137,8 +140,14 @@ def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult | Non
     """Train, evaluate and publish a bundle; see `run`."""
     config, registry = inputs.config, BundleRegistry(options.bundles)
     base = inputs.warm_start.folder.name if inputs.warm_start else None
+    behaviour = behaviour_digest(config)
     checkpoint = build_checkpoint(
-        options.bundles, inputs.data, config, follow=options.follow, warm_from=base
+        options.bundles,
+        inputs.data,
+        config,
+        follow=options.follow,
+        warm_from=base,
+        behaviour=behaviour,
     )
     kept = evaluated_path(checkpoint, config)
     refit = refit_checkpoint(checkpoint)
@@ -148,6 +157,8 @@ def train_and_publish(inputs: RunInputs, options: RunOptions) -> RunResult | Non
         finished, sampler = train_towers(inputs, refit if options.refit else checkpoint)
         if not is_main_rank():
             return None
+        if behaviour:
+            finished.lineage[BEHAVIOUR] = behaviour
         if config.bundle.training_state:
             finished.lineage["state"] = save_training_state(checkpoint, registry, inputs.data)
         version, report = publish(registry, finished)
@@ -219,15 +230,25 @@ def build_checkpoint(
     *,
     follow: bool = False,
     warm_from: str | None = None,
+    behaviour: str | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of the run with this dataset, configuration, seed and options."""
     values = config.model_dump(mode="json", include=CHECKPOINT_KEYS)
     del values["training"]["checkpoint_interval_s"]
     identity = [data.fingerprint, values, *(["follows"] if follow else [])]
     identity += [{"warm_from": warm_from}] if warm_from else []
+    identity += [{BEHAVIOUR: behaviour}] if behaviour else []
     text = json.dumps(identity, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(bundles / ".checkpoints" / f"{key[:16]}.safetensors", key)
+
+
+def behaviour_digest(config: RunConfig) -> str | None:
+    """Return the SHA-256 of the behaviour file; None without one, or if it cannot be read."""
+    path = config.clusters.behaviour_file
+    with suppress(OSError, ValueError):  # building the cluster map reports it
+        return sha256_of(Path(path)) if path else None
+    return None
 
 
 def build_worse_error(report: Report, bundles: Path, version: str) -> WorseThanPopularityError:
@@ -250,6 +271,7 @@ def is_current(config: RunConfig, data: Dataset, options: RunOptions) -> bool:
         return False
     same_config = manifest.run.get("config") == config.model_dump(mode="json")
     same_config &= (get_refit(manifest) is not None) == options.refit
+    same_config &= manifest.run.get("training", {}).get(BEHAVIOUR) == behaviour_digest(config)
     if not same_config or manifest.dataset.fingerprint != data.fingerprint:
         return False
     try:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,8 @@ from tests.support.synthetic_bundle import publish_handmade, retrieve_single
 from tests.support.training_runs import run, write_config
 from tests.support.training_shops import interactions, write_shop
 from trainer.__main__ import main
-from trainer.pipeline import has_columns
+from trainer.config import RunConfig
+from trainer.pipeline import build_checkpoint, has_columns
 
 
 @pytest.fixture
@@ -102,6 +104,25 @@ def test_has_columns_compares_values_and_types(changes, expected):
     published = pa.concat_tables(2 * [pa.table(columns)])
     assert has_columns(published, pa.table(table)) == expected
     assert not has_columns(published.slice(0, 2), pa.table(table))
+
+
+def test_run_skip_if_same_compares_the_behaviour_file(world, tmp_path):
+    behaviour = tmp_path / "behaviour.npy"
+    sections = {"training": {"epochs": 1}, "clusters": {"behaviour_file": str(behaviour)}}
+    config = write_config(tmp_path / "run.toml", sections)
+    rows = np.random.default_rng(1).standard_normal((160, 4))
+    for values, num_versions in ((rows, 1), (rows, 1), (-rows, 2)):
+        np.save(behaviour, values)
+        assert run(world, tmp_path / "bundles", config, "--skip", "if-same", "--force") == 0
+        assert len(BundleRegistry(tmp_path / "bundles").versions()) == num_versions
+
+
+def test_build_checkpoint_depends_on_the_behaviour_file(world_data, tmp_path):
+    paths = [
+        build_checkpoint(tmp_path, world_data, RunConfig(), behaviour=digest).path
+        for digest in (None, "a", "b")
+    ]
+    assert len(set(paths)) == 3
 
 
 def test_run_skip_if_any_skips_with_a_current_bundle(config, tmp_path, capsys):
