@@ -114,14 +114,16 @@ def on_main_rank(call: Callable[[], Result]) -> Result:
 
 
 def broadcast_tensors(tensors: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-    """Return the tensors of the main rank, which are on the CPU, to all ranks."""
+    """Return the tensors of the main rank to all ranks, as tensors on the CPU."""
     if num_ranks() == 1:
         return dict(tensors)
     specs = on_main_rank(lambda: {key: (t.shape, t.dtype) for key, t in tensors.items()})
     received = {}
     for key, (shape, dtype) in specs.items():
         is_sent = is_main_rank()
-        received[key] = tensors[key].contiguous() if is_sent else torch.empty(shape, dtype=dtype)
+        received[key] = (
+            tensors[key].detach().cpu().contiguous() if is_sent else torch.empty(shape, dtype=dtype)
+        )
         with reporting_lost_rank():
             dist.broadcast(received[key].reshape(-1).view(torch.uint8), MAIN)  # of any dtype
     return received
