@@ -94,5 +94,4 @@ class Schedule:
             config=self.study.config_of(name, budget, temperature, seed),
             subset=study_dataset.subset,
             fingerprint=study_dataset.fingerprint,
-            uses_map=self.study.methods[name].kind in ("esans", "ablation"),
         )

@@ -126,15 +126,19 @@ class Study(ConfigSection):
 
     @model_validator(mode="after")
     def validate_datasets_of_methods(self) -> Self:
-        """Reject unknown datasets, and those without the dataset that they are tuned on."""
+        """Reject unknown datasets, and those on which no temperature would be chosen."""
         for name, method in self.methods.items():
-            for dataset in method.datasets:
-                if dataset not in self.datasets:
-                    raise ValueError(f"methods.{name}.datasets: {dataset!r} is not a dataset")
-                tuning = self.datasets[dataset].tuned_on
-                if tuning and tuning not in method.datasets:
+            if unknown := sorted(set(method.datasets) - set(self.datasets)):
+                raise ValueError(f"methods.{name}.datasets: {unknown[0]!r} is not a dataset")
+            source = method.temperature_of or name
+            if len(self.grid_of(source)) == 1:
+                continue
+            for dataset in method.datasets or self.datasets:
+                tuning = self.datasets[dataset].tuned_on or dataset
+                if source not in self.methods_on(tuning):
                     raise ValueError(
-                        f"methods.{name}.datasets: {dataset!r} is tuned on {tuning!r}: add it, too"
+                        f"methods.{source}.datasets: add {tuning!r}, because methods.{name} on "
+                        f"{dataset!r} has the temperature chosen there"
                     )
         return self
 

@@ -45,6 +45,7 @@ from trainer.metrics import (
 )
 from trainer.sampler_factory import build_required_map, build_sampler
 from trainer.samplers.base import Sampler
+from trainer.samplers.config import EsansConfig
 from trainer.seen_items import build_seen_items
 from trainer.train_loop import TrainedTowers, train
 from trainer.training_data import TrainingData, build_training_data
@@ -68,7 +69,6 @@ class Trial:
     Attributes:
         budget: Items encoded per step; None if the method has no budget.
         fingerprint: Of the subset's data.
-        uses_map: Whether the configuration of the cluster map matters.
     """
 
     dataset: str
@@ -77,12 +77,13 @@ class Trial:
     config: RunConfig
     subset: Subset
     fingerprint: str
-    uses_map: bool
 
     @property
     def digest(self) -> str:
         """Digest of data and configuration, independent of names."""
-        sections = {"seed", "towers", "training"} | ({"clusters"} if self.uses_map else set())
+        sections = {"seed", "towers", "training"}
+        if isinstance(self.config.training.sampler, EsansConfig):
+            sections.add("clusters")
         values = self.config.model_dump(mode="json", include=sections)
         for name in IGNORED_SETTINGS:
             del values["training"][name]

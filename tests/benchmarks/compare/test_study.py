@@ -111,7 +111,18 @@ def test_method_runs_on_its_datasets_only(tmp_path):
     assert study.methods_on("other") == ["in-batch", "uniform"]
 
 
-def test_datasets_of_a_method_include_the_tuning_dataset(tmp_path):
-    other = '[datasets.other]\nfolder = "other"\ntuned_on = "planted"\n'
-    with pytest.raises(ConfigError, match=r"'other' is tuned on 'planted': add it, too"):
-        read_study(write_study(tmp_path, TINY + 'datasets = ["other"]\n' + other))
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ('datasets = ["other"]\n', "add 'planted', because methods.uniform on 'other' has the"),
+        ('datasets = ["planted"]\n[methods.plain]\nkind = "ablation"\ntemperature_of = "uniform"\n',
+         "add 'third', because methods.plain on 'third' has the"),
+    ],
+)  # fmt: skip
+def test_methods_need_the_dataset_that_tunes_them(tmp_path, datasets, message):
+    text = changed("temperatures = [0.1]", "temperatures = [0.1, 0.2]") + datasets
+    text += '[datasets.other]\nfolder = "other"\ntuned_on = "planted"\n'
+    text += '[datasets.third]\nfolder = "third"\n'
+    with pytest.raises(ConfigError, match=message):
+        read_study(write_study(tmp_path, text))
+    read_study(write_study(tmp_path, text.replace("[0.1, 0.2]", "[0.1]")))  # nothing to choose

@@ -17,7 +17,7 @@ from trainer.metrics import DEPTH, case_recalls, rank_targets
 
 def trial_of(folder, config=None, **changes):
     fields = {"dataset": "a", "method": "b", "budget": None, "config": config or tiny_config()}
-    fields |= {"subset": Subset(folder, None, "auto", 0), "fingerprint": "f", "uses_map": False}
+    fields |= {"subset": Subset(folder, None, "auto", 0), "fingerprint": "f"}
     return Trial(**(fields | changes))
 
 
@@ -80,8 +80,13 @@ def test_trial_digest_ignores_names_and_machine_settings(tmp_path):
 def test_trial_digest_includes_clusters_only_if_used(tmp_path):
     other = tiny_config({"clusters": {"level_2_codes": 8}})
     assert trial_of(tmp_path).digest == trial_of(tmp_path, other).digest
-    maps = [trial_of(tmp_path, config, uses_map=True) for config in (tiny_config(), other)]
-    assert maps[0].digest != maps[1].digest
+    digests = [
+        trial_of(
+            tmp_path, tiny_config({"clusters": {"level_2_codes": codes}}, sampler={"name": "esans"})
+        ).digest
+        for codes in (8, 16)
+    ]
+    assert digests[0] != digests[1]
 
 
 def test_killed_worker_is_reported_with_a_remedy(tmp_path):
