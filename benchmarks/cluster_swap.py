@@ -26,7 +26,8 @@ from tabulate import tabulate
 
 from index.arrays import Hashes
 from index.cluster_map import ClusterMap
-from index.cluster_map_registry import ClusterMapRegistry, open_cluster_maps
+from index.cluster_map_registry import ClusterMapRegistry
+from index.cluster_map_stores import open_cluster_maps
 from index.cluster_map_watcher import Catalogue, ClusterMapWatcher
 from index.errors import StoreUnreachableError
 

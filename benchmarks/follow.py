@@ -24,7 +24,7 @@ import torch
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from index.ids import hash_ids
 from trainer.config import RunConfig, validate_config
 from trainer.data.dataset import Dataset

@@ -22,7 +22,8 @@ import numpy as np
 from tabulate import tabulate
 
 from index.cluster_map import ClusterMap, NegativeCounts, sample_negative_rows
-from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer, open_cluster_maps
+from index.cluster_map_registry import ClusterMapRegistry, ClusterPointer
+from index.cluster_map_stores import open_cluster_maps
 from index.cluster_map_watcher import ActiveMap
 from index.ids import IdTable, build_id_table
 from service.cluster_watcher import BundleCatalogue, JoinedClusterMap

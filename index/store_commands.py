@@ -13,13 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from index.cluster_map_registry import (
-    FOLDER,
-    ClusterMapInfo,
-    ClusterMapRegistry,
-    ClusterPointer,
-    open_cluster_maps,
-)
+from index.cluster_map_registry import ClusterMapInfo, ClusterMapRegistry, ClusterPointer
+from index.cluster_map_stores import FOLDER, open_cluster_maps
 from index.denylist import FILE, MAX_ID_LENGTH, Denylist, DenylistStore, open_denylist
 from index.errors import ConfigError, InvalidClusterMapError, NoDenylistError
 from index.fsio import parse_path

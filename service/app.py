@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from index.bundle.registry import BundleRegistry
-from index.cluster_map_registry import FOLDER as MAPS_FOLDER, ClusterMapRegistry, open_cluster_maps
+from index.cluster_map_registry import ClusterMapRegistry
+from index.cluster_map_stores import FOLDER as MAPS_FOLDER, open_cluster_maps
 from index.denylist import (
     FILE as DENYLIST_FILE,
     DenylistStore,

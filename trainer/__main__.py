@@ -16,7 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from index.bundle.registry import BundleRegistry
-from index.cluster_map_registry import FOLDER, open_cluster_maps
+from index.cluster_map_stores import FOLDER, open_cluster_maps
 from index.errors import EsansError
 from index.fsio import parse_path
 from index.storage.address import get_namespace, load_redis_url

@@ -9,7 +9,8 @@ import numpy as np
 
 from index.cluster_map import ClusterMap
 from index.cluster_map_io import build_metadata, open_cluster_map, save_cluster_map
-from index.cluster_map_registry import FOLDER, ClusterMapRegistry, open_cluster_maps
+from index.cluster_map_registry import ClusterMapRegistry
+from index.cluster_map_stores import FOLDER, open_cluster_maps
 from index.errors import ConfigError, InvalidClusterMapError
 from index.fsio import parse_path
 from index.store_commands import add_store_options, resolve_store

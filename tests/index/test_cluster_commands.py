@@ -4,7 +4,7 @@ import pytest
 
 from index.__main__ import main
 from index.bundle.registry import BundleRegistry
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from tests.support.cluster_maps import break_pointer, numbered_map
 from tests.support.synthetic_bundle import publish_handmade
 

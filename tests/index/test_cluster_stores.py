@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from index.cluster_map import ARRAYS
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from index.errors import ConfigError, InvalidClusterMapError, NoClusterMapError
 from tests.support.cluster_maps import (
     break_pointer,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from index.errors import NoClusterMapError
 from tests.conftest import ROOT
 from tests.support.cluster_maps import (
@@ -116,7 +116,7 @@ RACER = """
 import sys
 from pathlib import Path
 
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from tests.support.cluster_maps import numbered_map
 
 url, folder, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from index.__main__ import main
-from index.cluster_map_registry import LOCAL_REMEDIES
+from index.cluster_map_stores import LOCAL_REMEDIES
 from index.errors import (
     NoClusterMapError,
     ReadOnlyStoreError,

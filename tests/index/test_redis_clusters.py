@@ -6,7 +6,7 @@ import re
 import pytest
 from redis import Redis
 
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from index.denylist import redis_denylist
 from index.errors import InvalidClusterMapError, NoClusterMapError, StoreUnreachableError
 from tests.conftest import ROOT

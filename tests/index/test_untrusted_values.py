@@ -11,7 +11,8 @@ from index.arrays import open_array
 from index.bundle.manifest import read_manifest
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_io import open_cluster_map
-from index.cluster_map_registry import ClusterMapRegistry, local_map_blobs
+from index.cluster_map_registry import ClusterMapRegistry
+from index.cluster_map_stores import local_map_blobs
 from index.denylist import Denylist, local_denylist
 from index.errors import InvalidBundleError, InvalidClusterMapError, InvalidDenylistError
 from index.fsio import MAX_INTEGER, FrozenModel, read_bounded

@@ -7,7 +7,8 @@ import numpy as np
 from redis import Redis
 
 from index.cluster_map import ClusterMap
-from index.cluster_map_registry import ClusterMapRegistry, local_map_blobs, redis_map_blobs
+from index.cluster_map_registry import ClusterMapRegistry
+from index.cluster_map_stores import local_map_blobs, redis_map_blobs
 from index.storage.local import LocalBlobStore
 from index.storage.redis import STAGED_S
 from index.storage.redis_client import TIMEOUT_S

@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from index.errors import TrainingError
 from tests.conftest import ROOT
 from tests.support.preforked import start

@@ -8,7 +8,8 @@ import pytest
 from redis import Redis
 
 from index.cluster_map import ClusterMap
-from index.cluster_map_registry import ClusterMapRegistry, local_map_blobs, open_cluster_maps
+from index.cluster_map_registry import ClusterMapRegistry
+from index.cluster_map_stores import local_map_blobs, open_cluster_maps
 from index.errors import StoreFullError, StoreUnreachableError
 from tests.support.redis_server import wait_until
 from tests.support.trainer_maps import follow, map_of, publishing, swapped_versions

@@ -9,7 +9,7 @@ from index.bundle.manifest import read_manifest
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
 from index.cluster_map_io import save_cluster_map
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from tests.support.trainer_maps import QUICK, SAMPLER, map_of
 from tests.support.training_runs import run, write_config
 from trainer.__main__ import main

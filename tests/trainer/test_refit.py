@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from index.bundle.manifest import read_manifest
 from index.bundle.reader import open_bundle
 from index.bundle.registry import BundleRegistry
-from index.cluster_map_registry import open_cluster_maps
+from index.cluster_map_stores import open_cluster_maps
 from index.errors import TrainingError
 from tests.support.redis_server import wait_until
 from tests.support.trainer_maps import QUICK, SAMPLER
