@@ -25,20 +25,10 @@ from index.errors import (
     TooManyDeniedError,
 )
 from tests.conftest import ROOT
-from tests.support.denylists import corrupt
+from tests.support.denylists import UNUSUAL_IDS, corrupt
 from tests.support.redis_server import wait_until
 
 NOW = 1_769_854_500.0
-UNUSUAL_IDS = [
-    "ünï",
-    'a "quote"',
-    "two\nlines",
-    " spaced ",
-    "tab\there",
-    "\u2028",
-    "007",
-    "x" * 512,
-]
 
 
 @given(st.sets(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)))

@@ -4,18 +4,9 @@ import pytest
 
 from index.__main__ import main
 from index.denylist import local_denylist
+from tests.support.denylists import UNUSUAL_IDS
 
 NOW = 1_769_854_500.0
-UNUSUAL_IDS = [
-    "ünï",
-    'a "quote"',
-    "two\nlines",
-    " spaced ",
-    "tab\there",
-    "\u2028",
-    "007",
-    "x" * 512,
-]
 
 
 def run(capsys, *words):
