@@ -89,9 +89,11 @@ def effort_for(
 ) -> SearchEffort:
     """Return the effort for the best `count` items under a filter that keeps `share` of them.
 
-    The best 100 of a tenth of the items are expected among the best 1,000 of all.
+    The best 100 of a tenth of the items are expected among the best 1,000 of all. Up to
+    TUNED_COUNT the effort is the same, because such queries are searched together.
     """
-    depth, max_lists = max(1.0, count / TUNED_COUNT), round(limits.max_probed_rows / rows_per_list)
+    count = max(count, TUNED_COUNT)
+    depth, max_lists = count / TUNED_COUNT, round(limits.max_probed_rows / rows_per_list)
     if share >= NEARLY_ALL:
         return SearchEffort(depth, 1, max(1, max_lists))
     min_lists = round(FILTER_ROWS * count / rows_per_list)

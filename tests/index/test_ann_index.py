@@ -335,3 +335,11 @@ def test_build_on_more_threads_has_equal_results(clustered, monkeypatch):
         built.append(faiss.serialize_index(index.handle).tobytes())
     assert faiss.omp_get_max_threads() == before
     assert built[0] == built[1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+def test_effort_of_queries_searched_together_is_equal(share):
+    """The searcher groups queries for up to 100 results; each gets the result that it has alone."""
+    efforts = {effort_for(count, share, rows_per_list=40.0) for count in (1, 10, 99, 100)}
+    assert len(efforts) == 1
+    assert effort_for(200, share, 40.0) not in efforts
