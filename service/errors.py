@@ -74,14 +74,21 @@ class InvalidRequestError(RequestError):
     """The request does not match its schema or the live bundle.
 
     Attributes:
-        errors: the first `MAX_ERRORS_REPORTED` field errors.
+        errors: the first `MAX_ERRORS_REPORTED` field errors, texts of the request truncated.
     """
 
     code = "invalid-request"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        self.errors = errors[:MAX_ERRORS_REPORTED]
-        first, more = errors[0], len(errors) - 1
+        self.errors: list[FieldError] = [
+            {
+                "location": truncate(error["location"]),
+                "received": truncate(error["received"]),
+                "expected": error["expected"],
+            }
+            for error in errors[:MAX_ERRORS_REPORTED]
+        ]
+        first, more = self.errors[0], len(errors) - 1
         rest = f" (and {more} more)" if more else ""
         super().__init__(f"{first['location']}: {first['expected']}{rest}")
 
@@ -298,11 +305,16 @@ def _build_field_error(error: ErrorDetails) -> FieldError:
     return {"location": location, "received": received, "expected": expected}
 
 
+def truncate(text: str) -> str:
+    """Shorten a text of the request to what a response repeats of it."""
+    return f"{text[:MAX_RECEIVED_CHARS]}..." if len(text) > MAX_RECEIVED_CHARS else text
+
+
 def _render_truncated(value: object) -> str:
     """Encode only the part that is shown: the value may be the whole body."""
     text = ""
     for piece in ENCODER.iterencode(value):
         text += piece
         if len(text) > MAX_RECEIVED_CHARS:
-            return f"{text[:MAX_RECEIVED_CHARS]}..."
+            break
     return text

@@ -43,6 +43,7 @@ def state_routes(
         503: {"model": Readiness, "description": "Not ready, with the reasons."}
     }
 
+    @router.head("/health", include_in_schema=False)
     @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/health",

@@ -129,6 +129,7 @@ def test_embed_response_matches_schema(caller, content_caller):
             "sound",
             "a modality of the bundle: look (8 numbers), words (3 numbers)",
         ),
+        ('{"items": [{"%s": [1]}]}' % ("x" * 5_000), f"items.0.{'x' * 72}...", "x...", "modality"),
         ('{"items": [{"look": [1, 2]}]}', "items.0.look", "2 numbers", "8 numbers, or null"),
         ('{"items": [{"words": []}]}', "items.0.words", "0 numbers", "3 numbers, or null"),
     ],

@@ -71,6 +71,8 @@ def test_first_bundle_makes_service_ready(empty, tmp_path):
     assert empty.get("/readyz").status_code == 200
     empty.wait_for_clusters("empty")
     assert empty.get("/health").json() == empty.get("/readyz").json()
+    for path in ("/livez", "/readyz", "/health"):
+        assert empty.request("HEAD", path).status_code == 200
     assert empty.retrieve(k=1).json()["bundle"] == version
 
 

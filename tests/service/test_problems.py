@@ -112,6 +112,19 @@ def test_invalid_body_truncates_received_text(caller):
     assert len(problem["errors"][0]["received"]) < 100
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/retrieve", {"x" * 100_000: 1}),
+        ("/retrieve", {"history": ["item-0"], "filter": {"x" * 400: ["a"]}}),
+    ],
+)
+def test_invalid_body_truncates_received_names(caller, path, body):
+    response = caller.request("POST", path, json=body)
+    assert_problem(response, 422)
+    assert len(response.content) < 1_000
+
+
 def test_retrieve_accepts_longest_lists(bundles_folder):
     ids = [f"item-{row}" for row in range(10_000)]
     with running(bundles_folder) as caller:
