@@ -22,7 +22,7 @@ class Comparison:
         current: version of the current bundle.
         current_metrics: test metrics of its model; empty if it has none.
         new_metrics: those of the new bundle.
-        is_same_data: whether both were measured on the same dataset and split.
+        is_same_data: whether both were measured on the same test cases.
         missing_count: items of the current bundle that the new one lacks.
         added_count: items of the new bundle that the current one lacks.
         notes: bundle -> what its metrics are of, if not of the published model.
@@ -53,7 +53,7 @@ def compare_bundles(current: Path, new: Path) -> Comparison:
         current=current.name,
         current_metrics=_model_metrics(manifests[0]),
         new_metrics=_model_metrics(manifests[1]),
-        is_same_data=manifests[0].dataset.fingerprint == manifests[1].dataset.fingerprint,
+        is_same_data=has_same_test_cases(*manifests),
         missing_count=len(current_ids) - shared_count,
         added_count=len(new_ids) - shared_count,
         notes={
@@ -62,6 +62,17 @@ def compare_bundles(current: Path, new: Path) -> Comparison:
             if (refit := get_refit(manifest))
         },
     )
+
+
+def has_same_test_cases(before: Manifest, after: Manifest) -> bool:
+    """Return whether two bundles were measured on the same cases of the same data and split."""
+    if before.dataset.fingerprint != after.dataset.fingerprint:
+        return False
+    reports = [manifest.metrics.get("test", {}) for manifest in (before, after)]
+    counts = [(report.get("cases"), report.get("total_cases")) for report in reports]
+    seeds = [manifest.run.get("config", {}).get("seed") for manifest in (before, after)]
+    is_sampled = counts[0][0] != counts[0][1]
+    return counts[0] == counts[1] and (not is_sampled or seeds[0] == seeds[1])
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -74,7 +85,7 @@ def render_comparison(comparison: Comparison) -> str:
         floatfmt=".4f",
         missingval="-",
     )
-    data = "same data" if comparison.is_same_data else "other data, so the test users differ"
+    data = "same test users" if comparison.is_same_data else "other test users"
     notes = "".join(f"{name}: {note}\n" for name, note in comparison.notes.items())
     return (
         f"compared with the current bundle {comparison.current} ({data}):\n\n{table}\n\n"

@@ -143,7 +143,7 @@ def test_run_only_if_better_keeps_an_equal_bundle(published, world, capsys):
     assert BundleRegistry(bundles).pointer() == before
     assert f"{bundles / version}: published but not made current" in output
     assert f"{sys.executable} -m index rollback {bundles} {version}" in output
-    assert f"compared with the current bundle {before.version} (same data)" in output
+    assert f"compared with the current bundle {before.version} (same test users)" in output
     assert "serve it" not in output
     shutil.rmtree(bundles / version)
 
@@ -153,7 +153,7 @@ def test_run_only_if_better_replaces_without_metrics(world, config, tmp_path, ca
     before = publish_handmade(bundles)
     assert run(world, bundles, config, "--only-if-better") == 0
     output = capsys.readouterr().out
-    assert "(other data, so the test users differ)" in output
+    assert "(other test users)" in output
     assert BundleRegistry(bundles).pointer().previous == before
     serve, query = (line.partition(": ")[2] for line in output.splitlines()[-2:])
     assert shlex.split(serve)[-4:] == ["-m", "service", "--bundles", str(bundles)]

@@ -17,7 +17,7 @@ from index.cluster_map_io import join
 from index.errors import InvalidBundleError
 from index.search.query import Query, SearchResult
 from index.search.retriever import Retriever
-from trainer.comparison import describe_refit, get_refit
+from trainer.comparison import describe_refit, get_refit, has_same_test_cases
 from trainer.esans.stats import category_column, first_labels, singleton_share, title_column
 from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
 from trainer.report.cluster_names import name_clusters
@@ -149,7 +149,7 @@ def comparison_values(manifest: Manifest, previous: tuple[str, Manifest] | None)
         "previous": version,
         "comparison_rows": rows,
         "is_previous_refit": get_refit(before) is not None,
-        "is_same_data": manifest.dataset.fingerprint == before.dataset.fingerprint,
+        "is_same_data": has_same_test_cases(before, manifest),
     }
 
 
