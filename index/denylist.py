@@ -29,6 +29,7 @@ from index.errors import (
     TooManyDeniedError,
 )
 from index.fsio import FrozenModel
+from index.ids import MAX_ID_LENGTH
 from index.storage.address import NAMESPACE, validate_namespace
 from index.storage.local import LocalPointer, Remedies
 from index.storage.protocols import Pointer, next_sequence
@@ -38,7 +39,6 @@ from index.storage.watcher import Outcome, Watcher
 
 FILE = "denylist"  # in the bundles folder
 MAX_ITEMS = 100_000
-MAX_ID_LENGTH = 512  # characters
 HEAD_BYTES = 256  # maximum length of a head
 MAX_BYTES = HEAD_BYTES + MAX_ITEMS * (12 * MAX_ID_LENGTH + 3)  # JSON escapes take up to 12 bytes
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from index.arrays import Hashes, Offsets, Rows, build_offsets, open_array, save_array
 from index.errors import BundleError
 
+MAX_ID_LENGTH = 512  # characters, in requests, tables and denylists
 MAX_PADDING, FREE_PADDING = 4, 65_536  # limit of padded ids: a factor, plus bytes
 MAX_STEPS = 8  # linear probes in a bucket, which holds one hash on average
 BATCH = 16_384  # ids read at once (2 ms), to keep caches warm and other threads running

@@ -15,9 +15,10 @@ from typing import Any
 
 from index.cluster_map_registry import ClusterMapInfo, ClusterMapRegistry, ClusterPointer
 from index.cluster_map_stores import FOLDER, open_cluster_maps
-from index.denylist import FILE, MAX_ID_LENGTH, Denylist, DenylistStore, open_denylist
+from index.denylist import FILE, Denylist, DenylistStore, open_denylist
 from index.errors import ConfigError, InvalidClusterMapError, NoDenylistError
 from index.fsio import parse_path
+from index.ids import MAX_ID_LENGTH
 from index.storage.address import (
     FILE_VARIABLE,
     NAMESPACE,

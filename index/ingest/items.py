@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index.arrays import Features, Floats, Rows
+from index.ids import MAX_ID_LENGTH
 from index.ingest.tables import (
     Findings,
     Source,
@@ -86,6 +87,12 @@ def _read_ids(source: Source, findings: Findings) -> list[str] | None:
         return None
     if len(ids.texts) != len(ids.rows):
         _add_duplicate_fault(source, ids.rows, findings)
+    if max(map(len, ids.texts), default=0) > MAX_ID_LENGTH:
+        is_long = np.array([len(text) > MAX_ID_LENGTH for text in ids.texts])
+        rows = np.flatnonzero((ids.rows >= 0) & is_long[ids.rows])
+        received = f"an id of {len(ids.texts[ids.rows[rows[0]]]):,} characters"
+        expected = f"at most {MAX_ID_LENGTH}, as in requests"
+        findings.faults.append(source.fault("item_id", rows, received, expected, "shorten it"))
     return [ids.texts[row] if row >= 0 else "null" for row in ids.rows.tolist()]
 
 

@@ -8,6 +8,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from index.ids import MAX_ID_LENGTH
 from service.bundle_watcher import BundleWatcher
 from service.json_encoder import encode_json
 from service.metrics import Metrics
@@ -26,13 +27,12 @@ from service.schemas.retrieval import (
     SimilarQuery,
     SimilarRequest,
 )
-from service.schemas.shared import ID_LENGTH
 
 ItemId = Annotated[
     str,
     Path(
         min_length=1,
-        max_length=ID_LENGTH,
+        max_length=MAX_ID_LENGTH,
         description="Item id in the live bundle, percent-encoded: a slash is `%2F`.",
         openapi_examples={"item": {"value": "sku-00042"}},
     ),

@@ -6,16 +6,9 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
+from index.ids import MAX_ID_LENGTH
 from index.search.query import Fallback
-from service.schemas.shared import (
-    ID_LENGTH,
-    Id,
-    Ids,
-    RequestModel,
-    Value,
-    empty_by_default,
-    example,
-)
+from service.schemas.shared import Id, Ids, RequestModel, Value, empty_by_default, example
 
 MAX_K, DEFAULT_K = 1_000, 100
 MAX_QUERIES = 256
@@ -23,7 +16,7 @@ MAX_QUERIES = 256
 MAX_ATTRIBUTES, MAX_VALUES = 32, 1_000
 
 Include = Annotated[list[Literal["clusters", "attributes"]], Field(max_length=8)]
-Attribute = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
+Attribute = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_VALUES, fail_fast=True)]
 
 DECIMAL_PATTERN = re.compile(r"-?[0-9]{1,20}")
@@ -35,9 +28,9 @@ def parse_decimal(value: object) -> object:
     return int(value) if isinstance(value, str) and DECIMAL_PATTERN.fullmatch(value) else value
 
 
-TextId = Annotated[str, Field(min_length=1, max_length=ID_LENGTH)]
+TextId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 DecimalInt = Annotated[int, BeforeValidator(parse_decimal)]
-Condition = Annotated[str, Field(pattern="^[^:]+:", max_length=2 * ID_LENGTH + 1)]
+Condition = Annotated[str, Field(pattern="^[^:]+:", max_length=2 * MAX_ID_LENGTH + 1)]
 
 
 class RetrieveRequest(RequestModel):

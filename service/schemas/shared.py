@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonVal
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-ID_LENGTH = 512
+from index.ids import MAX_ID_LENGTH
+
 EXAMPLE_ITEMS = ("sku-00042", "sku-00007", "sku-00001")  # item ids of all examples
 LIST_LENGTH = 10_000
 
@@ -36,7 +37,7 @@ def _to_lower_case(value: object) -> str:
 
 convert_after = core_schema.no_info_after_validator_function
 VALUE_SCHEMAS: list[core_schema.CoreSchema | tuple[core_schema.CoreSchema, str]] = [
-    core_schema.str_schema(strict=True, min_length=1, max_length=ID_LENGTH),
+    core_schema.str_schema(strict=True, min_length=1, max_length=MAX_ID_LENGTH),
     convert_after(str, core_schema.int_schema(strict=True, ge=-(2**63), lt=2**64)),
     convert_after(_to_lower_case, core_schema.bool_schema(strict=True)),
 ]
@@ -44,15 +45,15 @@ ID_SCHEMA = core_schema.union_schema(
     VALUE_SCHEMAS[:2],
     mode="left_to_right",
     custom_error_type="id",
-    custom_error_message=f"an id is a string of 1 to {ID_LENGTH} characters or a 64-bit integer; "
-    "send others as strings",
+    custom_error_message=f"an id is a string of 1 to {MAX_ID_LENGTH} characters or a 64-bit "
+    "integer; send others as strings",
 )
 VALUE_SCHEMA = core_schema.union_schema(
     VALUE_SCHEMAS,
     mode="left_to_right",
     custom_error_type="value",
-    custom_error_message=f"a value is a string of 1 to {ID_LENGTH} characters, a 64-bit integer "
-    "or a boolean; send others as strings",
+    custom_error_message=f"a value is a string of 1 to {MAX_ID_LENGTH} characters, a 64-bit "
+    "integer or a boolean; send others as strings",
 )
 
 Source = Literal["redis", "folder", "bundle"]

@@ -116,6 +116,13 @@ def test_repeated_item_id_is_reported_with_both_rows(tmp_path):
         load_dataset(write_shop(tmp_path, sold=items(item_id=["a", "b", "c", "b"])))
 
 
+def test_item_id_that_no_request_may_hold_is_reported(tmp_path):
+    message = r"items\.parquet, column item_id, row 1: an id of 513 characters; expected at most"
+    ids = ["a", "b" * 513, "c" * 512, "d"]
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(write_shop(tmp_path, sold=items(item_id=ids)))
+
+
 def test_unknown_item_is_reported_with_count_and_rows(tmp_path):
     taken = interactions(item_id=["a", "x", "c", "y", "x", "x", "b"])
     message = (
