@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,11 @@ class Tables(nn.Module):
         self.users, self.items = Table(user_ids), Table(item_ids)
 
 
+def texts_of(ids: pa.ChunkedArray) -> list[str]:
+    """Return ids as the service has them: integers as text."""
+    return [str(each) for each in ids.to_pylist()]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train on a dataset folder; print the loss every 20 steps."""
     parser = argparse.ArgumentParser(prog="python -m examples.torch_loop")
@@ -101,8 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1_000)
     args = parser.parse_args(arguments)
     interactions = pq.read_table(args.data / "interactions.parquet")
-    users, items = (interactions[name].to_pylist() for name in ("user_id", "item_id"))
-    catalogue = pq.read_table(args.data / "items.parquet")["item_id"].to_pylist()
+    users, items = (texts_of(interactions[name]) for name in ("user_id", "item_id"))
+    catalogue = texts_of(pq.read_table(args.data / "items.parquet")["item_id"])
     tables = Tables(sorted(set(users)), catalogue)
     with httpx.Client(base_url=args.url, timeout=30) as client:
         for step, loss in enumerate(

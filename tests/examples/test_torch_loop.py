@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from pyarrow import parquet, table
+from pyarrow import chunked_array, parquet, table
 
-from examples.torch_loop import Tables, main, train
+from examples.torch_loop import Tables, main, texts_of, train
 from tests.support.http_caller import until
 from tests.support.service_process import start_service
 from tests.support.synthetic_bundle import handmade_map, publish_handmade
@@ -74,3 +74,7 @@ def test_command_trains_on_a_dataset_folder(client, tmp_path, capsys):
     main(["--url", str(client.base_url), "--data", str(tmp_path), "--steps", "41"])
     first, *_, last = re.findall(r"loss ([\d.]+)", capsys.readouterr().out)
     assert float(last) < float(first)
+
+
+def test_torch_loop_takes_integer_ids_as_text():
+    assert texts_of(chunked_array([[1, 20], [3]])) == ["1", "20", "3"]
