@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -167,10 +168,11 @@ def publish_on_request(
 ) -> None:
     """Publish a first map, then one per request; runs in the other process."""
     store = open_cluster_maps(url, folder, "esans-benchmark")
-    for cluster_map in random_maps(ids, clusters, count):
-        store.publish(cluster_map)
-        requests.send("done")
-        requests.recv()
+    with suppress(EOFError):  # the other process has ended
+        for cluster_map in random_maps(ids, clusters, count):
+            store.publish(cluster_map)
+            requests.send("done")
+            requests.recv()
 
 
 def measure(parsed: argparse.Namespace, folder: Path, ours: "Connection[Any, Any]") -> Watch:

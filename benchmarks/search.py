@@ -184,6 +184,8 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100, help="queries per recall")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), metavar="DIR")
     args = parser.parse_args()
+    if args.items <= 2 * LONG:
+        parser.error(f"--items: found {args.items:,}, expected more than {2 * LONG:,}")
     bundle = open_bundle(BundleRegistry(make_bundle(args.items, args.work, args.seed)).current())
     shop = make_shop(args.items, args.seed)
     retriever = Retriever(bundle)

@@ -73,12 +73,14 @@ def measure(num_items: int, steps: int, config: RunConfig) -> list[float]:
     optimizer_s.clear()
     encoded.clear()
     started, wall_started = time.process_time(), time.monotonic()
-    for batch in islice(batches, steps):
+    taken = 0
+    for batch in islice(batches, steps):  # an epoch may have fewer
         loop.take_step(batch)
+        taken += 1
     seconds, wall_s = time.process_time() - started, time.monotonic() - wall_started
-    examples = steps * config.training.batch_size
+    examples = taken * config.training.batch_size
     rates = [examples / seconds, sum(encoded) / seconds]
-    times = [1e3 * total / steps for total in (seconds, sum(optimizer_s), wall_s)]
+    times = [1e3 * total / taken for total in (seconds, sum(optimizer_s), wall_s)]
     return [num_items, *rates, *times]
 
 
