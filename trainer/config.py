@@ -3,9 +3,9 @@
 import reprlib
 import tomllib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from index.errors import ConfigError
@@ -115,12 +115,15 @@ class ClustersConfig(ConfigSection):
     clusters; higher values sample more distant clusters"""
 
 
+EaseLambda = Annotated[float, Field(ge=0.01, allow_inf_nan=False)]  # with less, EASE may fail
+
+
 class EvaluationConfig(ConfigSection):
     """Offline evaluation before a bundle becomes current."""
 
     max_cases: int = Field(50_000, ge=0)
     """maximum number of test users, sampled with the seed; 0: all"""
-    ease_lambdas: tuple[PositiveFloat, ...] = Field((10.0, 50.0, 250.0, 1000.0), min_length=1)
+    ease_lambdas: tuple[EaseLambda, ...] = Field((10.0, 50.0, 250.0, 1000.0), min_length=1)
     """values of the L2 regularisation (lambda) of the EASE baseline, of which the one with the
     highest recall@50 on the validation users is used"""
     ease_items_limit: int = Field(10_000, ge=0)

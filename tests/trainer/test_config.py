@@ -50,6 +50,11 @@ def test_load_config_reads_sampler_table(tmp_path):
         ("[training]\nlearning_rate = inf", r"training\.learning_rate: .*finite.*found inf"),
         ("[training]\nweight_decay = 0.01", r"training: .*set dense_weight_decay"),
         ('[training]\nprecision = "half"', r"training\.precision: .*'bfloat16'.*found 'half'"),
+        (
+            "[evaluation]\nease_lambdas = [1e-20]",
+            r"ease_lambdas\.0: .*greater than or equal to 0\.01",
+        ),
+        ("[evaluation]\nease_lambdas = [inf]", r"ease_lambdas\.0: .*finite number"),
         ("[training]\nepochs = 2.5", r"training\.epochs: .*integer.*found 2\.5"),
         ('[data]\nsplit = "middle"', r"data\.split: .*'leave-last-two'.*found 'middle'"),
         (

@@ -244,7 +244,7 @@ def first_labels(attributes: pa.Table, column: str) -> list[str | None]:
 def _first_label(value: object) -> str | None:
     if isinstance(value, list):
         value = value[0] if value else None
-    return None if value in (None, "") else str(value).split("|")[0]
+    return None if value is None else str(value).split("|")[0] or None
 
 
 def _first_match(candidates: tuple[str, ...], names: list[str]) -> str | None:

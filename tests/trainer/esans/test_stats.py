@@ -111,6 +111,8 @@ def test_first_labels_takes_first_of_several_values():
     assert first_labels(listed, "genres") == ["x", None, None, "z"]
     spelled = pa.table({"genres": ["x|y", "", None, "z"]})
     assert first_labels(spelled, "genres") == ["x", None, None, "z"]
+    empty = pa.table({"genres": ["|y", "", "|"]})
+    assert first_labels(empty, "genres") == [None, None, None]
 
 
 def test_title_column_falls_back_to_item_id():
