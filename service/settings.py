@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from index.errors import ConfigError
 from index.fsio import parse_path
-from index.storage.address import load_secret
+from index.storage.address import is_injected, load_secret
 
 PREFIX = "ESANS_"
-INJECTED = re.compile(r"ESANS_(SERVICE_|PORT(_|$))")  # by Kubernetes, for a Service named esans
 
 
 class Settings(BaseSettings):
@@ -142,18 +140,13 @@ def find_unknown_names(environment: Mapping[str, str]) -> list[str]:
     errors = []
     for name in sorted(environment):
         upper = name.upper()
-        is_injected = INJECTED.match(upper) and not _is_port_number(upper, environment[name])
-        if not upper.startswith(PREFIX) or upper in known or is_injected:
+        is_known = upper in known or is_injected(upper, environment[name].strip())
+        if not upper.startswith(PREFIX) or is_known:
             continue
         close = difflib.get_close_matches(upper, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         errors.append(f"{name} is not a setting; {hint}known settings: {', '.join(known)}")
     return errors
-
-
-def _is_port_number(name: str, value: str) -> bool:
-    """Whether it is `ESANS_PORT=8000`, set by a person: Kubernetes sets it to `tcp://...`."""
-    return name == f"{PREFIX}PORT" and value.strip().isdigit()
 
 
 def load_settings(overrides: Mapping[str, Any]) -> Settings:

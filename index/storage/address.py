@@ -12,7 +12,11 @@ FILE_VARIABLE = "ESANS_REDIS_URL_FILE"
 NAMESPACE_VARIABLE = "ESANS_NAMESPACE"
 VARIABLES = (URL_VARIABLE, FILE_VARIABLE, NAMESPACE_VARIABLE)
 PREFIXES = ("ESANS_REDIS", "ESANS_NAME")  # other variables with these prefixes are misspelled
-INJECTED = re.compile(r"ESANS_REDIS_(SERVICE_|PORT(_|$))")  # by Kubernetes, for `esans-redis`
+# by Kubernetes, for a Service named `esans` or `esans-NAME`
+INJECTED = re.compile(
+    r"ESANS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+INJECTED_URL = re.compile(r"ESANS_(\w+_)?PORT")
 NAMESPACE = "esans"
 MAX_SECRET_BYTES = 65_536
 NUMBER = ("a whole number below 100000", r"[0-9]{1,5}")
@@ -41,8 +45,8 @@ def load_redis_url(environment: Mapping[str, str]) -> str | None:
     """
     misspelled = sorted(
         name
-        for name in environment
-        if name.startswith(PREFIXES) and name not in VARIABLES and not INJECTED.match(name)
+        for name, value in environment.items()
+        if name.startswith(PREFIXES) and name not in VARIABLES and not is_injected(name, value)
     )
     if misspelled:
         raise ConfigError(
@@ -51,6 +55,12 @@ def load_redis_url(environment: Mapping[str, str]) -> str | None:
         )
     file = environment.get(FILE_VARIABLE, "")
     return load_secret(environment.get(URL_VARIABLE, ""), file, URL_VARIABLE) or None
+
+
+def is_injected(name: str, value: str) -> bool:
+    """Return whether Kubernetes sets this variable; not `ESANS_PORT=8000`, set by a person."""
+    is_url = INJECTED_URL.fullmatch(name) is not None and not value.isdigit()
+    return is_url or INJECTED.fullmatch(name) is not None
 
 
 def get_namespace(environment: Mapping[str, str]) -> str:

@@ -48,7 +48,9 @@ def test_get_namespace_defaults_to_esans():
     assert get_namespace({"ESANS_NAMESPACE": "shop"}) == "shop"
 
 
-@pytest.mark.parametrize("name", ["ESANS_REDIS_ULR", "ESANS_REDIS", "ESANS_NAMESPCE"])
+@pytest.mark.parametrize(
+    "name", ["ESANS_REDIS_ULR", "ESANS_REDIS", "ESANS_NAMESPCE", "ESANS_REDIS_HOST"]
+)
 def test_load_redis_url_rejects_misspelled_variable(name):
     with pytest.raises(
         ConfigError, match=rf"{name}: unknown variable, expected one of ESANS_REDIS_URL, "
@@ -61,5 +63,8 @@ def test_load_redis_url_ignores_kubernetes_variables():
         "ESANS_REDIS_SERVICE_HOST": "10.0.0.7",
         "ESANS_REDIS_PORT": "tcp://10.0.0.7:6379",
         "ESANS_REDIS_PORT_6379_TCP_ADDR": "10.0.0.7",
+        "ESANS_REDIS_PORT_6379_TCP_PORT": "6379",
+        "ESANS_REDIS_MASTER_SERVICE_HOST": "10.0.0.8",
+        "ESANS_REDIS_MASTER_SERVICE_PORT_TCP_REDIS": "6379",
     }
     assert load_redis_url({**injected, "ESANS_REDIS_URL": URL}) == URL

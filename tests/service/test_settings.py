@@ -56,12 +56,19 @@ def test_unknown_variable_without_match_gets_no_suggestion():
     [
         *("ESANS_SERVICE_HOST", "ESANS_SERVICE_PORT_HTTP"),
         *("ESANS_PORT", "ESANS_PORT_8000_TCP_ADDR"),
+        *("ESANS_REDIS_SERVICE_HOST", "ESANS_REDIS_PORT", "ESANS_REDIS_PORT_6379_TCP_PROTO"),
+        *("ESANS_API_V2_SERVICE_PORT_HTTP", "ESANS_API_V2_PORT"),
         *("ESANS_BUNDLES", "esans_bundles", "PATH"),
         *("ESANS_REDIS_URL", "ESANS_REDIS_URL_FILE", "ESANS_NAMESPACE"),
     ],
 )
 def test_kubernetes_and_foreign_variables_are_ignored(name):
     assert find_unknown_names({name: "anything"}) == []
+
+
+@pytest.mark.parametrize("name", ["ESANS_HTP_PORT", "ESANS_SERVICE_HOSTS", "ESANS_PORT_8000"])
+def test_names_like_those_of_kubernetes_are_not_ignored(name):
+    assert len(find_unknown_names({name: "8000"})) == 1
 
 
 def test_port_number_gets_suggestion_unlike_injected_url():
