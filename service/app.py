@@ -56,7 +56,7 @@ def create_app(settings: Settings, lifetime: Lifetime) -> FastAPI:
         on_live=live_clusters.set_bundle,
         denylist_watcher=denylist,
     )
-    metrics.registry.register(WatcherCollector(live_clusters, denylist))
+    metrics.registry.register(WatcherCollector(live_bundle, live_clusters, denylist))
     queue = RequestQueue(
         settings.queue_limit,
         settings.queue_timeout_ms / 1_000,

@@ -1,4 +1,4 @@
-"""Prometheus collector of the cluster map and denylist watchers, read at each scrape."""
+"""Prometheus collector of the watchers of bundle, cluster map and denylist, read at each scrape."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,17 @@ from prometheus_client.registry import Collector
 
 from index.denylist import DenylistWatcher
 from index.storage.watcher import WatchState
+from service.bundle_watcher import BundleWatcher
 from service.cluster_watcher import ClusterWatcher, JoinedClusterMap
 
 
 class WatcherCollector(Collector):
     """Collector that renders the watchers' current state."""
 
-    def __init__(self, live_clusters: ClusterWatcher, denylist: DenylistWatcher) -> None:
+    def __init__(
+        self, live_bundle: BundleWatcher, live_clusters: ClusterWatcher, denylist: DenylistWatcher
+    ) -> None:
+        self._live_bundle = live_bundle
         self._live_clusters = live_clusters
         self._denylist = denylist
 
@@ -24,6 +28,11 @@ class WatcherCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current metrics."""
+        yield build_flag(
+            "esans_bundle_following",
+            "Whether the current bundle is the live one: 1 or 0.",
+            self._live_bundle.state.status == "following",
+        )
         yield from cluster_map_metrics(self._live_clusters)
         yield from denylist_metrics(self._denylist)
 
@@ -37,11 +46,16 @@ def cluster_map_metrics(live_clusters: ClusterWatcher) -> Iterator[Metric]:
             "esans_cluster_map_swaps",
             "Cluster maps that went live or were rejected, by result.",
         )
+        yield build_flag(
+            "esans_cluster_map_rejected",
+            "Whether the published cluster map is rejected: 1 or 0.",
+            state.status == "rejected",
+        )
     if state and live_clusters.store_kind == "redis":
-        yield GaugeMetricFamily(
+        yield build_flag(
             "esans_redis_up",
             "Whether Redis answered the last poll for cluster maps: 1 or 0.",
-            value=float(state.status not in ("unreachable", "stopped")),
+            state.status not in ("unreachable", "stopped"),
         )
         yield CounterMetricFamily(
             "esans_redis_errors", "Failed polls of Redis for cluster maps.", value=state.errors
@@ -80,10 +94,15 @@ def denylist_metrics(watcher: DenylistWatcher) -> Iterator[Metric]:
         "Sequence number of the denylist in force; 0 if there is none.",
         value=denylist.sequence if denylist else 0,
     )
-    yield GaugeMetricFamily(
+    yield build_flag(
         "esans_denylist_up",
         "Whether the denylist store answered the last poll, even if it is empty: 1 or 0.",
-        value=float(state.status in ("following", "empty")),
+        state.status not in ("unreachable", "stopped"),
+    )
+    yield build_flag(
+        "esans_denylist_rejected",
+        "Whether the stored denylist is rejected: 1 or 0.",
+        state.status == "rejected",
     )
     yield count_results(
         state, "esans_denylist_changes", "Denylists that went live or were rejected, by result."
@@ -91,6 +110,11 @@ def denylist_metrics(watcher: DenylistWatcher) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "esans_denylist_errors", "Failed polls of the denylist store.", value=state.errors
     )
+
+
+def build_flag(name: str, help_text: str, is_set: bool) -> Metric:
+    """Return a gauge that is 1 or 0."""
+    return GaugeMetricFamily(name, help_text, value=float(is_set))
 
 
 def count_results(state: WatchState, name: str, help_text: str) -> Metric:

@@ -4,7 +4,8 @@ import pytest
 
 from service.errors import TABLE
 from service.metrics import REJECTIONS
-from tests.support.http_caller import running
+from tests.support.cluster_maps import local_maps, numbered_map
+from tests.support.http_caller import running, until
 from tests.support.synthetic_bundle import publish_handmade
 
 REQUESTS = "http_server_request_duration_seconds"
@@ -112,3 +113,26 @@ def test_ready_metric_follows_readiness(bundles_folder, tmp_path):
         assert caller.metric("esans_ready") == 1
     with running(tmp_path) as caller:
         assert caller.metric("esans_ready") == 0
+
+
+def test_flags_show_what_cannot_be_followed(tmp_path):
+    publish_handmade(tmp_path)
+    with running(tmp_path) as caller:
+        caller.wait_for("ready")
+        caller.wait_for_clusters("empty")
+        flags = {
+            "esans_bundle_following": 1,
+            "esans_cluster_map_rejected": 0,
+            "esans_denylist_rejected": 0,
+            "esans_denylist_up": 1,
+            "esans_ready": 1,
+        }
+        assert {name: caller.metric(name) for name in flags} == flags
+        (tmp_path / "current").write_bytes(b"damaged")
+        (tmp_path / "denylist").write_bytes(b"damaged")
+        local_maps(tmp_path / "clusters").publish(numbered_map(0))
+        until(lambda: caller.metric("esans_bundle_following") == 0)
+        until(lambda: caller.metric("esans_denylist_rejected") == 1)
+        until(lambda: caller.metric("esans_cluster_map_rejected") == 1)
+        assert caller.metric("esans_denylist_up") == 1  # the store answers
+        assert caller.metric("esans_ready") == 1  # with the bundle before
