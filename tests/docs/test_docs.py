@@ -84,3 +84,16 @@ def sampler_keys():
     """Yield the dotted name of every key of every sampler."""
     for model in get_args(get_args(SamplerConfig)[0]):
         yield from (f"training.sampler.{name}" for name in model.model_fields)
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"]
+PAGES += [path for path in (ROOT / "docs").rglob("*.md") if "decisions" not in path.parts]
+NAMED = re.compile(
+    r"(?<![\w./-])(?:tests|benchmarks|examples|trainer|index|service)/[\w/-]+\.(?:py|toml)"
+)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_named_in_docs_exist(path):
+    named = set(NAMED.findall(path.read_text(encoding="utf-8")))
+    assert [file for file in sorted(named) if not (ROOT / file).exists()] == []
