@@ -161,7 +161,7 @@ def listening_url(log: Path) -> str | None:
 def is_ready(url: str) -> bool:
     """Return whether /readyz returns 200."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -171,7 +171,8 @@ def show_result(url: str, data: Dataset, titles: dict[str, str], *, generated: b
     all_histories = build_histories(data.interactions, (TRAIN, VALID, TEST), len(data.user_ids))
     user_id, history = data.user_ids[-1], all_histories.get(len(data.user_ids) - 1)
     query = {"user_id": user_id, "k": SHOWN}
-    result = httpx.post(f"{url}/retrieve", json=query, timeout=10).raise_for_status().json()
+    response = httpx.post(f"{url}/retrieve", json=query, timeout=10, trust_env=False)
+    result = response.raise_for_status().json()
     body = json.dumps(query)
     print(f"\ncurl -s {url}/retrieve -H 'content-type: application/json' -d '{body}'")
     print(json.dumps(result)[:400] + " ...")

@@ -33,12 +33,12 @@ def show_clusters(
     for example in sample_clusters(clusters, data, np.random.default_rng(0)):
         print(textwrap.indent(example, "    "))
     print(f"\ncurl -s {url}/clusters")
-    print(shorten(httpx.get(f"{url}/clusters", timeout=10)))
+    print(shorten(httpx.get(f"{url}/clusters", timeout=10, trust_env=False)))
     positive = next(iter(titles))
     query = {"positives": [positive], "easy": NEGATIVES, "hard": NEGATIVES, "seed": 1}
     body = json.dumps(query)
     print(f"\ncurl -s {url}/negatives -H 'content-type: application/json' -d '{body}'")
-    response = httpx.post(f"{url}/negatives", json=query, timeout=10)
+    response = httpx.post(f"{url}/negatives", json=query, timeout=10, trust_env=False)
     print(shorten(response))
     print(f"\nnegatives of {titles[positive]}:")
     for kind in ("easy", "hard"):
