@@ -101,6 +101,7 @@ soak: $(VENV)/dev.stamp  ## send mixed traffic to a running service and watch it
 	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10)
 
 lock: $(VENV)/dev.stamp  ## write constraints.txt from the installed versions
+	$(PIP_INSTALL) --editable '.[bench]'
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/\+[a-z0-9]+$$//' | grep -vE '^(nvidia-|triton)' > constraints.txt
 
 clean:  ## remove everything that make created
