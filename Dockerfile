@@ -27,7 +27,7 @@ ENV ESANS_BUNDLES=/bundles ESANS_HTTP_HOST=0.0.0.0 ESANS_HTTP_PORT=8000
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['ESANS_HTTP_PORT'] + '/readyz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['ESANS_HTTP_PORT'] + '/readyz', timeout=2)"]
 ENTRYPOINT ["python", "-m", "service"]
 
 FROM base AS trainer-build
