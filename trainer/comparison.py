@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from index.bundle.manifest import Manifest, read_manifest
 from index.ids import open_id_table
+from trainer.metrics import METRIC_NAMES
 
 PRIMARY_METRIC = "recall@50"  # on the test users
 
@@ -78,7 +79,7 @@ def has_same_test_cases(before: Manifest, after: Manifest) -> bool:
 def render_comparison(comparison: Comparison) -> str:
     """Render the metrics side by side, and the difference of the catalogues."""
     rows = {"current": comparison.current_metrics, "new": comparison.new_metrics}
-    columns = list(comparison.new_metrics)
+    columns = [name for name in METRIC_NAMES if name in comparison.new_metrics]
     table = tabulate(
         [[name, *map(metrics.get, columns)] for name, metrics in rows.items()],
         ["", *columns],

@@ -23,6 +23,10 @@ from trainer.data.interactions import (
 COUNTS = (20, 50, 200)
 DEPTH = max(COUNTS)
 COVERAGE_COUNT = 50
+METRIC_NAMES = [  # in the order of tables
+    *(f"{kind}@{count}" for kind in ("recall", "ndcg") for count in COUNTS),
+    f"coverage@{COVERAGE_COUNT}",
+]
 CHUNK = 10_000  # targets ranked at once
 Z_95 = 1.96  # standard errors of a 95 % normal interval
 MIN_CASES = 200  # buckets with fewer targets report no recall, as it would be noise

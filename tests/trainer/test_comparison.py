@@ -12,7 +12,7 @@ from trainer.comparison import Comparison, compare_bundles, has_same_test_cases,
 COMPARISON = Comparison(
     current="20260101T000000Z-abcd",
     current_metrics={"recall@20": 0.25, "recall@50": 0.5},
-    new_metrics={"recall@50": 0.625, "ndcg@50": 0.125},
+    new_metrics={"ndcg@50": 0.125, "recall@50": 0.625},
     is_same_data=True,
     missing_count=1_234,
     added_count=5,

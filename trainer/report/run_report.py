@@ -19,7 +19,7 @@ from index.search.query import Query, SearchResult
 from index.search.retriever import Retriever
 from trainer.comparison import describe_refit, get_refit, has_same_test_cases
 from trainer.esans.stats import category_column, first_labels, singleton_share, title_column
-from trainer.metrics import COUNTS, COVERAGE_COUNT, MIN_CASES
+from trainer.metrics import METRIC_NAMES, MIN_CASES
 from trainer.report.cluster_names import name_clusters
 from trainer.report.figures import (
     METHOD_NAMES,
@@ -35,10 +35,6 @@ from trainer.report.page import render_page, validate_output_path, write_page
 TEMPLATE = Path(__file__).with_name("run.html.j2")
 BUCKETS = ("head", "torso", "tail", "cold")
 
-METRIC_NAMES = [
-    *(f"{kind}@{count}" for kind in ("recall", "ndcg") for count in COUNTS),
-    f"coverage@{COVERAGE_COUNT}",
-]
 NUM_CANDIDATES = 10  # of an example
 NUM_NAMED = 20  # largest clusters listed by name
 
