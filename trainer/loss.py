@@ -189,8 +189,11 @@ def sampled_softmax(
     loss = functional.cross_entropy(logits, target, reduction="sum") / max(1, len(logits))
     if negatives.own_term is None:
         return loss
+    # Negatives without gradient do not push items, so positives must not be pulled either: all
+    # items would drift towards the users.
+    fixed = positives if negatives.own_term.vectors.requires_grad else positives.detach()
     own = sampled_softmax(
-        queries, positives, negatives.own_term, temperature, log_q_share, positive_log_q
+        queries, fixed, negatives.own_term, temperature, log_q_share, positive_log_q
     )
     return loss + negatives.own_term_weight * own
 

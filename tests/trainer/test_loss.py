@@ -106,6 +106,22 @@ def test_positive_log_q_can_be_left_out_in_both_terms():
         assert loss.item() != sampled_softmax(QUERY, POSITIVE, sampled, 0.5, 1).item()
 
 
+@pytest.mark.parametrize("has_gradient", [True, False])
+def test_own_term_pulls_positives_only_if_it_pushes_items(has_gradient):
+    leaves = [unit(count, seed=count).requires_grad_() for count in (3, 4, 5, 6)]
+    queries, positives, vectors, virtual = leaves
+    own = negatives(virtual if has_gradient else virtual.detach(), batch=3)
+    sampled = replace(negatives(vectors, batch=3), own_term=own, own_term_weight=1.0)
+    plain = replace(sampled, own_term=None)
+    gradients = [
+        torch.autograd.grad(sampled_softmax(queries, positives[:3], each, 0.1, 1), leaves[:2])
+        for each in (sampled, plain)
+    ]
+    (of_queries, of_positives), (plain_queries, plain_positives) = gradients
+    assert not torch.allclose(of_queries, plain_queries)
+    assert torch.allclose(of_positives, plain_positives) != has_gradient
+
+
 def test_softmax_ignores_masked_copy_of_the_positive():
     twice = torch.cat([POSITIVE, NEGATIVE])
     alone = sampled_softmax(QUERY, POSITIVE, negatives(NEGATIVE), 0.5, 1)
