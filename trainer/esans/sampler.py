@@ -211,8 +211,11 @@ class EsansSampler:
 
     def _hard_log_weight(self, step: int) -> float:
         """Return the log weight of hard negatives, which grows in the warm-up."""
-        progress = min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
-        return self.config.hard_log_weight + math.log(progress)
+        return self.config.hard_log_weight + math.log(self._hard_progress(step))
+
+    def _hard_progress(self, step: int) -> float:
+        """Return the weight of hard negatives in the warm-up, as which each counts in log q."""
+        return min(1.0, (step + 1) / max(1, self.config.hard_warmup_steps))
 
     def _positive_log_q(self, context: StepContext, first: SampledNegatives) -> Tensor | None:
         """Return log q of the positives if a shared proposal covers them, else None.
@@ -259,7 +262,8 @@ class EsansSampler:
         expected = expected.reshape(rows.shape)
         if config.hard:
             hard = proposal.hard_probability(positives, rows)
-            expected = expected + copies * config.hard * hard
+            hard_count = copies * config.hard * self._hard_progress(context.step)
+            expected = expected + hard_count * hard
         log_q = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
         return config.log_q_share * log_q.to(context.queries.device)
 

@@ -55,15 +55,15 @@ def estimate(negatives, context):
     for sampled in negatives.sets():
         vectors = sampled.vectors
         scores = (vectors * context.queries[:, None]).sum(-1)  # [users, n] for both shapes
-        terms = torch.exp(scores - sampled.log_q)
+        terms = torch.exp(scores - sampled.log_q + sampled.log_weight)
         total += terms.masked_fill(sampled.is_masked, 0).sum(dim=1)
     return total.numpy()
 
 
-@pytest.mark.parametrize("hard", [0, 20])
+@pytest.mark.parametrize(("hard", "warmup"), [(0, 0), (20, 0), (20, 3_000)])
 @pytest.mark.parametrize("virtual", [False, True])
-def test_esans_estimates_the_sum_over_unmasked_items(hard, virtual):
-    sampler = esans(easy=60, hard=hard, in_batch=False, virtual=virtual)
+def test_esans_estimates_the_sum_over_unmasked_items(hard, warmup, virtual):
+    sampler = esans(easy=60, hard=hard, in_batch=False, virtual=virtual, hard_warmup_steps=warmup)
     contexts = (context_of(step) for step in range(300))
     estimates = np.array([estimate(sampler(context), context) for context in contexts])
     exact = (np.exp((QUERIES @ TABLE.T).numpy()) * allowed_items()).sum(axis=1)
