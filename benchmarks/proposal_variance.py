@@ -11,7 +11,7 @@ cluster map is the planted one; the variance of a learned map is higher.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binom
@@ -31,6 +31,7 @@ from benchmarks.large_shop_visits import (
 )
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
+from trainer.config import ClustersConfig
 from trainer.esans.warm_proposal import WarmProposal
 from trainer.samplers.config import EsansConfig
 
@@ -121,9 +122,11 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
     batch = rng.choice(items, BATCH, p=share).astype(np.int32)
     in_batch = BATCH * share
     power = np.where(share > 0, share**0.75, 0)
-    warm = WarmProposal(shop.clusters, share, EsansConfig(max_cell_share=1))
+    wide = replace(shop.clusters, temperature_share=ClustersConfig().temperature_share)
+    warm = WarmProposal(wide, share, EsansConfig(max_cell_share=1))
     uniform = in_batch + ENCODED * shop.clusters.mean_easy_probability(batch, everything)
-    easy = in_batch + ENCODED * warm.mean_easy_probability(batch, everything)
+    easy_share = warm.mean_easy_probability(batch, everything)
+    easy = in_batch + ENCODED * easy_share
     shared = {
         "in-batch": in_batch,
         "mixed (MNS)": in_batch + ENCODED / items,
@@ -135,6 +138,12 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
     proposals: dict[str, Counts] = {
         name: lambda _, counts=counts: counts for name, counts in shared.items()
     }
+    default = EsansConfig()
+    proposals["ESANS, default"] = lambda positive: (
+        in_batch
+        + default.easy * easy_share
+        + default.hard * warm.hard_probability(positive, everything)[0]
+    )
     for hard in (1, 4, 16):
         proposals[f"ESANS, warm, {hard} hard"] = lambda positive, hard=hard: (
             easy + hard * warm.hard_probability(positive, everything)[0]

@@ -26,3 +26,4 @@ def test_demand_and_expected_counts_are_complete():
     assert totals["in-batch"] == pytest.approx(512)
     assert totals["ESANS, warm"] == pytest.approx(1_024)
     assert totals["ESANS, warm, 16 hard"] == pytest.approx(1_040)
+    assert totals["ESANS, default"] == pytest.approx(512 + 256 + 1)  # a hard one per row
