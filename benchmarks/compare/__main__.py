@@ -11,7 +11,7 @@ from benchmarks.compare.report import write_report
 from benchmarks.compare.runner import build_deadline, run_missing
 from benchmarks.compare.schedule import Schedule
 from benchmarks.compare.store import TrialStore
-from benchmarks.compare.study import Study, read_study
+from benchmarks.compare.study import read_study
 from benchmarks.compare.subset import find_datasets
 from benchmarks.compare.tables import write_tables
 from index.errors import ConfigError, EsansError
@@ -118,7 +118,7 @@ def run_study(parsed: argparse.Namespace) -> str:
     schedule = Schedule(study, datasets, store)
     for name, dataset in datasets.items():
         tqdm.write(f"{name}: {dataset.summary}")
-    tqdm.write(describe_size(study))
+    tqdm.write(describe_size(schedule))
     is_time_left = build_deadline(parsed.hours)
     failures: dict[str, str] = {}
     try:
@@ -136,19 +136,14 @@ def run_study(parsed: argparse.Namespace) -> str:
     return f"tables: {path}\nreport: {report}\n{outcome}"
 
 
-def describe_size(study: Study) -> str:
+def describe_size(schedule: Schedule) -> str:
     """Describe the number of trials of a study."""
-    reported = [name for name, dataset in study.datasets.items() if dataset.is_reported]
-    tuned = [name for name, dataset in study.datasets.items() if not dataset.tuned_on]
-    trials = sum(
-        len(study.seeds_of(name)) * len(study.budgets_of(name))
-        for dataset in reported
-        for name in study.methods_on(dataset)
-    )
-    grids = [len(study.grid_of(name)) for dataset in tuned for name in study.methods_on(dataset)]
+    study = schedule.study
+    trials = sum(len(study.seeds_of(name)) for _, name, _ in schedule.lines())
+    tuning = sum(1 for _ in schedule.tuning_trials())
     return (
-        f"{len(study.methods)} methods on {len(reported)} datasets: {trials} trials, and "
-        f"{sum(size for size in grids if size > 1)} to tune temperatures"
+        f"{len(study.methods)} methods on {len(schedule.reported)} datasets: {trials} trials, and "
+        f"{tuning} to tune temperatures"
     )
 
 
