@@ -9,10 +9,12 @@ from index.ingest.tables import Findings, list_names
 
 DATA_SUFFIXES = (".parquet", ".csv", ".npy")
 
+ListFiles = Callable[[Path], Iterable[Path]]
+
 
 @contextmanager
 def detect_changes(
-    folder: Path, findings: Findings, list_others: Callable[[Path], Iterable[Path]] | None = None
+    folder: Path, findings: Findings, list_others: ListFiles = lambda _: ()
 ) -> Iterator[None]:
     """Report data files of a folder that change within the context: they may not match.
 
@@ -32,13 +34,11 @@ def detect_changes(
         )
 
 
-def _file_states(
-    folder: Path, list_others: Callable[[Path], Iterable[Path]] | None
-) -> dict[Path, tuple[int, int, int]]:
+def _file_states(folder: Path, list_others: ListFiles) -> dict[Path, tuple[int, int, int]]:
     """Return inode, size and modification time of the data files of a folder."""
-    paths = {path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES}
+    paths = [path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES]
     states = {}
-    for path in paths | set(list_others(folder) if list_others else ()):
+    for path in {*paths, *list_others(folder)}:
         with suppress(FileNotFoundError):  # removed, or a link to nothing
             state = path.stat()
             if S_ISREG(state.st_mode):
