@@ -31,9 +31,12 @@ from benchmarks.large_shop_visits import (
 )
 from index.arrays import Rows
 from index.cluster_map import ClusterMap
-from trainer.config import ClustersConfig
+from trainer.config import ClustersConfig, TowersConfig
+from trainer.data.interactions import ItemLists
+from trainer.esans.sampler import EXAMPLE_ITEMS
 from trainer.esans.warm_proposal import WarmProposal
 from trainer.samplers.config import EsansConfig
+from trainer.training_data import BatchLoader
 
 BATCH = ENCODED = 512
 TRAINING_END = 0.88  # time at which the training part ends
@@ -45,11 +48,21 @@ Counts = Callable[[Rows], Doubles]  # positive [1] -> expected counts [items]
 
 @dataclass(frozen=True)
 class Shop:
-    """Planted items in planted order, with their share of the training targets and their map."""
+    """Planted items in planted order, with their shares of the training part and their map.
+
+    Attributes:
+        planted: items.
+        tastes: [users, tastes], cells.
+        share: [items], of the interactions.
+        in_examples: [items], share of the training examples with the item as target or in the
+            history.
+        clusters: of the items.
+    """
 
     planted: PlantedItems
     tastes: Rows
     share: Doubles
+    in_examples: Doubles
     clusters: ClusterMap
 
 
@@ -69,12 +82,14 @@ def build_shop(items: int, seed: int) -> Shop:
     positions[planted.rows] = np.arange(items)
     train = positions[log.items[: int(TRAIN_SHARE * len(log.items))]]
     counts = np.bincount(train, minlength=items)
+    examples = load_examples(log.users[: len(train)], train)
     clusters = planted.cluster[planted.cell]
     centroids = np.random.default_rng(seed).standard_normal((clusters.max() + 1, LATENT))
     return Shop(
         planted,
         log.tastes,
         counts / counts.sum(),
+        examples.appearances(items) / len(examples.target_positions),
         ClusterMap(
             codes1=clusters,
             codes2=(planted.cell - planted.cluster_starts[clusters]).astype(np.int32),
@@ -82,6 +97,13 @@ def build_shop(items: int, seed: int) -> Shop:
             id_hashes=np.arange(items, dtype=np.uint64),
         ),
     )
+
+
+def load_examples(users: Rows, items: Rows) -> BatchLoader:
+    """Load the training examples of interactions in order of time."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(users))])
+    histories = ItemLists(offsets, items[np.argsort(users, kind="stable")])
+    return BatchLoader(histories, True, BATCH, TowersConfig().history_length, seed=0)
 
 
 def sample_demand(shop: Shop, rng: np.random.Generator) -> Doubles:
@@ -123,30 +145,29 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
     in_batch = BATCH * share
     power = np.where(share > 0, share**0.75, 0)
     wide = replace(shop.clusters, temperature_share=ClustersConfig().temperature_share)
-    warm = WarmProposal(wide, share, EsansConfig(max_cell_share=1))
+    default = EsansConfig(max_cell_share=1)
+    warm = WarmProposal(wide, share, default)
     uniform = in_batch + ENCODED * shop.clusters.mean_easy_probability(batch, everything)
     easy_share = warm.mean_easy_probability(batch, everything)
-    easy = in_batch + ENCODED * easy_share
+    easy = default.easy * easy_share
+    in_examples = -np.expm1(BATCH * np.log1p(-shop.in_examples))
+    kept = min(1, EXAMPLE_ITEMS / in_examples.sum())
     shared = {
         "in-batch": in_batch,
         "mixed (MNS)": in_batch + ENCODED / items,
         "in-batch and popularity^.75": in_batch + ENCODED * power / power.sum(),
         "in-batch and bank of 2,048": in_batch + 2_048 * share,
         "ESANS, paper's easy ones, T .2": uniform,
-        "ESANS, warm": easy,
+        "ESANS, easy ones": in_batch + easy,
+        "ESANS, 2,048 of the histories, easy ones": kept * in_examples + easy,
+        "ESANS, all of the histories, easy ones": in_examples + easy,
     }
     proposals: dict[str, Counts] = {
         name: lambda _, counts=counts: counts for name, counts in shared.items()
     }
-    default = EsansConfig()
-    proposals["ESANS, default"] = lambda positive: (
-        in_batch
-        + default.easy * easy_share
-        + default.hard * warm.hard_probability(positive, everything)[0]
-    )
-    for hard in (1, 4, 16):
-        proposals[f"ESANS, warm, {hard} hard"] = lambda positive, hard=hard: (
-            easy + hard * warm.hard_probability(positive, everything)[0]
+    for count, hard in ((256, 1), (512, 1), (512, 4), (512, 16)):
+        proposals[f"ESANS, {count} easy, {hard} hard"] = lambda positive, count=count, hard=hard: (
+            in_batch + count * easy_share + hard * warm.hard_probability(positive, everything)[0]
         )
     return proposals
 

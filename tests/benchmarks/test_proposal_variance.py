@@ -16,14 +16,16 @@ def test_chi_square_is_least_for_counts_like_the_demand():
 
 
 def test_demand_and_expected_counts_are_complete():
-    shop, rng = build_shop(2_000, 1), np.random.default_rng(0)
+    shop, rng = build_shop(20_000, 1), np.random.default_rng(0)
     demand = sample_demand(shop, rng)
     assert demand.sum() == pytest.approx(1)
     assert (demand >= 0).all()
     proposals = proposals_of(shop, rng)
-    positive = rng.choice(2_000, 1, p=shop.share).astype(np.int32)
+    positive = rng.choice(20_000, 1, p=shop.share).astype(np.int32)
     totals = {name: counts(positive).sum() for name, counts in proposals.items()}
     assert totals["in-batch"] == pytest.approx(512)
-    assert totals["ESANS, warm"] == pytest.approx(1_024)
-    assert totals["ESANS, warm, 16 hard"] == pytest.approx(1_040)
-    assert totals["ESANS, default"] == pytest.approx(512 + 256 + 1)  # a hard one per row
+    assert totals["ESANS, easy ones"] == pytest.approx(1_024)
+    assert totals["ESANS, 2,048 of the histories, easy ones"] == pytest.approx(2_048 + 512)
+    assert totals["ESANS, all of the histories, easy ones"] > 2_560
+    assert totals["ESANS, 512 easy, 16 hard"] == pytest.approx(1_040)
+    assert totals["ESANS, 256 easy, 1 hard"] == pytest.approx(512 + 256 + 1)

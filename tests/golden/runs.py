@@ -40,7 +40,7 @@ ease_lambdas = [250.0]
 SAMPLERS = {
     "default": 'name = "in-batch"',
     "mixed": 'name = "mixed"\ncount = 64',
-    "esans": 'name = "esans"\neasy = 32\nhard = 2\nin_batch = true\nlog_q_share = 1.0',
+    "esans": 'name = "esans"\neasy = 32\nhard = 2\nin_batch_histories = 0\nmax_cell_share = 0.02',
 }
 MAP_ARRAYS = ("codes1", "codes2", "centroids")
 LIBRARIES = ("torch", "numpy", "faiss-cpu", "scikit-learn", "onnxruntime")

@@ -1,9 +1,9 @@
 """ESANS sampler: easy and hard negatives from a cluster map, and virtual ones (EDIS).
 
-By default, in-batch negatives and easy ones are one mixture proposal of warm items, and
-subtracting its log q estimates the full softmax. The variant `paper` is a plain reading of the
-paper: pairs uniform in other clusters (MSAC), a hard negative per row, a virtual one for each, and
-no log q, which would cancel the proposal distribution that the map defines.
+By default, items of the batch's targets and histories and easy ones are one mixture proposal of
+warm items, and subtracting its log q estimates the full softmax. The variant `paper` is a plain
+reading of the paper: pairs uniform in other clusters (MSAC), a hard negative per row, a virtual
+one for each, and no log q, which would cancel the proposal distribution that the map defines.
 """
 
 import math
@@ -26,7 +26,6 @@ from trainer.esans.interpolation import (
 from trainer.esans.warm_proposal import WarmProposal
 from trainer.samplers.base import SampledNegatives, StepContext
 from trainer.samplers.config import EsansConfig
-from trainer.samplers.simple import sample_in_batch
 
 
 class Proposal(Protocol):
@@ -56,8 +55,9 @@ class EsansSampler:
     """Samples from a cluster map whose rows are those of the catalogue.
 
     The batch shares its easy negatives, so that their proposal distribution is the mean over
-    its positives (ours). Seen items and items of the positive's cell are masked, whatever their
-    source. For the distributions see `WarmProposal` and, in the variant paper, `ClusterMap`.
+    its positives (ours). Seen items are masked, and items of the positive's cell if
+    `max_cell_share` is above 0, whatever their source. For the distributions see `WarmProposal`
+    and, in the variant paper, `ClusterMap`.
 
     log q is the log of the expected count over all sources. A shared proposal has a log q of the
     positive, too, which `training.positive_log_q` subtracts. Hard negatives depend on the
@@ -105,21 +105,21 @@ class EsansSampler:
         return self._proposal
 
     def sample_from_batch(self, context: StepContext) -> SampledNegatives:
-        """Use in-batch negatives with same-cell masking; of the targets, or of all examples."""
-        if self.config.in_batch_histories:
+        """Use in-batch negatives; of the targets and histories, or of the targets alone."""
+        if self._example_limit(context):
             return self._sample_from_examples(context)
-        negatives, positives = sample_in_batch(context), _to_numpy(context.positive_rows)
-        return replace(
-            negatives,
+        positives = _to_numpy(context.positive_rows)
+        return SampledNegatives(
+            vectors=context.positives,
             log_q=self._log_q(context, positives),
-            is_masked=negatives.is_masked | self._is_same_cell(context, positives),
+            is_masked=self._is_masked(context, positives),
+            rows=context.positive_rows,
             source="in batch",
         )
 
     def _sample_from_examples(self, context: StepContext) -> SampledNegatives:
         """Use items of the batch's targets and histories; without cold ones, encodes nothing."""
-        warm = _warm_positions(context)
-        limit = self.config.in_batch_histories
+        warm, limit = _warm_positions(context), self._example_limit(context)
         if len(warm) > limit:
             order = torch.randperm(len(warm), generator=context.rng)[:limit]
             warm = warm[order.to(warm.device)]
@@ -128,7 +128,7 @@ class EsansSampler:
         return SampledNegatives(
             vectors=context.batch_vectors[warm],
             log_q=self._log_q(context, flat),
-            is_masked=context.is_seen(rows) | self._is_same_cell(context, flat),
+            is_masked=self._is_masked(context, flat),
             rows=rows,
             source="in batch",
         )
@@ -146,7 +146,7 @@ class EsansSampler:
         return SampledNegatives(
             vectors=context.encode(rows),
             log_q=self._log_q(context, flat),
-            is_masked=context.is_seen(rows) | self._is_same_cell(context, flat),
+            is_masked=self._is_masked(context, flat),
             rows=rows,
             num_encoded=len(rows),
             source="easy",
@@ -165,7 +165,7 @@ class EsansSampler:
             vectors=vectors,
             log_q=self._log_q(context, sampled),
             log_weight=self._hard_log_weight(context.step),
-            is_masked=context.is_seen(rows) | self._is_same_cell(context, sampled),
+            is_masked=self._is_masked(context, sampled),
             rows=rows,
             num_encoded=len(distinct),
             source="hard",
@@ -228,7 +228,7 @@ class EsansSampler:
         config = self.config
         if config.hard:
             return None
-        if config.in_batch and not config.in_batch_histories:
+        if config.in_batch and not self._example_limit(context):
             return first.log_q
         if not config.in_batch and (config.variant == "paper" or not config.own_cluster):
             return None
@@ -269,19 +269,32 @@ class EsansSampler:
 
     def _expected_in_batch(self, context: StepContext, rows: Rows) -> Doubles:
         """Return the expected count of item rows [n] among the in-batch negatives; [n]."""
-        limit = self.config.in_batch_histories
+        limit = self._example_limit(context)
         if limit:
             kept = min(1.0, limit / max(1, len(_warm_positions(context))))
             return kept * context.in_batch_probability(rows)
         share = context.target_share[torch.from_numpy(rows).to(context.target_share.device)]
         return len(context.positive_rows) * share.cpu().numpy()
 
-    def _is_same_cell(self, context: StepContext, rows: Rows) -> Tensor:
+    def _example_limit(self, context: StepContext) -> int:
+        """Return how many items of targets and histories to use; 0 for the targets alone."""
+        limit, batch = self.config.in_batch_histories, len(context.positive_rows)
+        if limit < 0:
+            limit = EXAMPLE_ITEMS if len(context.target_share) > LARGE_CATALOGUE * batch else 0
+        return max(limit, batch) if limit else 0
+
+    def _is_masked(self, context: StepContext, rows: Rows) -> Tensor:
+        """Mark rows [n] or [batch, n] that the user has seen or that are in the own cell."""
+        is_seen = context.is_seen(torch.from_numpy(rows).long().to(context.positive_rows.device))
+        if not self.config.max_cell_share:
+            return is_seen
         positives = _to_numpy(context.positive_rows)
-        is_same = self.proposal_of(context).is_same_cell(positives, rows)
-        return torch.from_numpy(is_same).to(context.queries.device)
+        is_same_cell = self.proposal_of(context).is_same_cell(positives, rows)
+        return is_seen | torch.from_numpy(is_same_cell).to(is_seen.device)
 
 
+EXAMPLE_ITEMS = 2048  # of targets and histories, in a large catalogue
+LARGE_CATALOGUE = 1_000  # items per row of the batch
 TINY = 1e-12  # only masked items have an expected count of 0
 
 

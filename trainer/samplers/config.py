@@ -132,6 +132,7 @@ PAPER: dict[str, Any] = {  # defaults of a plain reading of the paper, with our 
     "alpha_max": 0.5,
     "detach_virtual": False,
     "in_batch": False,
+    "in_batch_histories": 0,
     "log_q_share": 0.0,
     "max_cell_share": 1.0,
 }
@@ -144,7 +145,7 @@ class EsansConfig(ConfigSection):
     variant: Literal["warm", "paper"] = "warm"
     """warm: warm items by cluster and popularity; paper: a plain reading of the paper, uniform in
     other clusters, with other defaults (see ESANS explained)"""
-    easy: int = Field(256, ge=0, le=COUNT_LIMIT, multiple_of=2)
+    easy: int = Field(512, ge=0, le=COUNT_LIMIT, multiple_of=2)
     """easy negatives encoded per step, shared; in pairs of one cluster if virtual"""
     exponent: float = Field(0.75, ge=0, le=2)
     """of an item's share of the targets, in its cluster (beta): lower values prefer rare items"""
@@ -152,15 +153,17 @@ class EsansConfig(ConfigSection):
     """of the weight of a cluster (gamma): 0 samples large and small clusters alike"""
     own_cluster: bool = True
     """easy negatives may be of the positive's cluster"""
-    hard: int = Field(1, ge=0, le=1_000)
+    hard: int = Field(0, ge=0, le=1_000)
     """hard negatives encoded per row, of the positive's cluster"""
     in_batch: bool = True
-    """add in-batch negatives, with same-cell masking"""
-    in_batch_histories: int = Field(0, ge=0, le=COUNT_LIMIT)
+    """add in-batch negatives"""
+    in_batch_histories: int = Field(-1, ge=-1, le=COUNT_LIMIT)
     """also take in-batch negatives from the histories, whose items are encoded anyway: at most
-    this many distinct items, targets included; 0: targets only"""
-    max_cell_share: float = Field(0.02, ge=0, le=1)
-    """cells with a larger share of the targets are not masked"""
+    this many distinct items, targets included, or the batch size if that is larger; 0: targets
+    only; -1: 2,048 above a thousand items per row of the batch, else 0"""
+    max_cell_share: float = Field(0.0, ge=0, le=1)
+    """mask items of the positive's cell if the cell has at most this share of the targets; 0: mask
+    seen items only"""
     log_q_share: float = Field(1.0, ge=0, le=1)
     """share of log q of the whole proposal distribution that is subtracted"""
     virtual: bool = False
@@ -197,7 +200,7 @@ class EsansConfig(ConfigSection):
             raise ValueError(
                 f"alpha_min ({self.alpha_min}) must be at most alpha_max ({self.alpha_max})"
             )
-        if self.in_batch_histories and not self.in_batch:
+        if self.in_batch_histories > 0 and not self.in_batch:
             raise ValueError(
                 f"in_batch_histories is {self.in_batch_histories} and in_batch is false; set "
                 "in_batch to true, or in_batch_histories to 0"

@@ -12,6 +12,7 @@ from tests.support.sampler_contexts import context_for, loss_of, unit
 from trainer.config import validate_config
 from trainer.esans.sampler import EsansSampler
 from trainer.loss import sampled_softmax
+from trainer.samplers.config import EsansConfig
 
 ITEMS, COLD = 24, [5, 23]
 CODES1 = np.repeat(np.arange(4), 6).astype(np.int32)
@@ -26,8 +27,7 @@ POSITIVES, HISTORIES = [0, 7, 8], [(0, 1, 9), (7,), (8, 14)]
 
 
 def esans(**settings):
-    # cells of so few items hold more than the share that is masked in a large catalogue
-    defaults = {"easy": 6, "hard": 0, "max_cell_share": 1.0}
+    defaults = {"easy": 6, "in_batch_histories": 0, "max_cell_share": 1.0}
     table = {"name": "esans", **defaults, **settings}
     config = validate_config({"training": {"sampler": table}}, "a test").training.sampler
     return EsansSampler(CLUSTERS, config)
@@ -106,9 +106,41 @@ def test_esans_histories_are_warm_masked_and_not_encoded_again():
     assert torch.equal(is_pushed, (~sampled.is_masked).any(dim=0))
 
 
+@pytest.mark.parametrize(("limit", "count"), [(1, 3), (5, 5), (ITEMS, ITEMS - len(COLD))])
+def test_esans_histories_are_limited_but_not_below_the_targets(limit, count):
+    rows = torch.arange(ITEMS)
+    context = replace(
+        context_of(0),
+        batch_rows=rows,
+        batch_vectors=TABLE,
+        in_batch_probability=lambda rows: np.full(len(rows), 0.5),
+    )
+    sampled = esans(in_batch_histories=limit, easy=0)(context)
+    assert len(set(sampled.rows.tolist())) == len(sampled.rows) == count
+    expected = torch.full((count,), 0.5 * count / (ITEMS - len(COLD)))
+    assert torch.allclose(sampled.log_q.exp(), expected)
+
+
 def test_esans_histories_without_in_batch_are_rejected():
     with pytest.raises(ConfigError, match="in_batch_histories"):
         esans(in_batch_histories=8, in_batch=False)
+
+
+@pytest.mark.parametrize(("rows", "is_used"), [(1, False), (3, False), (4, True)])
+def test_esans_takes_items_of_histories_if_there_are_many_items_per_row(monkeypatch, rows, is_used):
+    monkeypatch.setattr("trainer.esans.sampler.LARGE_CATALOGUE", ITEMS / rows)
+    context = replace(context_of(0), batch_rows=torch.arange(ITEMS), batch_vectors=TABLE)
+    sampled = esans(in_batch_histories=EsansConfig().in_batch_histories)(context)
+    assert sampled.source == "in batch"
+    assert (len(sampled.rows) > len(POSITIVES)) == is_used
+
+
+def test_esans_masks_seen_items_alone_by_default():
+    context = context_of(0)
+    sets = list(esans(max_cell_share=EsansConfig().max_cell_share, hard=2)(context).sets())
+    assert len(sets) == 3
+    for sampled in sets:
+        assert torch.equal(sampled.is_masked, context.is_seen(sampled.rows))
 
 
 def test_virtual_negatives_without_anchors_are_rejected():
