@@ -36,7 +36,7 @@ from trainer.data.interactions import ItemLists
 from trainer.esans.sampler import EXAMPLE_ITEMS
 from trainer.esans.warm_proposal import WarmProposal
 from trainer.samplers.config import EsansConfig
-from trainer.training_data import BatchLoader
+from trainer.training_data import BatchLoader, appearance_probability
 
 BATCH = ENCODED = 512
 TRAINING_END = 0.88  # time at which the training part ends
@@ -150,7 +150,7 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
     uniform = in_batch + ENCODED * shop.clusters.mean_easy_probability(batch, everything)
     easy_share = warm.mean_easy_probability(batch, everything)
     easy = default.easy * easy_share
-    in_examples = -np.expm1(BATCH * np.log1p(-shop.in_examples))
+    in_examples = appearance_probability(shop.in_examples, BATCH)
     kept = min(1, EXAMPLE_ITEMS / in_examples.sum())
     shared = {
         "in-batch": in_batch,

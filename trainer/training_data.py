@@ -166,9 +166,13 @@ class TrainingData:
 
     def in_batch_probability(self, batch: int, rows: Rows) -> Doubles:
         """Return the probability that a batch of this size has an item in an example; [rows]."""
-        share = self.appearance_share[rows].astype(np.float64)
-        probability: Doubles = -np.expm1(batch * np.log1p(-np.minimum(share, 1 - 1e-9)))
-        return probability
+        return appearance_probability(self.appearance_share[rows].astype(np.float64), batch)
+
+
+def appearance_probability(share: Doubles, batch: int) -> Doubles:
+    """Return the probability that a batch has an item, of its share of the examples; [items]."""
+    probability: Doubles = -np.expm1(batch * np.log1p(-np.minimum(share, 1 - 1e-9)))
+    return probability
 
 
 def build_training_data(data: Dataset, config: RunConfig) -> TrainingData:

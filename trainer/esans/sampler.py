@@ -112,7 +112,7 @@ class EsansSampler:
         return SampledNegatives(
             vectors=context.positives,
             log_q=self._log_q(context, positives),
-            is_masked=self._is_masked(context, positives),
+            is_masked=self._is_masked(context, context.positive_rows),
             rows=context.positive_rows,
             source="in batch",
         )
@@ -128,7 +128,7 @@ class EsansSampler:
         return SampledNegatives(
             vectors=context.batch_vectors[warm],
             log_q=self._log_q(context, flat),
-            is_masked=self._is_masked(context, flat),
+            is_masked=self._is_masked(context, rows),
             rows=rows,
             source="in batch",
         )
@@ -146,7 +146,7 @@ class EsansSampler:
         return SampledNegatives(
             vectors=context.encode(rows),
             log_q=self._log_q(context, flat),
-            is_masked=self._is_masked(context, flat),
+            is_masked=self._is_masked(context, rows),
             rows=rows,
             num_encoded=len(rows),
             source="easy",
@@ -165,7 +165,7 @@ class EsansSampler:
             vectors=vectors,
             log_q=self._log_q(context, sampled),
             log_weight=self._hard_log_weight(context.step),
-            is_masked=self._is_masked(context, sampled),
+            is_masked=self._is_masked(context, rows),
             rows=rows,
             num_encoded=len(distinct),
             source="hard",
@@ -283,13 +283,13 @@ class EsansSampler:
             limit = EXAMPLE_ITEMS if len(context.target_share) > LARGE_CATALOGUE * batch else 0
         return max(limit, batch) if limit else 0
 
-    def _is_masked(self, context: StepContext, rows: Rows) -> Tensor:
+    def _is_masked(self, context: StepContext, rows: Tensor) -> Tensor:
         """Mark rows [n] or [batch, n] that the user has seen or that are in the own cell."""
-        is_seen = context.is_seen(torch.from_numpy(rows).long().to(context.positive_rows.device))
+        is_seen = context.is_seen(rows)
         if not self.config.max_cell_share:
             return is_seen
         positives = _to_numpy(context.positive_rows)
-        is_same_cell = self.proposal_of(context).is_same_cell(positives, rows)
+        is_same_cell = self.proposal_of(context).is_same_cell(positives, _to_numpy(rows))
         return is_seen | torch.from_numpy(is_same_cell).to(is_seen.device)
 
 
