@@ -145,13 +145,13 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
     in_batch = BATCH * share
     power = np.where(share > 0, share**0.75, 0)
     wide = replace(shop.clusters, temperature_share=ClustersConfig().temperature_share)
-    default = EsansConfig(max_cell_share=1)
-    warm = WarmProposal(wide, share, default)
+    warm = WarmProposal(wide, share, EsansConfig())
     uniform = in_batch + ENCODED * shop.clusters.mean_easy_probability(batch, everything)
     easy_share = warm.mean_easy_probability(batch, everything)
-    easy = default.easy * easy_share
+    easy = ENCODED * easy_share
     in_examples = appearance_probability(shop.in_examples, BATCH)
     kept = min(1, EXAMPLE_ITEMS / in_examples.sum())
+    of_histories = kept * in_examples
     shared = {
         "in-batch": in_batch,
         "mixed (MNS)": in_batch + ENCODED / items,
@@ -159,15 +159,25 @@ def proposals_of(shop: Shop, rng: np.random.Generator) -> dict[str, Counts]:
         "in-batch and bank of 2,048": in_batch + 2_048 * share,
         "ESANS, paper's easy ones, T .2": uniform,
         "ESANS, easy ones": in_batch + easy,
-        "ESANS, 2,048 of the histories, easy ones": kept * in_examples + easy,
+        "ESANS, 2,048 of the histories, easy ones": of_histories + easy,
         "ESANS, all of the histories, easy ones": in_examples + easy,
     }
     proposals: dict[str, Counts] = {
         name: lambda _, counts=counts: counts for name, counts in shared.items()
     }
-    for count, hard in ((256, 1), (512, 1), (512, 4), (512, 16)):
-        proposals[f"ESANS, {count} easy, {hard} hard"] = lambda positive, count=count, hard=hard: (
-            in_batch + count * easy_share + hard * warm.hard_probability(positive, everything)[0]
+    for name, base, count, hard in (
+        ("", in_batch, 0, 1),
+        ("", in_batch, 256, 1),
+        ("", in_batch, 512, 1),
+        ("", in_batch, 512, 4),
+        ("", in_batch, 512, 16),
+        (" 2,048 of the histories,", of_histories, 0, 1),
+        (" 2,048 of the histories,", of_histories, 256, 1),
+    ):
+        proposals[f"ESANS,{name} {count} easy, {hard} hard"] = (
+            lambda positive, shared=base + count * easy_share, hard=hard: (
+                shared + hard * warm.hard_probability(positive, everything)[0]
+            )
         )
     return proposals
 

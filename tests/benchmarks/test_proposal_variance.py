@@ -28,4 +28,6 @@ def test_demand_and_expected_counts_are_complete():
     assert totals["ESANS, 2,048 of the histories, easy ones"] == pytest.approx(2_048 + 512)
     assert totals["ESANS, all of the histories, easy ones"] > 2_560
     assert totals["ESANS, 512 easy, 16 hard"] == pytest.approx(1_040)
-    assert totals["ESANS, 256 easy, 1 hard"] == pytest.approx(512 + 256 + 1)
+    assert totals["ESANS, 0 easy, 1 hard"] == pytest.approx(512 + 1)
+    histories = "ESANS, 2,048 of the histories, 256 easy, 1 hard"
+    assert totals[histories] == pytest.approx(2_048 + 256 + 1)

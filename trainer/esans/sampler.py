@@ -1,7 +1,7 @@
 """ESANS sampler: easy and hard negatives from a cluster map, and virtual ones (EDIS).
 
-By default, items of the batch's targets and histories and easy ones are one mixture proposal of
-warm items, and subtracting its log q estimates the full softmax. The variant `paper` is a plain
+By default, items of the batch, hard and, in large catalogues, easy ones are one mixture proposal
+of warm items, and subtracting its log q estimates the full softmax. The variant `paper` is a plain
 reading of the paper: pairs uniform in other clusters (MSAC), a hard negative per row, a virtual
 one for each, and no log q, which would cancel the proposal distribution that the map defines.
 """
@@ -77,7 +77,7 @@ class EsansSampler:
         sets, virtual = [], []
         if config.in_batch:
             sets.append(self.sample_from_batch(context))
-        if config.easy:
+        if self._easy_count(context):
             sets.append(self.sample_easy(context, rng))
             if config.virtual:
                 virtual.append(self._interpolate_simple(context, sets[-1]))
@@ -135,7 +135,7 @@ class EsansSampler:
 
     def sample_easy(self, context: StepContext, rng: np.random.Generator) -> SampledNegatives:
         """Sample easy negatives [easy], shared by the batch; in pairs if virtual ones follow."""
-        proposal, count = self.proposal_of(context), self.config.easy
+        proposal, count = self.proposal_of(context), self._easy_count(context)
         positives = rng.permutation(_to_numpy(context.positive_rows))
         if self.config.virtual:
             sampled = proposal.sample_easy_pairs(np.resize(positives, count // 2), rng)
@@ -255,8 +255,9 @@ class EsansSampler:
         expected: Doubles = np.zeros(len(flat))
         # virtual negatives in the softmax of their anchors count that part of the catalogue twice
         copies = 2 if config.virtual and config.variant == "paper" else 1
-        if config.easy:
-            expected += copies * config.easy * proposal.mean_easy_probability(positives, flat)
+        easy = copies * self._easy_count(context)
+        if easy:
+            expected += easy * proposal.mean_easy_probability(positives, flat)
         if config.in_batch:
             expected += self._expected_in_batch(context, flat)
         expected = expected.reshape(rows.shape)
@@ -278,10 +279,16 @@ class EsansSampler:
 
     def _example_limit(self, context: StepContext) -> int:
         """Return how many items of targets and histories to use; 0 for the targets alone."""
-        limit, batch = self.config.in_batch_histories, len(context.positive_rows)
+        limit = self.config.in_batch_histories
         if limit < 0:
-            limit = EXAMPLE_ITEMS if len(context.target_share) > LARGE_CATALOGUE * batch else 0
-        return max(limit, batch) if limit else 0
+            limit = EXAMPLE_ITEMS if _is_large_catalogue(context) else 0
+        return max(limit, len(context.positive_rows)) if limit else 0
+
+    def _easy_count(self, context: StepContext) -> int:
+        """Return how many easy negatives to sample."""
+        if self.config.easy < 0:
+            return EASY if _is_large_catalogue(context) else 0
+        return self.config.easy
 
     def _is_masked(self, context: StepContext, rows: Tensor) -> Tensor:
         """Mark rows [n] or [batch, n] that the user has seen or that are in the own cell."""
@@ -293,9 +300,15 @@ class EsansSampler:
         return is_seen | torch.from_numpy(is_same_cell).to(is_seen.device)
 
 
+EASY = 256  # in a large catalogue
 EXAMPLE_ITEMS = 2048  # of targets and histories, in a large catalogue
 LARGE_CATALOGUE = 1_000  # items per row of the batch
 TINY = 1e-12  # only masked items have an expected count of 0
+
+
+def _is_large_catalogue(context: StepContext) -> bool:
+    """Return whether the catalogue dwarfs the batch."""
+    return len(context.target_share) > LARGE_CATALOGUE * len(context.positive_rows)
 
 
 def _warm_positions(context: StepContext) -> Tensor:

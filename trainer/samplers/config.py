@@ -145,16 +145,17 @@ class EsansConfig(ConfigSection):
     variant: Literal["warm", "paper"] = "warm"
     """warm: warm items by cluster and popularity; paper: a plain reading of the paper, uniform in
     other clusters, with other defaults (see ESANS explained)"""
-    easy: int = Field(512, ge=0, le=COUNT_LIMIT, multiple_of=2)
-    """easy negatives encoded per step, shared; in pairs of one cluster if virtual"""
+    easy: int = Field(-1, ge=-1, le=COUNT_LIMIT)
+    """easy negatives encoded per step, shared; in pairs of one cluster if virtual; -1: 256 above a
+    thousand items per row of the batch, else 0"""
     exponent: float = Field(0.75, ge=0, le=2)
     """of an item's share of the targets, in its cluster (beta): lower values prefer rare items"""
     cluster_exponent: float = Field(1.0, ge=0, le=2)
     """of the weight of a cluster (gamma): 0 samples large and small clusters alike"""
     own_cluster: bool = True
     """easy negatives may be of the positive's cluster"""
-    hard: int = Field(0, ge=0, le=1_000)
-    """hard negatives encoded per row, of the positive's cluster"""
+    hard: int = Field(1, ge=0, le=1_000)
+    """hard negatives encoded per row, of the positive's cluster outside its cell"""
     in_batch: bool = True
     """add in-batch negatives"""
     in_batch_histories: int = Field(-1, ge=-1, le=COUNT_LIMIT)
@@ -205,14 +206,20 @@ class EsansConfig(ConfigSection):
                 f"in_batch_histories is {self.in_batch_histories} and in_batch is false; set "
                 "in_batch to true, or in_batch_histories to 0"
             )
+        if self.virtual and self.easy > 0 and self.easy % 2:
+            raise ValueError(
+                f"easy is {self.easy} and virtual is true; set easy to an even number, because "
+                "virtual negatives interpolate pairs"
+            )
         if self.variant == "warm" and self.virtual and not (self.easy or self.hard):
             raise ValueError(
                 "virtual is true, but easy and hard are 0, so there is nothing to interpolate; set "
                 "one of them, or virtual to false"
             )
-        if not (self.easy or self.hard or self.in_batch):
+        if not (self.easy > 0 or self.hard or self.in_batch):
             raise ValueError(
-                "easy and hard are 0 and in_batch is false, so nothing is sampled; set one of them"
+                f"easy is {self.easy}, hard is 0 and in_batch is false, so nothing is sampled; "
+                "set one of them"
             )
         return self
 

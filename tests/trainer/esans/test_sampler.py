@@ -223,7 +223,7 @@ def test_build_sampler_esans_without_map_raises():
     [
         ({"easy": 0, "hard": 0}, "nothing is sampled"),
         ({"alpha_min": 0.5, "alpha_max": -0.5}, "alpha_min .0.5. must be at most"),
-        ({"easy": 3}, "multiple of 2"),
+        ({"easy": 3}, "set easy to an even number"),
     ],
 )
 def test_esans_config_rejects_invalid_settings(settings, message):

@@ -23,11 +23,12 @@ COUNTS = np.random.default_rng(0).integers(1, 30, ITEMS)
 COUNTS[COLD] = 0
 SHARE = (COUNTS / COUNTS.sum()).astype(np.float32)
 TABLE, QUERIES = unit(ITEMS).detach(), unit(3, seed=1).detach()
+ROWS = torch.arange(ITEMS)
 POSITIVES, HISTORIES = [0, 7, 8], [(0, 1, 9), (7,), (8, 14)]
 
 
 def esans(**settings):
-    defaults = {"easy": 6, "in_batch_histories": 0, "max_cell_share": 1.0}
+    defaults = {"easy": 6, "hard": 0, "in_batch_histories": 0, "max_cell_share": 1.0}
     table = {"name": "esans", **defaults, **settings}
     config = validate_config({"training": {"sampler": table}}, "a test").training.sampler
     return EsansSampler(CLUSTERS, config)
@@ -126,13 +127,24 @@ def test_esans_histories_without_in_batch_are_rejected():
         esans(in_batch_histories=8, in_batch=False)
 
 
-@pytest.mark.parametrize(("rows", "is_used"), [(1, False), (3, False), (4, True)])
-def test_esans_takes_items_of_histories_if_there_are_many_items_per_row(monkeypatch, rows, is_used):
+@pytest.mark.parametrize(("rows", "is_large"), [(1, False), (3, False), (4, True)])
+def test_esans_defaults_depend_on_items_per_row(monkeypatch, rows, is_large):
     monkeypatch.setattr("trainer.esans.sampler.LARGE_CATALOGUE", ITEMS / rows)
-    context = replace(context_of(0), batch_rows=torch.arange(ITEMS), batch_vectors=TABLE)
-    sampled = esans(in_batch_histories=EsansConfig().in_batch_histories)(context)
-    assert sampled.source == "in batch"
-    assert (len(sampled.rows) > len(POSITIVES)) == is_used
+    monkeypatch.setattr("trainer.esans.sampler.EASY", 6)
+    counts = {"easy": 6, "in_batch_histories": 2048} if is_large else {"easy": 0}
+    sets, explicit = (
+        list(sampler(replace(context_of(0), batch_rows=ROWS, batch_vectors=TABLE)).sets())
+        for sampler in (
+            EsansSampler(CLUSTERS, EsansConfig()),
+            esans(hard=1, max_cell_share=0.0, **counts),
+        )
+    )
+    sources = ["in batch", "easy", "hard"] if is_large else ["in batch", "hard"]
+    assert [sampled.source for sampled in sets] == sources
+    assert (len(sets[0].rows) > len(POSITIVES)) == is_large
+    for sampled, expected in zip(sets, explicit, strict=True):
+        assert torch.equal(sampled.rows, expected.rows)
+        assert torch.equal(sampled.log_q, expected.log_q)
 
 
 def test_esans_masks_seen_items_alone_by_default():
@@ -146,6 +158,17 @@ def test_esans_masks_seen_items_alone_by_default():
 def test_virtual_negatives_without_anchors_are_rejected():
     with pytest.raises(ConfigError, match=r"easy and hard are 0.*set one of them"):
         esans(easy=0, virtual=True)
+
+
+def test_an_odd_number_of_easy_negatives_is_rejected_if_they_are_paired():
+    with pytest.raises(ConfigError, match=r"easy is 7 and virtual is true; set easy to an even"):
+        esans(easy=7, virtual=True)
+    assert len(list(esans(easy=7)(context_of(0)).sets())[1].rows) == 7
+
+
+def test_default_easy_negatives_alone_are_rejected_because_there_may_be_none():
+    with pytest.raises(ConfigError, match=r"easy is -1.*in_batch is false.*set one of them"):
+        esans(easy=-1, in_batch=False)
 
 
 def test_esans_shared_proposal_is_the_same_at_the_positive():
