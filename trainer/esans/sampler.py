@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from index.arrays import Rows
@@ -261,12 +262,15 @@ class EsansSampler:
         if config.in_batch:
             expected += self._expected_in_batch(context, flat)
         expected = expected.reshape(rows.shape)
+        log_q = _log(expected)
         if config.hard:
             hard = proposal.hard_probability(positives, rows)
             hard_count = copies * config.hard * self._hard_progress(context.step)
-            expected = expected + hard_count * hard
-        log_q = torch.from_numpy(np.log(np.maximum(expected, TINY)).astype(np.float32))
-        return config.log_q_share * log_q.to(context.queries.device)
+            changed = np.divmod(np.flatnonzero(hard != 0), hard.shape[1])  # few
+            total = np.broadcast_to(expected, hard.shape)[changed] + hard_count * hard[changed]
+            log_q = np.broadcast_to(log_q, hard.shape).copy()
+            log_q[changed] = _log(total)
+        return config.log_q_share * torch.from_numpy(log_q).to(context.queries.device)
 
     def _expected_in_batch(self, context: StepContext, rows: Rows) -> Doubles:
         """Return the expected count of item rows [n] among the in-batch negatives; [n]."""
@@ -314,6 +318,10 @@ def _is_large_catalogue(context: StepContext) -> bool:
 def _warm_positions(context: StepContext) -> Tensor:
     """Return the positions of warm items in `batch_rows`."""
     return (context.target_share[context.batch_rows] > 0).nonzero().flatten()
+
+
+def _log(counts: Doubles) -> NDArray[np.float32]:
+    return np.log(np.maximum(counts, TINY)).astype(np.float32)
 
 
 def _to_numpy(rows: Tensor) -> Rows:

@@ -104,11 +104,14 @@ class WarmProposal:
         """Compute the probability of rows ([n] or [batch, n]) as hard samples; [batch, n]."""
         codes, cells = self.clusters.codes1, self._layout.cells
         totals = self._cluster_weights[codes[positives]] - self._cell_weights[cells[positives]]
-        is_in = codes[rows] == codes[positives][:, None]
-        is_in &= cells[rows] != cells[positives][:, None]
+        is_own_cluster = codes[rows] == codes[positives][:, None]
+        batch, columns = np.divmod(np.flatnonzero(is_own_cluster), rows.shape[-1])  # few
+        own = np.broadcast_to(rows, is_own_cluster.shape)[batch, columns]
+        is_in = cells[own] != cells[positives[batch]]
         is_alone = ~self._has_hard(positives)
-        probabilities: Doubles = (
-            is_in * self._weights[rows] / np.where(is_alone, 1, totals)[:, None]
+        probabilities: Doubles = np.zeros(is_own_cluster.shape)
+        probabilities[batch, columns] = (
+            is_in * self._weights[own] / np.where(is_alone, 1, totals)[batch]
         )
         if is_alone.any():
             own_rows = rows if rows.ndim == 1 else rows[is_alone]
