@@ -106,29 +106,18 @@ class EsansSampler:
         return self._proposal
 
     def sample_from_batch(self, context: StepContext) -> SampledNegatives:
-        """Use in-batch negatives; of the targets and histories, or of the targets alone."""
-        if self._example_limit(context):
-            return self._sample_from_examples(context)
-        positives = _to_numpy(context.positive_rows)
+        """Use targets, or warm items of targets and histories, of the batch; encodes nothing."""
+        rows, vectors = context.positive_rows, context.positives
+        limit = self._example_limit(context)
+        if limit:
+            chosen = _warm_positions(context)
+            if len(chosen) > limit:
+                order = torch.randperm(len(chosen), generator=context.rng)[:limit]
+                chosen = chosen[order.to(chosen.device)]
+            rows, vectors = context.batch_rows[chosen], context.batch_vectors[chosen]
         return SampledNegatives(
-            vectors=context.positives,
-            log_q=self._log_q(context, positives),
-            is_masked=self._is_masked(context, context.positive_rows),
-            rows=context.positive_rows,
-            source="in batch",
-        )
-
-    def _sample_from_examples(self, context: StepContext) -> SampledNegatives:
-        """Use items of the batch's targets and histories; without cold ones, encodes nothing."""
-        warm, limit = _warm_positions(context), self._example_limit(context)
-        if len(warm) > limit:
-            order = torch.randperm(len(warm), generator=context.rng)[:limit]
-            warm = warm[order.to(warm.device)]
-        rows = context.batch_rows[warm]
-        flat = _to_numpy(rows)
-        return SampledNegatives(
-            vectors=context.batch_vectors[warm],
-            log_q=self._log_q(context, flat),
+            vectors=vectors,
+            log_q=self._log_q(context, _to_numpy(rows)),
             is_masked=self._is_masked(context, rows),
             rows=rows,
             source="in batch",
@@ -266,7 +255,7 @@ class EsansSampler:
         if config.hard:
             hard = proposal.hard_probability(positives, rows)
             hard_count = copies * config.hard * self._hard_progress(context.step)
-            changed = np.divmod(np.flatnonzero(hard != 0), hard.shape[1])  # few
+            changed = np.divmod(np.flatnonzero(hard != 0), hard.shape[1])  # np.nonzero is slow
             total = np.broadcast_to(expected, hard.shape)[changed] + hard_count * hard[changed]
             log_q = np.broadcast_to(log_q, hard.shape).copy()
             log_q[changed] = _log(total)

@@ -105,7 +105,7 @@ class WarmProposal:
         codes, cells = self.clusters.codes1, self._layout.cells
         totals = self._cluster_weights[codes[positives]] - self._cell_weights[cells[positives]]
         is_own_cluster = codes[rows] == codes[positives][:, None]
-        batch, columns = np.divmod(np.flatnonzero(is_own_cluster), rows.shape[-1])  # few
+        batch, columns = np.divmod(np.flatnonzero(is_own_cluster), rows.shape[-1])
         own = np.broadcast_to(rows, is_own_cluster.shape)[batch, columns]
         is_in = cells[own] != cells[positives[batch]]
         is_alone = ~self._has_hard(positives)

@@ -109,10 +109,9 @@ def test_esans_histories_are_warm_masked_and_not_encoded_again():
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 3), (5, 5), (ITEMS, ITEMS - len(COLD))])
 def test_esans_histories_are_limited_but_not_below_the_targets(limit, count):
-    rows = torch.arange(ITEMS)
     context = replace(
         context_of(0),
-        batch_rows=rows,
+        batch_rows=ROWS,
         batch_vectors=TABLE,
         in_batch_probability=lambda rows: np.full(len(rows), 0.5),
     )
