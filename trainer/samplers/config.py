@@ -211,10 +211,11 @@ class EsansConfig(ConfigSection):
                 f"easy is {self.easy} and virtual is true; set easy to an even number, because "
                 "virtual negatives interpolate pairs"
             )
-        if self.variant == "warm" and self.virtual and not (self.easy or self.hard):
+        if self.variant == "warm" and self.virtual and not (self.easy > 0 or self.hard):
+            where = " in small catalogues" if self.easy else ""
             raise ValueError(
-                "virtual is true, but easy and hard are 0, so there is nothing to interpolate; set "
-                "one of them, or virtual to false"
+                f"virtual is true, but easy and hard are 0{where}, so there is nothing to "
+                "interpolate; set one of them, or virtual to false"
             )
         if not (self.easy > 0 or self.hard or self.in_batch):
             raise ValueError(

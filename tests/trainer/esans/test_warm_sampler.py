@@ -157,6 +157,8 @@ def test_esans_masks_seen_items_alone_by_default():
 def test_virtual_negatives_without_anchors_are_rejected():
     with pytest.raises(ConfigError, match=r"easy and hard are 0.*set one of them"):
         esans(easy=0, virtual=True)
+    with pytest.raises(ConfigError, match=r"easy and hard are 0 in small catalogues"):
+        esans(easy=-1, virtual=True)
 
 
 def test_an_odd_number_of_easy_negatives_is_rejected_if_they_are_paired():
